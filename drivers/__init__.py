@@ -1,0 +1,1 @@
+"""Real instruments over VISA and serial, composed into a bench that is a device."""

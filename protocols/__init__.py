@@ -1,0 +1,1 @@
+"""The contract between what decides and what shines light: device interface, limits, errors, wire, server, client."""

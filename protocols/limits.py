@@ -1,0 +1,209 @@
+"""Checks before anything is applied: the whole request passes, or the whole request is refused.
+
+Every device calls these, so that a drive the simulator refuses is refused by the bench in the same words. Nothing here
+clips: silent clipping would turn a bug in a learning rule into a wrong gradient that nobody sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.device import DeviceDescription, Drive, Inputs, PerChannel, StagedRows
+from protocols.errors import DeviceError
+
+
+def check_held_drive(description: DeviceDescription, drive: object) -> Drive:
+    """Return `drive` as float64 of shape (channels,), checked against every limit of the device.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" for a wrong shape or type, "limit" for a value beyond a limit.
+    """
+    array = _as_volts(drive, "drive")
+    if array.shape != (description.channels,):
+        raise DeviceError(
+            "bad_request",
+            f"drive has shape {array.shape}, but the device has channels ({description.channels},)",
+        )
+    _check_volts(description, array[np.newaxis], 0, "drive")
+    return array
+
+
+def check_settings(description: DeviceDescription, stage: str, drives: object, held: Drive) -> Drive:
+    """Return `drives` as float64 of shape (settings, channels of the stage), checked together with the held rest.
+
+    `held`, shape (channels,), is what the other stages carry meanwhile: total heater power counts the whole device.
+    Raises as `check_held_drive` does.
+    """
+    try:
+        index = description.stage_index(stage)
+    except KeyError:
+        names = ", ".join(s.name for s in description.stages)
+        raise DeviceError("bad_request", f"stage is {stage!r}, but the device has: {names}") from None
+    here = description.stages[index]
+    array = _as_volts(drives, "drives")
+    if array.ndim != 2 or array.shape[1] != here.channels or array.shape[0] == 0:
+        raise DeviceError(
+            "bad_request",
+            f"drives has shape {array.shape}, but stage {stage} takes (settings, {here.channels}) with at least one setting",
+        )
+    if array.shape[0] > description.limits.max_settings:
+        raise DeviceError(
+            "limit", f"drives holds {array.shape[0]} settings, more than max_settings {description.limits.max_settings}"
+        )
+    others = held.copy()
+    others[here.first_channel : here.first_channel + here.channels] = 0.0
+    _check_volts(description, array, here.first_channel, "drives", heater_power_w(description, others))
+    return array
+
+
+def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
+    """Return `inputs` as a float or complex array of shape (samples, input ports) with magnitudes in [0, 1].
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" for a wrong shape or type, NaN, a magnitude outside [0, 1], or phases on a device without.
+    """
+    try:
+        array = np.asarray(inputs)
+    except ValueError as error:
+        raise DeviceError("bad_request", f"inputs is not an array: {error}") from None
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fc":
+        raise DeviceError("bad_request", f"inputs has type {array.dtype}, expected float or complex numbers")
+    if array.ndim != 2 or array.shape[1] != description.input_ports or array.shape[0] == 0:
+        raise DeviceError(
+            "bad_request",
+            f"inputs has shape {array.shape}, but the device takes (samples, {description.input_ports}), at least one sample",
+        )
+    if array.dtype.kind == "c" and not description.phases_settable:
+        raise DeviceError("bad_request", "inputs is complex, but this device cannot set input phases: send amplitudes")
+    magnitude = np.abs(array)
+    highest, lowest = float(np.max(magnitude)), float(np.min(array)) if array.dtype.kind == "f" else 0.0
+    if math.isnan(highest) or highest > 1.0 + 1e-6 or lowest < 0.0:
+        bad = highest if not (lowest < 0.0) else lowest
+        raise DeviceError("bad_request", f"inputs holds {bad:.6g}, outside the amplitudes 0 to 1")
+    return array
+
+
+def check_size(description: DeviceDescription, stage: str, settings: int, samples: int) -> None:
+    """Refuse an evaluation of more samples or readings than the device takes at once.
+
+    Raises
+    ------
+    DeviceError
+        "limit", naming max_batch or max_readings.
+    """
+    limits = description.limits
+    if samples > limits.max_batch:
+        raise DeviceError("limit", f"inputs holds {samples} samples, more than max_batch {limits.max_batch}")
+    readings = settings * samples * description.stages[description.stage_index(stage)].tap_ports
+    if readings > limits.max_readings:
+        raise DeviceError(
+            "limit",
+            f"{settings} settings of {samples} samples make {readings} readings, over max_readings {limits.max_readings}",
+        )
+
+
+def check_staged_rows(rows: StagedRows, staged: dict[str, int]) -> NDArray[np.int64]:
+    """Return the row numbers of `rows` as int64; `staged` maps each staged name to its count of rows.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" for an unknown name, no rows, or a row that is not there.
+    """
+    if rows.name not in staged:
+        known = ", ".join(sorted(staged)) or "nothing"
+        raise DeviceError("bad_request", f"inputs {rows.name!r} were never staged; staged here: {known}")
+    numbers = np.asarray(rows.rows)
+    if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
+        raise DeviceError(
+            "bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers"
+        )
+    count = staged[rows.name]
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if lowest < 0 or highest >= count:
+        bad = lowest if lowest < 0 else highest
+        raise DeviceError("bad_request", f"row {bad} of {rows.name!r} is not there: rows run from 0 to {count - 1}")
+    return numbers.astype(np.int64, copy=False)
+
+
+def heater_power_w(description: DeviceDescription, drive: Drive) -> float:
+    """Return the nominal electrical power [W] of all heaters at `drive`, shape (channels,)."""
+    return float(np.dot(drive, drive)) / description.drive.resistance_ohm
+
+
+def ramp(start: Drive, end: Drive, slew_v_per_s: float, step_s: float) -> Iterator[Drive]:
+    """Yield set-points from `start` to `end`, `step_s` apart, none moving faster than `slew_v_per_s`; the last is `end`.
+
+    A slew of 0 means no limit: the only set-point is `end`.
+    """
+    distance_v = float(np.max(np.abs(end - start), initial=0.0))
+    steps = math.ceil(distance_v / (slew_v_per_s * step_s) - 1e-9) if slew_v_per_s > 0 else 1
+    for step in range(1, steps):
+        yield start + (end - start) * (step / steps)
+    yield end.copy()
+
+
+def channel_limits(value: PerChannel, first: int, count: int) -> NDArray[np.float64]:
+    """Return a limit as an array over `count` channels from `first`; channels without one get infinity."""
+    array = np.broadcast_to(value, (count,)) if np.isscalar(value) else np.asarray(value)[first : first + count]
+    return np.where(array > 0, array, np.inf).astype(np.float64)
+
+
+def lowest_voltage_limit(description: DeviceDescription, first: int, count: int) -> NDArray[np.float64]:
+    """Return the highest drive [V] allowed by voltage, current and power limits together, shape (count,)."""
+    limits, ohm = description.limits, description.drive.resistance_ohm
+    by_voltage = np.minimum(channel_limits(limits.voltage_v, first, count), description.drive.max_v)
+    by_current = channel_limits(limits.current_a, first, count) * ohm
+    by_power = np.sqrt(channel_limits(limits.power_w, first, count) * ohm)
+    return np.minimum(by_voltage, np.minimum(by_current, by_power))
+
+
+def _as_volts(drive: object, field: str) -> Drive:
+    try:
+        array = np.asarray(drive)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"type {array.dtype}")
+        return np.ascontiguousarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DeviceError("bad_request", f"{field} is not an array of volts: {error}") from None
+
+
+def _check_volts(description: DeviceDescription, drives: Drive, first: int, field: str, other_power_w: float = 0.0) -> None:
+    """Refuse the first value of `drives`, shape (settings, channels from `first`), that breaks a limit."""
+    ceiling = lowest_voltage_limit(description, first, drives.shape[1])
+    # One comparison serves NaN, range and limits: NaN compares false both ways.
+    good = (drives >= description.drive.min_v) & (drives <= ceiling)
+    if not good.all():
+        setting, column = (int(i) for i in np.argwhere(~good)[0])
+        raise _refusal(description, float(drives[setting, column]), first + column, float(ceiling[column]), field, setting)
+    total_limit_w = description.limits.total_power_w
+    if total_limit_w > 0:
+        total_w = np.einsum("sc,sc->s", drives, drives) / description.drive.resistance_ohm + other_power_w
+        if (worst := float(total_w.max())) > total_limit_w:
+            raise DeviceError(
+                "limit",
+                f"{field} would heat the chip with {worst:.6g} W in all, more than total_power_w {total_limit_w:.6g} W",
+            )
+
+
+def _refusal(
+    description: DeviceDescription, volts: float, channel: int, ceiling_v: float, field: str, setting: int
+) -> DeviceError:
+    where = f"{field} of channel {channel} in setting {setting}" if field == "drives" else f"{field} of channel {channel}"
+    if not math.isfinite(volts):
+        return DeviceError("bad_request", f"{where} is {volts}, not a voltage", channel=channel)
+    if volts < description.drive.min_v:
+        return DeviceError(
+            "limit", f"{where} is {volts:.6g} V, below the lowest drive {description.drive.min_v:.6g} V", channel=channel
+        )
+    return DeviceError("limit", f"{where} is {volts:.6g} V, above its limit {ceiling_v:.6g} V", channel=channel)
