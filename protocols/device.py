@@ -248,7 +248,7 @@ class PhotonicDevice(Protocol):
         ...
 
     def stage_inputs(self, name: str, inputs: Inputs) -> None:
-        """Keep `inputs`, shape (samples, input ports), on the device under `name`, in place of an older array of that name."""
+        """Keep `inputs`, shape (samples, input ports), on the device under `name`, replacing an older array of that name."""
         ...
 
     def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:

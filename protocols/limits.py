@@ -81,7 +81,7 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     if array.ndim != 2 or array.shape[1] != description.input_ports or array.shape[0] == 0:
         raise DeviceError(
             "bad_request",
-            f"inputs has shape {array.shape}, but the device takes (samples, {description.input_ports}), at least one sample",
+            f"inputs has shape {array.shape}, expected (samples, {description.input_ports}), at least one sample",
         )
     if array.dtype.kind == "c" and not description.phases_settable:
         raise DeviceError("bad_request", "inputs is complex, but this device cannot set input phases: send amplitudes")
