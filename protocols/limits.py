@@ -159,7 +159,7 @@ def channel_limits(value: PerChannel, first: int, count: int) -> NDArray[np.floa
     return np.where(array > 0, array, np.inf).astype(np.float64)
 
 
-def lowest_voltage_limit(description: DeviceDescription, first: int, count: int) -> NDArray[np.float64]:
+def highest_drive_v(description: DeviceDescription, first: int, count: int) -> NDArray[np.float64]:
     """Return the highest drive [V] allowed by voltage, current and power limits together, shape (count,)."""
     limits, ohm = description.limits, description.drive.resistance_ohm
     by_voltage = np.minimum(channel_limits(limits.voltage_v, first, count), description.drive.max_v)
@@ -180,7 +180,7 @@ def _as_volts(drive: object, field: str) -> Drive:
 
 def _check_volts(description: DeviceDescription, drives: Drive, first: int, field: str, other_power_w: float = 0.0) -> None:
     """Refuse the first value of `drives`, shape (settings, channels from `first`), that breaks a limit."""
-    ceiling = lowest_voltage_limit(description, first, drives.shape[1])
+    ceiling = highest_drive_v(description, first, drives.shape[1])
     # One comparison serves NaN, range and limits: NaN compares false both ways.
     good = (drives >= description.drive.min_v) & (drives <= ceiling)
     if not good.all():

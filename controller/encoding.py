@@ -1,0 +1,131 @@
+"""From features to light: numbers become field amplitudes at the input ports.
+
+    feature 0 ──▶ [0, 1] ──▶ port 0
+       ⋮                        ⋮
+    feature F−1 ─▶ [0, 1] ──▶ port F−1
+                     0 ─────▶ ports F … (dark)
+
+The range is learned from the training part only, so that nothing of the test part reaches the chip's training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from controller.datasets import DataError
+
+_CHUNK = 4096
+
+Scale = Literal["feature", "global", "image"]
+
+
+class EncodingSpec(BaseModel):
+    """The `[encoding]` table of an experiment file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Scale = "feature"
+    """feature: least to greatest value of each feature · global: least to greatest value of all features together, so that
+    they keep their proportions · image: each sample by its own greatest value, as FFzero does with pixels."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What was learned from the training part.
+
+    Parameters
+    ----------
+    scale
+        How values become amplitudes, as in `EncodingSpec`.
+    low, high
+        Range of each feature that is mapped to [0, 1], float64, shape (features,). With scale "image" low is 0 and high
+        infinite: each sample brings its own.
+    """
+
+    scale: Scale
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EncodedInputs:
+    """Field amplitudes for a device.
+
+    Parameters
+    ----------
+    amplitudes
+        float32, in [0, 1], shape (samples, ports).
+    clipped
+        Count of values outside the training range, limited to it. Always 0 on the training part; say it where it is not.
+    """
+
+    amplitudes: NDArray[np.float32]
+    clipped: int
+
+
+def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
+    """Learn the ranges from the training part, shape (samples, features).
+
+    Raises
+    ------
+    DataError
+        For NaN or infinity, and for negative values with scale "image".
+    """
+    _check(x_train, "x_train")
+    features = x_train.shape[1]
+    if spec.scale == "image":
+        if (least := float(x_train.min())) < 0:
+            raise DataError(
+                f"x_train holds {least:g}, but encoding.scale 'image' divides by the greatest value and needs values ≥ 0"
+            )
+        return Encoding(spec.scale, np.zeros(features), np.full(features, np.inf))
+    axis = 0 if spec.scale == "feature" else None
+    low = np.broadcast_to(x_train.min(axis=axis), features).astype(np.float64)
+    high = np.broadcast_to(x_train.max(axis=axis), features).astype(np.float64)
+    return Encoding(spec.scale, low, high)
+
+
+def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInputs:
+    """Return amplitudes for `ports` input ports; the features come first, further ports stay dark.
+
+    A constant feature, and an image without light, gives 0. Values outside the training range are limited and counted.
+
+    Raises
+    ------
+    DataError
+        For more features than ports, another feature count than the encoding's, NaN or infinity.
+    """
+    _check(x, "x")
+    features = len(encoding.low)
+    if x.shape[1] != features:
+        raise DataError(f"the data has {x.shape[1]} features, but the encoding was made for {features}")
+    if features > ports:
+        raise DataError(
+            f"the data has {features} features, but the device has {ports} input ports: "
+            "take fewer features (images: data.image and data.size) or a larger device"
+        )
+    amplitudes = np.zeros((len(x), ports), dtype=np.float32)
+    clipped = 0
+    for start in range(0, len(x), _CHUNK):
+        # Double precision, so that no difference of two single-precision numbers overflows.
+        values = x[start : start + _CHUNK].astype(np.float64)
+        clipped += int(np.count_nonzero((values < encoding.low) | (values > encoding.high)))
+        high = values.max(axis=1, keepdims=True) if encoding.scale == "image" else encoding.high
+        span = high - encoding.low
+        limited = np.clip(values, encoding.low, np.maximum(high, encoding.low)) - encoding.low
+        scaled = np.divide(limited, span, out=np.zeros_like(values), where=span > 0)
+        amplitudes[start : start + _CHUNK, :features] = scaled
+    return EncodedInputs(amplitudes, clipped)
+
+
+def _check(x: NDArray[np.float32], name: str) -> None:
+    if x.ndim != 2 or x.size == 0:
+        raise DataError(f"{name} has shape {x.shape}, expected (samples, features) with at least one of each")
+    if not np.isfinite(x).all():
+        row = int(np.argwhere(~np.isfinite(x))[0][0])
+        raise DataError(f"{name} holds NaN or infinity in row {row}, expected finite numbers")

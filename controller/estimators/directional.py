@@ -1,0 +1,50 @@
+"""Directional derivatives along Gaussian directions of unit length, as FFzero takes them (arXiv 2603.24790).
+
+Each group of phases (θ, φ, γ) gets its own unit direction u; one pair of losses serves all groups. The paper's update is
+w ← w − η·dim(w)·g with g = (L(w + εu) − L(w − εu)) / 2ε · u, the mean over K directions. The factor dim(w), one a group,
+is part of the direction returned here: E[dim · u uᵀ] = 1 makes it an unbiased gradient, and η is left to the optimiser.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.variables import Phases
+
+
+def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generator) -> Phases:
+    """Return `count` Gaussian directions, of unit length over every group, shape (count, channels)."""
+    directions = rng.standard_normal((count, channels))
+    for group in groups:
+        part = directions[:, group]
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return directions
+
+
+def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
+    """Return dim(group) × mean of slope × direction, group by group, shape (channels,)."""
+    mean = slopes @ directions / slopes.size
+    for group in groups:
+        mean[group] *= group.stop - group.start
+    return mean
+
+
+def step_of(per_phase_rad: float, groups: list[slice]) -> float:
+    """Return the length over the largest group that moves its phases by `per_phase_rad` root mean square."""
+    return per_phase_rad * _largest(groups) ** 0.5
+
+
+def reach(step_rad: float, groups: list[slice]) -> float:
+    """Return four standard deviations of one phase's move in the smallest group; no phase moves further than the step."""
+    smallest = min(group.stop - group.start for group in groups)
+    return step_rad * min(1.0, 4.0 / smallest**0.5)
+
+
+def per_phase(step_rad: float, groups: list[slice]) -> float:
+    """Return the root-mean-square change of one phase in the largest group under a step of length `step_rad`."""
+    return step_rad / _largest(groups) ** 0.5
+
+
+def _largest(groups: list[slice]) -> int:
+    return max(group.stop - group.start for group in groups)

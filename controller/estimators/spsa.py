@@ -1,0 +1,39 @@
+"""Simultaneous perturbation: every phase steps up or down by the same amount (Spall 1992, eq. 2.2).
+
+For losses linear over the step, E[d (d·∇L)] = ∇L for independent signs d = ±1, so the mean of slope × direction is an
+unbiased gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.variables import Phases
+
+
+def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generator) -> Phases:
+    """Return `count` directions of independent signs ±1, shape (count, channels)."""
+    bits = np.frombuffer(rng.bytes(count * channels // 8 + 1), dtype=np.uint8)
+    signs = np.unpackbits(bits, count=count * channels).astype(np.float64)
+    return (2.0 * signs - 1.0).reshape(count, channels)
+
+
+def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
+    """Return the mean of slope × direction, shape (channels,)."""
+    return slopes @ directions / slopes.size
+
+
+def step_of(per_phase_rad: float, groups: list[slice]) -> float:
+    """Return `per_phase_rad`: the step of every phase is the step."""
+    return per_phase_rad
+
+
+def reach(step_rad: float, groups: list[slice]) -> float:
+    """Return `step_rad`: no phase moves further."""
+    return step_rad
+
+
+def per_phase(step_rad: float, groups: list[slice]) -> float:
+    """Return `step_rad`: the step is the step of every phase."""
+    return step_rad

@@ -1,0 +1,147 @@
+"""The experiment file: what is learned, by which rule, on which device. TOML, validated before any light.
+
+`load_experiment` reads a file, applies `--set` options and fills in every default; `as_toml` writes the whole back, so that
+a run folder says in full what was run.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from controller.datasets import DataSpec
+from controller.encoding import EncodingSpec
+from protocols.validation import ConfigError, read_toml, validate
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSpec(_Spec):
+    """Layers on stages: layer k is the mesh and tap of stage k, cascaded."""
+
+    ports: Annotated[int, Field(ge=2, le=1024)] | None = None
+    """Ports of the virtual chip that `sim…` starts; absent: as many as the features need. Other devices bring their own."""
+    layers: Annotated[int, Field(ge=1, le=8)] = 1
+
+
+class RuleSpec(_Spec):
+    """The local objective of every layer."""
+
+    name: Literal["prototype"] = "prototype"
+    loss: Literal["cosine", "margin", "softmax"] = "softmax"
+    margin: _Positive = 0.3
+    """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
+    scale: _Positive = 10.0
+    """For `softmax`: cosines are multiplied by this before the cross-entropy."""
+
+
+class EstimatorSpec(_Spec):
+    """How a descent direction is had from losses alone."""
+
+    name: Literal["directional", "spsa"] = "spsa"
+    step: _Positive | Literal["auto"] = "auto"
+    """[rad] `spsa`: of every phase; `directional`: length of the step over each group of phases. `auto`: measured."""
+    directions: Annotated[int, Field(ge=1, le=128)] = 1
+    """Directions probed an update; each costs two settings."""
+
+
+class OptimizerSpec(_Spec):
+    """How a direction becomes new variables."""
+
+    name: Literal["sgd", "momentum", "adam"] = "adam"
+    rate: _Positive = 0.01
+    """Learning rate [rad for `adam`, rad² a unit of loss for the others]."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """`cosine`: from `rate` down to zero over each layer's updates."""
+    momentum: _Share = 0.9
+    beta1: _Share = 0.9
+    beta2: _Share = 0.999
+    epsilon: _Positive = 1e-8
+
+
+class TrainingSpec(_Spec):
+    """How long, in what portions."""
+
+    epochs: _Count = 100
+    """Passes over the training part, for each layer."""
+    batch: _Count = 128
+    """Samples of an update; the rest of a pass that does not fill a batch waits for the next shuffle."""
+    evaluate_every: _Count = 10
+    """Epochs between two looks at the accuracies."""
+    checkpoint_s: _Positive = 10.0
+    """Seconds between checkpoints. A journal of losses covers what lies between, so nothing is lost."""
+
+
+class Experiment(_Spec):
+    """Everything a session needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Of prototypes, starting variables, probes and shuffles, and of the virtual chip where `sim…` starts one."""
+    device: str = "sim:soi"
+    data: DataSpec
+    encoding: EncodingSpec = EncodingSpec()
+    network: NetworkSpec = NetworkSpec()
+    rule: RuleSpec = RuleSpec()
+    estimator: EstimatorSpec = EstimatorSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    training: TrainingSpec = TrainingSpec()
+
+
+def load_experiment(path: Path, overrides: list[str] | None = None, device: str | None = None) -> Experiment:
+    """Return the experiment in the file at `path`, with `overrides` ("training.epochs=5") and `device` put over it.
+
+    Raises
+    ------
+    ConfigError
+        One sentence on the first thing that does not fit.
+    """
+    tables = read_toml(path, "experiment file")
+    for override in overrides or []:
+        _put(tables, override)
+    if device is not None:
+        tables["device"] = device
+    return validate(Experiment, tables, str(path))
+
+
+def as_toml(experiment: Experiment) -> str:
+    """Return `experiment` as TOML with every default written out; absent values are left out."""
+    lines: list[str] = []
+    tables = experiment.model_dump(exclude_none=True)
+    lines += [f"{key} = {_literal(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _put(tables: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r} is not of the form key=value, as in --set training.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word, as a shell user writes it: --set rule.loss=cosine
+    *tables_in, last = key.strip().split(".")
+    for name in tables_in:
+        inner = tables.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override!r}: {name!r} is a value, not a table")
+        tables = inner
+    tables[last] = value
+
+
+def _literal(value: Any) -> str:
+    # JSON strings, numbers, booleans and lists of them are TOML as well.
+    return json.dumps(value, ensure_ascii=False)

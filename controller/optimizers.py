@@ -1,0 +1,63 @@
+"""Direction to new variables: gradient descent, momentum, Adam, with a learning-rate schedule.
+
+One function for all three, over a small state of two moments: what an optimiser remembers is data, so that a checkpoint is
+just these arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller.experiment import OptimizerSpec
+from controller.variables import Phases
+
+
+@dataclass
+class Moments:
+    """What an optimiser remembers between updates.
+
+    Parameters
+    ----------
+    updates
+        Updates made so far.
+    first, second
+        Running means of the direction (velocity for `momentum`) and of its square, shape (channels,).
+    """
+
+    updates: int
+    first: Phases
+    second: Phases
+
+
+def fresh_moments(channels: int) -> Moments:
+    """Return the memory of an optimiser before its first update."""
+    return Moments(updates=0, first=np.zeros(channels), second=np.zeros(channels))
+
+
+def learning_rate(spec: OptimizerSpec, update: int, updates: int) -> float:
+    """Return the rate of update number `update` (from 0) out of `updates`."""
+    if spec.schedule == "constant":
+        return spec.rate
+    return spec.rate * 0.5 * (1 + math.cos(math.pi * update / updates))
+
+
+def descend(spec: OptimizerSpec, moments: Moments, direction: Phases, rate: float) -> Phases:
+    """Return the change of the variables [rad], shape (channels,), and move `moments` on by one update.
+
+    `sgd`: −η·g. `momentum`: v ← μ·v + g, −η·v (Polyak). `adam`: Kingma & Ba 2015, algorithm 1, with bias correction.
+    """
+    moments.updates += 1
+    if spec.name == "sgd":
+        return -rate * direction
+    if spec.name == "momentum":
+        moments.first *= spec.momentum
+        moments.first += direction
+        return -rate * moments.first
+    moments.first += (1 - spec.beta1) * (direction - moments.first)
+    moments.second += (1 - spec.beta2) * (direction * direction - moments.second)
+    correction1 = 1 - spec.beta1**moments.updates
+    correction2 = 1 - spec.beta2**moments.updates
+    return (-rate / correction1) * moments.first / (np.sqrt(moments.second / correction2) + spec.epsilon)

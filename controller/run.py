@@ -1,0 +1,202 @@
+"""The run folder: everything a session leaves behind, written so that killing anything loses at most the step in flight.
+
+    experiment.toml   all defaults written out
+    device.json       description of the device
+    metrics.jsonl     one event a line, appended
+    checkpoint.npz    written aside, then renamed
+    journal.bin       losses measured since the checkpoint, one record an update
+    evaluation.npz    predictions and readings on the test part
+    log.txt           what a person was told
+    report.html
+
+A checkpoint every few seconds and a journal in between cost less than a checkpoint every update and lose no more: an
+update is determined by the losses it measured, so a resumed session replays the journal without the device, bit for bit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import struct
+import zipfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.validation import ConfigError
+
+EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
+CHECKPOINT, JOURNAL, EVALUATION = "checkpoint.npz", "journal.bin", "evaluation.npz"
+LOG, REPORT = "log.txt", "report.html"
+
+_HEAD = struct.Struct("<QQ")  # of a journal record: update number, count of losses; the losses follow as float64
+
+
+class RunFolder:
+    """The open run folder of one session; a second session is kept out while it is open.
+
+    Parameters
+    ----------
+    path
+        The folder, which exists.
+
+    Raises
+    ------
+    ConfigError
+        Another session writes this run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] = (path / METRICS).open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._metrics.close()
+            raise ConfigError(f"run {path} is being written by another session: wait for it, or stop it first") from None
+        self._log: IO[str] = (path / LOG).open("a", encoding="utf-8")
+        self._recorded, whole = _read_journal(path / JOURNAL)
+        self._journal = (path / JOURNAL).open("ab", buffering=0)
+        self._journal.truncate(whole)  # a record cut short would hide those after it
+        _end_line(path / METRICS, self._metrics)
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append one event to the metrics; it is in the hands of the operating system on return."""
+        self._metrics.write(json.dumps({"event": event, "time": _now(), **fields}, ensure_ascii=False) + "\n")
+        self._metrics.flush()
+
+    def log(self, message: str) -> None:
+        """Append one line for a person."""
+        self._log.write(f"{_now()} {message}\n")
+        self._log.flush()
+
+    def record(self, update: int, losses: NDArray[np.float64]) -> None:
+        """Append the losses measured for update number `update` to the journal."""
+        self._journal.write(_HEAD.pack(update, losses.size) + losses.astype("<f8").tobytes())
+
+    def take_journal(self) -> dict[int, NDArray[np.float64]]:
+        """Return the losses that an earlier session journalled and no checkpoint covers, by update; once."""
+        recorded, self._recorded = self._recorded, {}
+        return recorded
+
+    def checkpoint(self, arrays: Mapping[str, Any]) -> None:
+        """Replace the checkpoint and empty the journal. Killed half-way, the old pair or the new checkpoint stands whole."""
+        write_npz(self.path / CHECKPOINT, arrays)
+        self._journal.truncate(0)
+
+    def close(self) -> None:
+        """Close the files and let other sessions in."""
+        for file in (self._metrics, self._log, self._journal):
+            file.close()
+
+
+def new_run(parent: Path, name: str) -> Path:
+    """Create and return parent/name, or parent/name-2 and so on where runs of that name exist already."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by way of a neighbour and a rename: readers see the old file or the new one."""
+    aside = path.with_name(path.name + ".tmp")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays to an uncompressed .npz at `path`, aside and then renamed; equal arrays give equal bytes."""
+    aside = path.with_name(path.name + ".tmp.npz")
+    with aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the checkpoint in run folder `path`; empty where there is none yet.
+
+    Raises
+    ------
+    ConfigError
+        The checkpoint is damaged.
+    """
+    file = path / CHECKPOINT
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"checkpoint {file} is damaged ({error}): put back a copy of it, or start a new run") from None
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of the run folder `path`; a last line cut short is left out."""
+    try:
+        lines = (path / METRICS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    events: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line in flight when something was killed
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes, for its first event."""
+    packages = ("photonloop", "numpy", "numba", "pyzmq", "scikit-learn")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _read_journal(file: Path) -> tuple[dict[int, NDArray[np.float64]], int]:
+    """Return losses by update number, and how many bytes of the journal are whole records."""
+    content = file.read_bytes() if file.exists() else b""
+    recorded: dict[int, NDArray[np.float64]] = {}
+    whole = 0
+    while whole + _HEAD.size <= len(content):
+        update, count = _HEAD.unpack_from(content, whole)
+        end = whole + _HEAD.size + 8 * count
+        if end > len(content):
+            break
+        recorded[update] = np.frombuffer(content, dtype="<f8", count=count, offset=whole + _HEAD.size)
+        whole = end
+    return recorded, whole
+
+
+def _end_line(path: Path, appended: IO[str]) -> None:
+    """Put a line end after a line that a killed session left without one."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            appended.write("\n")
+            appended.flush()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,106 @@
+"""Between what is learned and what is sent: nominal heater phases [rad] and volts.
+
+A learned variable is the *nominal heater phase* x = π · P / P_π, with the power P of one heater and the description's
+nominal P_π: what the phase would be if the heater were as designed and its offset zero. The true phase of an uncalibrated
+heater differs by its own P_π and its unknown offset, which learning by probing does not need to know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.device import DeviceDescription, Drive, DriveDescription, StageDescription
+from protocols.limits import highest_drive_v
+
+Phases = NDArray[np.float64]
+"""Nominal heater phases [rad], shape (channels,) or (settings, channels)."""
+
+POWER_SHARE = 0.98
+"""Share of the device's total heater power that variables may use: the rest is room for probes around them."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the variables of one stage may live.
+
+    Parameters
+    ----------
+    low, high
+        Bounds of every variable [rad], shape (channels,).
+    total
+        Highest sum over the stage's variables [rad]: its share of the total heater power; infinity where there is none.
+    """
+
+    low: Phases
+    high: Phases
+    total: float
+
+
+def volts(phases: Phases, drive: DriveDescription) -> Drive:
+    """Return the drive [V] that gives nominal phases, V = √(x/π · P_π · R); shape as `phases`."""
+    return np.sqrt(phases * (drive.pi_power_w * drive.resistance_ohm / np.pi))
+
+
+def nominal_phases(drive_v: Drive, drive: DriveDescription) -> Phases:
+    """Return the nominal phases [rad] of a drive [V]: the inverse of `volts`."""
+    return np.square(drive_v) * (np.pi / (drive.pi_power_w * drive.resistance_ohm))
+
+
+def drive_step_rad(drive: DriveDescription) -> float:
+    """Return the phase [rad] of one step of the drive source around V_π, dφ = 2π·dV/V_π; 0 where it is continuous."""
+    pi_v = np.sqrt(drive.pi_power_w * drive.resistance_ohm)
+    return float(2 * np.pi * drive.step_v / pi_v)
+
+
+def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad: float) -> Box:
+    """Return where variables of `stage` may live so that a probe `reach_rad` to either side stays inside every limit.
+
+    Raises
+    ------
+    ValueError
+        The limits leave less than 2·`reach_rad` of range.
+    """
+    ceiling_v = highest_drive_v(description, stage.first_channel, stage.channels)
+    # The volt is computed from the phase and back with rounding: a hair inside, or the limit itself would be refused.
+    high = nominal_phases(ceiling_v, description.drive) * (1 - 1e-9) - reach_rad
+    low = np.full(stage.channels, float(nominal_phases(np.array(description.drive.min_v), description.drive))) + reach_rad
+    if np.any(high <= low):
+        raise ValueError(f"a step of {reach_rad:.3g} rad leaves no room within the drive limits of stage {stage.name}")
+    limit_w = description.limits.total_power_w
+    share_w = limit_w * POWER_SHARE * stage.channels / description.channels if limit_w > 0 else np.inf
+    total = np.pi * share_w / description.drive.pi_power_w
+    if total < float(low.sum()):
+        raise ValueError(
+            f"a step of {reach_rad:.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"
+        )
+    return Box(low=low, high=high, total=float(total))
+
+
+def start_variables(box: Box, rng: np.random.Generator) -> Phases:
+    """Return starting variables, uniform over one turn of phase (less where the box is narrower), shape (channels,)."""
+    width = np.minimum(2 * np.pi, box.high - box.low)
+    return project(box.low + width * rng.random(box.low.size), box)
+
+
+def fold(phases: Phases, box: Box) -> Phases:
+    """Return `phases`, shape (…, channels), reflected at the bounds of the box; untouched where they lie inside."""
+    if np.all(phases >= box.low) and np.all(phases <= box.high):
+        return phases
+    width = box.high - box.low
+    folded = np.mod(phases - box.low, 2 * width)
+    return box.low + np.where(folded > width, 2 * width - folded, folded)
+
+
+def project(phases: Phases, box: Box) -> Phases:
+    """Return `phases` reflected into the box, then, where they heat more than the stage may, all drawn towards its floor.
+
+    Reflection keeps a random walk uniform where clipping would pile it up at the bounds; wrapping by 2π needs a calibration.
+    """
+    inside = fold(phases, box)
+    excess, floor = float(inside.sum()), float(box.low.sum())
+    if excess > box.total:
+        inside = box.low + (inside - box.low) * ((box.total - floor) / (excess - floor))
+    return inside

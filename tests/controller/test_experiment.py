@@ -1,0 +1,71 @@
+"""Experiment files: what is refused, in which words, and that everything is written back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller.experiment import as_toml, load_experiment
+from protocols.validation import ConfigError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = 'name = "x"\n[data]\nsource = "iris"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.name)
+def test_examples_load_and_come_back_from_toml(example: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(example)
+    assert load_experiment(write(tmp_path, as_toml(experiment))) == experiment
+
+
+def test_every_default_is_written_out(tmp_path: Path) -> None:
+    text = as_toml(load_experiment(write(tmp_path, SMALL)))
+    for line in ('step = "auto"', "beta2 = 0.999", 'loss = "softmax"', "checkpoint_s = 10.0", 'device = "sim:soi"'):
+        assert line in text
+
+
+def test_overrides_reach_into_tables(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL)
+    options = ["training.epochs=5", "rule.loss=cosine", "estimator.step=0.1", 'name="y"', "data.source = digits"]
+    experiment = load_experiment(path, options, device="sim:ideal")
+    assert experiment.training.epochs == 5
+    assert experiment.rule.loss == "cosine"
+    assert experiment.estimator.step == 0.1
+    assert (experiment.name, experiment.data.source, experiment.device) == ("y", "digits", "sim:ideal")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (SMALL + "[training]\nepoch = 3\n", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        (SMALL + "[trainin]\nepochs = 3\n", "unknown key 'trainin'; did you mean 'training'?"),
+        (SMALL + "[training]\nepochs = 0\n", "training.epochs is 0, but should be greater than or equal to 1"),
+        (SMALL + "[estimator]\nstep = -1.0\n", "estimator.step is -1.0, but should be greater than 0"),
+        (SMALL + '[estimator]\nname = "spas"\n', "estimator.name is 'spas', but should be 'directional' or 'spsa'"),
+        (SMALL + "[network]\nports = 'many'\n", "network.ports is 'many', but should be a valid integer"),
+        ('[data]\nsource = "iris"\n', "key 'name' is missing"),
+        ("name = \n", "is not TOML"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, text))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_bad_options_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_experiment(tmp_path / "none.toml")
+    path = write(tmp_path, SMALL)
+    with pytest.raises(ConfigError, match="not of the form key=value"):
+        load_experiment(path, ["training.epochs"])
+    with pytest.raises(ConfigError, match="'name' is a value, not a table"):
+        load_experiment(path, ["name.x=3"])

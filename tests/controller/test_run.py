@@ -1,0 +1,111 @@
+"""The run folder under the ways sessions die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller.optimizers import Moments
+from controller.run import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
+from controller.state import State, from_arrays, to_arrays
+from protocols.validation import ConfigError
+
+
+def test_journal_survives_a_record_cut_short(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for update in range(3):
+        folder.record(update, np.array([0.1 * update, 0.5]))
+    folder.close()
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-5])
+    folder = RunFolder(tmp_path)
+    recorded = folder.take_journal()
+    assert sorted(recorded) == [0, 1]
+    assert recorded[1].tolist() == [0.1, 0.5]
+    folder.record(2, np.array([7.0, 8.0]))
+    folder.close()
+    recorded = RunFolder(tmp_path).take_journal()
+    assert recorded[2].tolist() == [7.0, 8.0]
+
+
+def test_a_checkpoint_empties_the_journal(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.record(0, np.zeros(2))
+    folder.checkpoint({"x": np.arange(3)})
+    folder.record(1, np.ones(2))
+    folder.close()
+    assert sorted(RunFolder(tmp_path).take_journal()) == [1]
+    assert read_checkpoint(tmp_path)["x"].tolist() == [0, 1, 2]
+
+
+def test_events_survive_a_line_cut_short(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"event": "start"}\n{"event": "epo', encoding="utf-8")
+    folder = RunFolder(tmp_path)
+    folder.event("resume", update=3)
+    folder.close()
+    assert [event["event"] for event in read_events(tmp_path)] == ["start", "resume"]
+
+
+def test_two_sessions_cannot_write_one_run(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    with pytest.raises(ConfigError, match="written by another session"):
+        RunFolder(tmp_path)
+    first.close()
+    RunFolder(tmp_path).close()
+
+
+def test_new_runs_never_share_a_folder(tmp_path: Path) -> None:
+    assert [new_run(tmp_path, "a").name for _ in range(3)] == ["a", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a zip" * 9, lambda b: b[:-30]]
+)
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoint({"x": np.arange(1000)})
+    folder.close()
+    file = tmp_path / CHECKPOINT
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ConfigError, match="is damaged") as caught:
+        read_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def some_state() -> State:
+    return State(
+        variables=[np.array([0.1, 0.2]), np.array([1.0, 2.0])],
+        initial=[np.array([0.0, 0.3]), np.array([1.5, 2.5])],
+        moments=Moments(7, np.array([0.5, 0.5]), np.array([0.25, 1e-300])),
+        update=7,
+        total=19,
+        evaluations=38,
+        loss_sum=0.1 + 0.2,
+        loss_count=2,
+        steps=[0.05, 0.06],
+    )
+
+
+def test_state_survives_the_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    folder, state = RunFolder(tmp_path), some_state()
+    folder.checkpoint(to_arrays(state, 3))
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    again = from_arrays(read_checkpoint(tmp_path), 3, "here")
+    assert again.loss_sum == state.loss_sum
+    assert again.moments is not None
+    assert again.moments.second[1] == 1e-300
+    folder.checkpoint(to_arrays(again, 3))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_something_else_is_refused() -> None:
+    arrays = to_arrays(some_state(), 3)
+    with pytest.raises(ConfigError, match="seed 3, but the run wants 1 and 4"):
+        from_arrays(arrays, 4, "here")
+    for missing in ("meta", "variables_1", "second"):
+        with pytest.raises(ConfigError, match="is damaged"):
+            from_arrays({k: v for k, v in arrays.items() if k != missing}, 3, "here")
+    with pytest.raises(ConfigError, match="is damaged"):
+        from_arrays({**arrays, "variables_0": np.array([np.nan, 0.0])}, 3, "here")

@@ -1,0 +1,104 @@
+"""Variables and volts: round trips, reflection, limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.variables import (
+    Box,
+    drive_step_rad,
+    fold,
+    nominal_phases,
+    project,
+    stage_box,
+    start_variables,
+    volts,
+)
+from protocols.device import (
+    DeviceDescription,
+    DriveDescription,
+    LimitsDescription,
+    ReadoutDescription,
+    StageDescription,
+)
+from protocols.limits import check_held_drive
+
+
+def description(total_power_w: float = 0.0, power_w: float = 0.0, bits: int = 16) -> DeviceDescription:
+    stage = {"topology": "clements", "ports": 2, "channels": 4, "groups": {"theta": (0, 2), "phi": (2, 4)}, "tap_ports": 2}
+    return DeviceDescription(
+        name="bench of two",
+        kind="bench",
+        input_ports=2,
+        phases_settable=False,
+        stages=(
+            StageDescription(name="a", first_channel=0, **stage),  # pyright: ignore[reportArgumentType]
+            StageDescription(name="b", first_channel=4, **stage),  # pyright: ignore[reportArgumentType]
+        ),
+        drive=DriveDescription(
+            min_v=0.0, max_v=10.0, bits=bits, range_v=12.0, settle_s=1e-5, resistance_ohm=800.0, pi_power_w=0.025
+        ),
+        readout=ReadoutDescription(full_scale=(1e-3, 1e-3), sample_s=1e-6),
+        limits=LimitsDescription(
+            voltage_v=9.0,
+            power_w=power_w,
+            total_power_w=total_power_w,
+            max_batch=10,
+            max_settings=10,
+            max_readings=1000,
+            max_staged_bytes=1000,
+        ),
+        clock="real",
+    )
+
+
+def test_pi_takes_the_power_for_pi() -> None:
+    drive = description().drive
+    assert volts(np.array([np.pi]), drive)[0] == pytest.approx((0.025 * 800) ** 0.5)
+
+
+@given(st.floats(0.0, 20.0))
+def test_volts_and_nominal_phases_are_inverse(phase: float) -> None:
+    drive = description().drive
+    assert nominal_phases(volts(np.array([phase]), drive), drive)[0] == pytest.approx(phase, rel=1e-12)
+
+
+def test_drive_step_is_the_finite_difference_at_v_pi() -> None:
+    drive = description().drive
+    v_pi = volts(np.array([np.pi]), drive)
+    moved = nominal_phases(v_pi + drive.step_v, drive)[0] - np.pi
+    assert drive_step_rad(drive) == pytest.approx(moved, rel=1e-4)
+    assert drive_step_rad(description(bits=0).drive) == 0.0
+
+
+@given(st.floats(-1e3, 1e3))
+def test_folding_is_a_mirror_at_either_bound(phase: float) -> None:
+    box = Box(low=np.array([0.5]), high=np.array([2.0]), total=np.inf)
+    folded = fold(np.array([phase]), box)[0]
+    assert 0.5 <= folded <= 2.0 + 1e-9
+    for bound in (0.5, 2.0):
+        assert fold(np.array([2 * bound - phase]), box)[0] == pytest.approx(folded, abs=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.3), st.sampled_from([0.0, 0.2]), st.sampled_from([0.0, 0.04]))
+def test_projected_variables_and_their_probes_pass_the_limits(
+    seed: int, step: float, total_w: float, power_w: float
+) -> None:
+    device = description(total_w, power_w)
+    rng = np.random.default_rng(seed)
+    boxes = [stage_box(device, stage, step) for stage in device.stages]
+    wild = [project(50 * rng.standard_normal(4), box) for box in boxes]
+    start = [start_variables(box, rng) for box in boxes]
+    for variables in (wild, start):
+        check_held_drive(device, np.concatenate([volts(v, device.drive) for v in variables]))
+        # Signs that cancel in power, as they do on average: what is left of the limit is for the rest.
+        probed = [v + step * np.array([1.0, -1.0, 1.0, -1.0]) for v in variables]
+        check_held_drive(device, np.concatenate([volts(v, device.drive) for v in probed]))
+
+
+def test_a_step_with_no_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no room"):
+        stage_box(description(), description().stages[0], 40.0)
