@@ -152,7 +152,8 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Return the events of the run folder `path`; a last line cut short is left out."""
     try:
-        lines = (path / METRICS).read_text(encoding="utf-8").splitlines()
+        # Half a character, where something was killed, must not cost the rest; lines end at "\n" and nowhere else.
+        lines = (path / METRICS).read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return []
     events: list[dict[str, Any]] = []

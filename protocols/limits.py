@@ -125,9 +125,7 @@ def check_staged_rows(rows: StagedRows, staged: dict[str, int]) -> NDArray[np.in
         raise DeviceError("bad_request", f"inputs {rows.name!r} were never staged; staged here: {known}")
     numbers = np.asarray(rows.rows)
     if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
-        raise DeviceError(
-            "bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers"
-        )
+        raise DeviceError("bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers")
     count = staged[rows.name]
     lowest, highest = int(numbers.min()), int(numbers.max())
     if lowest < 0 or highest >= count:

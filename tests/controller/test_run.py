@@ -60,9 +60,7 @@ def test_new_runs_never_share_a_folder(tmp_path: Path) -> None:
     assert [new_run(tmp_path, "a").name for _ in range(3)] == ["a", "a-2", "a-3"]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a zip" * 9, lambda b: b[:-30]]
-)
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a zip" * 9, lambda b: b[:-30]])
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage) -> None:
     folder = RunFolder(tmp_path)
     folder.checkpoint({"x": np.arange(1000)})

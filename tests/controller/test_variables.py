@@ -84,9 +84,7 @@ def test_folding_is_a_mirror_at_either_bound(phase: float) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.3), st.sampled_from([0.0, 0.2]), st.sampled_from([0.0, 0.04]))
-def test_projected_variables_and_their_probes_pass_the_limits(
-    seed: int, step: float, total_w: float, power_w: float
-) -> None:
+def test_projected_variables_and_their_probes_pass_the_limits(seed: int, step: float, total_w: float, power_w: float) -> None:
     device = description(total_w, power_w)
     rng = np.random.default_rng(seed)
     boxes = [stage_box(device, stage, step) for stage in device.stages]

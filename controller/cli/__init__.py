@@ -1,0 +1,1 @@
+"""The `photonloop` command, a file a subcommand."""

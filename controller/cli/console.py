@@ -1,0 +1,114 @@
+"""What a person at a terminal sees, and how they stop a session."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from controller.session import EpochReport, Listener
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between progress lines where standard error is no terminal."""
+
+
+class StopRequest:
+    """True once the user asked to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        """Return whether to stop at the next step boundary."""
+        return self.asked
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop at a step boundary; a second Ctrl-C interrupts at once."""
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def watching() -> Iterator[Listener]:
+    """Yield a listener that shows a session on standard error: live on a terminal, a line now and then elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _PlainLines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
+    with Progress(*columns, console=console, refresh_per_second=5) as progress:
+        yield _LiveBars(progress)
+
+
+def print_json(answer: Any) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(answer, ensure_ascii=False), flush=True)
+
+
+class _LiveBars:
+    """One bar a layer."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[int, TaskID] = {}
+        self._accuracy = ""
+
+    def epoch(self, report: EpochReport) -> None:
+        if report.layer not in self._bars:
+            self._bars[report.layer] = self._progress.add_task(
+                f"layer {report.layer + 1}/{report.layers}", total=report.epochs, figures=""
+            )
+            self._accuracy = ""
+        if report.test_accuracy is not None:
+            self._accuracy = f" · test {report.test_accuracy:.3f}"
+        self._progress.update(self._bars[report.layer], completed=report.epoch, figures=_figures(report, self._accuracy))
+
+    def message(self, text: str) -> None:
+        self._progress.console.print(text, markup=False)
+
+
+class _PlainLines:
+    """One line now and then."""
+
+    def __init__(self) -> None:
+        self._told_at = -PLAIN_EVERY_S
+        self._accuracy = ""
+
+    def epoch(self, report: EpochReport) -> None:
+        if report.test_accuracy is not None:
+            self._accuracy = f" · test {report.test_accuracy:.3f}"
+        if time.monotonic() - self._told_at >= PLAIN_EVERY_S or report.epoch == report.epochs:
+            self.message(f"layer {report.layer + 1}/{report.layers} " + _figures(report, self._accuracy))
+            self._told_at = time.monotonic()
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _figures(report: EpochReport, accuracy: str) -> str:
+    minutes, seconds = divmod(round(min(report.left_s, 359_999)), 60)
+    return (
+        f"epoch {report.epoch}/{report.epochs} · loss {report.loss:.4f}{accuracy} · "
+        f"{report.evaluations_per_s:,.0f} evaluations/s · {minutes}:{seconds:02d} left"
+    )

@@ -1,0 +1,107 @@
+"""`photonloop describe`: what a device is, what it allows, how it is."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from controller.cli.console import print_json
+from controller.devices import VirtualChip, open_device
+from controller.variables import drive_step_rad
+from protocols.device import DeviceDescription, DeviceStatus, PerChannel
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at a device without becoming its writer; with `--clear-fault`, clear one fault first."""
+    chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
+    if args.clear_fault is not None:
+        opened = open_device(
+            args.device, write=True, chip=chip, label="photonloop describe", keys=args.keys, clear=args.clear_fault
+        )
+    else:
+        opened = open_device(args.device, write=False, chip=chip, label="photonloop describe", keys=args.keys)
+    try:
+        description, status = opened.device.describe(), opened.device.status()
+    finally:
+        opened.close()
+    if args.json:
+        answer = description.model_dump(mode="json")
+        print_json({"device": args.device, "description": answer, "status": status.model_dump(mode="json")})
+    else:
+        _print(args.device, description, status)
+    return 0
+
+
+def _print(device: str, description: DeviceDescription, status: DeviceStatus) -> None:
+    console = Console(highlight=False)
+    serials = ", ".join(f"{name} {serial}" for name, serial in description.serials.items())
+    console.print(f"{device}: {description.name} ({description.kind}{', ' + serials if serials else ''})", markup=False)
+    stages = Table("stage", "topology", "ports", "channels", "detectors", "then", "full scale")
+    for stage, full_scale in zip(description.stages, description.readout.full_scale, strict=True):
+        last = stage.first_channel + stage.channels - 1
+        stages.add_row(
+            stage.name,
+            stage.topology,
+            str(stage.ports),
+            f"{stage.first_channel}…{last}",
+            str(stage.tap_ports),
+            stage.nonlinearity,
+            f"{full_scale:.3g} {description.readout.unit}",
+        )
+    console.print(stages)
+    figures = Table("", "", show_header=False)
+    for name, value in (*_abilities(description), *_limits(description), *_health(status)):
+        figures.add_row(name, value)
+    console.print(figures)
+
+
+def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
+    drive, readout = description.drive, description.readout
+    resolution = f"{drive.bits} bit, {drive.step_v * 1e6:.4g} µV" if drive.bits else "continuous"
+    step = f", {drive_step_rad(drive):.2g} rad a step around π" if drive.bits else ""
+    return [
+        (
+            "inputs",
+            f"{description.input_ports} ports, {'amplitude and phase' if description.phases_settable else 'amplitude only'}",
+        ),
+        ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}{step}"),
+        ("heaters", f"{drive.resistance_ohm:g} Ω, {drive.pi_power_w * 1e3:.4g} mW for π (nominal)"),
+        ("readout", f"{f'{readout.bits} bit' if readout.bits else 'continuous'}, {readout.sample_s * 1e6:g} µs a sample"),
+        ("settle time", f"{drive.settle_s * 1e6:g} µs"),
+        ("clock", description.clock),
+    ]
+
+
+def _limits(description: DeviceDescription) -> list[tuple[str, str]]:
+    limits = description.limits
+    return [
+        ("limit a channel", f"{_one(limits.voltage_v)} V, {_one(limits.current_a, 1e3)} mA, {_one(limits.power_w, 1e3)} mW"),
+        ("limit in all", f"{limits.total_power_w:.4g} W" if limits.total_power_w else "none"),
+        ("slew", f"{limits.slew_v_per_s:g} V/s" if limits.slew_v_per_s else "no limit"),
+        (
+            "one evaluation",
+            f"{limits.max_settings} settings, {limits.max_batch} samples, {limits.max_readings} readings at most",
+        ),
+    ]
+
+
+def _health(status: DeviceStatus) -> list[tuple[str, str]]:
+    state = "safe" if status.safe else f"hot, {status.heater_power_w:.4g} W"
+    rows = [
+        ("state", state + (", evaluating" if status.busy else "")),
+        ("writer", status.leased_to or "nobody"),
+        ("device clock", f"{status.clock_s:.6g} s, {status.evaluations} settings read"),
+    ]
+    rows += [(f"fault {fault.name}", fault.detail) for fault in status.faults]
+    rows += [(name, value if isinstance(value, str) else f"{value:.6g}") for name, value in status.health.items()]
+    return rows
+
+
+def _one(limit: PerChannel, scale: float = 1.0) -> str:
+    values = [limit] if isinstance(limit, float) else list(limit)
+    low, high = min(values) * scale, max(values) * scale
+    if high == 0:
+        return "no limit in"
+    return f"{high:.4g}" if low == high else f"{low:.4g} to {high:.4g}"

@@ -1,0 +1,100 @@
+"""Entry point of `photonloop`: the options of every subcommand, and one plain sentence for whatever goes wrong.
+
+Nothing heavy is imported here: `photonloop --help` answers at once, and each subcommand brings its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `photonloop` with `argv` and return its exit code: 0 done, 1 failed with one sentence, 2 wrong usage."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
+    command = import_module(f"controller.cli.{args.command}")
+    from protocols.errors import DeviceError  # noqa: PLC0415 - brings numpy and pydantic
+
+    try:
+        return int(command.run(args))
+    except DeviceError as error:
+        sentence = error.detail
+    except ValueError as error:  # ConfigError and DataError say one sentence; so does a plain one, if less well
+        sentence = str(error)
+    except KeyboardInterrupt:
+        sentence = "interrupted"
+    except OSError as error:
+        sentence = f"{error.filename or 'file'}: {error.strerror or error}"
+    print(f"photonloop {args.command}: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="photonloop", description="Train photonic neural networks on the chip itself, by forward evaluations only."
+    )
+    parser.add_argument("--version", action="version", version=f"photonloop {version('photonloop')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    describe = commands.add_parser("describe", help="what a device is: stages, limits, health")
+    describe.add_argument("device", help=DEVICE_HELP)
+    describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, after you looked into it")
+    _add_chip(describe)
+    _add_common(describe)
+
+    serve = commands.add_parser("serve", help="put a device on the network")
+    serve.add_argument("device", help=DEVICE_HELP)
+    serve.add_argument(
+        "--bind", default="tcp://127.0.0.1:5555", metavar="ADDR", help="tcp://HOST:PORT or ipc://PATH [%(default)s]"
+    )
+    serve.add_argument("--realtime", action="store_true", help="sim: take as long as the lab would")
+    _add_chip(serve)
+    _add_common(serve)
+
+    train = commands.add_parser("train", help="run an in-situ training session, or go on with one")
+    train.add_argument("experiment", nargs="?", type=Path, metavar="EXPERIMENT.toml")
+    train.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in --set training.epochs=5")
+    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go [%(default)s]")
+    _add_common(train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the test accuracy of a run on a device")
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    _add_common(evaluate)
+
+    report = commands.add_parser("report", help="write the report of a run anew")
+    report.add_argument("run", type=Path, metavar="RUN")
+    _add_common(report, device=False)
+
+    keys = commands.add_parser("keys", help="make keys for a server that is reached from other machines")
+    keys.add_argument("folder", type=Path, metavar="DIR")
+    keys.add_argument(
+        "--client", action="append", default=[], metavar="NAME", help="a client to make keys for; again for more"
+    )
+    _add_common(keys, device=False)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output and nothing else there")
+    if device:
+        parser.add_argument("--keys", type=Path, metavar="DIR", help="folder of keys, for servers on other machines")
+
+
+def _add_chip(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ports", type=int, metavar="N", help="sim: ports of the chip")
+    parser.add_argument("--stages", type=int, metavar="K", help="sim: meshes of the chip")
+    parser.add_argument("--seed", type=int, metavar="S", help="sim: which chip of its kind")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""`photonloop report`: the HTML report of a run, finished or not."""
+
+from __future__ import annotations
+
+import argparse
+
+from controller.cli.console import print_json
+from controller.report import write_report
+from controller.training import open_run
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and say where it is."""
+    open_run(args.run)
+    report = write_report(args.run)
+    if args.json:
+        print_json({"run": str(args.run), "report": str(report)})
+    else:
+        print(report)
+    return 0

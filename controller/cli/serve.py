@@ -1,0 +1,62 @@
+"""`photonloop serve`: a device on the network, behind the same server whatever it is."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from controller.cli.console import print_json, stop_on_signals
+from controller.devices import VirtualChip, check_device_string, open_device, start_simulator
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM, then leave the device safe."""
+    check_device_string(args.device)
+    if args.device.startswith("sim"):
+        return _serve_simulator(args)
+    return _relay(args)
+
+
+def _serve_simulator(args: argparse.Namespace) -> int:
+    """The simulator process is a server already: it only has to be told where."""
+    options = ["--bind", args.bind]
+    if args.keys is not None:
+        options += ["--keys", str(args.keys)]
+    if args.realtime:
+        options.append("--realtime")
+    chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
+    simulator = start_simulator(args.device, chip, options)
+    with stop_on_signals() as stopped:
+        try:
+            _announce(args, simulator.address)
+            while not stopped() and not simulator.ends_within(0.25):
+                pass
+        finally:
+            simulator.end()
+    if not stopped():
+        raise DeviceError("transport", f"the simulator ended by itself: {simulator.last_words() or 'it said nothing'}")
+    return 0
+
+
+def _relay(args: argparse.Namespace) -> int:
+    """Serve a device that another server holds, to other people or under other keys."""
+    opened = open_device(args.device, write=True, label="photonloop serve")
+    try:
+        server = DeviceServer(opened.device, args.bind, options=ServerOptions(keys=args.keys))
+        address = server.bind()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.stop())
+        _announce(args, address)
+        server.run()
+    finally:
+        opened.close()
+    return 0
+
+
+def _announce(args: argparse.Namespace, address: str) -> None:
+    if args.json:
+        print_json({"address": address, "device": args.device})
+    else:
+        print(f"serving {args.device} at {address} until Ctrl-C", flush=True)

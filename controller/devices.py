@@ -1,0 +1,267 @@
+"""Device strings: one word that says which device, everywhere a device is asked for.
+
+sim                    a simulator process of preset `soi` beside the command, ending with it
+sim:PRESET             the same of another preset
+sim:chip.toml          the same of a chip file
+tcp://HOST:PORT        any device server
+ipc://PATH             the same on this machine
+lab:station.toml       instruments on this machine
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from protocols.client import DeviceClient, connect
+from protocols.device import PhotonicDevice
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+_LOG = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 180.0
+"""How long a simulator process may take to announce itself: the first start after an installation compiles its kernels."""
+
+LEASE_TTL_S = 5.0
+"""How long a server keeps the chip hot for a controller it no longer hears from."""
+
+
+@dataclass(frozen=True)
+class VirtualChip:
+    """What `sim…` is built to where the chip file leaves it open; None leaves it to the preset."""
+
+    ports: int | None = None
+    stages: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class SimulatorProcess:
+    """A running simulator process; `said` collects its standard error."""
+
+    process: subprocess.Popen[str]
+    said: IO[str]
+    address: str = ""
+
+    def end(self, patience_s: float = 3.0) -> None:
+        """End the process politely, then by force. Ending twice is harmless."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            if not self.ends_within(patience_s):
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Wait for the process to end by itself; True where it did."""
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def last_words(self) -> str:
+        """Return the last line of its standard error, or nothing."""
+        self.said.seek(0)
+        lines = self.said.read().strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+@dataclass(frozen=True)
+class OpenDevice:
+    """A connected device and, for `sim…`, the process behind it. Close it to make the device safe and end the process."""
+
+    device: PhotonicDevice
+    simulator: SimulatorProcess | None = None
+
+    def close(self) -> None:
+        """Make the device safe, let go of it and end the process. Closing twice is harmless."""
+        try:
+            self.device.close()
+        except DeviceError as error:
+            _LOG.warning("the device could not be closed in order: %s", error.detail)
+        finally:
+            if self.simulator is not None:
+                self.simulator.end()
+
+
+def check_device_string(string: str) -> None:
+    """Refuse a device string of no known kind.
+
+    Raises
+    ------
+    ConfigError
+        One sentence that lists the kinds.
+    """
+    if string == "sim" or string.startswith(("sim:", "tcp://", "ipc://")):
+        return
+    if string.startswith("lab:"):
+        raise ConfigError(
+            f"device {string!r}: this version has no instrument drivers yet, use sim, sim:PRESET or tcp://HOST:PORT"
+        )
+    raise ConfigError(
+        f"device {string!r} is of no known kind: "
+        "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
+    )
+
+
+def open_device(
+    string: str,
+    *,
+    write: bool,
+    chip: VirtualChip | None = None,
+    label: str = "photonloop",
+    lease_key: str | None = None,
+    keys: Path | None = None,
+    clear: str | None = None,
+) -> OpenDevice:
+    """Return the device that `string` names, connected.
+
+    Parameters
+    ----------
+    string
+        A device string.
+    write
+        Take the lease, to apply and evaluate; without it the device can be looked at only.
+    chip
+        Size and seed for `sim…`; ignored by every other kind.
+    label
+        Shown to others while this controller holds the lease.
+    lease_key
+        Identity of the writer over restarts: the same key takes its own lease over.
+    keys
+        Folder of CURVE keys, for servers off this machine.
+    clear
+        Name of a latched fault to be cleared on the way in, because a person said so.
+
+    Raises
+    ------
+    ConfigError
+        The string names nothing.
+    DeviceError
+        "transport" where nobody answers (within 3 s at a network address), "lease" where another controller holds it,
+        "interlock" where a fault is latched that this writer did not cause.
+    """
+    check_device_string(string)
+    simulator = start_simulator(string, chip or VirtualChip()) if string.startswith("sim") else None
+    try:
+        client = connect(simulator.address if simulator else string, label=label, lease_key=lease_key, keys=keys)
+        if write:
+            try:
+                _take(client, lease_key, clear)
+            except BaseException:
+                client.close()
+                raise
+    except BaseException:
+        if simulator is not None:
+            simulator.end()
+        raise
+    return OpenDevice(client, simulator)
+
+
+def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> None:
+    """Become the writer. A fault that our own death left is cleared; any other one stays for a person to look into."""
+    client.acquire(LEASE_TTL_S)
+    if clear is not None:
+        client.clear_fault(clear)
+        return
+    for fault in client.status().faults:
+        if lease_key is None or fault.session != lease_key:
+            raise DeviceError(
+                "interlock",
+                f"the device has latched the fault {fault.name!r} ({fault.detail}): look into it, then clear it with "
+                f"photonloop describe DEVICE --clear-fault {fault.name}",
+            )
+        client.clear_fault(fault.name)
+
+
+def simulator_command(string: str, chip: VirtualChip) -> list[str]:
+    """Return the command that starts a simulator process for the device string `sim…`."""
+    source = string.partition(":")[2] or "soi"
+    command = [sys.executable, "-m", "simulator", "--chip", source]
+    for option, value in (("--ports", chip.ports), ("--stages", chip.stages), ("--seed", chip.seed)):
+        if value is not None:
+            command += [option, str(value)]
+    return command
+
+
+def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ()) -> SimulatorProcess:
+    """Start a simulator process for `sim…`, with further `options`, and return it once it has announced its address.
+
+    Raises
+    ------
+    ConfigError
+        The preset or chip file cannot be used; the simulator's own sentence.
+    DeviceError
+        "transport" where it ends or stays silent instead of announcing an address.
+    """
+    said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+    # A session of its own, so that Ctrl-C reaches only the controller, which then ends the simulator in order.
+    process = subprocess.Popen(
+        [*simulator_command(string, chip), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        text=True,
+        start_new_session=True,
+    )
+    simulator = SimulatorProcess(process, said)
+    try:
+        address = str(json.loads(_read_line(process, START_TIMEOUT_S))["address"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        refused = simulator.ends_within(2.0) and process.returncode in {1, 2}
+        simulator.end()
+        words = simulator.last_words()
+        if refused and words:
+            raise ConfigError(words) from None
+        raise DeviceError("transport", f"the simulator for {string!r} did not start: {words or 'it said nothing'}") from None
+    except BaseException:
+        simulator.end()
+        raise
+    return replace(simulator, address=address)
+
+
+def wait_for_device(
+    opener: Callable[[], OpenDevice], stopped: Callable[[], bool], waiting: Callable[[str], None]
+) -> OpenDevice:
+    """Return what `opener` opens, trying again for as long as it takes while nobody answers.
+
+    `waiting` is told the reason now and then; `stopped` ends the wait.
+
+    Raises
+    ------
+    DeviceError
+        `stopped` said so ("transport"), or anything but a transport failure.
+    """
+    pause_s, told_at = 0.2, -60.0
+    while True:
+        try:
+            return opener()
+        except DeviceError as error:
+            if error.code not in {"transport", "deadline"} or stopped():
+                raise
+            if time.monotonic() - told_at >= 60.0:
+                waiting(f"waiting for the device: {error.detail}")
+                told_at = time.monotonic()
+        end = time.monotonic() + pause_s
+        while time.monotonic() < end and not stopped():
+            time.sleep(0.05)
+        pause_s = min(2 * pause_s, 5.0)
+
+
+def _read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
+    return process.stdout.readline() if ready else ""

@@ -1,0 +1,29 @@
+"""From a run folder to its report.html."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.report.contents import read_contents
+from controller.report.page import page
+from controller.run import REPORT, write_aside
+from protocols.validation import ConfigError
+
+
+def write_report(run: Path) -> Path:
+    """Write `run`/report.html anew and return its path.
+
+    Works at any time, also while the session runs or after it was killed: what is not there yet is said in a sentence.
+
+    Raises
+    ------
+    ConfigError
+        `run` is no run folder, or cannot be written to.
+    """
+    path = run / REPORT
+    content = page(read_contents(run)).encode("utf-8")
+    try:
+        write_aside(path, content)
+    except OSError as error:
+        raise ConfigError(f"report {path} cannot be written: {error.strerror or error}") from None
+    return path

@@ -1,0 +1,378 @@
+"""The in-situ training session: layer after layer, update after update, every light through the device link.
+
+    probe ──▶ settings ──▶ device.evaluate ──▶ readings ──▶ rule: losses ──▶ estimator: direction ──▶ optimiser ──▶ variables
+      ▲                                                       │
+      └── drawn while the device is busy                      └──▶ journal (all that a resumed session needs)
+
+The session never sees a phase, a field or a gradient of the device; what trains on the simulator trains on the bench.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.estimators import Probe, estimator, slopes
+from controller.estimators.step import choose_step
+from controller.experiment import Experiment
+from controller.link import DeviceLink
+from controller.network import Layer, Prediction, held_drive, predict, read_layer
+from controller.optimizers import descend, fresh_moments, learning_rate
+from controller.run import EVALUATION, RunFolder, read_events, write_npz
+from controller.state import State, to_arrays
+from controller.streams import Purpose, stream
+from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
+from protocols.device import StagedRows
+from protocols.errors import DeviceError
+
+TRAIN, TEST = "train", "test"
+"""Names of the staged inputs."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The data of a session, as staged on the device: amplitudes stay there, labels stay here.
+
+    Parameters
+    ----------
+    train_labels, test_labels
+        Class numbers, shape (samples,).
+    classes
+        Names of the classes.
+    """
+
+    train_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Progress at the end of an epoch; accuracies only where they were just measured."""
+
+    layer: int
+    layers: int
+    epoch: int
+    epochs: int
+    update: int
+    loss: float
+    train_accuracy: float | None
+    test_accuracy: float | None
+    evaluations: int
+    evaluations_per_s: float
+    wall_s: float
+    left_s: float
+
+
+class Listener(Protocol):
+    """Whoever watches a session live."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Take note of an epoch's end."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Take note of something a person should read."""
+        ...
+
+
+class SessionStopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """The session stopped at a step boundary because it was asked to; its run can be resumed."""
+
+
+class Session:
+    """One training session, from its state to the finished network.
+
+    Parameters
+    ----------
+    experiment
+        What to learn and how.
+    link
+        The device, with training and test inputs staged under `TRAIN` and `TEST`.
+    layers
+        The network on that device.
+    samples
+        Labels.
+    state
+        Where to go on from; a fresh `State` begins.
+    folder
+        Where events, journal and checkpoints go, and where journalled losses come from.
+    listener
+        Who watches.
+    stopped
+        Asked at every step boundary.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        link: DeviceLink,
+        layers: list[Layer],
+        samples: Samples,
+        state: State,
+        folder: RunFolder,
+        listener: Listener,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.state = state
+        self._experiment, self._link, self._layers, self._samples = experiment, link, layers, samples
+        self._folder, self._listener, self._stopped = folder, listener, stopped
+        self._estimator = estimator(experiment.estimator)
+        self._batch = min(experiment.training.batch, samples.train_labels.size)
+        self._batches = samples.train_labels.size // self._batch
+        self._updates = experiment.training.epochs * self._batches
+        self._told = {(e["event"], e.get("layer"), e.get("epoch")) for e in read_events(folder.path) if "event" in e}
+        self._journal = folder.take_journal()
+        self._order = (-1, -1, np.empty(0, dtype=np.int64))  # layer, epoch and its shuffle
+        self._saved_at = self._started_at = time.monotonic()
+        self._rate_mark = (time.monotonic(), state.evaluations)
+
+    def run(self) -> Prediction:
+        """Learn what is left to learn, then return the network's answer to the test part.
+
+        Raises
+        ------
+        SessionStopped
+            `stopped` said so; the checkpoint is written.
+        DeviceError
+            The device refused or failed beyond what the link can mend; the checkpoint is written.
+        """
+        try:
+            for number in range(max(len(self.state.steps) - 1, 0), len(self._layers)):
+                if not self.state.finished:
+                    self._learn(number)
+            self.state.finished = True
+            prediction = self._conclude()
+        except (SessionStopped, DeviceError):
+            self._save()
+            raise
+        self._save()
+        return prediction
+
+    def _learn(self, number: int) -> None:
+        layer, state = self._layers[number], self.state
+        if len(state.steps) == number:
+            self._begin(number)
+        step_rad = state.steps[number]
+        box, limits = self._boxes(layer, step_rad)
+        self._link.hold(held_drive(self._link.description, self._layers, state.variables))
+        rows, probe = self._rows(number, state.update), self._probe(number, state.update)
+        while state.update < self._updates:
+            if self._stopped():
+                raise SessionStopped(f"stopped as asked after update {state.total}")
+            settings = fold(probe.settings(state.variables[number]), limits)
+            recorded = self._journal.pop(state.total, None)
+            if recorded is None:
+                self._link.start(volts(settings, self._link.description.drive), StagedRows(TRAIN, rows), layer.stage.name)
+            # Drawn now, while the device is busy: neither depends on what it will answer.
+            next_rows, next_probe = self._rows(number, state.update + 1), self._probe(number, state.update + 1)
+            if recorded is None:
+                losses = layer.rule.losses(self._link.finish().values, self._samples.train_labels[rows])
+                self._folder.record(state.total, losses)
+            else:
+                losses = recorded
+            self._update(number, probe, losses, box)
+            if state.update % self._batches == 0:
+                self._end_epoch(number)
+            if time.monotonic() - self._saved_at > self._experiment.training.checkpoint_s:
+                self._save()
+            rows, probe = next_rows, next_probe
+        self._end_layer(number)
+
+    def _begin(self, number: int) -> None:
+        """Draw the layer's starting variables and settle its probe step."""
+        layer, state, spec = self._layers[number], self.state, self._experiment.estimator
+        description = self._link.description
+        box = stage_box(description, layer.stage, 0.0)
+        start = start_variables(box, stream(self._experiment.seed, Purpose.START, number))
+        drive_step = drive_step_rad(description.drive)
+        measured = 0
+
+        def losses_at(offsets: Phases) -> NDArray[np.float64]:
+            nonlocal measured
+            measured += len(offsets)
+            return self._losses_at(layer, fold(start + offsets, box), self._rows(number, 0))
+
+        if spec.step == "auto":
+            self._link.hold(held_drive(description, self._layers, [*state.variables, start]))
+            rng = stream(self._experiment.seed, Purpose.STEP, number)
+            choice = choose_step(losses_at, layer.stage.channels, layer.stage.ports, drive_step, rng)
+            step_rad, reasons = self._estimator.step_of(choice.per_phase_rad, layer.groups), choice.reasons
+        else:
+            step_rad, reasons = spec.step, ("given in the experiment file",)
+        # Only now, so that a session ended while measuring has not half begun the layer.
+        state.variables.append(start)
+        state.initial.append(start.copy())
+        state.steps.append(step_rad)
+        state.moments = fresh_moments(layer.stage.channels)
+        state.update, state.loss_sum, state.loss_count = 0, 0.0, 0
+        state.evaluations += measured
+        per_phase = self._estimator.per_phase(step_rad, layer.groups)
+        self._event("step_chosen", layer=number, step_rad=step_rad, per_phase_rad=per_phase, reasons=list(reasons))
+        self._tell(f"{layer.name}: probe step {per_phase:.3g} rad a phase ({'; '.join(reasons)})")
+        if per_phase < drive_step:
+            self._warn(
+                f"{layer.name}: estimator.step moves a phase by {per_phase:.3g} rad, less than one step of the drive source "
+                f"around V_π, {drive_step:.3g} rad: probes will mostly measure quantisation"
+            )
+        self._save()
+
+    def _boxes(self, layer: Layer, step_rad: float) -> tuple[Box, Box]:
+        """Return where the layer's variables may live, and the limits of its settings."""
+        reach = self._estimator.reach(step_rad, layer.groups)
+        description = self._link.description
+        return stage_box(description, layer.stage, reach), stage_box(description, layer.stage, 0.0)
+
+    def _rows(self, layer: int, update: int) -> NDArray[np.int64]:
+        """Return the rows of the training part for one update: a fresh shuffle every epoch."""
+        epoch, batch = divmod(update, self._batches)
+        if self._order[:2] != (layer, epoch):
+            rng = stream(self._experiment.seed, Purpose.SHUFFLE, layer, epoch)
+            self._order = (layer, epoch, rng.permutation(self._samples.train_labels.size))
+        return self._order[2][batch * self._batch : (batch + 1) * self._batch]
+
+    def _probe(self, number: int, update: int) -> Probe:
+        rng = stream(self._experiment.seed, Purpose.PROBES, number, update)
+        layer, count = self._layers[number], self._experiment.estimator.directions
+        directions = self._estimator.draw(layer.stage.channels, layer.groups, count, rng)
+        return Probe(directions, self.state.steps[number])
+
+    def _losses_at(self, layer: Layer, settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        drives = volts(settings, self._link.description.drive)
+        most = self._link.description.limits.max_settings
+        parts = [
+            layer.rule.losses(
+                self._link.evaluate(drives[start : start + most], StagedRows(TRAIN, rows), layer.stage.name).values,
+                self._samples.train_labels[rows],
+            )
+            for start in range(0, len(drives), most)
+        ]
+        return np.concatenate(parts)
+
+    def _update(self, number: int, probe: Probe, losses: NDArray[np.float64], box: Box) -> None:
+        state, layer = self.state, self._layers[number]
+        assert state.moments is not None
+        direction = self._estimator.weigh(probe.directions, slopes(probe, losses), layer.groups)
+        rate = learning_rate(self._experiment.optimizer, state.update, self._updates)
+        change = descend(self._experiment.optimizer, state.moments, direction, rate)
+        state.variables[number] = project(state.variables[number] + change, box)
+        state.update += 1
+        state.total += 1
+        state.evaluations += losses.size
+        state.loss_sum += float(losses.mean())
+        state.loss_count += 1
+
+    def _end_epoch(self, number: int) -> None:
+        state, training = self.state, self._experiment.training
+        epoch = state.update // self._batches
+        loss, state.loss_sum, state.loss_count = state.loss_sum / state.loss_count, 0.0, 0
+        looked = epoch % training.evaluate_every == 0 or epoch == training.epochs
+        accuracies: list[float | None] = [None, None]
+        told = ("epoch", number, epoch) in self._told
+        if looked:
+            for place, (part, labels) in enumerate(((TRAIN, self._samples.train_labels), (TEST, self._samples.test_labels))):
+                # As many training samples as test samples, at most: looking should not cost more than learning.
+                known = labels[: self._samples.test_labels.size]
+                state.evaluations += 1
+                if not told:
+                    accuracies[place] = self._accuracy(number, part, known)
+        if told:
+            return  # the session that died had got as far as telling this
+        report = self._report(number, epoch, loss, accuracies[0], accuracies[1])
+        self._event(
+            "epoch",
+            layer=number,
+            epoch=epoch,
+            update=state.update,
+            loss=loss,
+            train_accuracy=report.train_accuracy,
+            test_accuracy=report.test_accuracy,
+            evaluations=state.evaluations,
+            evaluations_per_s=report.evaluations_per_s,
+            wall_s=report.wall_s,
+        )
+        self._listener.epoch(report)
+
+    def _accuracy(self, number: int, part: str, labels: NDArray[np.int64]) -> float:
+        layer = self._layers[number]
+        readings = read_layer(self._link, layer, self.state.variables[number], part, labels.size)
+        return float((layer.rule.scores(readings).argmax(axis=1) == labels).mean())
+
+    def _report(
+        self, number: int, epoch: int, loss: float, train_accuracy: float | None, test_accuracy: float | None
+    ) -> EpochReport:
+        state, now = self.state, time.monotonic()
+        wall_s, layers = now - self._started_at, len(self._layers)
+        mark_s, mark = self._rate_mark
+        rate = (state.evaluations - mark) / max(now - mark_s, 1e-9)
+        left = (self._updates * layers - state.total) * 2 * self._experiment.estimator.directions
+        epochs = self._experiment.training.epochs
+        return EpochReport(
+            layer=number,
+            layers=layers,
+            epoch=epoch,
+            epochs=epochs,
+            update=state.update,
+            loss=loss,
+            train_accuracy=train_accuracy,
+            test_accuracy=test_accuracy,
+            evaluations=state.evaluations,
+            evaluations_per_s=rate,
+            wall_s=wall_s,
+            left_s=left / rate if rate > 0 else float("inf"),
+        )
+
+    def _end_layer(self, number: int) -> None:
+        layer = self._layers[number]
+        if ("layer_done", number, None) not in self._told:
+            accuracy = self._accuracy(number, TEST, self._samples.test_labels)
+            self._event("layer_done", layer=number, name=layer.name, test_accuracy=accuracy)
+            self._tell(f"{layer.name}: learned, test accuracy {accuracy:.4f}")
+        self._save()
+
+    def _conclude(self) -> Prediction:
+        labels = self._samples.test_labels
+        prediction = predict(self._link, self._layers, self.state.variables, TEST, labels.size)
+        classes = range(len(self._samples.classes))
+        means = {
+            f"class_readings_{k}": np.stack([_mean(values[labels == c]) for c in classes])
+            for k, values in enumerate(prediction.readings)
+        }
+        write_npz(
+            self._folder.path / EVALUATION,
+            {
+                "y_true": labels,
+                "vote": prediction.vote,
+                "layer_predictions": prediction.layers,
+                "classes": np.array(self._samples.classes),
+                **means,
+            },
+        )
+        return prediction
+
+    def _save(self) -> None:
+        self._folder.checkpoint(to_arrays(self.state, self._experiment.seed))
+        self._order = (-1, -1, np.empty(0, dtype=np.int64))  # layer, epoch and its shuffle
+        self._saved_at = time.monotonic()
+
+    def _event(self, event: str, **fields: object) -> None:
+        self._folder.event(event, **fields)
+
+    def _tell(self, text: str) -> None:
+        self._folder.log(text)
+        self._listener.message(text)
+
+    def _warn(self, text: str) -> None:
+        self._event("warning", message=text)
+        self._tell(f"warning: {text}")
+
+
+def _mean(readings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean over samples; NaN for a class of which the test part has none."""
+    return readings.mean(axis=0) if len(readings) else np.full(readings.shape[1], np.nan, dtype=np.float32)

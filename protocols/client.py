@@ -1,0 +1,428 @@
+"""A device on the far side of a socket, used like one in the same process.
+
+A `DeviceClient` is a `PhotonicDevice`. What it adds is what a network needs: a lease to be taken before writing and renewed
+in the background, a `reconnect` after the server was restarted, and `submit`, which lets the caller think while light flies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import zmq
+from pydantic import JsonValue, ValidationError
+
+from protocols import payload, wire
+from protocols.addresses import check_address
+from protocols.channel import Answer, Channel
+from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from protocols.errors import DeviceError
+from protocols.wire import SAFE_FAILED, AnyArray, Frames, Op, Request
+
+_SAFE_POLL_S = 0.02
+_SAFE_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """How a client waits.
+
+    Parameters
+    ----------
+    timeout_s
+        Time for a server to answer the first hello.
+    silence_s
+        A server that says nothing for this long while it has a request is given up; one at work says so twice a second.
+    deadline_s
+        Time for a write, also a long evaluation: past it the server does not start it, and stops a running evaluation.
+    """
+
+    timeout_s: float = 3.0
+    silence_s: float = 5.0
+    deadline_s: float = 3600.0
+
+
+def connect(
+    address: str,
+    *,
+    label: str = "photonloop",
+    lease_key: str | None = None,
+    timeout_s: float = 3.0,
+    keys: Path | None = None,
+    options: ClientOptions | None = None,
+) -> DeviceClient:
+    """Return a client of the device server at `address`, connected and described, without a lease.
+
+    Parameters
+    ----------
+    address
+        `tcp://HOST:PORT` or `ipc://PATH`.
+    label
+        Tells other people who holds the device.
+    lease_key
+        Names the writer over restarts: whoever comes back with the same key takes the lease over. Random where None.
+    timeout_s
+        Time for the server to answer.
+    keys
+        Folder with `client.key_secret` and `server.key`, as `protocols.keys.add_client` makes it.
+
+    Raises
+    ------
+    DeviceError
+        "transport" where nobody answers, "bad_request" for a bad address or missing keys, "version".
+    """
+    options = ClientOptions(timeout_s=timeout_s) if options is None else options
+    client = DeviceClient(address, label=label, lease_key=lease_key or secrets.token_hex(8), keys=keys, options=options)
+    try:
+        client.reconnect()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class PendingReadings:
+    """An evaluation under way; `result` waits for it."""
+
+    def __init__(self, client: DeviceClient, channel: Channel, request: Request, frames: Frames) -> None:
+        self._client = client
+        self._channel = channel
+        self._request = request
+        self._frames = frames
+        self._readings: Readings | None = None
+        self._error: DeviceError | None = None
+
+    def result(self) -> Readings:
+        """Return the readings, waiting where they are not there yet; raises as `PhotonicDevice.evaluate` does."""
+        if self._error is not None:
+            raise self._error
+        if self._readings is None:
+            try:
+                self._readings = payload.readings(self._channel.wait(self._request, self._frames))
+            except DeviceError as error:
+                self._error = error
+                raise
+            finally:
+                self._client._forget(self)
+        return self._readings
+
+
+class DeviceClient:
+    """A `PhotonicDevice` that lives behind a server; made by `connect`.
+
+    `apply`, `stage_inputs`, `evaluate` and `submit` belong to one thread. `status`, `cancel`, `safe`, `acquire`, `release`
+    and `clear_fault` may be called from any: they travel on a socket of their own.
+    """
+
+    def __init__(self, address: str, *, label: str, lease_key: str, keys: Path | None, options: ClientOptions) -> None:
+        self.address = check_address(address, to_bind=False)
+        self.label = label
+        self.lease_key = lease_key
+        self.lost: str | None = None
+        """Why the lease is gone, where it was lost and not released."""
+        self._keys = keys
+        self._options = options
+        self._session = secrets.token_hex(16)
+        self._ids = itertools.count(1)
+        self._seqs = itertools.count(1)
+        self._epoch = ""
+        self._server_ahead_s = 0.0
+        self._max_message_bytes = 0
+        self._description: DeviceDescription | None = None
+        self._context: zmq.Context | None = None
+        self._main: Channel | None = None
+        self._side: Channel | None = None
+        self._pending: PendingReadings | None = None
+        self._leased = False
+        self._renewing: threading.Thread | None = None
+        self._released = threading.Event()
+
+    # ---- the connection ---------------------------------------------------------------------------------------------
+
+    def reconnect(self) -> None:
+        """Say hello again, to the same server or to the one that came after it.
+
+        After a restart of the server nothing is held, staged or leased any more; the caller does all three again.
+        Raises as `connect` does.
+        """
+        self._stop_renewing()
+        self._leased = False
+        self._disconnect()
+        context = zmq.Context()
+        self._context = context
+        silence_s = self._options.silence_s
+        self._main = Channel(context, self.address, self._keys, silence_s)
+        self._side = Channel(context, self.address, self._keys, silence_s)
+        self._epoch = ""
+        asked_s = time.monotonic()
+        timeout_s = self._options.timeout_s
+        hello = self._request("hello", {"label": self.label}, deadline_s=None)
+        try:
+            answer = self._main.ask(hello, wire.encode(hello), patience_s=timeout_s, silence_s=timeout_s)
+        except DeviceError as error:
+            if error.code != "transport":
+                raise
+            detail = f"no device server answers at {self.address} within {timeout_s:g} s"
+            if self._keys is not None:
+                detail += f", or it does not accept the keys in {self._keys}"
+            raise DeviceError("transport", detail, retryable=True) from None
+        answered_s = time.monotonic()
+        body = answer.header.body
+        self._epoch = answer.header.epoch
+        self._server_ahead_s = _number(body, "now_s") - (asked_s + answered_s) / 2
+        self._max_message_bytes = int(_number(body, "max_message_bytes"))
+        described = self._ask(self._main, "describe")
+        try:
+            self._description = DeviceDescription.model_validate_json(described.arrays["description"].tobytes())
+        except (KeyError, ValidationError) as error:
+            raise DeviceError("transport", f"the device server at {self.address} describes nonsense: {error}") from None
+
+    def close(self) -> None:
+        """Release the lease if this client holds it, which makes the device safe, and close the sockets."""
+        if self._context is None:
+            return
+        try:
+            self.release()
+        except DeviceError:
+            pass  # the server is gone; its lease ends by itself, and with it the device is made safe
+        finally:
+            self._stop_renewing()
+            self._disconnect()
+
+    def __enter__(self) -> DeviceClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    # ---- the lease --------------------------------------------------------------------------------------------------
+
+    def acquire(self, ttl_s: float = 5.0) -> None:
+        """Become the one writer, and stay it by renewing in the background until `release` or `close`.
+
+        Should this process die, the server makes the device safe `ttl_s` later.
+
+        Raises
+        ------
+        DeviceError
+            "lease" where another writer holds the device.
+        """
+        self._stop_renewing()
+        body: dict[str, JsonValue] = {"lease_key": self.lease_key, "label": self.label, "ttl_s": ttl_s}
+        self._ask(self._side, "acquire", body, command=True)
+        self.lost = None
+        self._leased = True
+        self._released.clear()
+        self._renewing = threading.Thread(target=self._renew, args=(ttl_s,), name="photonloop-lease", daemon=True)
+        self._renewing.start()
+
+    def release(self) -> None:
+        """Stop being the writer; the device is made safe, without a fault. Does nothing without a lease."""
+        self._stop_renewing()
+        leased, self._leased = self._leased and self.lost is None, False
+        if leased:
+            self._ask(self._side, "release", command=True)
+
+    def _renew(self, ttl_s: float) -> None:
+        renewed_s = time.monotonic()
+        while not self._released.wait(ttl_s / 3):
+            asked_s = time.monotonic()
+            try:
+                self._ask(self._side, "renew")
+                renewed_s = asked_s
+            except DeviceError as error:
+                if error.code == "lease" or time.monotonic() - renewed_s > ttl_s:
+                    self.lost = error.detail
+                    return
+
+    def _stop_renewing(self) -> None:
+        self._released.set()
+        if self._renewing is not None and self._renewing is not threading.current_thread():
+            self._renewing.join()
+        self._renewing = None
+
+    # ---- the device -------------------------------------------------------------------------------------------------
+
+    def describe(self) -> DeviceDescription:
+        """See `PhotonicDevice.describe`; fetched once, on connecting."""
+        if self._description is None:
+            raise _not_connected(self.address)
+        return self._description
+
+    def apply(self, drive: Drive) -> None:
+        """See `PhotonicDevice.apply`."""
+        self._none_pending()
+        self._ask(self._main, "apply", arrays={"drive": payload.volts(drive, "drive")}, command=True)
+
+    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+        """See `PhotonicDevice.stage_inputs`. Arrays beyond the server's largest message travel in pieces."""
+        self._none_pending()
+        array = payload.amplitudes(inputs)
+        limit = self.describe().limits.max_staged_bytes
+        if array.nbytes > limit:
+            raise DeviceError("limit", f"inputs {name!r} take {array.nbytes} bytes, more than max_staged_bytes {limit}")
+        (spec,), (travelling,) = wire.array_specs({"inputs": array})
+        data = travelling.reshape(-1).view(np.uint8)
+        step = self._max_message_bytes
+        for offset in range(0, max(1, len(data)), step):
+            body: dict[str, JsonValue] = {"name": name, "dtype": spec.dtype, "shape": list(spec.shape), "offset": offset}
+            self._ask(self._main, "stage_inputs", body, {"chunk": data[offset : offset + step]}, command=True)
+
+    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        """See `PhotonicDevice.evaluate`."""
+        return self.submit(drives, inputs, stage).result()
+
+    def submit(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> PendingReadings:
+        """Start an evaluation and return at once; one at a time, and no other write before its `result`.
+
+        Leave `drives` and `inputs` unchanged until then: a retry sends them again.
+
+        Raises
+        ------
+        DeviceError
+            As `evaluate` for what this side can see; what the server refuses is raised by `result`.
+        """
+        self._none_pending()
+        channel = self._main
+        if channel is None:
+            raise _not_connected(self.address)
+        arrays: dict[str, AnyArray] = {"drives": payload.volts(drives, "drives")}
+        body: dict[str, JsonValue] = {"stage": stage}
+        if isinstance(inputs, StagedRows):
+            body["staged"] = inputs.name
+            arrays["rows"] = payload.rows(inputs.rows)
+        else:
+            arrays["inputs"] = payload.amplitudes(inputs)
+        request, frames = self._encode("evaluate", body, arrays, command=True)
+        pending = PendingReadings(self, channel, request, frames)
+        channel.post(frames)
+        self._pending = pending
+        return pending
+
+    def status(self) -> DeviceStatus:
+        """See `PhotonicDevice.status`."""
+        return self._status()[0]
+
+    def cancel(self) -> None:
+        """See `PhotonicDevice.cancel`; only the holder of the lease may."""
+        self._ask(self._side, "cancel", command=True)
+
+    def safe(self) -> None:
+        """See `PhotonicDevice.safe`; anybody may, with or without the lease. Returns when the device is safe.
+
+        Raises
+        ------
+        DeviceError
+            "device" where the device did not become safe.
+        """
+        answer = self._ask(self._side, "safe")
+        if answer.header.body.get("in_effect") is True:
+            return
+        until_s = time.monotonic() + _SAFE_PATIENCE_S
+        while time.monotonic() < until_s:
+            time.sleep(_SAFE_POLL_S)
+            status, is_pending = self._status()
+            if not is_pending:
+                for fault in status.faults:
+                    if fault.name == SAFE_FAILED:
+                        raise DeviceError("device", fault.detail, outcome="unknown")
+                return
+        raise DeviceError("device", f"the device is not safe after {_SAFE_PATIENCE_S:g} s", outcome="unknown")
+
+    def clear_fault(self, name: str) -> None:
+        """See `PhotonicDevice.clear_fault`."""
+        self._ask(self._side, "clear_fault", {"name": name}, command=True)
+
+    # ---- asking -----------------------------------------------------------------------------------------------------
+
+    def _status(self) -> tuple[DeviceStatus, bool]:
+        body = self._ask(self._side, "status").header.body
+        try:
+            return DeviceStatus.model_validate(body.get("status")), body.get("safe_pending") is True
+        except ValidationError as error:
+            raise DeviceError("transport", f"the device server at {self.address} answered nonsense: {error}") from None
+
+    def _ask(
+        self,
+        channel: Channel | None,
+        op: Op,
+        body: dict[str, JsonValue] | None = None,
+        arrays: Mapping[str, AnyArray] | None = None,
+        *,
+        command: bool = False,
+    ) -> Answer:
+        if channel is None:
+            raise _not_connected(self.address)
+        request, frames = self._encode(op, body or {}, arrays or {}, command=command)
+        return channel.ask(request, frames)
+
+    def _encode(
+        self, op: Op, body: dict[str, JsonValue], arrays: Mapping[str, AnyArray], *, command: bool
+    ) -> tuple[Request, Frames]:
+        specs, travelling = wire.array_specs(arrays)
+        for spec, array in zip(specs, travelling, strict=True):
+            if array.nbytes > self._max_message_bytes:
+                raise DeviceError(
+                    "limit",
+                    f"{spec.name} takes {array.nbytes} bytes, over the server's largest message {self._max_message_bytes}",
+                )
+        deadline_s = self._options.deadline_s if command else self._options.silence_s
+        request = self._request(op, body, specs, command=command, deadline_s=deadline_s)
+        return request, wire.encode(request, travelling)
+
+    def _request(
+        self,
+        op: Op,
+        body: dict[str, JsonValue],
+        specs: tuple[wire.ArraySpec, ...] = (),
+        *,
+        command: bool = False,
+        deadline_s: float | None,
+    ) -> Request:
+        try:
+            return Request(
+                op=op,
+                id=next(self._ids),
+                session=self._session,
+                seq=next(self._seqs) if command else 0,
+                epoch=self._epoch,
+                deadline=None if deadline_s is None else time.monotonic() + self._server_ahead_s + deadline_s,
+                arrays=specs,
+                body=body,
+            )
+        except ValidationError as error:
+            raise DeviceError("bad_request", f"{op}: {error.errors()[0]['msg']}") from None
+
+    def _none_pending(self) -> None:
+        if self._pending is not None:
+            raise DeviceError("bad_request", "an evaluation is still pending: ask for its result first")
+
+    def _forget(self, pending: PendingReadings) -> None:
+        if self._pending is pending:
+            self._pending = None
+
+    def _disconnect(self) -> None:
+        for channel in (self._main, self._side):
+            if channel is not None:
+                channel.close()
+        if self._context is not None:
+            self._context.term()
+        self._main = self._side = self._context = self._pending = None
+
+
+def _number(body: Mapping[str, JsonValue], name: str) -> float:
+    value = body.get(name)
+    if not isinstance(value, int | float):
+        raise DeviceError("transport", f"the device server's hello lacks {name}")
+    return float(value)
+
+
+def _not_connected(address: str) -> DeviceError:
+    return DeviceError("transport", f"not connected to {address}", retryable=True)

@@ -1,0 +1,386 @@
+"""What a device server decides: who may do what, what was done already, and what to answer.
+
+A `Desk` takes the frames of a message and gives frames back through `send`; it knows no sockets. It runs in the socket
+loop's thread, and whatever may take time it hands to the worker.
+
+    message ──▶ header ──▶ epoch ──▶ done before? ──▶ deadline ──▶ arrays ──▶ lease ──▶ faults ──▶ job, or answer
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from protocols import lease as leases
+from protocols import wire
+from protocols.device import PROTOCOL_VERSION, Fault, PhotonicDevice, Readings, StagedRows
+from protocols.errors import DeviceError
+from protocols.jobs import Jobs
+from protocols.pace import Pace
+from protocols.replies import GONE, ReplyCache
+from protocols.staging import Transfer, add_chunk
+from protocols.wire import SAFE_FAILED, AnyArray, Frames, Reply, Request
+from protocols.worker import Job, carry_out
+
+log = logging.getLogger(__name__)
+
+_COMMANDS = frozenset({"acquire", "release", "apply", "stage_inputs", "evaluate", "cancel", "clear_fault"})
+_LAST_SAFE_S = 5.0
+
+Send = Callable[[bytes, Frames], None]
+"""Sends frames along a route; never waits, never raises."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server behaves.
+
+    Parameters
+    ----------
+    keys
+        Folder of CURVE keys (`protocols.keys`); needed off loopback.
+    inline_s
+        Evaluations predicted to take less are carried out in the socket loop, which saves two changes of thread. Keep it
+        well below the 50 ms within which `safe` must be answered; 0 always uses the worker.
+    max_message_bytes
+        Largest array a client may send in one message.
+    cache_bytes
+        Answers kept for retries, all sessions together.
+    working_s
+        How often a client hears that its request is in progress.
+    tick_s, on_tick
+        `on_tick` is called at least this often; when it returns False the server stops.
+    """
+
+    keys: Path | None = None
+    inline_s: float = 0.0
+    max_message_bytes: int = 16 * 2**20
+    cache_bytes: int = 64 * 2**20
+    working_s: float = 0.5
+    tick_s: float = 0.25
+    on_tick: Callable[[], bool] | None = None
+
+
+class _AnyId(BaseModel):
+    id: int = 0
+
+
+class Desk:
+    """Answers the messages of a server in front of `device`.
+
+    Parameters
+    ----------
+    send
+        Takes answers to their clients.
+    wake
+        Called from another thread when `collect` has something to do.
+    """
+
+    def __init__(self, device: PhotonicDevice, options: ServerOptions, send: Send, wake: Callable[[], None]) -> None:
+        self.epoch = secrets.token_hex(8)
+        self._device = device
+        self._options = options
+        self._send = send
+        self._description = device.describe()
+        self._description_frame = np.frombuffer(self._description.model_dump_json().encode(), np.uint8)
+        self._jobs = Jobs(device, wake, options.working_s)
+        self._cache = ReplyCache(options.cache_bytes)
+        self._lease: leases.Lease | None = None
+        self._faults: dict[str, Fault] = {}
+        self._transfer: Transfer | None = None
+        self._pace = Pace()
+        self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
+            op: getattr(self, f"_{op}") for op in wire.OPS
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether `tick` should be called every 10 ms; otherwise a few times a second will do."""
+        return self._jobs.any
+
+    def start(self) -> None:
+        """Start the thread that drives the device."""
+        self._jobs.start()
+
+    def shut_down(self) -> None:
+        """Stop what runs, make the device safe, answer those who wait; return within a few seconds whatever the device does."""
+        self._jobs.stop(DeviceError("transport", "the device server is stopping", retryable=True))
+        self._jobs.make_safe()
+        until_s = time.monotonic() + _LAST_SAFE_S
+        while self._jobs.any and time.monotonic() < until_s:
+            self.tick()
+            self.collect()
+            time.sleep(0.002)
+        if self._jobs.any:
+            log.error("the device did not become safe within %g s of the end", _LAST_SAFE_S)
+        self._jobs.join(0.5)
+
+    # ---- messages in and out ----------------------------------------------------------------------------------------
+
+    def handle(self, route: bytes, frames: Frames) -> bool:
+        """Take the frames of one message; return False where it is not a message of this protocol. Never raises."""
+        if len(frames) < 2:
+            return False
+        try:
+            wire.check_prefix(frames[0])
+            request = wire.decode_request(frames[1])
+        except ValueError:
+            return False
+        except DeviceError as error:
+            self._send(route, self._error_frames(_some_id(frames[1]), "", error))
+            return True
+        try:
+            if self._fresh(route, request):
+                self._handlers[request.op](route, request, wire.decode_arrays(request.arrays, frames[2:]))
+        except DeviceError as error:
+            self._send(route, self._error_frames(request.id, request.op, error))
+        except Exception as error:
+            log.exception("device server, answering %s", request.op)
+            failure = DeviceError("device", f"the server failed in {request.op}: {type(error).__name__}", outcome="unknown")
+            self._send(route, self._error_frames(request.id, request.op, failure))
+        return True
+
+    def collect(self) -> None:
+        """Answer those whose jobs have ended."""
+        for job, waiting, outcome in self._jobs.collect():
+            if job.op == "safe" and isinstance(outcome, DeviceError):
+                self._faults[SAFE_FAILED] = Fault(name=SAFE_FAILED, detail=f"the device was not made safe: {outcome.detail}")
+            for one in waiting:
+                if one.request.op == "safe" and not isinstance(outcome, DeviceError):
+                    self._send(one.route, self._frames(one.request, {"in_effect": True}))
+                else:
+                    self._answer(one.route, one.request, outcome)
+
+    def tick(self) -> None:
+        """Do what time asks for."""
+        now_s = time.monotonic()
+        if leases.expired(self._lease, now_s):
+            self._lose_lease()
+        accepted, working = self._jobs.tick(now_s)
+        for one in accepted:
+            self._send(one.route, self._frames(one.request, {"in_effect": False}))
+        for one in working:
+            self._send(one.route, wire.encode(Reply(id=one.request.id, op=one.request.op, epoch=self.epoch, state="working")))
+
+    def _fresh(self, route: bytes, request: Request) -> bool:
+        """Return whether the request is to be carried out; answer it here where it was carried out before."""
+        if request.op == "hello":
+            return True
+        if request.epoch != self.epoch:
+            raise DeviceError(
+                "transport", "the device server was restarted since this client said hello: connect again", retryable=True
+            )
+        if request.op in _COMMANDS:
+            if request.seq == 0:
+                raise DeviceError("bad_request", f"header seq is 0, but {request.op} needs a number of at least 1")
+            if self._jobs.attach(route, request):
+                return False
+            answer = self._cache.get(request.session, request.seq)
+            if answer is GONE:
+                raise DeviceError(
+                    "transport", f"command {request.seq} was carried out, its answer is no longer kept", outcome="unknown"
+                )
+            if answer is not None:
+                self._send(route, answer)
+                return False
+        if request.deadline is not None and time.monotonic() >= request.deadline:
+            raise DeviceError("deadline", f"the deadline of this {request.op} passed before it could start", retryable=True)
+        return True
+
+    def _frames(
+        self, request: Request, body: dict[str, JsonValue] | None = None, arrays: Mapping[str, AnyArray] | None = None
+    ) -> Frames:
+        specs, ready = wire.array_specs(arrays or {})
+        header = Reply(
+            id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body if body is not None else {}
+        )
+        return wire.encode(header, ready)
+
+    def _error_frames(self, request_id: int, op: str, error: DeviceError) -> Frames:
+        return wire.encode(Reply(id=request_id, op=op, epoch=self.epoch, state="error", error=error.body()))
+
+    def _answer(self, route: bytes, request: Request, outcome: object) -> None:
+        """Send what became of a request, and keep it for retries."""
+        if isinstance(outcome, DeviceError):
+            frames = self._error_frames(request.id, request.op, outcome)
+        elif isinstance(outcome, Readings):
+            arrays = {
+                "values": np.asarray(outcome.values, np.float32),
+                "time_s": np.asarray(outcome.time_s, np.float64),
+                "flags": np.asarray(outcome.flags, np.uint32),
+            }
+            frames = self._frames(request, arrays=arrays)
+        else:
+            frames = self._frames(request)
+        self._send(route, frames)
+        if request.seq and request.op in _COMMANDS:
+            self._cache.put(request.session, request.seq, frames)
+
+    # ---- the lease ----------------------------------------------------------------------------------------------------
+
+    def _lose_lease(self) -> None:
+        lost = self._lease
+        assert lost is not None
+        self._lease = None
+        self._transfer = None
+        fault = leases.lost_fault(lost)
+        self._faults[fault.name] = fault
+        log.warning("%s", fault.detail)
+        self._jobs.stop(DeviceError("lease", fault.detail))
+        self._jobs.make_safe()
+
+    def _must_write(self, request: Request) -> None:
+        now_s = time.monotonic()
+        if leases.expired(self._lease, now_s):
+            self._lose_lease()
+        self._lease = leases.renew(self._lease, request.session, now_s)
+
+    def _must_be_clear(self) -> None:
+        for fault in self._faults.values():
+            raise DeviceError("interlock", f"fault {fault.name} is latched ({fault.detail}): clear it by name first")
+
+    def _acquire(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        body = wire.decode_body(wire.AcquireBody, request.body)
+        now_s = time.monotonic()
+        if leases.expired(self._lease, now_s):
+            self._lose_lease()
+        before = self._lease
+        self._lease = leases.acquire(before, request.session, body.lease_key, body.label, body.ttl_s, now_s)
+        if before is not None and before.session != request.session:
+            self._transfer = None
+            self._jobs.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
+        self._answer(route, request, None)
+
+    def _renew(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        self._send(route, self._frames(request))
+
+    def _release(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        self._lease = None
+        self._transfer = None
+        self._jobs.stop(DeviceError("lease", "the lease was released"))
+        self._jobs.make_safe(route, request)
+
+    # ---- operations -----------------------------------------------------------------------------------------------------
+
+    def _hello(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        wire.decode_body(wire.HelloBody, request.body)
+        body: dict[str, JsonValue] = {
+            "protocol": PROTOCOL_VERSION,
+            "now_s": time.monotonic(),
+            "max_message_bytes": self._options.max_message_bytes,
+        }
+        self._send(route, self._frames(request, body))
+
+    def _describe(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._send(route, self._frames(request, arrays={"description": self._description_frame}))
+
+    def _status(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        status = self._device.status()
+        held = None if leases.expired(self._lease, time.monotonic()) else self._lease
+        health = {name: v if isinstance(v, str) or math.isfinite(v) else str(v) for name, v in status.health.items()}
+        merged = status.model_copy(
+            update={
+                "busy": status.busy or self._jobs.any,
+                "faults": (*self._faults.values(), *status.faults),
+                "leased_to": held.label or held.key if held else "",
+                "health": health,
+            }
+        )
+        body: dict[str, JsonValue] = {"status": merged.model_dump(mode="json"), "safe_pending": self._jobs.safe_pending}
+        self._send(route, self._frames(request, body))
+
+    def _apply(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        self._must_be_clear()
+        wire.decode_body(wire.EmptyBody, request.body)
+        self._jobs.submit(route, request, partial(self._device.apply, _the_array(arrays, "drive", "apply")))
+
+    def _stage_inputs(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        body = wire.decode_body(wire.StageBody, request.body)
+        chunk = _the_array(arrays, "chunk", "stage_inputs")
+        if chunk.dtype != np.uint8 or chunk.ndim != 1:
+            raise DeviceError("bad_request", f"chunk is {chunk.dtype} of shape {chunk.shape}, expected bytes, u1 (length,)")
+        limit = self._description.limits.max_staged_bytes
+        try:
+            self._transfer, whole = add_chunk(self._transfer, request.session, body, chunk.data, limit)
+        except DeviceError:
+            self._transfer = None
+            raise
+        if whole is None:
+            self._answer(route, request, None)
+        else:
+            self._jobs.submit(route, request, partial(self._device.stage_inputs, body.name, whole))
+
+    def _evaluate(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        self._must_be_clear()
+        body = wire.decode_body(wire.EvaluateBody, request.body)
+        drives = _the_array(arrays, "drives", "evaluate")
+        if body.staged is None:
+            inputs = rows = _the_array(arrays, "inputs", "evaluate")
+        else:
+            rows = _the_array(arrays, "rows", "evaluate")
+            inputs = StagedRows(body.staged, rows)
+        settings, samples = (len(array) if array.ndim else 0 for array in (drives, rows))
+        call = partial(self._timed_evaluate, drives, inputs, body.stage, settings, samples)
+        inline_s = self._options.inline_s
+        if inline_s > 0 and not self._jobs.any and self._pace.predicted_s(body.stage, settings, samples) < inline_s:
+            self._answer(route, request, carry_out(Job("evaluate", call, request.deadline)))
+        else:
+            self._jobs.submit(route, request, call)
+
+    def _timed_evaluate(
+        self, drives: AnyArray, inputs: AnyArray | StagedRows, stage: str, settings: int, samples: int
+    ) -> Readings:
+        start_s = time.monotonic()
+        readings = self._device.evaluate(drives, inputs, stage)  # pyright: ignore[reportArgumentType]  (the device checks)
+        self._pace.note(stage, settings, samples, time.monotonic() - start_s)
+        return readings
+
+    def _cancel(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        self._jobs.stop(DeviceError("interlock", "the evaluation was cancelled"), only="evaluate")
+        self._answer(route, request, None)
+
+    def _safe(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._jobs.stop(DeviceError("interlock", "stopped, because the device was asked to become safe"))
+        self._jobs.make_safe(route, request)
+
+    def _clear_fault(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        body = wire.decode_body(wire.ClearFaultBody, request.body)
+        if self._faults.pop(body.name, None) is not None:
+            self._answer(route, request, None)
+        else:
+            self._jobs.submit(route, request, partial(self._device.clear_fault, body.name))
+
+
+def _the_array(arrays: Mapping[str, AnyArray], name: str, op: str) -> AnyArray:
+    try:
+        return arrays[name]
+    except KeyError:
+        raise DeviceError(
+            "bad_request", f"{op} needs an array {name!r}, the message has: {', '.join(arrays) or 'none'}"
+        ) from None
+
+
+def _some_id(frame: wire.Buffer) -> int:
+    """Return the id of an otherwise unreadable header, so that its sender learns what was wrong; 0 where there is none."""
+    if len(frame) > wire.MAX_REQUEST_HEADER_BYTES:
+        return 0
+    try:
+        return _AnyId.model_validate_json(bytes(frame)).id
+    except ValidationError:
+        return 0

@@ -1,0 +1,154 @@
+"""Who waits for what: the bookkeeping between the requests of a server and the jobs of its worker.
+
+Runs in the socket loop's thread and never waits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocols.device import PhotonicDevice
+from protocols.errors import DeviceError
+from protocols.wire import Request
+from protocols.worker import Job, Worker
+
+_MAX_WAITING = 32
+_ACCEPT_SAFE_S = 0.03
+_RUSH_SAFE_S = 1.0
+
+
+@dataclass
+class Waiting:
+    """Somebody who waits for a job, and the route back."""
+
+    route: bytes
+    request: Request
+    spoken_s: float
+    accept_s: float = math.inf
+    """When to answer "accepted" if the job is not done by then."""
+
+
+class Jobs:
+    """The jobs under way and those who wait for them.
+
+    Parameters
+    ----------
+    wake
+        Called from the worker's thread when `collect` has something to do.
+    working_s
+        How often those who wait are told that their request is in progress.
+    """
+
+    def __init__(self, device: PhotonicDevice, wake: Callable[[], None], working_s: float) -> None:
+        self._device = device
+        self._worker = Worker(device, wake)
+        self._working_s = working_s
+        self._waiting: dict[Job, list[Waiting]] = {}
+        self._commands: dict[tuple[str, int], Job] = {}
+        self._safe_job: Job | None = None
+        self._rushed = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._waiting)
+
+    @property
+    def safe_pending(self) -> bool:
+        """Whether the device is on its way to safe."""
+        return self._safe_job is not None
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._worker.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """End the worker; return whether it ended in time."""
+        return self._worker.join(timeout_s)
+
+    def submit(self, route: bytes, request: Request, call: Callable[[], object]) -> None:
+        """Queue what a request asks for.
+
+        Raises
+        ------
+        DeviceError
+            "transport" where too much waits already.
+        """
+        if len(self._waiting) >= _MAX_WAITING:
+            raise DeviceError("transport", f"{_MAX_WAITING} requests wait for the device already", retryable=True)
+        job = Job(request.op, call, request.deadline)
+        self._waiting[job] = [Waiting(route, request, job.started_s)]
+        self._commands[request.session, request.seq] = job
+        self._worker.submit(job)
+
+    def attach(self, route: bytes, request: Request) -> bool:
+        """Let the answer to a command that is under way go to `route`; return False where it is not under way."""
+        job = self._commands.get((request.session, request.seq))
+        if job is None:
+            return False
+        for one in self._waiting[job]:
+            if (one.request.session, one.request.seq) == (request.session, request.seq):
+                one.route = route
+        return True
+
+    def stop(self, why: DeviceError, *, only: str | None = None) -> None:
+        """Keep waiting jobs from starting and running ones from going on, except those that make the device safe."""
+        for job in self._waiting:
+            if job is not self._safe_job and job.stop is None and only in {None, job.op}:
+                job.stop = why
+        self._worker.interrupt()
+
+    def make_safe(self, route: bytes | None = None, request: Request | None = None) -> None:
+        """Queue what makes the device safe, or join what is queued; to be called after `stop`.
+
+        The request, if there is one, is answered at the end: a `release` whenever that is, a `safe` within 50 ms by
+        saying that it has been accepted.
+        """
+        now_s = time.monotonic()
+        if self._safe_job is None:
+            self._safe_job = Job("safe", self._device.safe)
+            self._rushed = False
+            self._waiting[self._safe_job] = []
+            self._worker.submit(self._safe_job)
+        if route is not None and request is not None:
+            accept_s = now_s + _ACCEPT_SAFE_S if request.op == "safe" else math.inf
+            self._waiting[self._safe_job].append(Waiting(route, request, now_s, accept_s))
+            if request.seq:
+                self._commands[request.session, request.seq] = self._safe_job
+
+    def collect(self) -> list[tuple[Job, list[Waiting], object]]:
+        """Return the jobs that have ended, who waited for each, and what became of it."""
+        ended: list[tuple[Job, list[Waiting], object]] = []
+        for job, outcome in self._worker.outcomes():
+            waiting = self._waiting.pop(job, None)
+            if waiting is None:  # a rushed job ends twice
+                continue
+            if job is self._safe_job:
+                self._safe_job = None
+            for one in waiting:
+                self._commands.pop((one.request.session, one.request.seq), None)
+            ended.append((job, waiting, outcome))
+        return ended
+
+    def tick(self, now_s: float) -> tuple[list[Waiting], list[Waiting]]:
+        """Stop what is too late, hurry what must not wait; return who is to hear "accepted" and who "working"."""
+        accepted: list[Waiting] = []
+        working: list[Waiting] = []
+        for job, waiting in self._waiting.items():
+            if job.deadline_s is not None and now_s >= job.deadline_s and job.op == "evaluate" and job.stop is None:
+                job.stop = DeviceError("deadline", "the deadline of this evaluate passed while it ran")
+            accepted += [one for one in waiting if now_s >= one.accept_s]
+            waiting[:] = [one for one in waiting if now_s < one.accept_s]
+            for one in waiting:
+                if now_s - one.spoken_s >= self._working_s:
+                    one.spoken_s = now_s
+                    working.append(one)
+        self._worker.interrupt()
+        job = self._safe_job
+        if job is not None and not self._rushed and now_s - job.started_s > _RUSH_SAFE_S:
+            self._rushed = True
+            self._worker.rush(job)
+        return accepted, working

@@ -1,0 +1,26 @@
+"""How long an evaluation will take, from how long such evaluations took."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+_REMEMBERED = 8
+
+
+class Pace:
+    """Seconds per setting and sample of the last evaluations, by stage and order of magnitude of the work."""
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[str, int], deque[float]] = {}
+
+    def note(self, stage: str, settings: int, samples: int, took_s: float) -> None:
+        """Remember an evaluation."""
+        work = max(1, settings * samples)
+        self._rates.setdefault((stage, work.bit_length()), deque(maxlen=_REMEMBERED)).append(took_s / work)
+
+    def predicted_s(self, stage: str, settings: int, samples: int) -> float:
+        """Return the time at the slowest remembered rate; infinity where nothing of that size was seen."""
+        work = max(1, settings * samples)
+        rates = self._rates.get((stage, work.bit_length()))
+        return work * max(rates) if rates else math.inf

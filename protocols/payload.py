@@ -1,0 +1,52 @@
+"""What a caller hands to a client, as arrays that travel; and the arrays that come back, as readings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from protocols.channel import Answer
+from protocols.device import Readings
+from protocols.errors import DeviceError
+from protocols.wire import AnyArray
+
+
+def readings(answer: Answer) -> Readings:
+    """Return what the answer to `evaluate` carries; `DeviceError` "transport" where it is something else."""
+    try:
+        values, time_s, flags = (answer.arrays[name] for name in ("values", "time_s", "flags"))
+    except KeyError as error:
+        raise DeviceError("transport", f"the answer to evaluate lacks the array {error}", outcome="unknown") from None
+    if values.ndim != 3 or (values.dtype, time_s.dtype, flags.dtype) != (np.float32, np.float64, np.uint32):
+        raise DeviceError("transport", "the answer to evaluate has arrays of the wrong type", outcome="unknown")
+    return Readings(values, time_s, flags)  # pyright: ignore[reportArgumentType]  (just checked)
+
+
+def volts(drive: object, field: str) -> AnyArray:
+    """Return `drive` as float64, called `field` in errors; `DeviceError` "bad_request" where it is not numbers."""
+    array = _array(drive, field)
+    if array.dtype.kind not in "fiu":
+        raise DeviceError("bad_request", f"{field} is not an array of volts: type {array.dtype}")
+    return array.astype(np.float64, copy=False)
+
+
+def amplitudes(inputs: object) -> AnyArray:
+    """Return `inputs` in a type that travels, where its own does not; the device judges the rest."""
+    array = _array(inputs, "inputs")
+    if array.dtype.kind in "iub":
+        return array.astype(np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize not in {4, 8}:
+        return array.astype(np.float64)
+    return array
+
+
+def rows(numbers: object) -> AnyArray:
+    """Return row numbers as int64 where they are integers of any kind; the device judges the rest."""
+    array = _array(numbers, "rows")
+    return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
+
+
+def _array(value: object, field: str) -> AnyArray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise DeviceError("bad_request", f"{field} is not an array: {error}") from None

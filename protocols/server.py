@@ -1,0 +1,189 @@
+"""A device on the network: one ROUTER socket in front of any `PhotonicDevice`.
+
+The socket loop asks the desk, the desk decides and answers, a worker thread drives the device. So `status` and `safe` are
+answered while an evaluation runs, and a device that hangs takes nobody with it.
+
+    socket ──▶ [ loop ─▶ desk: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
+           ◀── answers ──────────────────────────────────────────── ◀─outcomes─
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import zmq
+
+from protocols import wire
+from protocols.addresses import check_address, on_this_machine
+from protocols.desk import Desk, ServerOptions
+from protocols.device import PhotonicDevice
+from protocols.errors import DeviceError
+from protocols.keys import secure_server
+from protocols.sockets import send_frames
+from protocols.wire import Frames
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
+
+__all__ = ["DeviceServer", "ServerOptions"]
+
+log = logging.getLogger(__name__)
+
+_BUSY_TICK_S = 0.01
+
+
+class DeviceServer:
+    """Serves `device` at `bind` from `run` until `stop`.
+
+    Leaves the device safe and open: whoever opened it closes it.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" for a bad address, or an address beyond this machine without keys.
+    """
+
+    def __init__(self, device: PhotonicDevice, bind: str, *, options: ServerOptions | None = None) -> None:
+        self._options = options or ServerOptions()
+        self._bind_to = check_address(bind, to_bind=True)
+        if self._options.keys is None and not on_this_machine(self._bind_to):
+            raise DeviceError(
+                "bad_request",
+                f"address {bind} can be reached from other machines: give a folder of keys, or bind to 127.0.0.1",
+            )
+        self.address = ""
+        """Where clients connect; empty before `bind`."""
+        self.dropped = 0
+        """Messages that were not of this protocol, or whose sender had gone."""
+        self._context: zmq.Context | None = None
+        self._router: zmq.Socket | None = None
+        self._authenticator: ThreadAuthenticator | None = None
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._stopping = False
+        self._desk = Desk(device, self._options, self._send, self._wake)
+
+    @property
+    def epoch(self) -> str:
+        """Random name of this server's life; requests of another epoch are refused."""
+        return self._desk.epoch
+
+    def bind(self) -> str:
+        """Open the socket and return the address clients connect to; a second call changes nothing.
+
+        Raises
+        ------
+        DeviceError
+            "transport" where the address cannot be bound, "bad_request" where keys are missing.
+        """
+        if self._router is not None:
+            return self.address
+        context = zmq.Context()
+        router = context.socket(zmq.ROUTER)
+        router.linger = 200
+        router.router_mandatory = True
+        router.ipv6 = "[" in self._bind_to
+        router.maxmsgsize = max(self._options.max_message_bytes, wire.MAX_REQUEST_HEADER_BYTES)
+        # A peer that does not read its answers, or floods, must not fill the memory.
+        router.sndhwm = 32
+        router.rcvhwm = 32
+        router.heartbeat_ivl = 5000
+        router.heartbeat_timeout = 15000
+        try:
+            if self._options.keys is not None:
+                self._authenticator = secure_server(context, router, self._options.keys)
+            router.bind(self._bind_to)
+        except (zmq.ZMQError, DeviceError) as error:
+            self._close(context, router)
+            if isinstance(error, DeviceError):
+                raise
+            raise DeviceError("transport", f"cannot serve at {self._bind_to}: {error.strerror}") from None
+        self._context, self._router = context, router
+        self.address = router.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        return self.address
+
+    def run(self) -> None:
+        """Serve until `stop`; then make the device safe and close the socket."""
+        self.bind()
+        context, router = self._context, self._router
+        if context is None or router is None:
+            raise DeviceError("transport", "the server was stopped and cannot run again")
+        on_tick, tick_s = self._options.on_tick, self._options.tick_s
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(self._wake_in, zmq.POLLIN)
+        self._desk.start()
+        ticked_s = called_s = time.monotonic()
+        try:
+            while not self._stopping:
+                patience_s = _BUSY_TICK_S if self._desk.busy else tick_s / 2
+                for ready, _ in poller.poll(int(1000 * patience_s)):
+                    if ready is router:
+                        self._receive(router)
+                    else:
+                        self._awake()
+                now_s = time.monotonic()
+                if now_s - ticked_s >= _BUSY_TICK_S:
+                    ticked_s = now_s
+                    _guard(self._desk.tick)
+                if on_tick is not None and now_s - called_s >= tick_s / 2:
+                    called_s = now_s
+                    self._stopping = self._stopping or not on_tick()
+        finally:
+            _guard(self._desk.shut_down)
+            self._close(context, router)
+            self._wake_in.close()
+            self._wake_out.close()
+
+    def stop(self) -> None:
+        """End `run` soon. May be called from any thread and from a signal handler."""
+        self._stopping = True
+        self._wake()
+
+    def _receive(self, router: zmq.Socket) -> None:
+        try:
+            route, *frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:
+            return
+        if not self._desk.handle(route.bytes, [frame.buffer for frame in frames]):
+            self.dropped += 1
+
+    def _send(self, route: bytes, frames: Frames) -> None:
+        router = self._router
+        if router is None:
+            return
+        try:
+            send_frames(router, (route, *frames))
+        except zmq.ZMQError:  # gone, or it does not read
+            self.dropped += 1
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it will wake anyway; closed: nobody is left to wake
+            self._wake_out.send(b"\0")
+
+    def _awake(self) -> None:
+        with suppress(OSError):
+            while self._wake_in.recv(4096):
+                pass
+        _guard(self._desk.collect)
+
+    def _close(self, context: zmq.Context, router: zmq.Socket) -> None:
+        router.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        context.term()
+        self._context = self._router = None
+
+
+def _guard(call: Callable[[], None]) -> None:
+    """Do something that must not end the loop whatever it raises."""
+    try:
+        call()
+    except Exception:
+        log.exception("device server, in its own work")

@@ -1,0 +1,21 @@
+"""Sending, tuned: the one thing that client and server do alike with their sockets."""
+
+from __future__ import annotations
+
+import zmq
+
+from protocols.wire import Frames
+
+_COPY_BELOW_BYTES = 2**20
+_LAST = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
+def send_frames(socket: zmq.Socket, frames: Frames) -> None:
+    """Send a message without waiting; `zmq.Again` where it cannot be queued now, and then nothing of it is sent.
+
+    Only large frames travel without a copy: handing a buffer over costs pyzmq a thread's wake-up, more than copying it.
+    """
+    last = len(frames) - 1
+    for index, frame in enumerate(frames):
+        socket.send(frame, _LAST if index == last else _MORE, len(frame) < _COPY_BELOW_BYTES)

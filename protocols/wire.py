@@ -1,0 +1,292 @@
+"""Messages as frames: what crosses the socket between a client and a device server.
+
+    frame 0   b"PLP" + one byte, the protocol version
+    frame 1   header, UTF-8 JSON: a `Request` or a `Reply`
+    frame 2…  one frame an array, in the order of the header's `arrays`: raw little-endian numbers in C order
+
+This file knows bytes and arrays; it knows no sockets. `docs/protocol.md` describes the same for other languages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from protocols.device import PROTOCOL_VERSION
+from protocols.errors import DeviceError, ErrorBody
+
+MAGIC = b"PLP"
+PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
+
+MAX_REQUEST_HEADER_BYTES = 64 * 1024
+MAX_REPLY_HEADER_BYTES = 1024 * 1024
+MAX_ARRAYS = 8
+MAX_DIMENSIONS = 4
+MAX_LENGTH = 2**40
+"""Longest axis of an array. Only a sanity bound: the frame itself says how many bytes there are."""
+
+SAFE_FAILED = "safe_failed"
+"""Name of the fault that a server latches when the device could not be made safe."""
+
+DTypeCode = Literal["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8"]
+_DTYPES: dict[str, np.dtype] = {code: np.dtype("<" + code) for code in DTypeCode.__args__}
+_CODES: dict[np.dtype, DTypeCode] = {np.dtype("<" + code): code for code in DTypeCode.__args__}
+
+Op = Literal[
+    "hello",
+    "describe",
+    "status",
+    "acquire",
+    "renew",
+    "release",
+    "apply",
+    "stage_inputs",
+    "evaluate",
+    "cancel",
+    "safe",
+    "clear_fault",
+]
+
+OPS: tuple[Op, ...] = Op.__args__
+
+Buffer = bytes | memoryview
+Frames = Sequence[Buffer]
+AnyArray = NDArray[Any]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+_Shape = Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_LENGTH)], ...], Field(max_length=MAX_DIMENSIONS)]
+_Header = TypeVar("_Header", bound=_Message)
+
+
+class ArraySpec(_Message):
+    """What one array frame holds."""
+
+    name: Annotated[str, Field(min_length=1, max_length=32)]
+    dtype: DTypeCode
+    shape: _Shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the frame must have."""
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
+
+Arrays = Annotated[tuple[ArraySpec, ...], Field(max_length=MAX_ARRAYS)]
+
+
+class Request(_Message):
+    """Header of a message from client to server."""
+
+    op: Op
+    id: Annotated[int, Field(ge=0, lt=2**53)]
+    """Chosen by the client and echoed in every reply to this request; a retry keeps it."""
+    session: Annotated[str, Field(min_length=1, max_length=64)]
+    """Random name of the client, the same on all its sockets."""
+    seq: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """Number of the command within the session, from 1; the same number is never carried out twice. 0 for mere questions."""
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    """The server's epoch as `hello` told it; empty in `hello` itself."""
+    deadline: float | None = None
+    """Server's clock [s] after which the request must not start, nor an evaluation go on."""
+    arrays: Arrays = ()
+    body: dict[str, JsonValue] = {}
+
+
+class Reply(_Message):
+    """Header of a message from server to client."""
+
+    id: int
+    op: str = ""
+    epoch: str
+    state: Literal["done", "working", "error"]
+    """working: the request is in progress and another reply will come."""
+    error: ErrorBody | None = None
+    arrays: Arrays = ()
+    body: dict[str, JsonValue] = {}
+
+
+class HelloBody(_Message):
+    """Body of `hello`."""
+
+    label: Annotated[str, Field(max_length=200)] = ""
+
+
+class AcquireBody(_Message):
+    """Body of `acquire`."""
+
+    lease_key: Annotated[str, Field(min_length=1, max_length=200)]
+    label: Annotated[str, Field(max_length=200)] = ""
+    ttl_s: Annotated[float, Field(ge=0.05, le=3600.0)]
+
+
+class StageBody(_Message):
+    """Body of `stage_inputs`: where the chunk that travels with it belongs."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    dtype: DTypeCode
+    shape: Annotated[_Shape, Field(strict=False)]
+    offset: Annotated[int, Field(ge=0)]
+    """Bytes sent before this chunk."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array."""
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
+
+class EvaluateBody(_Message):
+    """Body of `evaluate`; with `staged`, the array `rows` names rows of what was staged under that name."""
+
+    stage: Annotated[str, Field(max_length=200)]
+    staged: Annotated[str, Field(max_length=200)] | None = None
+
+
+class ClearFaultBody(_Message):
+    """Body of `clear_fault`."""
+
+    name: Annotated[str, Field(max_length=200)]
+
+
+class EmptyBody(_Message):
+    """Body of an operation that takes none."""
+
+
+def array_code(dtype: np.dtype) -> DTypeCode | None:
+    """Return the wire's name of a dtype; None where it does not travel."""
+    return _CODES.get(dtype.newbyteorder("<"))
+
+
+def encode(header: Request | Reply, arrays: Sequence[AnyArray] = ()) -> list[Buffer]:
+    """Return the frames of a message; `arrays` must be what `array_specs` described, in that order.
+
+    The frames share memory with the arrays: leave these unchanged until the message is sent.
+    """
+    frames: list[Buffer] = [PREFIX, header.model_dump_json(exclude_defaults=True).encode()]
+    frames.extend(memoryview(array.data).cast("B") if array.size else b"" for array in arrays)
+    return frames
+
+
+def array_specs(arrays: Mapping[str, AnyArray]) -> tuple[tuple[ArraySpec, ...], list[AnyArray]]:
+    """Return how a header describes `arrays`, and the arrays as they travel: C order, little-endian.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" for a dtype that does not travel.
+    """
+    specs: list[ArraySpec] = []
+    ready: list[AnyArray] = []
+    for name, array in arrays.items():
+        code = array_code(array.dtype)
+        if code is None:
+            raise DeviceError("bad_request", f"{name} has type {array.dtype}, expected one of {', '.join(_DTYPES)}")
+        travelling = np.asarray(array, dtype=_DTYPES[code], order="C")
+        specs.append(_spec(name, code, array.shape))
+        ready.append(travelling)
+    return tuple(specs), ready
+
+
+def check_prefix(frame: Buffer) -> None:
+    """Refuse a message of another protocol version.
+
+    Raises
+    ------
+    ValueError
+        Not a message of this protocol at all.
+    DeviceError
+        "version" for a message of another version.
+    """
+    if len(frame) != len(PREFIX) or bytes(frame[: len(MAGIC)]) != MAGIC:
+        raise ValueError("not a photonloop message")
+    if bytes(frame) != PREFIX:
+        raise DeviceError(
+            "version", f"the message speaks protocol version {frame[len(MAGIC)]}, this side speaks {PROTOCOL_VERSION}"
+        )
+
+
+def decode_request(frame: Buffer) -> Request:
+    """Return the header in `frame`; `DeviceError` "bad_request" where it is not one."""
+    return _decode(Request, frame, MAX_REQUEST_HEADER_BYTES)
+
+
+def decode_reply(frame: Buffer) -> Reply:
+    """Return the header in `frame`; `DeviceError` "bad_request" where it is not one."""
+    return _decode(Reply, frame, MAX_REPLY_HEADER_BYTES)
+
+
+def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
+    """Return the body of a header as `model`; `DeviceError` "bad_request" naming the field where it does not fit."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise DeviceError("bad_request", f"body {_first_error(error)}") from None
+
+
+def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer]) -> dict[str, AnyArray]:
+    """Return read-only arrays on the memory of `frames`, by name; nothing is allocated for what a header merely claims.
+
+    A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" where frames and specs disagree in number or in size, or two arrays share a name.
+    """
+    if len(specs) != len(frames):
+        raise DeviceError("bad_request", f"the header announces {len(specs)} arrays, the message carries {len(frames)}")
+    arrays: dict[str, AnyArray] = {}
+    for spec, frame in zip(specs, frames, strict=True):
+        if spec.name in arrays:
+            raise DeviceError("bad_request", f"array {spec.name!r} is there twice")
+        if len(frame) != spec.nbytes:
+            raise DeviceError(
+                "bad_request",
+                f"array {spec.name!r} of {spec.dtype} {spec.shape} takes {spec.nbytes} bytes, its frame has {len(frame)}",
+            )
+        arrays[spec.name] = as_array(frame, spec.dtype, spec.shape)
+    return arrays
+
+
+def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...]) -> AnyArray:
+    """Return `data`, which must have the right length, as a read-only aligned array."""
+    if not len(data):
+        try:
+            array = np.empty(shape, _DTYPES[dtype])
+        except ValueError:
+            raise DeviceError("bad_request", f"no array has the shape {shape}") from None
+    else:
+        array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+        if not array.flags.aligned:
+            array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@lru_cache(maxsize=256)
+def _spec(name: str, dtype: DTypeCode, shape: tuple[int, ...]) -> ArraySpec:
+    return ArraySpec(name=name, dtype=dtype, shape=shape)
+
+
+def _decode(model: type[_Header], frame: Buffer, max_bytes: int) -> _Header:
+    if len(frame) > max_bytes:
+        raise DeviceError("bad_request", f"the header has {len(frame)} bytes, more than {max_bytes}")
+    try:
+        return model.model_validate_json(bytes(frame))
+    except ValidationError as error:
+        raise DeviceError("bad_request", f"header {_first_error(error)}") from None
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+    return f"{where[:100]}: {first['msg'][:300]}"

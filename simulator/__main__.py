@@ -1,0 +1,98 @@
+"""`python -m simulator`: a virtual chip in a process of its own, behind the same server as any device.
+
+Once it is ready it says so in one JSON line on standard output; it ends, safe, on SIGTERM, on Ctrl-C, or with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+from protocols.validation import ConfigError
+from simulator.parameters import ChipParameters, load_chip, preset_names
+
+INLINE_S = 0.01
+"""Evaluations shorter than this are carried out in the socket loop; `safe` has to be answered within 50 ms."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve a chip until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    parent = os.getppid()
+    args = _parser().parse_args(arguments)
+    try:
+        parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+    except ConfigError as error:
+        return _refuse(str(error), 2)
+    try:
+        return _serve(parameters, args, parent)
+    except DeviceError as error:
+        return _refuse(error.detail, 2 if error.code == "bad_request" else 1)
+
+
+def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) -> int:
+    from simulator.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+
+    chip = Chip(parameters, threads=args.threads, realtime=args.realtime)
+    try:
+        options = ServerOptions(
+            keys=args.keys,
+            inline_s=0.0 if args.realtime else INLINE_S,
+            on_tick=lambda: args.detach or os.getppid() == parent,
+        )
+        server = DeviceServer(chip, args.bind, options=options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.stop())
+        announcement = {
+            "address": server.bind(),
+            "pid": os.getpid(),
+            "chip": parameters.name,
+            "ports": parameters.ports,
+            "stages": parameters.stages,
+            "seed": parameters.seed,
+            "epoch": server.epoch,
+        }
+        try:
+            print(json.dumps(announcement), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _refuse("nobody reads the address on standard output", 1)
+        server.run()
+    finally:
+        chip.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m simulator", description="A virtual photonic chip behind a device server.")
+    add = parser.add_argument
+    add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")
+    add("--ports", type=int, help="modes of every mesh")
+    add("--stages", type=int, help="meshes one behind the other")
+    add("--seed", type=int, help="everything random follows from it")
+    add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
+    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
+    add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
+    add("--realtime", action="store_true", help="operations take the time they would take in a lab")
+    add("--detach", action="store_true", help="go on when the parent process ends")
+    return parser
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"threads is {text!r}, expected a whole number from 1 to 256")
+    return int(text)
+
+
+def _refuse(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The chip's clock: it advances by what operations would take in a lab, at once or in real time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Clock:
+    """Seconds since the chip was switched on.
+
+    Virtual: `advance` moves the clock and returns at once; between operations time stands still. Real (`realtime`): the clock is
+    the wall's, and `advance` waits.
+    """
+
+    def __init__(self, realtime: bool = False) -> None:
+        self.realtime = realtime
+        self._start_s = time.monotonic()
+        self._now_s = 0.0
+        self._woken = threading.Condition()
+
+    def now_s(self) -> float:
+        """Return the time [s]. Never waits."""
+        return time.monotonic() - self._start_s if self.realtime else self._now_s
+
+    def advance(self, duration_s: float, stopped: Callable[[], bool]) -> bool:
+        """Let `duration_s` pass; return False where `stopped` said so first (asked at every `wake`)."""
+        if not self.realtime:
+            self._now_s += duration_s
+            return True
+        end_s = time.monotonic() + duration_s
+        with self._woken:
+            while not stopped():
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    return True
+                self._woken.wait(left_s)
+        return False
+
+    def wake(self) -> None:
+        """Make a waiting `advance` ask whether it is stopped."""
+        if self.realtime:
+            with self._woken:
+                self._woken.notify_all()

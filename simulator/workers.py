@@ -1,0 +1,96 @@
+"""A few threads that share the items of one job, with a hand-off cheap enough for jobs of 100 µs.
+
+The calling thread works too, as worker 0, and never waits for a helper that has not woken up yet: items are claimed one by one
+(`kernels.next_item`), so a late helper finds less to do, or nothing. Compiled kernels let go of the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from simulator import kernels
+
+Kernel = Callable[[int], object]
+"""Works on claimed items until none is left, as the worker of the given number."""
+
+_PATIENCE = 4000
+"""Looks at the counter of finished items before the processor is offered to somebody else: about 20 µs."""
+
+WORTH_SHARING_FLOPS = 2e6
+"""Work of about 40 µs, what it takes to wake a helper."""
+
+
+class Job:
+    """One set of items, shared by the first `workers` workers."""
+
+    def __init__(self, workers: int, items: int) -> None:
+        self.items = items
+        self.control = kernels.new_control(workers)
+        self.shared = workers > 1
+        self.stopped = False
+        self.failure: BaseException | None = None
+
+    def stop(self) -> None:
+        """Leave nothing to claim. May be called from any thread."""
+        self.stopped = True
+        self.control[: -kernels.CONTROL_STRIDE : 2 * kernels.CONTROL_STRIDE] = kernels.STOPPED
+
+
+class Workers:
+    """`count` workers: the calling thread and count - 1 helpers, which end with `close` or with the last reference to this."""
+
+    def __init__(self, count: int) -> None:
+        self.count = max(1, count)
+        self._queues: list[SimpleQueue[tuple[Job, Kernel] | None]] = [SimpleQueue() for _ in range(self.count - 1)]
+        for number, queue in enumerate(self._queues, start=1):
+            threading.Thread(target=_help, args=(number, queue), name=f"chip-{number}", daemon=True).start()
+        self._end = weakref.finalize(self, _dismiss, self._queues)
+
+    def new_job(self, items: int, flops: float) -> Job:
+        """Return a job for `run`, shared only where `flops` are worth waking somebody."""
+        return Job(self.count if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
+
+    def run(self, job: Job, kernel: Kernel) -> bool:
+        """Work on the job until every item is finished, or until it is stopped; return whether all are finished.
+
+        Of a stopped job, a helper may still be finishing the item it had claimed: throw away what the job was writing.
+        """
+        if job.shared:
+            for queue in self._queues:
+                queue.put((job, kernel))
+        kernel(0)
+        while True:
+            done = kernels.finished(job.control, job.items, _PATIENCE if job.shared else 1)
+            if job.failure is not None:
+                raise RuntimeError("a helper thread of the chip failed") from job.failure
+            if done >= job.items or job.stopped:
+                return bool(done >= job.items)
+            os.sched_yield()
+
+    def close(self) -> None:
+        """End the helpers."""
+        self._end()
+
+
+def default_count() -> int:
+    """Return how many workers a chip uses where nobody says: one a processor, four at most."""
+    return min(len(os.sched_getaffinity(0)), 4)
+
+
+def _help(number: int, queue: SimpleQueue[tuple[Job, Kernel] | None]) -> None:
+    while (task := queue.get()) is not None:
+        job, kernel = task
+        try:
+            kernel(number)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of `run`
+            job.failure = error
+        del job, kernel, task
+
+
+def _dismiss(queues: list[SimpleQueue[tuple[Job, Kernel] | None]]) -> None:
+    for queue in queues:
+        queue.put(None)

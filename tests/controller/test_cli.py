@@ -1,0 +1,268 @@
+"""The command as a user runs it: real processes, real sockets, and one plain sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+SMALL = """
+name = "small"
+seed = 3
+device = "sim:soi"
+[data]
+source = "iris"
+[network]
+ports = 8
+layers = 2
+[optimizer]
+rate = 0.03
+[training]
+epochs = 25
+batch = 60
+evaluate_every = 5
+"""
+
+
+def photonloop(*args: object, cwd: Path, timeout_s: float = 110.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def one_sentence(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Assert that the command failed as a user should see it."""
+    assert ended.returncode in {1, 2}, ended.stderr
+    lines = [line for line in ended.stderr.strip().splitlines() if line]
+    assert "Traceback" not in ended.stderr
+    for part in parts:
+        assert part in lines[-1], ended.stderr
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a served `ideal` chip."""
+    server = start(
+        "serve", "sim:ideal", "--ports", 8, "--stages", 2, "--seed", 3, "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path
+    )
+    assert server.stdout is not None
+    yield json.loads(server.stdout.readline())["address"]
+    server.terminate()
+    assert server.wait(10) == 0
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_train_then_evaluate_then_report(experiment: Path, tmp_path: Path) -> None:
+    ended = photonloop("train", experiment, "--json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)  # nothing but the one object
+    assert {"run", "device", "test_accuracy", "layers", "evaluations", "wall_s"} <= answer.keys()
+    assert [layer["name"] for layer in answer["layers"]] == ["layer 1", "layer 2"]
+    run = tmp_path / answer["run"]
+    for name in ("experiment.toml", "device.json", "metrics.jsonl", "checkpoint.npz", "log.txt", "report.html"):
+        assert (run / name).stat().st_size > 0
+    again = photonloop("evaluate", run, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["test_accuracy"] == pytest.approx(answer["test_accuracy"], abs=0.07)
+    (run / "report.html").unlink()
+    assert photonloop("report", run, cwd=tmp_path).returncode == 0
+    assert (run / "report.html").exists()
+
+
+def test_describe_tells_stages_and_limits(tmp_path: Path) -> None:
+    ended = photonloop("describe", "sim:soi", "--ports", 6, "--stages", 3, "--json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    description = json.loads(ended.stdout)["description"]
+    assert [stage["ports"] for stage in description["stages"]] == [6, 6, 6]
+    assert description["limits"]["max_batch"] >= 128
+    table = photonloop("describe", "sim:ideal", "--ports", 4, cwd=tmp_path)
+    assert table.returncode == 0
+    assert "limit a channel" in table.stdout
+
+
+@pytest.mark.parametrize("victims", ["controller", "simulator", "both"])
+def test_killed_and_resumed_ends_bit_for_bit_like_unbroken(experiment: Path, tmp_path: Path, victims: str) -> None:
+    options = ("--device", "sim:ideal", "--set", "training.epochs=400", "--set", "training.checkpoint_s=0.1")
+    ended = photonloop("train", experiment, *options, "--runs", "whole", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    running = start("train", experiment, *options, "--runs", "broken", cwd=tmp_path)
+    metrics = tmp_path / "broken" / "small" / "metrics.jsonl"
+    # Any moment will do, so every run of the tests tries another one; a failure names it.
+    moment = int(np.random.default_rng().integers(1, 600))
+    wait_for(lambda: metrics.exists() and metrics.read_bytes().count(b'"epoch"') >= 2 * moment, running)
+    controller = psutil.Process(running.pid)
+    simulators = controller.children()
+    assert simulators
+    if victims in {"simulator", "both"}:
+        simulators[0].kill()
+    if victims in {"controller", "both"}:
+        controller.kill()
+        running.wait()
+        _, alive = psutil.wait_procs(simulators, timeout=10)
+        assert not alive, "the simulator outlived its parent"
+        assert not json.loads(str(arrays(tmp_path / "broken" / "small")["meta"]))["finished"], "killed too late to show anything"
+        resumed = photonloop("train", "--resume", "broken/small", cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stderr
+    else:
+        _, said = running.communicate(timeout=60)
+        assert running.returncode == 0, said
+        assert "device lost" in said
+        assert "device back" in said
+    for name, data in arrays(tmp_path / "whole" / "small").items():
+        np.testing.assert_array_equal(data, arrays(tmp_path / "broken" / "small")[name], err_msg=f"killed at epoch {moment}")
+
+
+def arrays(run: Path) -> dict[str, np.ndarray]:
+    with np.load(run / "checkpoint.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def wait_for(condition, process: subprocess.Popen[str], timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_ctrl_c_leaves_a_resumable_run(experiment: Path, tmp_path: Path) -> None:
+    running = start("train", experiment, "--set", "training.epochs=100000", cwd=tmp_path)
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, running)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 1
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "runs" / "small" / "checkpoint.npz").exists()
+
+
+def test_training_on_a_served_chip_equals_training_on_its_own(experiment: Path, tmp_path: Path, served: str) -> None:
+    for runs, device in (("own", "sim:ideal"), ("served", served)):
+        ended = photonloop("train", experiment, "--device", device, "--runs", runs, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+    own, there = arrays(tmp_path / "own" / "small"), arrays(tmp_path / "served" / "small")
+    for name in own:
+        np.testing.assert_array_equal(own[name], there[name])
+
+
+def test_a_second_controller_is_refused_by_name(experiment: Path, tmp_path: Path, served: str) -> None:
+    first = start("train", experiment, "--device", served, "--set", "training.epochs=100000", cwd=tmp_path)
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, first)
+    one_sentence(photonloop("train", experiment, "--device", served, cwd=tmp_path), "leased to 'small'")
+    looked = photonloop("describe", served, "--json", cwd=tmp_path)  # readers are welcome all the while
+    assert json.loads(looked.stdout)["status"]["leased_to"] == "small"
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=20)
+
+
+def test_a_remote_run_resumes_past_the_fault_its_own_death_left(experiment: Path, tmp_path: Path, served: str) -> None:
+    running = start("train", experiment, "--device", served, "--set", "training.epochs=400", cwd=tmp_path)
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, running)
+    running.kill()
+    running.wait()
+    end = time.monotonic() + 20
+    while not (faults := json.loads(photonloop("describe", served, "--json", cwd=tmp_path).stdout)["status"]["faults"]):
+        assert time.monotonic() < end
+    assert faults[0]["name"] == "lease_lost"
+    other = photonloop("train", experiment, "--device", served, "--runs", "other", cwd=tmp_path)
+    one_sentence(other, "lease_lost", "--clear-fault")
+    resumed = photonloop("train", "--resume", "runs/small", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_bad_input_is_one_plain_sentence(experiment: Path, tmp_path: Path) -> None:
+    one_sentence(photonloop("train", experiment, "--device", "sim:sio", cwd=tmp_path), "sio")
+    one_sentence(photonloop("describe", "sim:sio", cwd=tmp_path), "sio")
+    one_sentence(photonloop("train", experiment, "--set", "training.epoch=3", cwd=tmp_path), "did you mean 'epochs'")
+    one_sentence(photonloop("train", experiment, "--device", "simm", cwd=tmp_path), "'simm'", "tcp://HOST:PORT")
+    one_sentence(photonloop("train", cwd=tmp_path), "EXPERIMENT.toml")
+    one_sentence(photonloop("evaluate", "nowhere", cwd=tmp_path), "nowhere", "not a run folder")
+    address = free_address()
+    began = time.monotonic()
+    one_sentence(photonloop("train", experiment, "--device", address, cwd=tmp_path), address)
+    assert time.monotonic() - began < 10  # 3 s of it waiting; the rest is starting a process on a busy machine
+    one_sentence(photonloop("serve", "sim:ideal", "--bind", "tcp://0.0.0.0:5999", cwd=tmp_path), "0.0.0.0", "keys")
+    assert not (tmp_path / "runs").exists(), "nothing that was refused left a run folder behind"
+
+
+def test_features_and_labels_that_do_not_fit(experiment: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 2
+    good = {"x_train": rng.random((20, 9)), "y_train": labels, "x_test": rng.random((20, 9)), "y_test": labels}
+    np.savez(tmp_path / "wide.npz", **good)
+    np.savez(tmp_path / "strange.npz", **{**good, "y_test": labels + 1})
+    one_sentence(photonloop("train", experiment, "--set", "data.source=wide.npz", cwd=tmp_path), "9 features", "8 input ports")
+    one_sentence(
+        photonloop("train", experiment, "--set", "data.source=strange.npz", cwd=tmp_path), "missing from the training part"
+    )
+
+
+def test_a_corrupt_checkpoint_is_told_and_left_alone(experiment: Path, tmp_path: Path) -> None:
+    ended = photonloop("train", experiment, "--set", "training.epochs=2", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    checkpoint = tmp_path / "runs" / "small" / "checkpoint.npz"
+    content = checkpoint.read_bytes()[:-200]
+    checkpoint.write_bytes(content)
+    one_sentence(photonloop("train", "--resume", "runs/small", cwd=tmp_path), "checkpoint.npz", "damaged")
+    assert checkpoint.read_bytes() == content
+
+
+def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) -> None:
+    assert photonloop("keys", "keys", "--client", "anna", cwd=tmp_path).returncode == 0
+    bind = ("--bind", "tcp://127.0.0.1:*", "--keys", "keys", "--json")
+    server = start("serve", "sim:ideal", "--ports", 8, "--stages", 2, *bind, cwd=tmp_path)
+    assert server.stdout is not None
+    address = json.loads(server.stdout.readline())["address"]
+    try:
+        inside = photonloop("describe", address, "--keys", "keys/for-anna", "--json", cwd=tmp_path)
+        assert inside.returncode == 0, inside.stderr
+        one_sentence(photonloop("describe", address, cwd=tmp_path), address)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    ended = photonloop("--help", cwd=tmp_path)
+    assert ended.returncode == 0
+    for command in ("describe", "serve", "train", "evaluate", "report"):
+        assert command in ended.stdout
+
+
+def test_help_brings_nothing_heavy(tmp_path: Path) -> None:
+    lines = (
+        "import sys, controller.cli.main as command",
+        "try: command.main(['--help'])",
+        "except SystemExit: print(*sys.modules, file=sys.stderr)",
+    )
+    python = [sys.executable, "-c", "\n".join(lines)]
+    ended = subprocess.run(python, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert not {"numpy", "zmq", "pydantic", "rich", "sklearn", "matplotlib", "numba"} & set(ended.stderr.split())

@@ -1,0 +1,472 @@
+"""The report: it shows what the run folder holds, stands alone, and is written whatever is missing."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller.report import write_report
+from controller.report.colours import phase_wheel
+from controller.report.grids import confused_most, confusion, confusion_counts
+from controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
+from protocols.device import (
+    DeviceDescription,
+    DriveDescription,
+    LimitsDescription,
+    ReadoutDescription,
+    StageDescription,
+)
+from protocols.validation import ConfigError
+
+
+def clements_layout(ports: int) -> tuple[tuple[int, int, int, int], ...]:
+    """Return one row an interferometer of a rectangular mesh: column, top mode, θ channel, φ channel."""
+    places = [(column, mode) for column in range(ports) for mode in range(column % 2, ports - 1, 2)]
+    return tuple((column, mode, k, len(places) + k) for k, (column, mode) in enumerate(places))
+
+
+def describe(ports: int, layers: int) -> DeviceDescription:
+    count = ports * (ports - 1) // 2
+    channels = 2 * count + ports
+    groups = {"theta": (0, count), "phi": (count, 2 * count), "gamma": (2 * count, channels)}
+    return DeviceDescription(
+        name="virtual chip",
+        kind="simulator",
+        serials={"preset": "soi", "seed": "0"},
+        input_ports=ports,
+        phases_settable=True,
+        stages=tuple(
+            StageDescription(
+                name=f"mesh{k + 1}",
+                topology="clements",
+                ports=ports,
+                first_channel=k * channels,
+                channels=channels,
+                groups=groups,
+                layout=clements_layout(ports),
+                tap_ports=ports,
+                nonlinearity="electro-optic" if k + 1 < layers else "none",
+            )
+            for k in range(layers)
+        ),
+        drive=DriveDescription(
+            min_v=0.0, max_v=8.0, bits=16, range_v=12.0, settle_s=2e-5, resistance_ohm=770.0, pi_power_w=0.0248
+        ),
+        readout=ReadoutDescription(full_scale=(1e-3,) * layers, bits=16, sample_s=1e-6),
+        limits=LimitsDescription(
+            voltage_v=8.0, max_batch=4096, max_settings=256, max_readings=10**8, max_staged_bytes=10**9
+        ),
+        clock="virtual",
+    )  # fmt: skip
+
+
+EXPERIMENT = """name = "digits"
+seed = 0
+device = "sim:soi"
+
+[data]
+source = "digits"
+test_fraction = 0.2
+split_seed = 0
+image = "none"
+
+[encoding]
+scale = "feature"
+
+[network]
+layers = 2
+
+[rule]
+name = "prototype"
+loss = "softmax"
+scale = 10.0
+
+[estimator]
+name = "spsa"
+step = "auto"
+directions = 1
+
+[optimizer]
+name = "adam"
+rate = 0.01
+schedule = "cosine"
+
+[training]
+epochs = 40
+batch = 128
+"""
+
+
+def write_run(run: Path, ports: int = 6, layers: int = 2, classes: int = 3, epochs: int = 12, *, finished: bool = True) -> Path:
+    """Write a run folder as a session leaves it, with made-up but possible numbers."""
+    rng = np.random.default_rng(0)
+    run.mkdir(parents=True, exist_ok=True)
+    device = describe(ports, layers)
+    (run / "experiment.toml").write_text(EXPERIMENT)
+    (run / "device.json").write_text(device.model_dump_json())
+    (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _events(layers, epochs, finished, rng)))
+    arrays: dict[str, Any] = {"meta": np.array(json.dumps({"update": 12}))}
+    for k, stage in enumerate(device.stages):
+        initial = rng.uniform(0, 2 * np.pi, stage.channels)
+        arrays |= {f"initial_{k}": initial, f"variables_{k}": initial + rng.normal(0, 0.25, stage.channels)}
+    np.savez(run / "checkpoint.npz", **arrays)
+    if finished:
+        np.savez(run / "evaluation.npz", **_evaluation(ports, layers, classes, rng))
+    return run
+
+
+def _events(layers: int, epochs: int, finished: bool, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    def at(second: float) -> str:
+        return f"2025-11-23T12:{int(second) // 60:02d}:{int(second) % 60:02d}.250+00:00"
+
+    versions = {"python": "3.11.2", "photonloop": "0.1.0", "numpy": "2.4.0", "numba": "0.68.0", "pyzmq": "27.1.0"}
+    yield {
+        "event": "start",
+        "time": at(0),
+        "device": "sim:soi",
+        "seed": 0,
+        "session": "a-lease-key",
+        "clipped": 3,
+        "versions": versions,
+    }
+    yield {
+        "event": "warning",
+        "time": at(0),
+        "message": "a probe of 1e-05 rad is below one DAC step",
+    }
+    clock, evaluations = 1.0, 0
+    for layer in range(layers if finished else 1):
+        reasons = [
+            "one DAC step near V_π moves a phase by 0.00026 rad",
+            "8 repeats of one setting: loss noise 0.0011, so 0.05 rad gives a signal of 14 standard deviations",
+        ]
+        yield {
+            "event": "step_chosen",
+            "time": at(clock),
+            "layer": layer,
+            "step_rad": 0.05,
+            "per_phase_rad": 0.05,
+            "reasons": reasons,
+        }
+        for epoch in range(1, epochs + 1):
+            done, looked = epoch / epochs, epoch % 2 == 0
+            clock, evaluations = clock + 45 / layers / epochs, evaluations + 24
+            accuracy = 0.94 - 0.8 * np.exp(-5 * done) - 0.01 * layer
+            yield {
+                "event": "epoch", "time": at(clock), "layer": layer, "epoch": epoch, "update": 11 * epoch,
+                "loss": 0.35 + 1.9 * float(np.exp(-4 * done)) + float(rng.normal(0, 0.02)),
+                "train_accuracy": accuracy + 0.02 if looked else None,
+                "test_accuracy": accuracy + float(rng.normal(0, 0.004)) if looked else None,
+                "evaluations": evaluations, "evaluations_per_s": 1040.0, "wall_s": clock,
+            }  # fmt: skip
+            if layer == 0 and epoch == epochs // 2:
+                yield {"event": "device_lost", "time": at(clock), "message": "the simulator process ended (exit code -9)"}
+                yield {
+                    "event": "device_back",
+                    "time": at(clock + 1),
+                    "message": "a new simulator process holds the same drive",
+                }
+        yield {
+            "event": "layer_done",
+            "time": at(clock),
+            "layer": layer,
+            "name": f"mesh{layer + 1}",
+            "test_accuracy": 0.931 - 0.01 * layer,
+        }
+        if layer == 0 and finished:
+            yield {"event": "resume", "time": at(clock), "layer": 1, "update": 0, "versions": versions}
+    if finished:
+        named = [{"name": f"mesh{k + 1}", "test_accuracy": 0.931 - 0.01 * k} for k in range(layers)]
+        yield {"event": "result", "time": at(clock + 1), "run": "runs/digits", "device": "sim:soi", "test_accuracy": 0.9361,
+               "layers": named, "evaluations": evaluations, "wall_s": 52.4}  # fmt: skip
+
+
+def _evaluation(ports: int, layers: int, classes: int, rng: np.random.Generator) -> dict[str, Any]:
+    y_true = np.sort(np.arange(36 * classes) % classes)
+    predictions = np.where(rng.random((layers, y_true.size)) < 0.93, y_true, rng.integers(0, classes, (layers, y_true.size)))
+    arrays: dict[str, Any] = {"y_true": y_true, "vote": predictions[-1], "layer_predictions": predictions}
+    arrays["classes"] = np.array([str(k) for k in range(classes)])
+    for k in range(layers):
+        arrays[f"class_readings_{k}"] = rng.exponential(2e-5, (classes, ports)) * (1 + rng.integers(0, 2, (classes, ports)))
+    return arrays
+
+
+class _Page(HTMLParser):
+    """Text, links and open tags of a page."""
+
+    _VOID = frozenset({"meta", "br", "use"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open, f"left open: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in self._VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self._VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self._VOID:
+            assert self._open and self._open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def _report(run: Path) -> tuple[str, _Page]:
+    text = write_report(run).read_text(encoding="utf-8")
+    return text, _Page(text)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, _Page]:
+    return _report(write_run(tmp_path_factory.mktemp("full") / "digits"))
+
+
+def test_says_what_the_run_says(full: tuple[str, _Page]) -> None:
+    text = full[1].text
+    for words in (
+        "93.6%", "virtual chip", "preset soi", "Layer 1 (mesh1)", "Layer 2 (mesh2)", "52.4 s", "576", "0.05 rad",
+        "one DAC step near V_π", "device lost the simulator process ended", "device back", "resumed",
+        "3 test values lay outside", "below one DAC step", "numba 0.68.0", "[optimizer]", 'schedule = "cosine"',
+        "16 bit, 183 µV a step", "24.8 mW for π", "test accuracy",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "not finished" not in text and "a-lease-key" not in text
+
+
+def test_stands_alone(full: tuple[str, _Page]) -> None:
+    text, page = full
+    assert all(link.startswith("#") for link in page.links)
+    assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert len(page.ids) == len(set(page.ids)), "two figures share an id"
+    for name in set(re.findall(r"url\(#([^)]+)\)", text)) | {link[1:] for link in page.links}:
+        assert name in page.ids
+    # Every colour of the curves follows the theme: none of the stand-ins is left,
+    # nor a white ground that would shine on a dark screen.
+    assert "#ffffff" not in text[text.index("<body>") :]
+    assert not re.search(r"#0(10203|40506|70809|a0b0c)", text)
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+    assert not list(run.glob("*.tmp"))
+
+
+def test_everything_from_the_run_is_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    evil = "<script>alert('x')</script>&\"$\\frac{"
+    (run / "experiment.toml").write_text(f"name = {json.dumps(evil)}\n# {evil}\n")
+    device = describe(6, 2)
+    stages = tuple(stage.model_copy(update={"name": evil + stage.name, "topology": evil}) for stage in device.stages)
+    (run / "device.json").write_text(
+        device.model_copy(update={"name": evil, "serials": {evil: evil}, "stages": stages}).model_dump_json()
+    )
+    fields = {
+        "message": evil,
+        "layer": 0,
+        "name": evil,
+        "reasons": [evil],
+        "device": evil,
+        "seed": evil,
+        "versions": {evil: evil},
+    }
+    kinds = ("start", "resume", "warning", "device_lost", "step_chosen", "layer_done", evil, "epoch")
+    with (run / "metrics.jsonl").open("a") as file:
+        for kind in kinds:
+            file.write(json.dumps({"event": kind, "time": evil, **fields}) + "\n")
+    with np.load(run / "evaluation.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | {"classes": np.array([evil, "b", "c"])}))
+    text, page = _report(run)
+    assert "script" not in page.tags and "<script" not in text
+    assert page.text.count("<script>") >= 8
+
+
+def test_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", finished=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "layer": 1, "ep')
+    _, page = _report(run)
+    assert "This run is not finished: its last finished epoch is 12 of layer 1" in page.text
+    assert f"photonloop train --resume {run}" in page.text
+    assert "no confusion matrix" in page.text and "After: θ" in page.text
+
+
+def test_a_resumed_run_is_unfinished_again(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "resume", "time": "2025-11-23T13:00:00+00:00"}\n')
+    assert "This run is not finished" in _report(run)[1].text
+
+
+def test_a_run_killed_at_birth_and_damaged_files(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    run.mkdir()
+    (run / "experiment.toml").write_text(EXPERIMENT)
+    text = _report(run)[1].text
+    assert "the session never began" in text and "no epoch was finished" in text
+    write_run(run)
+    for name, words in (
+        ("checkpoint.npz", "checkpoint.npz is damaged"),
+        ("evaluation.npz", "evaluation.npz is damaged"),
+        ("device.json", "device.json is not a device description"),
+    ):
+        (run / name).write_bytes(b"PK\x03\x04 nothing")
+        assert words in _report(run)[1].text
+
+
+def test_an_evaluation_that_contradicts_itself_is_not_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    with np.load(run / "evaluation.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, value in (
+        ("vote", arrays["vote"][:-1]),
+        ("y_true", arrays["y_true"] + 1),
+        ("class_readings_1", np.zeros((2, 6))),
+    ):
+        np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | {name: value}))
+        assert "evaluation.npz contradicts itself" in _report(run)[1].text
+
+
+def test_many_classes_and_a_triangle_without_output_phases(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", ports=8, classes=40, layers=1)
+    device = describe(8, 1)
+    places = [(2 * diagonal + mode, mode) for diagonal in range(7) for mode in range(7 - diagonal)]
+    reck = tuple((column, mode, k, 28 + k) for k, (column, mode) in enumerate(places))
+    stage = device.stages[0].model_copy(
+        update={"layout": reck, "groups": {"theta": (0, 28), "phi": (28, 64)}, "topology": "reck"}
+    )
+    (run / "device.json").write_text(device.model_copy(update={"stages": (stage,)}).model_dump_json())
+    text, page = _report(run)
+    assert "Before: φ" in page.text and "γ" not in page.text
+    assert text.count("<title>") == 1 + 40 * 40 + 40 * 8
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not there or not a folder"):
+        write_report(tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"holds neither experiment\.toml nor metrics\.jsonl"):
+        write_report(tmp_path)
+    run = write_run(tmp_path / "r")
+    (run / "report.html").mkdir()
+    with pytest.raises(ConfigError, match=r"report .* cannot be written"):
+        write_report(run)
+
+
+def test_curves_hold_every_point_and_the_last_of_a_repeated_epoch(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    run.mkdir()
+    # Epoch 2 was in flight when the session was killed, and came again after the resume.
+    told = ((1, 3.0), (2, 99.0), (2, 2.0), (3, 1.0))
+    lines = [{"event": "epoch", "layer": 0, "epoch": epoch, "loss": loss, "test_accuracy": None} for epoch, loss in told]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text, page = _report(run)
+    assert "not looked at yet" in page.text
+    path = re.search(r'<path d="(M[^"]*)"[^>]*stroke: var\(--accent\)', text)
+    assert path is not None
+    points = np.array(re.findall(r"[-\d.]+", path.group(1)), dtype=float).reshape(-1, 2)
+    # Straight in epoch and loss, as 3, 2, 1 is; a 99 among them would not be.
+    assert len(points) == 3
+    np.testing.assert_allclose(np.diff(points, n=2, axis=0), 0, atol=1e-4)
+
+
+def test_confusion_counts_are_the_counts() -> None:
+    rng = np.random.default_rng(1)
+    y_true, predicted = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
+    counts = confusion_counts(y_true, predicted, 4)
+    for row in range(4):
+        for column in range(4):
+            assert counts[row, column] == sum(1 for a, b in zip(y_true, predicted, strict=True) if (a, b) == (row, column))
+    svg = confusion(counts, ("a", "b", "c", "<d>"))
+    assert f"&lt;d&gt; read as a: {counts[3, 0]}</title>" in svg
+    assert (
+        confused_most(np.array([[5, 1, 0], [3, 9, 0], [0, 0, 2]]), ("a", "b", "c")) == "b read as a (3 times), a read as b (once)"
+    )
+    assert confused_most(np.diag([3, 4]), ("a", "b")) == ""
+
+
+def test_phase_wheel_closes_and_parts_opposite_phases() -> None:
+    wheel = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in phase_wheel()], dtype=float)
+    steps = np.linalg.norm(wheel - np.roll(wheel, 1, axis=0), axis=1)
+    assert steps.max() < 25, "a jump of colour, also from the last to the first"
+    assert np.linalg.norm(wheel - np.roll(wheel, len(wheel) // 2, axis=0), axis=1).min() > 90
+    paint = phase_paint()
+    assert paint(0.0) == paint(2 * np.pi) == paint(-2 * np.pi) == paint(2 * np.pi - 1e-9) != paint(np.pi)
+    assert paint(float("nan")) == ""
+
+
+def test_change_paint_is_signed_and_limited() -> None:
+    paint = change_paint(0.5)
+    assert paint(0.0) == "" and paint(0.5) == paint(7.0) == 'class="up" fill-opacity="1"'
+    assert paint(-0.25) == 'class="down" fill-opacity="0.5"'
+    assert change_paint(0.0)(0.0) == ""
+    changes = np.concatenate([np.full(995, 0.1), np.full(5, 6.0)])
+    assert change_limit_rad([changes, np.array([np.nan])]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("ports", [2, 5, 8])
+def test_every_channel_is_drawn_once_where_it_sits(ports: int) -> None:
+    stage = describe(ports, 1).stages[0]
+    theta, phi = drawings(stage, stage.channels)
+    assert sorted(theta.channels + phi.channels) == list(range(stage.channels))
+    boxes = {cell.channel: cell.box for cell in theta.cells + phi.cells}
+    for column, mode, theta_channel, phi_channel in stage.layout:
+        left, top, width, height = boxes[theta_channel]
+        assert boxes[phi_channel] == boxes[theta_channel]
+        assert left > boxes[stage.layout[0][2]][0] if column > 0 else left == boxes[stage.layout[0][2]][0]
+        # A cell covers the two waveguides of its modes and no other.
+        inside = [k for k, y in enumerate(theta.guides) if top < y < top + height]
+        assert inside == [mode, mode + 1] and left + width < theta.width
+    for port, channel in enumerate(range(*stage.groups["gamma"])):
+        left, top, _, height = boxes[channel]
+        assert top < phi.guides[port] < top + height and left > max(boxes[row[2]][0] for row in stage.layout)
+
+
+def test_unknown_wiring_is_drawn_as_a_list() -> None:
+    stage = describe(4, 1).stages[0].model_copy(update={"layout": (), "topology": "unknown"})
+    for known in (stage, None):
+        (listed,) = drawings(known, 70)
+        assert listed.channels == list(range(70)) and len({cell.box for cell in listed.cells}) == 70
+        svg = panel(listed, np.zeros(70), phase_paint(), "x")
+        assert svg.count("M") == 70
+
+
+def test_64_ports_stay_small(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", ports=64, classes=10, epochs=100)
+    path = write_report(run)
+    assert path.stat().st_size < 3_000_000
+    _Page(path.read_text(encoding="utf-8"))
+
+
+def test_matplotlib_waits_until_a_report_is_written() -> None:
+    script = "import controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False", "False"]

@@ -1,0 +1,245 @@
+"""Sessions on the chip in this process: what they reach on real data, and that an interrupted one ends like an unbroken one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller.datasets import DataSpec, load_dataset
+from controller.devices import OpenDevice
+from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
+from controller.link import DeviceLink
+from controller.network import build_network
+from controller.run import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
+from controller.session import EpochReport, Samples, Session, SessionStopped
+from controller.state import from_arrays
+from controller.training import stage_parts
+from protocols.device import Drive, Inputs, Readings, StagedRows
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+from simulator.chip import Chip
+from simulator.parameters import load_chip
+
+
+class Notes:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochReport] = []
+        self.messages: list[str] = []
+
+    def epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def iris(**changes: object) -> Experiment:
+    tables: dict[str, object] = {
+        "name": "iris",
+        "data": DataSpec(source="iris"),
+        "network": NetworkSpec(ports=8, layers=1),
+        "optimizer": OptimizerSpec(rate=0.03),
+        "training": TrainingSpec(epochs=150, batch=60, evaluate_every=50),
+    }
+    return Experiment.model_validate({**tables, **changes})
+
+
+def chip(preset: str, experiment: Experiment) -> Chip:
+    return Chip(load_chip(preset, ports=8, stages=experiment.network.layers, seed=experiment.seed))
+
+
+def session(
+    path: Path, experiment: Experiment, opener: Callable[[], OpenDevice], stopped: Callable[[], bool] = lambda: False
+) -> tuple[Session, DeviceLink, RunFolder, Notes]:
+    path.mkdir(exist_ok=True)
+    notes, dataset, link = Notes(), load_dataset(experiment.data), DeviceLink(opener, stopped=stopped)
+    stage_parts(link, experiment, dataset)
+    folder = RunFolder(path)
+    made = Session(
+        experiment=experiment,
+        link=link,
+        layers=build_network(experiment, link.description, len(dataset.classes)),
+        samples=Samples(dataset.y_train, dataset.y_test, tuple(str(c) for c in dataset.classes)),
+        state=from_arrays(read_checkpoint(path), experiment.seed, "checkpoint"),
+        folder=folder,
+        listener=notes,
+        stopped=stopped,
+    )
+    return made, link, folder, notes
+
+
+def run(path: Path, experiment: Experiment, preset: str) -> tuple[float, Notes]:
+    made, link, folder, notes = session(path, experiment, lambda: OpenDevice(chip(preset, experiment)))
+    try:
+        prediction = made.run()
+    finally:
+        link.close()
+        folder.close()
+    return float(np.mean(prediction.vote == load_dataset(experiment.data).y_test)), notes
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "preset"),
+    [("spsa", "softmax", "soi"), ("directional", "cosine", "ideal"), ("spsa", "margin", "soi")],
+)
+def test_iris_is_learned_on_eight_ports(tmp_path: Path, name: str, loss: str, preset: str) -> None:
+    experiment = iris(
+        rule=RuleSpec.model_validate({"loss": loss}), estimator=EstimatorSpec.model_validate({"name": name, "directions": 2})
+    )
+    accuracy, notes = run(tmp_path, experiment, preset)
+    assert accuracy >= 0.85
+    assert notes.epochs[-1].loss < 0.7 * notes.epochs[0].loss
+
+
+def test_two_layers_learn_one_after_the_other(tmp_path: Path) -> None:
+    experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=40, batch=60, evaluate_every=20))
+    _, notes = run(tmp_path, experiment, "soi")
+    assert [report.layer for report in notes.epochs] == [0] * 40 + [1] * 40
+    checkpoint = read_checkpoint(tmp_path)
+    for layer in range(2):
+        assert np.abs(checkpoint[f"variables_{layer}"] - checkpoint[f"initial_{layer}"]).max() > 0.05
+    with np.load(tmp_path / EVALUATION) as evaluation:
+        assert evaluation["layer_predictions"].shape == (2, 30)
+        assert evaluation["class_readings_1"].shape == (3, 8)
+        # Two layers that disagree tie, and the last layer decides.
+        assert (evaluation["vote"] == evaluation["layer_predictions"][1]).all()
+
+
+def test_a_layer_that_is_learned_stays_as_it_is(tmp_path: Path) -> None:
+    experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
+    seen: dict[int, np.ndarray] = {}
+
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
+    end_layer = made._end_layer
+
+    def noting(number: int) -> None:
+        end_layer(number)
+        seen[number] = made.state.variables[number].copy()
+
+    made._end_layer = noting
+    made.run()
+    link.close()
+    folder.close()
+    np.testing.assert_array_equal(seen[0], made.state.variables[0])
+
+
+@pytest.mark.parametrize("interruptions", [(7,), (3, 50, 51), (80, 81, 119)])
+def test_an_interrupted_session_ends_bit_for_bit_like_an_unbroken_one(tmp_path: Path, interruptions: tuple[int, ...]) -> None:
+    experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=30, batch=60, evaluate_every=7))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, experiment, "ideal")
+    for update in interruptions:
+        # As after kill -9: no checkpoint at the end, only what the journal holds.
+        made, link, folder, _ = session(broken, experiment, lambda: OpenDevice(chip("ideal", experiment)))
+        made._save = saving_only_at_layer_start(made)
+        made._stopped = lambda made=made, update=update: made.state.total >= update
+        with pytest.raises(SessionStopped):
+            made.run()
+        link.close()
+        folder.close()
+        assert (broken / JOURNAL).stat().st_size > 0
+    run(broken, experiment, "ideal")
+    assert (whole / CHECKPOINT).read_bytes() == (broken / CHECKPOINT).read_bytes()
+    told = [[(e["layer"], e["epoch"], e["loss"]) for e in read_events(p) if e["event"] == "epoch"] for p in (whole, broken)]
+    assert told[0] == told[1]
+
+
+def saving_only_at_layer_start(made: Session) -> Callable[[], None]:
+    save = made._save
+
+    def saving() -> None:
+        if made.state.update == 0:
+            save()
+
+    return saving
+
+
+def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
+    made._save = saving_only_at_layer_start(made)
+    made._stopped = lambda: made.state.total >= 25
+    with pytest.raises(SessionStopped):
+        made.run()
+    reached = made.state.variables[0].copy()
+    link.close()
+    folder.close()
+    again, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
+    again._stopped = lambda: again.state.total >= 25
+    with pytest.raises(SessionStopped):
+        again.run()
+    np.testing.assert_array_equal(again.state.variables[0], reached)
+    link.close()
+    folder.close()
+
+
+class Flaky:
+    """A chip whose connection breaks at chosen evaluations; a new one each time it is opened."""
+
+    def __init__(self, breaks: set[int]) -> None:
+        self.breaks, self.count, self.opened = breaks, 0, 0
+
+    def open(self, experiment: Experiment) -> OpenDevice:
+        self.opened += 1
+        real = chip("ideal", experiment)
+        evaluate = real.evaluate
+
+        def breaking(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+            self.count += 1
+            if self.count in self.breaks:
+                raise DeviceError("transport", "the wire was pulled", outcome="unknown")
+            return evaluate(drives, inputs, stage)
+
+        real.evaluate = breaking
+        return OpenDevice(real)
+
+
+def test_a_device_that_dies_and_comes_back_changes_nothing(tmp_path: Path) -> None:
+    experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=10, batch=60, evaluate_every=5))
+    run(tmp_path / "whole", experiment, "ideal")
+    flaky = Flaky({1, 15, 16, 40})
+    made, link, folder, _ = session(tmp_path / "flaky", experiment, lambda: flaky.open(experiment))
+    made.run()
+    link.close()
+    folder.close()
+    assert flaky.opened == 5
+    assert (tmp_path / "whole" / CHECKPOINT).read_bytes() == (tmp_path / "flaky" / CHECKPOINT).read_bytes()
+
+
+def test_dead_hardware_stops_the_session_and_leaves_it_resumable(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
+    evaluate, count = link.finish, 0
+
+    def dying() -> Readings:
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise DeviceError("device", "heater supply over temperature", outcome="unknown")
+        return evaluate()
+
+    link.finish = dying
+    with pytest.raises(DeviceError, match="over temperature"):
+        made.run()
+    link.close()
+    folder.close()
+    assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 5
+
+
+def test_a_step_below_the_drive_source_is_warned_of(tmp_path: Path) -> None:
+    paper = EstimatorSpec(name="directional", step=1e-3)
+    experiment = iris(estimator=paper, training=TrainingSpec(epochs=1, batch=60))
+    _, notes = run(tmp_path, experiment, "soi")
+    assert any("less than one step of the drive source" in message for message in notes.messages)
+    assert any(event["event"] == "warning" for event in read_events(tmp_path))
+
+
+def test_more_layers_than_stages_are_refused() -> None:
+    experiment = iris(network=NetworkSpec(ports=8, layers=3))
+    with pytest.raises(ConfigError, match="network.layers is 3, but the device has 2 stages"):
+        build_network(experiment, Chip(load_chip("ideal", ports=8, stages=2)).describe(), 3)

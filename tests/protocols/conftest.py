@@ -1,0 +1,33 @@
+"""Servers in threads, on loopback, gone at the end of the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from protocols.device import PhotonicDevice
+from protocols.server import DeviceServer, ServerOptions
+
+Serve = Callable[..., DeviceServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Return a function that starts a server and returns it, listening."""
+    running: list[tuple[DeviceServer, threading.Thread]] = []
+
+    def start(device: PhotonicDevice, bind: str = "tcp://127.0.0.1:*", **options: object) -> DeviceServer:
+        server = DeviceServer(device, bind, options=ServerOptions(**options))  # pyright: ignore[reportArgumentType]
+        server.bind()
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive(), "the server hangs"

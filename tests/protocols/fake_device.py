@@ -1,0 +1,179 @@
+"""A small honest device for tests of the wire: light in proportion to squared drives, and a pace that tests control."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from protocols.device import (
+    DeviceDescription,
+    DeviceStatus,
+    Drive,
+    DriveDescription,
+    Fault,
+    Inputs,
+    LimitsDescription,
+    Readings,
+    ReadoutDescription,
+    StageDescription,
+    StagedRows,
+)
+from protocols.errors import DeviceError
+from protocols.limits import check_held_drive, check_inputs, check_settings, check_size, check_staged_rows, heater_power_w
+
+
+def fake_description(**limits: float) -> DeviceDescription:
+    """Two stages of four ports; eight channels each."""
+    bounds: dict[str, float] = {
+        "voltage_v": 5.0,
+        "total_power_w": 0.5,
+        "max_batch": 512,
+        "max_settings": 256,
+        "max_readings": 2**20,
+        "max_staged_bytes": 2**22,
+    }
+    stages = tuple(
+        StageDescription(
+            name=f"mesh{n + 1}",
+            topology="unknown",
+            ports=4,
+            first_channel=8 * n,
+            channels=8,
+            groups={"theta": (0, 4), "phi": (4, 8)},
+            tap_ports=4,
+        )
+        for n in range(2)
+    )
+    return DeviceDescription(
+        name="fake",
+        kind="simulator",
+        input_ports=4,
+        phases_settable=False,
+        stages=stages,
+        drive=DriveDescription(min_v=0.0, max_v=6.0, settle_s=1e-3, resistance_ohm=1000.0, pi_power_w=0.02),
+        readout=ReadoutDescription(full_scale=(1.0, 1.0), sample_s=1e-6),
+        limits=LimitsDescription.model_validate({**bounds, **limits}),
+        clock="virtual",
+    )
+
+
+class FakeDevice:
+    """Reading of port p = mean squared drive × squared input amplitude of port p.
+
+    `before_setting` is called before every setting (a test blocks there, or sleeps); `evaluations` counts settings,
+    `calls` the operations that really reached the device.
+    """
+
+    def __init__(
+        self, description: DeviceDescription | None = None, before_setting: Callable[[int], None] = lambda setting: None
+    ) -> None:
+        self.description = description or fake_description()
+        self.before_setting = before_setting
+        self.held = np.zeros(self.description.channels)
+        self.staged: dict[str, Inputs] = {}
+        self.calls: list[str] = []
+        self.evaluations = 0
+        self.clock_s = 0.0
+        self.faults: dict[str, Fault] = {}
+        self.health: dict[str, str | float] = {}
+        self.safe_error: Exception | None = None
+        self._stop = threading.Event()
+        self._running = False
+        self._lock = threading.RLock()
+
+    def describe(self) -> DeviceDescription:
+        return self.description
+
+    def apply(self, drive: Drive) -> None:
+        self.calls.append("apply")
+        self.held = check_held_drive(self.description, drive).copy()
+
+    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+        self.calls.append("stage_inputs")
+        array = check_inputs(self.description, inputs)
+        if array.nbytes > self.description.limits.max_staged_bytes:
+            raise DeviceError(
+                "limit",
+                f"inputs take {array.nbytes} bytes, more than max_staged_bytes {self.description.limits.max_staged_bytes}",
+            )
+        self.staged[name] = array.copy()
+
+    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        self.calls.append("evaluate")
+        volts = check_settings(self.description, stage, drives, self.held)
+        if isinstance(inputs, StagedRows):
+            rows = check_staged_rows(inputs, {name: len(array) for name, array in self.staged.items()})
+            light = self.staged[inputs.name][rows]
+        else:
+            light = check_inputs(self.description, inputs)
+        check_size(self.description, stage, len(volts), len(light))
+        power = np.abs(light).astype(np.float64) ** 2
+        time_s = np.empty(len(volts))
+        self._stop.clear()
+        self._running = True
+        try:
+            for setting in range(len(volts)):
+                self.before_setting(setting)
+                if self._stop.is_set():
+                    raise DeviceError("interlock", f"the evaluation was stopped before setting {setting}")
+                self.clock_s += 1e-3
+                time_s[setting] = self.clock_s
+                self.evaluations += 1
+        finally:
+            self._running = False
+        values = np.mean(volts**2, axis=1)[:, None, None] * power[None]
+        return Readings(values.astype(np.float32), time_s, np.zeros(len(volts), np.uint32))
+
+    def status(self) -> DeviceStatus:
+        return DeviceStatus(
+            clock_s=self.clock_s,
+            safe=not self.held.any(),
+            busy=self._running,
+            heater_power_w=heater_power_w(self.description, self.held),
+            evaluations=self.evaluations,
+            faults=tuple(self.faults.values()),
+            health=self.health,
+        )
+
+    def cancel(self) -> None:
+        if self._running:
+            self._stop.set()
+
+    def safe(self) -> None:
+        self.calls.append("safe")
+        self.cancel()
+        if self.safe_error is not None:
+            raise self.safe_error
+        self.held = np.zeros(self.description.channels)
+
+    def clear_fault(self, name: str) -> None:
+        if self.faults.pop(name, None) is None:
+            raise DeviceError("bad_request", f"no fault {name!r} is latched")
+
+    def close(self) -> None:
+        self.safe()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Poll until `condition` holds; fail the test where it never does."""
+    until_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until_s, "timed out"
+        time.sleep(0.002)
+
+
+class Gate:
+    """Blocks a fake device at a setting until the test opens it."""
+
+    def __init__(self, at_setting: int = 0) -> None:
+        self.at_setting = at_setting
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, setting: int) -> None:
+        if setting == self.at_setting:
+            self.reached.set()
+            assert self.opened.wait(20)

@@ -1,0 +1,506 @@
+"""The client against real servers, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zmq
+from conftest import Serve
+from fake_device import FakeDevice, Gate, fake_description, wait_until
+
+from protocols import wire
+from protocols.client import ClientOptions, connect
+from protocols.device import PhotonicDevice, StagedRows
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+
+DRIVES = np.ones((3, 8))
+INPUTS = np.full((2, 4), 0.5, np.float32)
+BRISK = ClientOptions(timeout_s=2.0, silence_s=0.6)
+
+
+def refused(call: Callable[[], object]) -> DeviceError:
+    with pytest.raises(DeviceError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_client_is_a_device(serve: Serve) -> None:
+    device = FakeDevice()
+    with connect(serve(device).address, label="me") as client:
+        assert isinstance(client, PhotonicDevice)
+        assert client.describe() == device.description
+        client.acquire()
+        assert client.status().leased_to == "me"
+        drive = np.linspace(0.0, 2.0, 16)
+        client.apply(drive)
+        np.testing.assert_array_equal(device.held, drive)
+        readings = client.evaluate(DRIVES, INPUTS, "mesh2")
+        np.testing.assert_allclose(readings.values, np.full((3, 2, 4), 0.25))
+        assert (readings.values.dtype, readings.time_s.dtype, readings.flags.dtype) == (np.float32, np.float64, np.uint32)
+        client.stage_inputs("train", INPUTS * np.float32(2))
+        readings = client.evaluate(DRIVES, StagedRows("train", np.array([1, 0, 1], np.int16)), "mesh1")  # pyright: ignore[reportArgumentType]
+        np.testing.assert_allclose(readings.values, np.ones((3, 3, 4)))
+        client.safe()
+        assert device.status().safe
+    assert device.status().safe
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "tcp://localhost:*", "tcp://[::1]:*", "ipc"])
+def test_every_kind_of_local_address(serve: Serve, bind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if bind == "ipc":
+        bind = f"ipc://{tmp_path_factory.mktemp('s')}/s"
+    try:
+        server = serve(FakeDevice(), bind)
+    except DeviceError:
+        if "::1" in bind:
+            pytest.skip("no IPv6 here")
+        raise
+    with connect(server.address) as client:
+        assert client.status().safe
+
+
+def test_nobody_there_is_said_in_time_and_in_one_sentence() -> None:
+    started_s = time.monotonic()
+    error = refused(lambda: connect("tcp://127.0.0.1:9", timeout_s=0.3))
+    assert time.monotonic() - started_s < 3.0
+    assert (error.code, error.outcome, error.retryable) == ("transport", "not_applied", True)
+    assert error.detail == "no device server answers at tcp://127.0.0.1:9 within 0.3 s"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:*", "tcp://127.0.0.1:99999", "tcp://h:0", "udp://h:1", "ipc://", "x"],
+)
+def test_bad_addresses(address: str) -> None:
+    error = refused(lambda: connect(address))
+    assert error.code == "bad_request"
+    assert repr(address) in error.detail
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 100])
+def test_large_inputs_travel_in_pieces(serve: Serve, count: int) -> None:
+    device = FakeDevice()
+    server = serve(device, max_message_bytes=160)
+    inputs = np.random.default_rng(0).random((count, 4)).astype(np.float32)
+    with connect(server.address) as client:
+        client.acquire()
+        if count == 0:
+            assert refused(lambda: client.stage_inputs("a", inputs)).code == "bad_request"
+            return
+        client.stage_inputs("a", inputs)
+        np.testing.assert_array_equal(device.staged["a"], inputs)
+        assert device.calls == ["stage_inputs"]
+
+
+def test_too_much_is_refused_before_it_is_sent(serve: Serve) -> None:
+    device = FakeDevice(fake_description(max_staged_bytes=1000))
+    server = serve(device, max_message_bytes=160)
+    with connect(server.address) as client:
+        client.acquire()
+        error = refused(lambda: client.stage_inputs("a", np.zeros((100, 4))))
+        assert (error.code, error.detail) == ("limit", "inputs 'a' take 3200 bytes, more than max_staged_bytes 1000")
+        error = refused(lambda: client.evaluate(DRIVES, INPUTS, "mesh1"))
+        assert (error.code, error.detail) == ("limit", "drives takes 192 bytes, over the server's largest message 160")
+        assert device.calls == []
+        client.evaluate(DRIVES[:2], INPUTS, "mesh1")
+
+
+def test_input_types(serve: Serve) -> None:
+    device = FakeDevice()
+    with connect(serve(device).address) as client:
+        client.acquire()
+        for inputs in (INPUTS > 0, np.ones((2, 4), np.int16), np.ones((2, 4), np.float16), [[1, 1, 1, 1], [1, 1, 1, 1]]):
+            readings = client.evaluate(DRIVES, inputs, "mesh1")  # pyright: ignore[reportArgumentType]
+            np.testing.assert_allclose(readings.values, np.ones((3, 2, 4)))
+        for drives, bad_inputs in (
+            (DRIVES, [[1, 2], [3]]),
+            (DRIVES, np.array([["a"] * 4])),
+            (DRIVES, INPUTS.astype(complex)),
+            (DRIVES, INPUTS * np.nan),
+            (DRIVES > 0, INPUTS),
+            ([[1.0], [1.0, 2.0]], INPUTS),
+            ("volts", INPUTS),
+        ):
+            error = refused(lambda d=drives, i=bad_inputs: client.evaluate(d, i, "mesh1"))  # pyright: ignore[reportArgumentType]
+            assert error.code == "bad_request", error.detail
+        assert refused(lambda: client.evaluate(DRIVES, INPUTS, "m" * 300)).code == "bad_request"
+        assert refused(lambda: client.evaluate(DRIVES * 100, INPUTS, "mesh1")).code == "limit"
+
+
+def test_submit_lets_the_caller_work_meanwhile(serve: Serve) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    with connect(serve(device).address) as client:
+        client.acquire()
+        pending = client.submit(DRIVES, INPUTS, "mesh1")
+        assert gate.reached.wait(10)  # it runs, and this thread goes on
+        for call in (
+            lambda: client.submit(DRIVES, INPUTS, "mesh1"),
+            lambda: client.apply(np.zeros(16)),
+            lambda: client.stage_inputs("a", INPUTS),
+        ):
+            error = refused(call)
+            assert (error.code, error.detail) == (
+                "bad_request",
+                "an evaluation is still pending: ask for its result first",
+            )
+        assert client.status().busy
+        gate.opened.set()
+        readings = pending.result()
+        assert pending.result() is readings
+        failing = client.submit(DRIVES * 100, INPUTS, "mesh1")
+        first = refused(failing.result)
+        assert refused(failing.result) is first
+        client.apply(np.zeros(16))
+
+
+def test_cancel_and_safe_from_another_thread(serve: Serve) -> None:
+    for stop in ("cancel", "safe"):
+        gate = Gate(1)
+        device = FakeDevice(before_setting=gate)
+        with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
+            client.acquire()
+            client.apply(np.ones(16))
+            running = pool.submit(client.evaluate, DRIVES, INPUTS, "mesh1")
+            assert gate.reached.wait(10)
+            stopping = pool.submit(getattr(client, stop))
+            if stop == "cancel":
+                stopping.result(10)
+            else:
+                wait_until(lambda c=client: c.status().busy)
+                time.sleep(0.06)
+                assert not stopping.done()  # the device is not safe yet, and safe() does not say so
+            gate.opened.set()
+            stopping.result(10)
+            assert refused(lambda r=running: r.result(10)).code == "interlock"
+            assert device.evaluations == 1
+            assert device.status().safe is (stop == "safe")
+
+
+def test_safe_raises_where_the_device_does_not_become_safe(serve: Serve) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
+        device.safe_error = DeviceError("device", "the source does not answer")
+        assert refused(client.safe).code == "device"
+        client.acquire()
+        client.clear_fault("safe_failed")
+        running = pool.submit(client.evaluate, DRIVES, INPUTS, "mesh1")
+        assert gate.reached.wait(10)
+        stopping = pool.submit(client.safe)
+        wait_until(lambda: "interlock" if stopping.running() else False)
+        time.sleep(0.06)
+        gate.opened.set()
+        error = refused(lambda: stopping.result(10))
+        assert (error.code, "the source does not answer" in error.detail) == ("device", True)
+        assert refused(lambda: running.result(10)).code == "interlock"
+        device.safe_error = None
+        client.clear_fault("safe_failed")
+
+
+def test_many_readers_at_once(serve: Serve) -> None:
+    device = FakeDevice(before_setting=lambda setting: time.sleep(0.002))
+    server = serve(device)
+    with connect(server.address, label="writer") as writer, ThreadPoolExecutor(8) as pool:
+        writer.acquire()
+        running = pool.submit(writer.evaluate, np.ones((100, 8)), INPUTS, "mesh1")
+
+        def read(_: int) -> int:
+            with connect(server.address) as reader:
+                return sum(reader.status().leased_to == "writer" for _ in range(20))
+
+        assert list(pool.map(read, range(6))) == [20] * 6
+        assert running.result().values.shape == (100, 2, 4)
+
+
+def test_one_client_read_from_many_threads(serve: Serve) -> None:
+    with connect(serve(FakeDevice()).address) as client, ThreadPoolExecutor(8) as pool:
+        client.acquire()
+        statuses = [pool.submit(client.status) for _ in range(200)]
+        for _ in range(50):
+            assert client.evaluate(DRIVES, INPUTS, "mesh1").values.shape == (3, 2, 4)
+        assert all(one.result().leased_to == "photonloop" for one in statuses)
+
+
+def test_a_second_controller_is_told_who_holds_the_device(serve: Serve) -> None:
+    server = serve(FakeDevice())
+    with connect(server.address, label="night run") as first, connect(server.address) as second:
+        first.acquire()
+        error = refused(second.acquire)
+        assert (error.code, "'night run'" in error.detail) == ("lease", True)
+        first.release()
+        second.acquire()
+
+
+def test_the_lease_is_renewed_in_the_background(serve: Serve) -> None:
+    device = FakeDevice()
+    with connect(serve(device).address) as client:
+        client.acquire(ttl_s=0.3)
+        time.sleep(1.0)
+        assert client.lost is None
+        client.apply(np.ones(16))
+        assert client.status().faults == ()
+
+
+def test_a_lost_lease_is_visible(serve: Serve) -> None:
+    server = serve(FakeDevice())
+    with connect(server.address, lease_key="run 7") as old, connect(server.address, lease_key="run 7") as new:
+        old.acquire(ttl_s=0.3)
+        new.acquire(ttl_s=30.0)
+        wait_until(lambda: old.lost)
+        assert old.lost == "the device is leased to 'photonloop', not to this session"
+        assert refused(lambda: old.apply(np.zeros(16))).code == "lease"
+        old.close()  # what it does not hold it cannot release
+        assert new.status().leased_to == "photonloop"
+        new.apply(np.zeros(16))
+
+
+def test_closing_releases_and_makes_safe(serve: Serve) -> None:
+    device = FakeDevice()
+    server = serve(device)
+    client = connect(server.address)
+    client.acquire()
+    client.apply(np.ones(16))
+    client.close()
+    client.close()
+    assert device.status().safe
+    assert refused(client.status).code == "transport"
+    assert refused(lambda: client.submit(DRIVES, INPUTS, "mesh1")).code == "transport"
+    with connect(server.address) as reader:
+        assert (reader.status().faults, reader.status().leased_to) == ((), "")
+    device.held[:] = 1.0
+    connect(server.address).close()
+    assert not device.status().safe  # a reader that leaves changes nothing
+
+
+def test_a_restarted_server_is_noticed_and_reconnected(serve: Serve) -> None:
+    first = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions())
+    address = first.bind()
+    thread = threading.Thread(target=first.run, daemon=True)
+    thread.start()
+    with connect(address, options=BRISK) as client:
+        client.acquire()
+        client.stage_inputs("a", INPUTS)
+        first.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+        device = FakeDevice()
+        serve(device, address)
+        wait_until(lambda: "restarted" in refused(lambda: client.evaluate(DRIVES, INPUTS, "mesh1")).detail)
+        error = refused(lambda: client.apply(np.zeros(16)))
+        assert (error.code, error.outcome, error.retryable) == ("transport", "not_applied", True)
+        assert device.calls == []
+        client.reconnect()
+        assert refused(lambda: client.apply(np.zeros(16))).code == "lease"
+        client.acquire()
+        assert refused(lambda: client.evaluate(DRIVES, StagedRows("a", np.array([0])), "mesh1")).code == "bad_request"
+        client.evaluate(DRIVES, INPUTS, "mesh1")
+
+
+def test_a_server_that_goes_away_is_noticed() -> None:
+    server = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*")
+    address = server.bind()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    client = connect(address)
+    server.stop()
+    thread.join(10)
+    started_s = time.monotonic()
+    error = refused(client.status)
+    assert (error.code, error.retryable) == ("transport", True)
+    assert time.monotonic() - started_s < 4.0  # well before the 5 s of silence
+    client.close()
+
+
+class Impostor:
+    """Answers hello and describe like a server, and hands everything else to `behave`."""
+
+    def __init__(self, behave: Callable[[zmq.Socket, list[bytes], wire.Request], None]) -> None:
+        self.context = zmq.Context()
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.linger = 0
+        self.address = f"tcp://127.0.0.1:{self.router.bind_to_random_port('tcp://127.0.0.1')}"
+        self.behave = behave
+        self.seen: list[wire.Request] = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        description = np.frombuffer(fake_description().model_dump_json().encode(), np.uint8)
+        while not self.ended.is_set():
+            if not self.router.poll(20):
+                continue
+            message = self.router.recv_multipart()
+            request = wire.decode_request(message[2])
+            self.seen.append(request)
+            if request.op == "hello":
+                self.reply(message, request, {"now_s": 0.0, "max_message_bytes": 10**6})
+            elif request.op == "describe":
+                self.reply(message, request, arrays={"description": description})
+            else:
+                self.behave(self.router, message, request)
+
+    def reply(self, message: list[bytes], request: wire.Request, body: dict | None = None, **more: object) -> None:
+        specs, ready = wire.array_specs(more.pop("arrays", {}))  # pyright: ignore[reportArgumentType]
+        fields = {"id": request.id, "epoch": "e", "state": "done", **more}
+        header = wire.Reply(op=request.op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
+        self.router.send_multipart([message[0], *wire.encode(header, ready)])
+
+    def close(self) -> None:
+        self.ended.set()
+        self.thread.join(5)
+        self.context.destroy(0)
+
+
+@pytest.fixture
+def impostor() -> Iterator[Callable[..., Impostor]]:
+    made: list[Impostor] = []
+
+    def make(behave: Callable[[zmq.Socket, list[bytes], wire.Request], None]) -> Impostor:
+        made.append(Impostor(behave))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_silent_server_is_asked_a_few_times_and_then_given_up(impostor: Callable[..., Impostor]) -> None:
+    silent = impostor(lambda router, message, request: None)
+    with connect(silent.address, options=BRISK) as client:
+        error = refused(lambda: client.apply(np.zeros(16)))
+    assert (error.code, error.outcome) == ("transport", "unknown")
+    assert error.detail == f"the device server at {silent.address} has gone silent while it had a request (apply)"
+    attempts = [request for request in silent.seen if request.op == "apply"]
+    assert len(attempts) == 3
+    assert len({request.seq for request in attempts}) == 1
+
+
+def test_working_keeps_the_client_waiting(impostor: Callable[..., Impostor]) -> None:
+    def work_long(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+        for _ in range(10):
+            slow.reply(message, request, state="working")
+            time.sleep(0.15)
+        slow.reply(message, request)
+
+    slow = impostor(work_long)
+    with connect(slow.address, options=BRISK) as client:
+        client.apply(np.zeros(16))
+    assert len([request for request in slow.seen if request.op == "apply"]) == 1
+
+
+def test_stale_and_foreign_answers_are_ignored(impostor: Callable[..., Impostor]) -> None:
+    def chatter(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+        router.send_multipart([message[0], b"noise"])
+        router.send_multipart([message[0], b"PLP\x01"])
+        wrong = wire.Reply(id=request.id + 1000, epoch="e", state="error", error=DeviceError("device", "stale").body())
+        router.send_multipart([message[0], *wire.encode(wrong)])
+        noisy.reply(message, request)
+
+    noisy = impostor(chatter)
+    with connect(noisy.address, options=BRISK) as client:
+        client.apply(np.zeros(16))
+
+
+def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> None:
+    def lie(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+        if request.op == "apply":
+            liar.reply(message, request, state="error")
+        elif request.op == "evaluate":
+            liar.reply(message, request, arrays={"values": np.zeros(3)})
+        elif request.op == "status":
+            liar.reply(message, request, {"status": {"safe": "very"}})
+        else:
+            header = wire.Reply(id=request.id, epoch="e", state="done")
+            router.send_multipart([message[0], *wire.encode(header), b"unannounced"])
+
+    liar = impostor(lie)
+    with connect(liar.address, options=BRISK) as client:
+        for call in (
+            lambda: client.apply(np.zeros(16)),
+            lambda: client.evaluate(DRIVES, INPUTS, "mesh1"),
+            client.status,
+            lambda: client.clear_fault("x"),
+        ):
+            assert refused(call).code == "transport"
+
+
+def test_a_server_of_another_version_is_named(impostor: Callable[..., Impostor]) -> None:
+    def newer(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+        router.send_multipart([message[0], b"PLP\x02", b"{}"])
+
+    with connect(impostor(newer).address, options=BRISK) as client:
+        error = refused(client.status)
+    assert (error.code, "version 2" in error.detail) == ("version", True)
+
+
+class Lossy:
+    """A proxy that loses messages on command."""
+
+    def __init__(self, address: str) -> None:
+        self.context = zmq.Context()
+        self.front = self.context.socket(zmq.ROUTER)
+        self.front.linger = 0
+        self.address = f"tcp://127.0.0.1:{self.front.bind_to_random_port('tcp://127.0.0.1')}"
+        # Every client gets a dealer of its own behind the proxy, so that the server tells them apart.
+        self.server_address = address
+        self.backs: dict[bytes, zmq.Socket] = {}
+        self.lose_requests = 0
+        self.lose_replies = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self.front, zmq.POLLIN)
+        while not self.ended.is_set():
+            for socket, _ in poller.poll(20):
+                if socket is self.front:
+                    client, *frames = self.front.recv_multipart()
+                    if client not in self.backs:
+                        self.backs[client] = self.context.socket(zmq.DEALER)
+                        self.backs[client].linger = 0
+                        self.backs[client].connect(self.server_address)
+                        poller.register(self.backs[client], zmq.POLLIN)
+                    if b'"evaluate"' in frames[1] and self.lose_requests:
+                        self.lose_requests -= 1
+                        continue
+                    self.backs[client].send_multipart(frames)
+                else:
+                    frames = socket.recv_multipart()
+                    if b'"evaluate"' in frames[1] and self.lose_replies:
+                        self.lose_replies -= 1
+                        continue
+                    client = next(name for name, back in self.backs.items() if back is socket)
+                    self.front.send_multipart([client, *frames])
+
+    def close(self) -> None:
+        self.ended.set()
+        self.thread.join(5)
+        self.context.destroy(0)
+
+
+@pytest.mark.parametrize(("requests", "replies"), [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1)])
+def test_lost_messages_are_repeated_and_carried_out_once(serve: Serve, requests: int, replies: int) -> None:
+    device = FakeDevice()
+    proxy = Lossy(serve(device).address)
+    try:
+        with connect(proxy.address, options=BRISK) as client:
+            client.acquire()
+            expected = client.evaluate(DRIVES, INPUTS, "mesh1")
+            proxy.lose_requests, proxy.lose_replies = requests, replies
+            readings = client.evaluate(DRIVES, INPUTS, "mesh1")
+            np.testing.assert_array_equal(readings.values, expected.values)
+            assert (proxy.lose_requests, proxy.lose_replies) == (0, 0)
+            assert device.calls == ["evaluate"] * 2
+            assert readings.time_s[0] == pytest.approx(4e-3)  # the second evaluation of three settings, and no third
+    finally:
+        proxy.close()

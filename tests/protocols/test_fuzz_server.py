@@ -1,0 +1,287 @@
+"""Whatever arrives, the server answers or drops, lives on, and believes no header about sizes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import zmq
+from fake_device import FakeDevice
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from protocols import wire
+from protocols.client import connect
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+
+FUZZ = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+shapes = st.lists(st.integers(-2, 5) | st.sampled_from([2**31, 2**40, 2**62, 10**30]), max_size=6)
+specs = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["drives", "inputs", "rows", "drive", "chunk", "values"]),
+        "dtype": st.sampled_from(["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8", "O", "f2", ">f8"]),
+        "shape": shapes,
+    }
+)
+bodies = (
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "stage": st.sampled_from(["mesh1", "mesh2", "", "mesh9"]),
+            "staged": st.sampled_from(["a", "b"]) | st.none(),
+            "name": st.sampled_from(["a", "lease_lost", ""]),
+            "dtype": st.sampled_from(["f4", "u1", "O"]),
+            "shape": shapes,
+            "offset": st.integers(-5, 40) | st.just(2**70),
+            "lease_key": st.text(max_size=5),
+            "label": st.text(max_size=5),
+            "ttl_s": st.floats() | st.just(30.0),
+        },
+    )
+    | json_values
+)
+payloads = st.lists(
+    st.binary(max_size=200)
+    | st.sampled_from([np.ones((2, 8)).tobytes(), np.ones((2, 4), np.float32).tobytes(), np.arange(4).tobytes()]),
+    max_size=4,
+)
+
+
+class Victim:
+    """A server with a leaseholder, and a socket to throw things from."""
+
+    def __init__(self) -> None:
+        self.device = FakeDevice()
+        self.server = DeviceServer(self.device, "tcp://127.0.0.1:*", options=ServerOptions(max_message_bytes=2**20))
+        self.server.bind()
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        self.good = connect(self.server.address, lease_key="good")
+        self.good.acquire(30.0)
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.sndtimeo = 5000
+        self.socket.connect(self.server.address)
+
+    def throw(self, frames: list[bytes]) -> None:
+        self.socket.send_multipart(frames)
+        while self.socket.poll(0):
+            self.socket.recv_multipart()
+
+    def answers(self, frames: list[bytes]) -> wire.Reply:
+        """Throw, and return the one answer that must come."""
+        while self.socket.poll(0):
+            self.socket.recv_multipart()
+        self.socket.send_multipart(frames)
+        assert self.socket.poll(5000), "no answer"
+        return wire.decode_reply(self.socket.recv_multipart()[1])
+
+    def lives(self) -> bool:
+        return self.thread.is_alive() and self.good.status().clock_s >= 0
+
+    def close(self) -> None:
+        self.good.close()
+        self.context.destroy(0)
+        self.server.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Victim]:
+    one = Victim()
+    yield one
+    one.close()
+
+
+def header(victim: Victim, **fields: Any) -> bytes:
+    base = {"op": "evaluate", "id": 1, "session": "fuzz", "seq": 1, "epoch": victim.server.epoch}
+    return json.dumps({**base, **fields}).encode("utf-8", "surrogatepass")
+
+
+@FUZZ
+@given(frames=st.lists(st.binary(max_size=300), min_size=1, max_size=6))
+@example(frames=[b""] * 200)
+def test_random_frames(victim: Victim, frames: list[bytes]) -> None:
+    victim.throw(frames)
+    assert victim.lives()
+
+
+@FUZZ
+@given(head=st.binary(max_size=300) | json_values.map(lambda v: json.dumps(v).encode("utf-8", "surrogatepass")), rest=payloads)
+@example(head=b"\xff\xfe\x00", rest=[])
+@example(head=b"[" * 60000, rest=[])
+@example(head=b'{"a":' * 10000 + b"1" + b"}" * 10000, rest=[])
+@example(head=b'{"op":"status","id":' + b"9" * 6000 + b"}", rest=[])
+@example(head=b"x" * 200_000, rest=[])
+def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: list[bytes]) -> None:
+    reply = victim.answers([wire.PREFIX, head, *rest])
+    assert reply.state == "error"
+    assert victim.lives()
+
+
+@FUZZ
+@given(
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "op": st.sampled_from(list(wire.OPS)) | st.text(max_size=10),
+            "id": st.integers() | json_values,
+            "session": st.sampled_from(["fuzz", "other", ""]) | json_values,
+            "seq": st.integers(0, 5) | json_values,
+            "epoch": st.text(max_size=20),
+            "deadline": st.floats() | st.none(),
+            "arrays": st.lists(specs, max_size=10) | json_values,
+            "body": bodies,
+            "extra": json_values,
+        },
+    ),
+    rest=payloads,
+)
+def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest: list[bytes]) -> None:
+    reply = victim.answers([wire.PREFIX, header(victim, **fields), *rest])
+    assert reply.state in {"error", "done", "working"}
+    assert victim.lives()
+    assert victim.good.status().leased_to == "photonloop"
+
+
+@FUZZ
+@given(
+    op=st.sampled_from(["evaluate", "apply", "stage_inputs", "clear_fault"]),
+    arrays=st.lists(specs, max_size=4),
+    body=bodies,
+    rest=payloads,
+    seq=st.integers(1, 2**53 - 1),
+)
+def test_the_leaseholder_itself_sends_nonsense(
+    victim: Victim, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
+) -> None:
+    session = victim.good._session
+    frames = [wire.PREFIX, header(victim, op=op, arrays=arrays, body=body, session=session, seq=seq), *rest]
+    before = len(victim.device.calls)
+    reply = victim.answers(frames)
+    assert victim.lives()
+    if reply.state == "error":
+        assert reply.error is not None
+        assert reply.error.outcome in {"not_applied", "unknown"}
+        assert reply.error.code != "device", reply.error.detail
+    else:
+        assert len(victim.device.calls) <= before + 1
+
+
+@FUZZ
+@given(cut=st.integers(0, 300), where=st.sampled_from(["drives", "inputs"]), grow=st.booleans())
+def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: int, where: str, grow: bool) -> None:
+    arrays = {"drives": np.ones((2, 8)), "inputs": np.ones((3, 4), np.float32)}
+    described, ready = wire.array_specs(arrays)
+    request = wire.Request(
+        op="evaluate",
+        id=5,
+        session=victim.good._session,
+        seq=2**40 + cut + (400 if grow else 0) + (1000 if where == "drives" else 0),
+        epoch=victim.server.epoch,
+        arrays=described,
+        body={"stage": "mesh1"},
+    )
+    frames = [bytes(frame) for frame in wire.encode(request, ready)]
+    index = 2 if where == "drives" else 3
+    damaged = frames[index] + b"\0" * cut if grow else frames[index][:cut]
+    assume(len(damaged) != len(frames[index]))
+    frames[index] = damaged
+    before = victim.device.evaluations
+    reply = victim.answers(frames)
+    assert reply.error is not None
+    assert (reply.error.code, reply.error.outcome) == ("bad_request", "not_applied")
+    assert victim.device.evaluations == before
+
+
+@pytest.mark.parametrize("op", ["evaluate", "apply", "stage_inputs"])
+def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
+    victim = Victim()
+    claim = [2**20, 2**17]  # of f8: 2**40 bytes
+    try:
+        shown = {
+            "arrays": [{"name": name, "dtype": "f8", "shape": claim} for name in ("drives", "inputs")],
+            "body": {"stage": "mesh1"},
+        }
+        frames = [b"\0" * 64, b"\0" * 64]
+        if op == "apply":
+            shown = {"arrays": [{"name": "drive", "dtype": "f8", "shape": claim}], "body": {}}
+            frames = frames[:1]
+        if op == "stage_inputs":
+            body = {"name": "a", "dtype": "f8", "shape": claim, "offset": 0}
+            shown = {"arrays": [{"name": "chunk", "dtype": "u1", "shape": [64]}], "body": body}
+            frames = frames[:1]
+        tracemalloc.start()
+        resident = psutil.Process().memory_info().rss
+        for seq in range(1, 20):
+            fields = {**shown, "op": op, "session": victim.good._session, "seq": 2**30 + seq}
+            reply = victim.answers([wire.PREFIX, header(victim, **fields), *frames])
+            assert reply.error is not None
+            assert reply.error.code == ("limit" if op == "stage_inputs" else "bad_request")
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 8 * 2**20
+        assert psutil.Process().memory_info().rss - resident < 64 * 2**20
+        assert victim.lives()
+    finally:
+        tracemalloc.stop()
+        victim.close()
+
+
+def test_a_message_beyond_the_maximum_ends_the_connection_and_not_the_server(victim: Victim) -> None:
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.connect(victim.server.address)
+    socket.send_multipart([wire.PREFIX, header(victim), b"\0" * (2 * 2**20)])
+    assert victim.lives()
+    assert not socket.poll(200)
+    context.destroy(0)
+    assert victim.lives()
+
+
+def test_a_flood_from_one_who_does_not_read_leaves_others_served(victim: Victim) -> None:
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.sndhwm = 10
+    socket.rcvhwm = 1
+    socket.rcvbuf = 4096
+    socket.connect(victim.server.address)
+    request = wire.encode(wire.Request(op="describe", id=1, session="flood", epoch=victim.server.epoch))
+    until_s = time.monotonic() + 1.0
+    sent = 0
+    while time.monotonic() < until_s:
+        try:
+            socket.send_multipart(request, zmq.NOBLOCK)
+            sent += 1
+        except zmq.Again:
+            time.sleep(0.001)
+    assert sent > 100
+    assert victim.lives()
+    victim.good.evaluate(np.ones((1, 8)), np.ones((1, 4), np.float32), "mesh1")
+    context.destroy(0)
+
+
+def test_the_good_client_can_still_work(victim: Victim) -> None:
+    values = victim.good.evaluate(np.ones((2, 8)), np.ones((3, 4), np.float32), "mesh1").values
+    np.testing.assert_allclose(values, np.ones((2, 3, 4)))
+    with pytest.raises(DeviceError):
+        victim.good.apply(np.full(16, np.nan))

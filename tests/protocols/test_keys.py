@@ -1,0 +1,120 @@
+"""Who gets in: addresses that need keys, and keys that open."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import Serve
+from fake_device import FakeDevice
+
+from protocols import keys
+from protocols.client import connect
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    keys.create_server_keys(tmp_path / "keys")
+    return tmp_path / "keys"
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "tcp://*:5555",
+        "tcp://0.0.0.0:5555",
+        "tcp://eth0:*",
+        "tcp://lo:*",
+        "tcp://192.0.2.7:5555",
+        "tcp://[::]:1",
+        "tcp://chip.lab:80",
+    ],
+)
+def test_what_others_can_reach_needs_keys(bind: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        DeviceServer(FakeDevice(), bind)
+    assert caught.value.code == "bad_request"
+    assert (
+        caught.value.detail == f"address {bind} can be reached from other machines: give a folder of keys, or bind to 127.0.0.1"
+    )
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "tcp://127.8.8.8:0", "tcp://localhost:*", "tcp://[::1]:*", "ipc:///tmp/x"])
+def test_what_stays_here_needs_none(bind: str) -> None:
+    assert DeviceServer(FakeDevice(), bind).address == ""
+
+
+@pytest.mark.parametrize(
+    "bind", ["tcp://127.0.0.1", "127.0.0.1:5555", "udp://127.0.0.1:5", "tcp://127.0.0.1:70000", "inproc://x"]
+)
+def test_bad_addresses_to_bind(bind: str) -> None:
+    with pytest.raises(DeviceError, match="expected tcp://HOST:PORT or ipc://PATH"):
+        DeviceServer(FakeDevice(), bind)
+
+
+def test_secret_files_are_for_their_owner(folder: Path) -> None:
+    carried = keys.add_client(folder, "alice")
+    assert sorted(path.name for path in carried.iterdir()) == ["client.key_secret", "server.key"]
+    assert (folder / "clients" / "alice.key").exists()
+    for secret in (folder / "server.key_secret", carried / "client.key_secret"):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert "secret-key" not in (folder / "clients" / "alice.key").read_text()
+
+
+def test_keys_are_never_overwritten(folder: Path) -> None:
+    before = (folder / "server.key_secret").read_bytes()
+    keys.create_server_keys(folder)
+    assert (folder / "server.key_secret").read_bytes() == before
+    keys.add_client(folder, "alice")
+    with pytest.raises(DeviceError, match="'alice' is taken"):
+        keys.add_client(folder, "alice")
+    for name in ("", "../x", "a/b", ".hidden", "x" * 65):
+        with pytest.raises(DeviceError, match="client name is"):
+            keys.add_client(folder, name)
+
+
+def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) -> None:
+    alice = keys.add_client(folder, "alice")
+    server = serve(FakeDevice(), keys=folder)
+    with connect(server.address, keys=alice) as client:
+        assert client.status().safe
+        client.acquire()
+
+    keys.create_server_keys(tmp_path / "elsewhere")
+    stranger = keys.add_client(tmp_path / "elsewhere", "mallory")
+    (stranger / "server.key").write_bytes((folder / "server.key").read_bytes())
+    deceived = keys.add_client(folder, "bob")  # may come in, but expects another server
+    (deceived / "server.key").write_bytes((tmp_path / "elsewhere" / "server.key").read_bytes())
+    for wrong in (None, stranger, deceived):
+        with pytest.raises(DeviceError) as caught:
+            connect(server.address, keys=wrong, timeout_s=0.5)
+        assert caught.value.code == "transport"
+        assert caught.value.detail.startswith(f"no device server answers at {server.address} within 0.5 s")
+        assert (wrong is None) or str(wrong) in caught.value.detail
+
+
+def test_a_client_with_keys_does_not_talk_to_a_server_without(serve: Serve, folder: Path) -> None:
+    alice = keys.add_client(folder, "alice")
+    with pytest.raises(DeviceError, match="or it does not accept the keys"):
+        connect(serve(FakeDevice()).address, keys=alice, timeout_s=0.5)
+
+
+def test_with_keys_the_server_may_leave_the_machine(folder: Path) -> None:
+    DeviceServer(FakeDevice(), "tcp://0.0.0.0:*", options=ServerOptions(keys=folder))  # not bound: tests stay on loopback
+
+
+def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"server\.key_secret"):
+        DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=tmp_path / "none")).bind()
+    with pytest.raises(DeviceError, match=r"server\.key"):
+        connect("tcp://127.0.0.1:9", keys=tmp_path / "none")
+    alice = keys.add_client(folder, "alice")
+    (alice / "client.key_secret").write_text("nothing here")
+    with pytest.raises(DeviceError, match=r"client\.key_secret"):
+        connect("tcp://127.0.0.1:9", keys=alice)
+    (folder / "server.key_secret").write_bytes((folder / "server.key").read_bytes())
+    with pytest.raises(DeviceError, match="holds no secret key"):
+        DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder)).bind()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from protocols.errors import DeviceError
+from protocols.pace import Pace
+from protocols.replies import GONE, ReplyCache
+from protocols.staging import Transfer, add_chunk
+from protocols.wire import StageBody
+
+
+def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:
+    cache = ReplyCache(max_bytes=100)
+    cache.put("s", 1, [b"x" * 60])
+    cache.put("s", 2, [b"y" * 30])
+    assert cache.get("s", 1) == [b"x" * 60]
+    cache.put("s", 3, [b"z" * 20])
+    assert cache.get("s", 1) is GONE
+    assert cache.get("s", 2) == [b"y" * 30]
+    assert cache.nbytes == 50
+    cache.put("s", 4, [b"w" * 500])
+    assert cache.get("s", 4) == [b"w" * 500]
+    assert cache.get("s", 3) is GONE
+    assert cache.nbytes == 500
+    assert cache.get("s", 5) is None
+    assert cache.get("t", 1) is None
+
+
+def test_replies_are_bounded_in_number_and_in_sessions() -> None:
+    cache = ReplyCache(max_bytes=10**6)
+    for seq in range(1, 1001):
+        cache.put("s", seq, [b"x" * 10])
+    assert cache.get("s", 1000) is not GONE
+    assert cache.get("s", 900) is GONE
+    assert cache.get("s", 1) is None
+    assert cache.nbytes == 640
+    for n in range(200):
+        cache.put(f"t{n}", 1, [b"x" * 10])
+    assert cache.get("s", 1000) is None
+    assert cache.get("t199", 1) == [b"x" * 10]
+    assert cache.nbytes <= 640
+
+
+def body(offset: int, shape: tuple[int, ...] = (4, 3), name: str = "a") -> StageBody:
+    return StageBody(name=name, dtype="f4", shape=shape, offset=offset)
+
+
+def test_chunks_make_the_array() -> None:
+    array = np.arange(12, dtype="<f4").reshape(4, 3)
+    data = array.tobytes()
+    transfer: Transfer | None = None
+    whole = None
+    for offset in range(0, 48, 20):
+        assert whole is None
+        transfer, whole = add_chunk(transfer, "s", body(offset), data[offset : offset + 20], 48)
+    assert transfer is None
+    assert whole is not None
+    np.testing.assert_array_equal(whole, array)
+
+
+def test_chunks_that_do_not_fit_are_refused() -> None:
+    open_one, _ = add_chunk(None, "s", body(0), bytes(20), 48)
+    assert open_one is not None
+    for transfer, session, chunk_body, chunk, word in (
+        (None, "s", body(0), bytes(48), "more than max_staged_bytes 47"),
+        (None, "s", body(0), bytes(49), "take 48 bytes, the chunk at 0 has 49"),
+        (None, "s", body(20), bytes(28), "without the ones before"),
+        (open_one, "other", body(20), bytes(28), "without the ones before"),
+        (open_one, "s", body(20, name="b"), bytes(28), "without the ones before"),
+        (open_one, "s", body(20, (3, 4)), bytes(28), "without the ones before"),
+        (open_one, "s", body(24), bytes(24), "the next one starts at 20"),
+    ):
+        with pytest.raises(DeviceError, match=word):
+            add_chunk(transfer, session, chunk_body, chunk, 47 if "47" in word else 48)
+
+
+def test_a_claim_allocates_nothing() -> None:
+    claimed = StageBody(name="a", dtype="f8", shape=(2**20, 2**17), offset=0)
+    transfer, whole = add_chunk(None, "s", claimed, b"x" * 8, 2**41)
+    assert whole is None
+    assert transfer is not None
+    assert len(transfer.data) == 8
+
+
+def test_pace_predicts_only_what_it_has_seen() -> None:
+    pace = Pace()
+    assert pace.predicted_s("m", 2, 128) == float("inf")
+    pace.note("m", 2, 128, 2.56e-3)
+    assert pace.predicted_s("m", 2, 128) == pytest.approx(2.56e-3)
+    assert pace.predicted_s("m", 4, 100) == pytest.approx(4e-3)
+    assert pace.predicted_s("m", 4, 1000) == float("inf")
+    assert pace.predicted_s("n", 2, 128) == float("inf")
+    for _ in range(8):
+        pace.note("m", 2, 128, 2.56e-4)
+    assert pace.predicted_s("m", 2, 128) == pytest.approx(2.56e-4)

@@ -1,0 +1,538 @@
+"""The server over real sockets: what is answered when, and to whom."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+from conftest import Serve
+from fake_device import FakeDevice, Gate, wait_until
+
+from protocols import wire
+from protocols.client import connect
+from protocols.device import DeviceDescription, DeviceStatus
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+
+
+class Raw:
+    """A client without any help, to send what no good client would."""
+
+    def __init__(self, address: str, session: str = "raw") -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.rcvtimeo = 10_000
+        self.socket.connect(address)
+        self.session = session
+        self.epoch = ""
+        self._ids = itertools.count(1)
+        self._seqs = itertools.count(1)
+        self.epoch = self.ask("hello").epoch
+
+    def send(
+        self, op: str, body: Mapping[str, Any] | None = None, arrays: Mapping[str, np.ndarray] | None = None, **more: Any
+    ) -> int:
+        specs, ready = wire.array_specs(arrays or {})
+        fields = {"id": next(self._ids), "session": self.session, "epoch": self.epoch, **more}
+        request = wire.Request(op=op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
+        self.socket.send_multipart(wire.encode(request, ready))
+        return request.id
+
+    def receive(self) -> wire.Reply:
+        self.last = self.socket.recv_multipart()
+        return wire.decode_reply(self.last[1])
+
+    def ask(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> wire.Reply:
+        sent = self.send(op, body, arrays, **more)
+        while True:
+            reply = self.receive()
+            if reply.id == sent and reply.state != "working":
+                return reply
+
+    def command(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> wire.Reply:
+        return self.ask(op, body, arrays, **{"seq": next(self._seqs), **more})
+
+    def acquire(self, key: str = "raw key", label: str = "raw", ttl_s: float = 30.0) -> wire.Reply:
+        return self.command("acquire", {"lease_key": key, "label": label, "ttl_s": ttl_s})
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+RawFactory = Callable[..., Raw]
+
+DRIVES = np.ones((3, 8))
+INPUTS = np.full((2, 4), 0.5, np.float32)
+
+
+@pytest.fixture
+def raw() -> Iterator[RawFactory]:
+    made: list[Raw] = []
+
+    def make(server: DeviceServer, session: str = "raw") -> Raw:
+        made.append(Raw(server.address, session))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def code(reply: wire.Reply) -> str:
+    assert reply.state == "error"
+    assert reply.error is not None
+    return reply.error.code
+
+
+def evaluate(client: Raw, **more: Any) -> wire.Reply:
+    return client.command("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, **more)
+
+
+def status_of(client: Raw) -> DeviceStatus:
+    return DeviceStatus.model_validate(client.ask("status").body["status"])
+
+
+def test_hello_and_describe(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device, max_message_bytes=12345))
+    hello = client.ask("hello", {"label": "me"})
+    assert hello.body["protocol"] == 1
+    assert hello.body["max_message_bytes"] == 12345
+    assert hello.body["now_s"] == pytest.approx(time.monotonic(), abs=5.0)
+    described = client.ask("describe")
+    assert described.arrays[0].dtype == "u1"
+    assert DeviceDescription.model_validate_json(client.last[2]) == device.description
+
+
+def test_a_retry_gets_the_same_answer_and_is_carried_out_once(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    server = serve(device)
+    client = raw(server)
+    client.acquire()
+    evaluate(client, id=77, seq=50)
+    first = client.last
+    evaluate(client, id=77, seq=50)
+    assert client.last == first
+    assert device.calls == ["evaluate"]
+    # The same session may come back on another socket.
+    other = raw(server)
+    evaluate(other, id=77, seq=50)
+    assert other.last == first
+    assert device.calls == ["evaluate"]
+
+
+def test_a_retry_of_a_running_command_attaches_to_it(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    server = serve(device)
+    client, other = raw(server), raw(server)
+    client.acquire()
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, id=9, seq=50)
+    assert gate.reached.wait(10)
+    other.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, id=9, seq=50)
+    status_of(other)  # the retry was taken before this
+    gate.opened.set()
+    reply = other.receive()
+    assert (reply.id, reply.state) == (9, "done")
+    assert device.calls == ["evaluate"]
+
+
+def test_a_retry_whose_answer_is_gone_is_refused_and_not_repeated(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device, cache_bytes=1))
+    client.acquire()
+    evaluate(client, seq=50)
+    evaluate(client, seq=51)
+    again = evaluate(client, seq=50)
+    assert code(again) == "transport"
+    assert again.error is not None
+    assert again.error.outcome == "unknown"
+    assert device.calls == ["evaluate"] * 2
+
+
+def test_writing_needs_the_lease_and_reading_does_not(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    server = serve(device)
+    writer, reader = raw(server, "writer"), raw(server, "reader")
+    assert code(evaluate(writer)) == "lease"
+    writer.acquire("key 1", "night run")
+    assert evaluate(writer).state == "done"
+    refused = reader.acquire("key 2", "day run")
+    assert code(refused) == "lease"
+    assert refused.error is not None
+    assert "'night run'" in refused.error.detail
+    for op, body, arrays in (
+        ("apply", {}, {"drive": np.zeros(16)}),
+        ("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}),
+        ("stage_inputs", {"name": "a", "dtype": "f4", "shape": [1, 1], "offset": 0}, {"chunk": np.zeros(4, np.uint8)}),
+        ("cancel", {}, {}),
+        ("clear_fault", {"name": "x"}, {}),
+        ("release", {}, {}),
+    ):
+        assert code(reader.command(op, body, arrays)) == "lease"
+    assert code(reader.ask("renew")) == "lease"
+    assert status_of(reader).leased_to == "night run"
+    assert device.calls == ["evaluate"]
+
+
+def test_a_lost_lease_makes_safe_and_latches_a_fault(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device))
+    client.acquire("run 7", "night run", ttl_s=0.1)
+    assert client.command("apply", {}, {"drive": np.ones(16)}).state == "done"
+    assert not status_of(client).safe
+    wait_until(lambda: status_of(client).safe)
+    status = status_of(client)
+    assert [(fault.name, fault.session) for fault in status.faults] == [("lease_lost", "run 7")]
+    assert status.leased_to == ""
+    assert code(client.command("apply", {}, {"drive": np.ones(16)})) == "lease"
+    # Whoever comes next can take the lease, but must clear the fault by name before light.
+    client.acquire("run 7")
+    refused = client.command("apply", {}, {"drive": np.ones(16)})
+    assert code(refused) == "interlock"
+    assert refused.error is not None
+    assert "lease_lost" in refused.error.detail
+    assert code(evaluate(client)) == "interlock"
+    assert code(client.command("clear_fault", {"name": "other"})) == "bad_request"
+    assert client.command("clear_fault", {"name": "lease_lost"}).state == "done"
+    assert evaluate(client).state == "done"
+    assert device.calls == ["apply", "safe", "evaluate"]
+
+
+def test_a_lost_lease_stops_a_running_evaluation(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice(before_setting=lambda setting: time.sleep(0.02))
+    client = raw(serve(device))
+    client.acquire(ttl_s=0.1)
+    reply = client.command("evaluate", {"stage": "mesh1"}, {"drives": np.ones((200, 8)), "inputs": INPUTS})
+    assert code(reply) == "lease"
+    assert device.evaluations < 200
+    wait_until(lambda: "safe" in device.calls)
+
+
+def test_every_write_renews_the_lease(serve: Serve, raw: RawFactory) -> None:
+    client = raw(serve(FakeDevice()))
+    client.acquire(ttl_s=0.4)
+    until_s = time.monotonic() + 1.0
+    while time.monotonic() < until_s:
+        assert evaluate(client).state == "done"
+        time.sleep(0.02)
+    assert status_of(client).faults == ()
+
+
+def test_a_release_makes_safe_without_a_fault(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device))
+    client.acquire()
+    client.command("apply", {}, {"drive": np.ones(16)})
+    assert client.command("release").state == "done"
+    status = status_of(client)
+    assert (status.safe, status.faults, status.leased_to) == (True, (), "")
+    assert client.acquire("someone else").state == "done"
+
+
+def test_the_same_key_takes_over_and_stops_what_the_old_session_left_running(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate(1)
+    device = FakeDevice(before_setting=gate)
+    server = serve(device)
+    old, new = raw(server, "old"), raw(server, "new")
+    old.acquire("run 7")
+    old.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    assert gate.reached.wait(10)
+    assert new.acquire("run 7").state == "done"
+    gate.opened.set()
+    assert code(old.receive()) == "lease"
+    assert device.evaluations == 1
+    assert code(evaluate(old)) == "lease"
+    assert evaluate(new).state == "done"
+    assert status_of(new).faults == ()
+
+
+def test_status_is_answered_while_an_evaluation_is_blocked(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    server = serve(FakeDevice(before_setting=gate))
+    writer, reader = raw(server, "writer"), raw(server, "reader")
+    writer.acquire()
+    writer.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    assert gate.reached.wait(10)
+    assert status_of(reader).busy
+    assert not gate.opened.is_set()
+    gate.opened.set()
+    assert writer.receive().state == "done"
+    assert not status_of(reader).busy
+
+
+@pytest.mark.parametrize("op", ["safe", "cancel"])
+def test_safe_and_cancel_stop_an_evaluation_at_its_next_setting(serve: Serve, raw: RawFactory, op: str) -> None:
+    gate = Gate(1)
+    device = FakeDevice(before_setting=gate)
+    server = serve(device)
+    writer, side = raw(server, "writer"), raw(server, "writer")
+    writer.acquire()
+    writer.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    writer.send("apply", {}, {"drive": np.ones(16)}, seq=51)
+    assert gate.reached.wait(10)
+    reply = side.command(op, seq=0 if op == "safe" else 52)
+    assert reply.state == "done"  # and the evaluation is still blocked
+    if op == "safe":
+        assert reply.body == {"in_effect": False}
+        assert side.ask("status").body["safe_pending"] is True
+    gate.opened.set()
+    stopped, behind = writer.receive(), writer.receive()
+    assert code(stopped) == "interlock"
+    assert stopped.error is not None
+    assert stopped.error.outcome == "not_applied"
+    assert device.evaluations == 1
+    if op == "safe":
+        assert code(behind) == "interlock"
+        wait_until(lambda: side.ask("status").body["safe_pending"] is False)
+        assert status_of(side).safe
+        assert device.calls == ["evaluate", "safe"]
+    else:
+        assert behind.state == "done"
+        assert device.calls == ["evaluate", "apply"]
+
+
+def test_safe_is_for_anyone_and_says_when_it_is_done(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    server = serve(device)
+    writer, reader = raw(server, "writer"), raw(server, "reader")
+    writer.acquire()
+    writer.command("apply", {}, {"drive": np.ones(16)})
+    assert reader.ask("safe").body == {"in_effect": True}
+    assert status_of(reader).safe
+    assert writer.command("apply", {}, {"drive": np.ones(16)}).state == "done"
+
+
+def test_a_cancel_that_comes_too_early_is_not_lost(serve: Serve, raw: RawFactory) -> None:
+    class Slow(FakeDevice):
+        """Takes its time before it knows that an evaluation runs: cancels until then do nothing."""
+
+        entered = threading.Event()
+        go_on = threading.Event()
+
+        def evaluate(self, *args: Any) -> Any:
+            self.entered.set()
+            assert self.go_on.wait(10)
+            return super().evaluate(*args)
+
+    device = Slow(before_setting=lambda setting: time.sleep(0.02))
+    server = serve(device)
+    client, side = raw(server), raw(server)
+    client.acquire()
+    drives = np.ones((100, 8))
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": drives, "inputs": INPUTS}, seq=50)
+    assert device.entered.wait(10)
+    side.command("cancel", seq=60)
+    device.go_on.set()
+    assert code(client.receive()) == "interlock"
+    assert device.evaluations < 100
+
+
+def test_safe_reaches_the_device_past_an_evaluation_that_hangs(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    client = raw(serve(device))
+    client.acquire()
+    client.command("apply", {}, {"drive": np.ones(16)})
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    assert gate.reached.wait(10)
+    client.send("safe")
+    wait_until(lambda: "safe" in device.calls)
+    assert not gate.opened.is_set()
+    assert status_of(client).safe
+    gate.opened.set()
+
+
+def test_a_device_that_cannot_be_made_safe_is_a_fault(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    device.safe_error = DeviceError("device", "the source does not answer", outcome="unknown")
+    client = raw(serve(device))
+    assert code(client.ask("safe")) == "device"
+    assert [fault.name for fault in status_of(client).faults] == ["safe_failed"]
+    client.acquire()
+    assert code(evaluate(client)) == "interlock"
+    device.safe_error = None
+    assert client.command("clear_fault", {"name": "safe_failed"}).state == "done"
+    assert evaluate(client).state == "done"
+
+
+def test_those_who_wait_hear_that_work_goes_on(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    client = raw(serve(FakeDevice(before_setting=gate), working_s=0.02))
+    client.acquire()
+    sent = client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    for _ in range(3):
+        reply = client.receive()
+        assert (reply.id, reply.state) == (sent, "working")
+    gate.opened.set()
+    wait_until(lambda: client.receive().state == "done")
+
+
+def test_another_epoch_is_refused(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device))
+    client.acquire()
+    for epoch in ("", "0123456789abcdef"):
+        reply = evaluate(client, epoch=epoch)
+        assert code(reply) == "transport"
+        assert reply.error is not None
+        assert (reply.error.outcome, reply.error.retryable) == ("not_applied", True)
+        assert "restarted" in reply.error.detail
+    assert device.calls == []
+
+
+def test_deadlines(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice(before_setting=lambda setting: time.sleep(0.01))
+    client = raw(serve(device))
+    client.acquire()
+    late = evaluate(client, deadline=time.monotonic() - 0.1)
+    assert code(late) == "deadline"
+    assert late.error is not None
+    assert late.error.outcome == "not_applied"
+    assert device.calls == []
+    drives = np.ones((200, 8))
+    body, arrays = {"stage": "mesh1"}, {"drives": drives, "inputs": INPUTS}
+    overrun = client.command("evaluate", body, arrays, deadline=time.monotonic() + 0.1)
+    assert code(overrun) == "deadline"
+    assert 0 < device.evaluations < 200
+    assert evaluate(client, deadline=time.monotonic() + 60).state == "done"
+
+
+def test_a_deadline_that_passes_in_the_queue(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    client = raw(serve(device))
+    client.acquire()
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
+    assert gate.reached.wait(10)
+    client.send("apply", {}, {"drive": np.ones(16)}, seq=51, deadline=time.monotonic() + 0.05)
+    status_of(client)
+    time.sleep(0.1)
+    gate.opened.set()
+    assert client.receive().state == "done"
+    assert code(client.receive()) == "deadline"
+    assert device.calls == ["evaluate"]
+
+
+def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, raw: RawFactory) -> None:
+    server = serve(FakeDevice())
+    client = raw(server)
+    request = wire.Request(op="status", id=5, session="raw", epoch=client.epoch)
+    client.socket.send_multipart([b"PLP\x02", wire.encode(request)[1]])
+    reply = client.receive()
+    assert (reply.id, code(reply)) == (5, "version")
+    for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x01"], [b"PLP\x01\x00", b"{}"]):
+        client.socket.send_multipart(frames)
+    status_of(client)  # the next answer is to this
+    assert server.dropped == 5
+
+
+def test_a_malformed_request_is_answered_with_its_id(serve: Serve, raw: RawFactory) -> None:
+    client = raw(serve(FakeDevice()))
+    client.socket.send_multipart([b"PLP\x01", b'{"op": "shine", "id": 41, "session": "raw"}'])
+    reply = client.receive()
+    assert (reply.id, code(reply)) == (41, "bad_request")
+    assert code(client.ask("evaluate", {"stage": "mesh1"})) == "bad_request"  # a command without a number
+    client.acquire()
+    for body, arrays in (
+        ({"stage": "mesh1"}, {"drives": DRIVES}),
+        ({"stage": "mesh1"}, {"inputs": INPUTS}),
+        ({"stage": "mesh1", "staged": "a"}, {"drives": DRIVES, "inputs": INPUTS}),
+        ({}, {"drives": DRIVES, "inputs": INPUTS}),
+        ({"stage": "mesh9"}, {"drives": DRIVES, "inputs": INPUTS}),
+        ({"stage": "mesh1"}, {"drives": np.ones(()), "inputs": np.ones((), np.float32)}),
+        ({"stage": "mesh1"}, {"drives": np.ones((0, 8)), "inputs": INPUTS}),
+        ({"stage": "mesh1"}, {"drives": DRIVES * np.nan, "inputs": INPUTS}),
+    ):
+        assert code(client.command("evaluate", body, arrays)) == "bad_request"
+
+
+def test_a_device_that_breaks_its_promise_is_reported_and_served_on(
+    serve: Serve, raw: RawFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(setting: int) -> None:
+        raise RuntimeError("coffee in the DAC")
+
+    device = FakeDevice(before_setting=explode)
+    client = raw(serve(device))
+    client.acquire()
+    with caplog.at_level(logging.ERROR):
+        reply = evaluate(client)
+    assert code(reply) == "device"
+    assert reply.error is not None
+    assert reply.error.outcome == "unknown"
+    assert "coffee in the DAC" in reply.error.detail
+    assert "Traceback" in caplog.text
+    device.before_setting = lambda setting: None
+    assert evaluate(client).state == "done"
+
+
+@pytest.mark.parametrize("inline_s", [0.0, 10.0])
+def test_inline_and_worker_give_the_same(serve: Serve, raw: RawFactory, inline_s: float) -> None:
+    threads: list[str] = []
+    device = FakeDevice(before_setting=lambda setting: threads.append(threading.current_thread().name))
+    client = raw(serve(device, inline_s=inline_s))
+    client.acquire()
+    for _ in range(3):
+        reply = evaluate(client)
+        assert reply.state == "done"
+        values = wire.decode_arrays(reply.arrays, client.last[2:])["values"]
+        np.testing.assert_allclose(values, np.full((3, 2, 4), 0.25))
+    in_worker = [name == "photonloop-device" for name in threads[::3]]
+    # The first of its kind always goes to the worker, since nothing is known of its pace.
+    assert in_worker == ([True, True, True] if inline_s == 0 else [True, False, False])
+
+
+def test_on_tick_ends_the_server_which_leaves_the_device_safe(serve: Serve) -> None:
+    device = FakeDevice()
+    device.held[:] = 1.0
+    ticks = itertools.count()
+    server = DeviceServer(device, "tcp://127.0.0.1:*", options=ServerOptions(on_tick=lambda: next(ticks) < 3, tick_s=0.02))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert next(ticks) == 4
+    assert device.status().safe
+
+
+def test_stopping_answers_those_who_wait(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice(before_setting=lambda setting: time.sleep(0.01))
+    server = serve(device)
+    client = raw(server)
+    client.acquire()
+    drives = np.ones((200, 8))
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": drives, "inputs": INPUTS}, seq=50)
+    wait_until(lambda: device.evaluations > 0)
+    server.stop()
+    reply = client.receive()
+    assert code(reply) == "transport"
+    assert reply.error is not None
+    assert reply.error.outcome == "not_applied"
+    wait_until(lambda: "safe" in device.calls)
+
+
+def test_an_address_in_use_is_one_sentence(serve: Serve) -> None:
+    server = serve(FakeDevice())
+    with pytest.raises(DeviceError, match="cannot serve at tcp://127.0.0.1") as caught:
+        DeviceServer(FakeDevice(), server.address).bind()
+    assert caught.value.code == "transport"
+
+
+def test_a_second_server_has_a_second_epoch(serve: Serve) -> None:
+    assert serve(FakeDevice()).epoch != serve(FakeDevice()).epoch
+
+
+def test_gauges_that_are_not_numbers_reach_the_reader(serve: Serve) -> None:
+    device = FakeDevice()
+    device.health = {"laser_w": float("nan"), "fan": "on", "celsius": 31.5}
+    with connect(serve(device).address) as client:
+        assert client.status().health == {"laser_w": "nan", "fan": "on", "celsius": 31.5}

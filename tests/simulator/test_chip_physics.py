@@ -1,0 +1,272 @@
+"""Readings of the whole chip against an independent double-precision pipeline, and detectors against their formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from protocols.device import FLAG_SATURATED, StagedRows
+from simulator.chip import Chip
+from simulator.parameters import ChipParameters, load_chip
+from simulator.truth import stage_matrix, true_phases
+
+BOLTZMANN = 1.380649e-23
+CHARGE = 1.602176634e-19
+
+
+def chip_file(folder: Path, text: str) -> Path:
+    path = folder / "chip.toml"
+    path.write_text(text)
+    return path
+
+
+def matrix_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.complex128]:
+    """From volts to a matrix, element by element, from the drawn truth and the description alone."""
+    p, s = chip.parameters, chip.stages[stage]
+    if p.dac.bits:
+        step = p.dac.range_v / (2**p.dac.bits - 1)
+        volts = np.array([round(v / step) for v in volts]) * step
+    phase = s.truth.offset_rad + np.pi * (volts**2 / p.heater.resistance_ohm) / s.truth.pi_power_w
+    whole = np.eye(p.ports, dtype=complex)
+    rows = sorted(enumerate(s.description.layout), key=lambda row: row[1][:2])
+    for k, (_, top, theta, phi) in rows:
+        first, second = (
+            np.array([[np.cos(a), 1j * np.sin(a)], [1j * np.sin(a), np.cos(a)]]) for a in np.pi / 4 + s.truth.coupler_error_rad[k]
+        )
+        pair = second @ np.diag([np.exp(1j * phase[theta]), 1]) @ first @ np.diag([np.exp(1j * phase[phi]), 1])
+        whole[top : top + 2] = 10 ** (-s.truth.loss_db[k] / 20) * pair @ whole[top : top + 2]
+    start, stop = s.description.groups["gamma"]
+    return np.exp(1j * phase[start:stop])[:, None] * whole
+
+
+def currents(chip: Chip, drive: NDArray, inputs: NDArray, gains: list[float]) -> list[NDArray]:
+    """Noise-free photocurrents [A] at every stage, (samples, ports) each; `gains` is g by stage in the chip's own unit."""
+    p = chip.parameters
+    port_w = p.laser.total_power_w / p.ports
+    field = inputs.astype(complex)
+    found = []
+    for k, s in enumerate(chip.stages):
+        field = field @ matrix_of(chip, k, drive[s.channels]).T
+        last = k == p.stages - 1
+        share = p.tap.fraction if p.tap.fraction and not last else 1.0
+        found.append(p.photodiode.responsivity_a_per_w * port_w * share * np.abs(field) ** 2 + p.photodiode.dark_a)
+        field = np.sqrt(1 - p.tap.fraction) * field
+        a = gains[k] * np.abs(field) ** 2 / 2 + p.nonlinearity.bias_rad / 2
+        if p.nonlinearity.kind == "electro-optic":
+            field = np.sqrt(1 - p.nonlinearity.detected_fraction) * np.exp(-1j * a) * np.cos(a) * field
+    return found
+
+
+def drive_of(chip: Chip, seed: int = 5) -> NDArray:
+    return np.random.default_rng(seed).uniform(0, 6, chip.describe().channels)
+
+
+def assert_close(readings: NDArray, expected: NDArray) -> None:
+    np.testing.assert_allclose(readings, expected, atol=1e-5 * expected.max(), rtol=1e-5)
+
+
+def test_an_ideal_chip_of_three_stages_reads_what_the_pipeline_says() -> None:
+    chip = Chip(load_chip("ideal", ports=9, stages=3))
+    rng = np.random.default_rng(1)
+    inputs = (rng.uniform(0, 1, (37, 9)) * np.exp(2j * np.pi * rng.random((37, 9)))).astype(np.complex64)
+    drive = drive_of(chip)
+    chip.apply(drive)
+    expected = currents(chip, drive, inputs, [0.05 * np.pi] * 3)
+    for k, s in enumerate(chip.stages):
+        readings = chip.evaluate(drive[s.channels][np.newaxis], inputs, s.description.name)
+        assert readings.values.shape == (1, 37, 9)
+        assert readings.values.dtype == np.float32
+        assert_close(readings.values[0], expected[k])
+    # Lossless: all the light arrives at the first tap.
+    total = chip.evaluate(drive[chip.stages[0].channels][np.newaxis], inputs, "mesh0").values.sum(axis=2)[0]
+    np.testing.assert_allclose(total, 0.01 / 9 * np.sum(np.abs(inputs) ** 2, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("topology", ["clements", "reck"])
+def test_a_flawed_chip_without_noise_reads_what_the_pipeline_says(tmp_path: Path, topology: str) -> None:
+    text = f'preset = "soi"\nports = 12\nseed = 4\nmesh.topology = "{topology}"\nphotodiode.bandwidth_hz = 0.0\nadc.bits = 0\n'
+    chip = Chip(load_chip(chip_file(tmp_path, text)))
+    inputs = np.random.default_rng(2).uniform(0, 1, (33, 12))
+    drive = drive_of(chip)
+    chip.apply(drive)
+    lost = 10 ** (-0.15 * 11 / 10)  # 66 interferometers of two modes: 11 a path
+    gains = [0.05 * np.pi / (lost * 0.9), 0.0]
+    expected = currents(chip, drive, inputs, gains)
+    for k, s in enumerate(chip.stages):
+        values = chip.evaluate(drive[s.channels][np.newaxis], inputs, s.description.name).values[0]
+        assert_close(values, expected[k])
+        np.testing.assert_allclose(stage_matrix(chip, k), matrix_of(chip, k, drive[s.channels]), atol=1e-12)
+        assert np.linalg.norm(stage_matrix(chip, k), 2) < 1
+
+
+def test_settings_differ_and_each_is_its_own(tmp_path: Path) -> None:
+    chip = Chip(load_chip("ideal", ports=6, stages=2))
+    inputs = np.random.default_rng(0).random((5, 6))
+    held = drive_of(chip, 1)
+    chip.apply(held)
+    here = chip.stages[1]
+    drives = np.random.default_rng(8).uniform(0, 6, (7, here.description.channels))
+    values = chip.evaluate(drives, inputs, "mesh1").values
+    for s, volts in enumerate(drives):
+        whole = held.copy()
+        whole[here.channels] = volts
+        assert_close(values[s], currents(chip, whole, inputs, [0.05 * np.pi] * 2)[1])
+
+
+def test_the_dac_step_is_what_the_description_says() -> None:
+    chip = Chip(load_chip("soi", ports=2, stages=1))
+    step_v = chip.describe().drive.step_v
+    assert step_v == pytest.approx(12 / 65535)
+    drives = np.full((3, 4), 4.0)
+    drives[:, 0] = np.round(4.0 / step_v) * step_v + np.array([0.0, 0.45, 0.55]) * step_v
+    phases = [true_phases(chip, 0, d).theta[0] for d in drives]
+    assert phases[0] == phases[1]
+    expected = np.pi * 2 * 4.0 * step_v / (770 * chip.stages[0].truth.pi_power_w[0])
+    assert phases[2] - phases[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_true_phases_of_an_ideal_chip() -> None:
+    chip = Chip(load_chip("ideal", ports=4, stages=1))
+    volts = np.sqrt(770 * 0.023 * np.linspace(0, 2, 16))
+    phases = true_phases(chip, 0, volts)
+    np.testing.assert_allclose(np.concatenate(phases), np.pi * np.linspace(0, 2, 16), atol=1e-12)
+
+
+def test_detector_variance_is_the_formula(tmp_path: Path) -> None:
+    text = """
+    preset = "soi"
+    ports = 4
+    stages = 1
+    photodiode = { bandwidth_hz = 2e6, dark_a = 1e-6, load_ohm = 50000.0 }
+    adc = { bits = 0, headroom = 1000.0 }
+    """
+    chip = Chip(load_chip(chip_file(tmp_path, text)))
+    drives = np.repeat(drive_of(chip)[np.newaxis], 1000, axis=0)
+    inputs = np.repeat(np.array([[1.0, 0.4, 0.0, 0.9]]), 48, axis=0)
+    values = chip.evaluate(drives, inputs, "mesh0").values.reshape(-1, 4).astype(float)
+    mean = values.mean(axis=0)
+    expected = currents(chip, drives[0], inputs[:1], [0.0])[0][0]
+    variance = 4 * BOLTZMANN * 300 * 2e6 / 50000 + 2 * CHARGE * expected * 2e6
+    count = values.shape[0]
+    np.testing.assert_allclose(mean, expected, atol=5 * np.sqrt(variance.max() / count))
+    np.testing.assert_allclose(values.var(axis=0), variance, rtol=5 * np.sqrt(2 / count))
+    correlation = np.corrcoef(values.T) - np.eye(4)
+    assert np.abs(correlation).max() < 5 / np.sqrt(count)
+    assert np.ptp(2 * CHARGE * expected * 2e6) > 0.2 * variance.min()  # the test sees shot noise grow with the light
+
+
+def test_without_noise_a_reading_repeats_itself() -> None:
+    chip = Chip(load_chip("ideal", ports=4, stages=2))
+    drives = drive_of(chip)[np.newaxis, :16]
+    inputs = np.ones((3, 4))
+    first = chip.evaluate(drives, inputs, "mesh0")
+    np.testing.assert_array_equal(first.values, chip.evaluate(drives, inputs, "mesh0").values)
+    noisy = Chip(load_chip("soi", ports=4, stages=2))
+    first = noisy.evaluate(drives, inputs, "mesh0")
+    assert not np.array_equal(first.values, noisy.evaluate(drives, inputs, "mesh0").values)
+
+
+def test_the_adc_counts_in_steps_and_saturates(tmp_path: Path) -> None:
+    text = 'preset = "ideal"\nports = 4\nstages = 1\nadc = { bits = 8, headroom = 1.5 }\n'
+    chip = Chip(load_chip(chip_file(tmp_path, text)))
+    full_scale = chip.describe().readout.full_scale[0]
+    drives = np.stack([drive_of(chip), np.zeros(16)])
+    inputs = np.vstack([np.eye(4) * 0.3, np.ones((1, 4))])
+    values = chip.evaluate(drives, inputs, "mesh0").values
+    codes = values / (full_scale / 255)
+    np.testing.assert_allclose(codes, np.round(codes), atol=1e-3)
+    assert codes.max() <= 255 + 1e-3
+    exact = np.stack([currents(chip, d, inputs, [0.0])[0] for d in drives])
+    np.testing.assert_allclose(values, np.minimum(exact, full_scale), atol=0.51 * full_scale / 255)
+    flags = chip.evaluate(drives, inputs, "mesh0").flags
+    np.testing.assert_array_equal(flags == FLAG_SATURATED, (exact >= full_scale).any(axis=(1, 2)))
+    assert set(flags) == {0, FLAG_SATURATED}, "the two settings were chosen so that only one saturates"
+
+
+def test_an_ideal_tap_takes_no_light_and_a_real_one_its_share(tmp_path: Path) -> None:
+    drive = drive_of(Chip(load_chip("ideal", ports=4)), 3)
+    readings = {}
+    for tap in (0.0, 0.2):
+        path = chip_file(tmp_path, f'preset = "ideal"\nports = 4\ntap.fraction = {tap}\nnonlinearity.kind = "none"\n')
+        chip = Chip(load_chip(path))
+        chip.apply(drive)
+        readings[tap] = [chip.evaluate(drive[s.channels][None], np.ones((2, 4)), s.description.name).values for s in chip.stages]
+    np.testing.assert_allclose(readings[0.2][0], 0.2 * readings[0.0][0], rtol=1e-5)
+    np.testing.assert_allclose(readings[0.2][1], 0.8 * readings[0.0][1], rtol=1e-5)
+
+
+def test_soi_at_64_ports_stays_above_its_noise() -> None:
+    """Typical images, mean amplitude 0.3 and deviation 0.37, at the second stage: signal well above noise, nothing saturates."""
+    parameters = load_chip("soi")
+    assert (parameters.ports, parameters.stages) == (64, 2)
+    chip = Chip(parameters)
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.gamma(0.66, 0.46, (200, 64)), 0, 1)
+    drive = drive_of(chip)
+    chip.apply(drive)
+    for s, least in zip(chip.stages, (300, 10), strict=True):
+        readings = chip.evaluate(np.repeat(drive[s.channels][None], 24, axis=0), images, s.description.name)
+        values = readings.values.astype(float) - parameters.photodiode.dark_a
+        signal, noise = np.sqrt(np.mean(values**2)), np.sqrt(values.var(axis=0, ddof=1).mean())
+        assert signal / noise > least
+        assert not readings.flags.any()
+
+
+def test_a_chip_is_its_seed() -> None:
+    def truth(parameters: ChipParameters) -> NDArray:
+        chip = Chip(parameters, threads=1)
+        parts = [
+            (s.truth.offset_rad, s.truth.pi_power_w, s.truth.coupler_error_rad.ravel(), s.truth.loss_db) for s in chip.stages
+        ]
+        return np.concatenate([np.concatenate(part) for part in parts])
+
+    one = truth(load_chip("soi", ports=5, seed=1))
+    np.testing.assert_array_equal(one, truth(load_chip("soi", ports=5, seed=1)))
+    assert not np.any(np.isclose(one, truth(load_chip("soi", ports=5, seed=2)), rtol=1e-9))
+    three = truth(load_chip("soi", ports=5, seed=1, stages=3))
+    np.testing.assert_array_equal(three[: one.size], one)
+    ideal = Chip(load_chip("ideal", ports=5, seed=1))
+    assert not ideal.stages[0].truth.offset_rad.any()
+    assert not ideal.stages[0].truth.coupler_error_rad.any()
+
+
+def test_fabrication_has_the_spread_it_was_given() -> None:
+    chip = Chip(load_chip("soi", ports=64, stages=1, seed=3))
+    truth = chip.stages[0].truth
+    n = truth.pi_power_w.size
+    assert np.std(truth.pi_power_w / 0.023) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
+    assert np.std(truth.coupler_error_rad) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
+    assert np.mean(truth.offset_rad) == pytest.approx(np.pi, abs=5 * np.pi / np.sqrt(3 * n))
+    assert 0 <= truth.offset_rad.min() < truth.offset_rad.max() < 2 * np.pi
+    assert np.mean(truth.loss_db) == pytest.approx(0.15, abs=5 * 0.03 / np.sqrt(truth.loss_db.size))
+
+
+def test_nobody_outside_sees_the_truth() -> None:
+    chip = Chip(load_chip("soi", ports=4, seed=3))
+    description = chip.describe()
+    assert description.drive.pi_power_w == 0.023
+    other = Chip(load_chip("soi", ports=4, seed=4)).describe()
+    assert description.model_copy(update={"serials": {}}) == other.model_copy(update={"serials": {}})
+
+
+@pytest.mark.parametrize("preset", ["ideal", "soi"])
+def test_readings_do_not_depend_on_threads(preset: str) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        chip = Chip(load_chip(preset, ports=48), threads=threads)
+        chip.stage_inputs("all", np.random.default_rng(0).random((90, 48)))
+        drive = drive_of(chip)
+        chip.apply(drive)
+        rng = np.random.default_rng(6)
+        values = []
+        for stage in (0, 1, 1, 0):
+            drives = rng.uniform(0, 6, (5, chip.stages[stage].description.channels))
+            rows = StagedRows("all", rng.integers(0, 90, 70))
+            values.append(chip.evaluate(drives, rows, f"mesh{stage}").values)
+        found.append(np.concatenate(values))
+        chip.close()
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

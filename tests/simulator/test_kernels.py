@@ -1,0 +1,172 @@
+"""Compiled kernels against plain double precision."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from protocols.device import DeviceDescription
+from protocols.errors import DeviceError
+from protocols.limits import check_settings, highest_drive_v
+from simulator import kernels
+from simulator.chip import Chip
+from simulator.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
+from simulator.parameters import load_chip
+from simulator.workers import Workers
+
+
+def kernel_matrix(mesh: Mesh, phases: tuple[np.ndarray, np.ndarray], error: np.ndarray, loss_db: np.ndarray) -> np.ndarray:
+    """The mesh without its screen, column by column of the identity sent through the compiled sweep."""
+    order = schedule(mesh)
+    half_turns = np.concatenate(phases) / np.pi
+    phasor = np.empty((2, half_turns.size), np.float32)
+    kernels.phasors(np.zeros(half_turns.size), 0.0, half_turns, np.zeros(half_turns.size), phasor)
+    matrices = np.empty((order.size, 8), np.float32)
+    folded = couplers(mesh, error, loss_db)[order].astype(np.float32)
+    kernels.coefficients(phasor, order, order + mesh.interferometers, folded, matrices)
+    identity = np.eye(mesh.ports, dtype=np.float32)[:, :, np.newaxis].copy()
+    blocks = np.empty((-(-mesh.ports // kernels.LANES), mesh.ports, 2, kernels.LANES), np.float32)
+    kernels.gather(identity, np.arange(mesh.ports), blocks)
+    for block in blocks:
+        kernels.sweep(block, mesh.top[order], matrices)
+    out = np.empty((mesh.ports, mesh.ports, 2), np.float32)
+    kernels.scatter(blocks, np.arange(mesh.ports), out)
+    return (out[..., 0] + 1j * out[..., 1]).T
+
+
+@pytest.mark.parametrize("build", [clements, reck])
+@pytest.mark.parametrize("n", [2, 3, 16, 45])
+def test_sweep_is_the_double_precision_matrix(build: Callable[[int], Mesh], n: int) -> None:
+    mesh = build(n)
+    rng = np.random.default_rng(n)
+    phases = rng.uniform(-20, 20, mesh.interferometers), rng.uniform(-20, 20, mesh.interferometers)
+    error = rng.normal(0, 0.05, (mesh.interferometers, 2))
+    loss_db = rng.uniform(0, 0.3, mesh.interferometers)
+    expected = transfer_matrix(mesh, *phases, [], error, loss_db)
+    np.testing.assert_allclose(kernel_matrix(mesh, phases, error, loss_db), expected, atol=3e-6)
+
+
+def test_phasors_step_and_phase() -> None:
+    rng = np.random.default_rng(0)
+    step_v, channels = 12 / 65535, 5000
+    volts, offset = rng.uniform(0, 10.8, channels), rng.uniform(0, 2, channels)
+    scale = rng.uniform(0.9, 1.1, channels) / (770 * 0.023)
+    out = np.empty((2, channels), np.float32)
+    kernels.phasors(volts, step_v, offset, scale, out)
+    phase = np.pi * (offset + np.rint(volts / step_v).astype(int).astype(float) ** 2 * step_v**2 * scale)
+    np.testing.assert_allclose(out, [np.cos(phase), np.sin(phase)], atol=4e-7)
+    # A change below half a step changes nothing; one beyond it does.
+    code = np.array([30000.0])
+    found = []
+    for volt in (code * step_v, (code + 0.49) * step_v, (code + 0.51) * step_v):
+        one = np.empty((2, 1), np.float32)
+        kernels.phasors(volt, step_v, np.zeros(1), np.full(1, 1 / (770 * 0.023)), one)
+        found.append(one.copy())
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_normals_are_standard_normal_and_independent() -> None:
+    count = 4096
+    first = np.empty((count, kernels.LANES), np.float32)
+    second = np.empty_like(first)
+    kernels.normals(np.uint64(kernels.stream_start(np.uint64(7), 1, 0)), first)
+    kernels.normals(np.uint64(kernels.stream_start(np.uint64(7), 1, 1)), second)
+    flat = first.ravel().astype(float)
+    assert stats.kstest(flat, "norm").pvalue > 1e-3
+    assert stats.kurtosis(flat) == pytest.approx(0, abs=6 * np.sqrt(24 / flat.size))
+    bound = 5 / np.sqrt(flat.size)
+    for other in (second.ravel(), np.roll(flat, 1), np.roll(flat, kernels.LANES), np.roll(flat, 2 * kernels.LANES)):
+        assert abs(np.mean(flat * other)) < bound
+        assert abs(np.corrcoef(flat**2, other.astype(float) ** 2)[0, 1]) < bound
+    again = np.empty_like(first)
+    kernels.normals(np.uint64(kernels.stream_start(np.uint64(7), 1, 0)), again)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_tails_are_where_they_belong() -> None:
+    out = np.empty((2**16, kernels.LANES), np.float32)
+    kernels.normals(np.uint64(12345), out)
+    assert np.isfinite(out).all()
+    for deviations in (2.0, 3.0, 4.0):
+        expected = 2 * stats.norm.sf(deviations) * out.size
+        assert abs(np.count_nonzero(np.abs(out) > deviations) - expected) < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("items", [1, 2, 7, 1000])
+def test_every_item_is_claimed_once(workers: int, items: int) -> None:
+    control = kernels.new_control(workers)
+    claimed: list[list[int]] = [[] for _ in range(workers)]
+    ready = threading.Barrier(workers)
+
+    def work(worker: int) -> None:
+        place = np.zeros(2, np.int64)
+        ready.wait()
+        while (item := kernels.next_item(control, items, worker, place)) >= 0:
+            claimed[worker].append(item)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*claimed)) == list(range(items))
+
+
+def test_a_job_is_done_even_if_helpers_never_come() -> None:
+    """Worker 0 alone takes the ranges of everybody."""
+    control, place = kernels.new_control(3), np.zeros(2, np.int64)
+    claimed = []
+    while (item := kernels.next_item(control, 10, 0, place)) >= 0:
+        claimed.append(item)
+    assert sorted(claimed) == list(range(10))
+
+
+def test_a_failing_helper_is_reported() -> None:
+    workers = Workers(2)
+    job = workers.new_job(10, 1e9)
+
+    def kernel(worker: int) -> None:
+        if worker == 1:
+            raise MemoryError("no room")
+
+    with pytest.raises(RuntimeError, match="helper"):
+        workers.run(job, kernel)
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def description() -> DeviceDescription:
+    chip = Chip(load_chip("soi", ports=4, stages=2), threads=1)
+    chip.close()
+    return chip.describe()
+
+
+def test_the_quick_check_agrees_with_the_limits(description: DeviceDescription) -> None:
+    """Whatever the quick check lets through, the contract's own check lets through; and it is quick about good drives."""
+    here = description.stages[1]
+    ceiling = highest_drive_v(description, here.first_channel, here.channels)
+    total_v2 = description.limits.total_power_w * description.drive.resistance_ohm
+    rng = np.random.default_rng(3)
+    verdicts = set()
+    for trial in range(400):
+        held = np.zeros(description.channels)
+        held[: here.first_channel] = rng.uniform(0, 6)
+        drives = rng.uniform(0, rng.choice([1, 5, 6.7, 6.85]), (2, here.channels))
+        if trial % 5 == 0:
+            drives[rng.integers(2), rng.integers(here.channels)] = rng.choice([np.nan, np.inf, -np.inf, -1e-9, 0.0, 6.9])
+        quick = bool(kernels.within(drives, description.drive.min_v, ceiling, float(held @ held), total_v2))
+        try:
+            check_settings(description, here.name, drives, held)
+            slow = True
+        except DeviceError:
+            slow = False
+        assert quick == slow
+        verdicts.add(quick)
+    assert verdicts == {True, False}
