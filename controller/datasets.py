@@ -190,9 +190,7 @@ def _member(archive: Any, key: str, path: Path) -> _Array:
         return archive[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise DataError(
-                f"{key} in {path} holds pickled Python objects, which are never loaded: save plain numbers"
-            ) from None
+            raise DataError(f"{key} in {path} holds pickled Python objects, which are never loaded: save plain numbers") from None
         raise
 
 
@@ -267,9 +265,7 @@ def _as_labels(y: _Array, name: str) -> _Array:
         whole = np.isfinite(y) & (np.abs(y) < 2**53) & (y == np.round(y))
         if not whole.all():
             row = int(np.argmin(whole))
-            raise DataError(
-                f"{name} holds {y[row]:g} in row {row}, expected class labels, whole numbers or text, not a quantity"
-            )
+            raise DataError(f"{name} holds {y[row]:g} in row {row}, expected class labels, whole numbers or text, not a quantity")
     return y.astype(np.int64)
 
 

@@ -112,8 +112,7 @@ def check_device_string(string: str) -> None:
             f"device {string!r}: this version has no instrument drivers yet, use sim, sim:PRESET or tcp://HOST:PORT"
         )
     raise ConfigError(
-        f"device {string!r} is of no known kind: "
-        "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
+        f"device {string!r} is of no known kind: sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
     )
 
 
@@ -233,9 +232,7 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ())
     return replace(simulator, address=address)
 
 
-def wait_for_device(
-    opener: Callable[[], OpenDevice], stopped: Callable[[], bool], waiting: Callable[[str], None]
-) -> OpenDevice:
+def wait_for_device(opener: Callable[[], OpenDevice], stopped: Callable[[], bool], waiting: Callable[[str], None]) -> OpenDevice:
     """Return what `opener` opens, trying again for as long as it takes while nobody answers.
 
     `waiting` is told the reason now and then; `stopped` ends the wait.

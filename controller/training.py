@@ -58,8 +58,10 @@ class Result:
     wall_s: float
 
 
-def virtual_chip(experiment: Experiment, dataset: Dataset) -> VirtualChip:
-    """Return the size of chip that the experiment needs, for device strings `sim…`."""
+def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> VirtualChip:
+    """Return what a virtual chip should be for this experiment; a chip file is a chip already, and taken as it is."""
+    if device.endswith(".toml"):
+        return VirtualChip()
     needed = max(dataset.x_train.shape[1], len(dataset.classes))
     ports = experiment.network.ports or needed + needed % 2
     return VirtualChip(ports=ports, stages=experiment.network.layers, seed=experiment.seed)
@@ -110,7 +112,7 @@ def train(
     experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data)})
     dataset = load_dataset(experiment.data)
     lease_key = secrets.token_hex(16)
-    opener = _opener(experiment.device, virtual_chip(experiment, dataset), experiment.name, lease_key, keys)
+    opener = _opener(experiment.device, virtual_chip(experiment.device, experiment, dataset), experiment.name, lease_key, keys)
     watch = _Watch(listener)
     link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     try:
@@ -121,9 +123,7 @@ def train(
         write_aside(path / DEVICE, link.description.model_dump_json().encode())
         folder = watch.folder = RunFolder(path)
         if clipped:
-            watch.warn(
-                f"{clipped} values of the test part lie outside the range of the training part and were limited to it"
-            )
+            watch.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
         folder.event(
             "start", device=experiment.device, seed=experiment.seed, session=lease_key, clipped=clipped, versions=versions()
         )
@@ -157,7 +157,7 @@ def resume(
     folder = RunFolder(run)
     watch = _Watch(listener, folder)
     try:
-        opener = _opener(string, virtual_chip(experiment, dataset), experiment.name, lease_key, keys)
+        opener = _opener(string, virtual_chip(string, experiment, dataset), experiment.name, lease_key, keys)
         link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     except BaseException:
         folder.close()
@@ -187,7 +187,7 @@ def evaluate(run: Path, *, device: str | None = None, stopped: Stopped = lambda:
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
     dataset = load_dataset(experiment.data)
-    opener = _opener(string, virtual_chip(experiment, dataset), experiment.name, secrets.token_hex(16), keys)
+    opener = _opener(string, virtual_chip(string, experiment, dataset), experiment.name, secrets.token_hex(16), keys)
     link = DeviceLink(opener, stopped=stopped)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]

@@ -87,11 +87,15 @@ def start_variables(box: Box, rng: np.random.Generator) -> Phases:
 
 def fold(phases: Phases, box: Box) -> Phases:
     """Return `phases`, shape (…, channels), reflected at the bounds of the box; untouched where they lie inside."""
-    if np.all(phases >= box.low) and np.all(phases <= box.high):
+    outside = (phases < box.low) | (phases > box.high)
+    if not outside.any():
         return phases
-    width = box.high - box.low
-    folded = np.mod(phases - box.low, 2 * width)
-    return box.low + np.where(folded > width, 2 * width - folded, folded)
+    # A handful of thousands, usually: the rest need no arithmetic.
+    low, width = (np.broadcast_to(bound, phases.shape)[outside] for bound in (box.low, box.high - box.low))
+    folded = np.mod(phases[outside] - low, 2 * width)
+    inside = phases.copy()
+    inside[outside] = low + np.where(folded > width, 2 * width - folded, folded)
+    return inside
 
 
 def project(phases: Phases, box: Box) -> Phases:

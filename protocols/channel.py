@@ -18,6 +18,7 @@ from protocols.wire import AnyArray, Frames, Reply, Request
 
 _SLICE_MS = 100
 _ATTEMPTS = 3
+"""How often a request is sent within the time after which a silent server is given up."""
 _GONE_S = 1.0
 
 
@@ -108,7 +109,6 @@ class Channel:
 
     def _wait(self, request: Request, frames: Frames, silence_s: float) -> Answer:
         heard_s = sent_s = connected_s = time.monotonic()
-        attempts = 1
         while True:
             try:
                 received = self._socket.recv_multipart(copy=False)
@@ -126,9 +126,8 @@ class Channel:
                         retryable=True,
                         outcome="unknown",
                     ) from None
-                if now_s - sent_s >= silence_s / _ATTEMPTS and attempts < _ATTEMPTS and connected_s == now_s:
+                if now_s - sent_s >= silence_s / _ATTEMPTS and connected_s == now_s:
                     sent_s = now_s
-                    attempts += 1
                     self._post(frames, 0.0)
                 continue
             except zmq.ZMQError as error:

@@ -5,7 +5,7 @@ Pure functions over a frozen `Lease`; the server owns the present one, or None, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from protocols.device import Fault
 from protocols.errors import DeviceError
@@ -68,7 +68,7 @@ def renew(held: Lease | None, session: str, now_s: float) -> Lease:
         raise DeviceError("lease", "this session holds no lease on the device: acquire one before writing", retryable=True)
     if held.session != session:
         raise DeviceError("lease", f"the device is leased to {held.label!r}, not to this session", retryable=True)
-    return replace(held, expires_s=now_s + held.ttl_s)
+    return Lease(held.key, held.label, held.session, held.ttl_s, now_s + held.ttl_s)
 
 
 def expired(held: Lease | None, now_s: float) -> bool:

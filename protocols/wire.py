@@ -163,7 +163,7 @@ class EmptyBody(_Message):
 
 def array_code(dtype: np.dtype) -> DTypeCode | None:
     """Return the wire's name of a dtype; None where it does not travel."""
-    return _CODES.get(dtype.newbyteorder("<"))
+    return _CODES.get(dtype) or _CODES.get(dtype.newbyteorder("<"))
 
 
 def encode(header: Request | Reply, arrays: Sequence[AnyArray] = ()) -> list[Buffer]:
@@ -206,12 +206,12 @@ def check_prefix(frame: Buffer) -> None:
     DeviceError
         "version" for a message of another version.
     """
-    if len(frame) != len(PREFIX) or bytes(frame[: len(MAGIC)]) != MAGIC:
+    prefix = bytes(frame[: len(PREFIX) + 1])
+    if prefix == PREFIX:
+        return
+    if len(prefix) != len(PREFIX) or not prefix.startswith(MAGIC):
         raise ValueError("not a photonloop message")
-    if bytes(frame) != PREFIX:
-        raise DeviceError(
-            "version", f"the message speaks protocol version {frame[len(MAGIC)]}, this side speaks {PROTOCOL_VERSION}"
-        )
+    raise DeviceError("version", f"the message speaks protocol version {prefix[-1]}, this side speaks {PROTOCOL_VERSION}")
 
 
 def decode_request(frame: Buffer) -> Request:

@@ -100,7 +100,7 @@ def _health(status: DeviceStatus) -> list[tuple[str, str]]:
 
 
 def _one(limit: PerChannel, scale: float = 1.0) -> str:
-    values = [limit] if isinstance(limit, float) else list(limit)
+    values = limit if isinstance(limit, tuple) else (limit,)
     low, high = min(values) * scale, max(values) * scale
     if high == 0:
         return "no limit in"

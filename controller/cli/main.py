@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     keys = commands.add_parser("keys", help="make keys for a server that is reached from other machines")
     keys.add_argument("folder", type=Path, metavar="DIR")
-    keys.add_argument(
-        "--client", action="append", default=[], metavar="NAME", help="a client to make keys for; again for more"
-    )
+    keys.add_argument("--client", action="append", default=[], metavar="NAME", help="a client to make keys for; again for more")
     _add_common(keys, device=False)
     return parser
 

@@ -140,9 +140,7 @@ def _device(path: Path, remarks: list[str]) -> DeviceDescription | None:
     try:
         return DeviceDescription.model_validate_json(text)
     except ValidationError:
-        remarks.append(
-            f"{path.name} is not a device description of this version: the meshes are drawn as lists of channels."
-        )
+        remarks.append(f"{path.name} is not a device description of this version: the meshes are drawn as lists of channels.")
         return None
 
 

@@ -67,8 +67,7 @@ def _head(contents: Contents) -> str:
     else:
         done = {event["layer"]: event for event in contents.of_kind("layer_done") if isinstance(event.get("layer"), int)}
         tiles += [
-            (f"Layer {layer + 1} on the test part", _percent(event.get("test_accuracy")))
-            for layer, event in sorted(done.items())
+            (f"Layer {layer + 1} on the test part", _percent(event.get("test_accuracy"))) for layer, event in sorted(done.items())
         ]
     tiles.append(("Evaluations", _thousands(latest.get("evaluations"))))
     tiles.append(("Wall time", _duration(latest.get("wall_s"))))

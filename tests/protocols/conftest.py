@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from fake_device import Serve
 
 from protocols.device import PhotonicDevice
 from protocols.server import DeviceServer, ServerOptions
-
-Serve = Callable[..., DeviceServer]
 
 
 @pytest.fixture

@@ -23,13 +23,17 @@ from protocols.device import (
 )
 from protocols.errors import DeviceError
 from protocols.limits import check_held_drive, check_inputs, check_settings, check_size, check_staged_rows, heater_power_w
+from protocols.server import DeviceServer
+
+Serve = Callable[..., DeviceServer]
+"""Starts a server in a thread: the device, where to bind, then fields of `ServerOptions` (fixture `serve`)."""
 
 
 def fake_description(**limits: float) -> DeviceDescription:
     """Two stages of four ports; eight channels each."""
     bounds: dict[str, float] = {
         "voltage_v": 5.0,
-        "total_power_w": 0.5,
+        "total_power_w": 0.3,
         "max_batch": 512,
         "max_settings": 256,
         "max_readings": 2**20,
@@ -82,7 +86,7 @@ class FakeDevice:
         self.safe_error: Exception | None = None
         self._stop = threading.Event()
         self._running = False
-        self._lock = threading.RLock()
+        self._closed = False
 
     def describe(self) -> DeviceDescription:
         return self.description
@@ -103,6 +107,8 @@ class FakeDevice:
 
     def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
         self.calls.append("evaluate")
+        if self._closed:
+            raise DeviceError("device", "the fake is closed")
         volts = check_settings(self.description, stage, drives, self.held)
         if isinstance(inputs, StagedRows):
             rows = check_staged_rows(inputs, {name: len(array) for name, array in self.staged.items()})
@@ -155,6 +161,7 @@ class FakeDevice:
 
     def close(self) -> None:
         self.safe()
+        self._closed = True
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

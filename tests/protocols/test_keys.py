@@ -6,8 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Serve
-from fake_device import FakeDevice
+from fake_device import FakeDevice, Serve
 
 from protocols import keys
 from protocols.client import connect

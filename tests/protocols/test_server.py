@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from conftest import Serve
-from fake_device import FakeDevice, Gate, wait_until
+from fake_device import FakeDevice, Gate, Serve, wait_until
 
 from protocols import wire
 from protocols.client import connect
-from protocols.device import DeviceDescription, DeviceStatus
+from protocols.device import DeviceDescription, DeviceStatus, Readings
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
 
@@ -318,10 +317,10 @@ def test_a_cancel_that_comes_too_early_is_not_lost(serve: Serve, raw: RawFactory
         entered = threading.Event()
         go_on = threading.Event()
 
-        def evaluate(self, *args: Any) -> Any:
+        def evaluate(self, drives: Any, inputs: Any, stage: str) -> Readings:
             self.entered.set()
             assert self.go_on.wait(10)
-            return super().evaluate(*args)
+            return super().evaluate(drives, inputs, stage)
 
     device = Slow(before_setting=lambda setting: time.sleep(0.02))
     server = serve(device)
@@ -397,6 +396,7 @@ def test_deadlines(serve: Serve, raw: RawFactory) -> None:
     assert code(late) == "deadline"
     assert late.error is not None
     assert late.error.outcome == "not_applied"
+    assert code(client.ask("status", deadline=time.monotonic() - 0.1)) == "deadline"
     assert device.calls == []
     drives = np.ones((200, 8))
     body, arrays = {"stage": "mesh1"}, {"drives": drives, "inputs": INPUTS}
@@ -489,6 +489,40 @@ def test_inline_and_worker_give_the_same(serve: Serve, raw: RawFactory, inline_s
     in_worker = [name == "photonloop-device" for name in threads[::3]]
     # The first of its kind always goes to the worker, since nothing is known of its pace.
     assert in_worker == ([True, True, True] if inline_s == 0 else [True, False, False])
+
+
+def test_inline_work_waits_for_what_came_before(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    client = raw(serve(device, inline_s=10.0))
+    client.acquire()
+    evaluate(client)
+    gate = Gate(5)
+    device.before_setting = gate
+    long_drives = np.ones((64, 8))
+    first = client.send("evaluate", {"stage": "mesh2"}, {"drives": long_drives, "inputs": INPUTS}, seq=50)
+    assert gate.reached.wait(10)
+    second = client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=51)
+    assert status_of(client).busy  # the loop is free
+    gate.opened.set()
+    replies = [client.receive(), client.receive()]
+    assert [(reply.id, reply.state) for reply in replies] == [(first, "done"), (second, "done")]
+
+
+def test_too_many_waiting_requests_are_refused(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    client = raw(serve(device))
+    client.acquire()
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=100)
+    assert gate.reached.wait(10)
+    for seq in range(101, 132):
+        client.send("apply", {}, {"drive": np.ones(16)}, seq=seq)
+    refused = client.command("apply", {}, {"drive": np.ones(16)}, seq=132)
+    assert code(refused) == "transport"
+    assert refused.error is not None
+    assert (refused.error.outcome, refused.error.retryable) == ("not_applied", True)
+    gate.opened.set()
+    wait_until(lambda: device.calls.count("apply") == 31)
 
 
 def test_on_tick_ends_the_server_which_leaves_the_device_safe(serve: Serve) -> None:

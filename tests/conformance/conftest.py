@@ -1,0 +1,110 @@
+"""Every device there is, for the suite that all of them must pass.
+
+A bench joins by one more entry in `KINDS`: a context manager that yields a function which opens the device, ready to write.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocols.client import connect
+from protocols.device import PhotonicDevice
+from protocols.server import DeviceServer, ServerOptions
+from simulator.chip import Chip
+from simulator.parameters import load_chip
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
+
+from fake_device import FakeDevice  # pyright: ignore[reportMissingImports]
+
+Open = Callable[[], PhotonicDevice]
+
+
+@contextmanager
+def in_process(make: Callable[[], PhotonicDevice]) -> Iterator[Open]:
+    yield make
+
+
+@contextmanager
+def behind_a_server(make: Callable[[], PhotonicDevice], bind: str, options: ServerOptions) -> Iterator[Open]:
+    device = make()
+    server = DeviceServer(device, bind, options=options)
+    address = server.bind()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield lambda: opened(address)
+    finally:
+        server.stop()
+        thread.join(10)
+        device.close()
+        assert not thread.is_alive()
+
+
+@contextmanager
+def in_a_process_of_its_own() -> Iterator[Open]:
+    command = [sys.executable, "-m", "simulator", "--chip", "soi", "--ports", "4", "--stages", "2", "--seed", "1"]
+    process = subprocess.Popen([*command, "--bind", "tcp://127.0.0.1:*"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["address"]
+        yield lambda: opened(address)
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def opened(address: str) -> PhotonicDevice:
+    client = connect(address)
+    client.acquire()
+    return client
+
+
+def chip(preset: str) -> Callable[[], PhotonicDevice]:
+    return lambda: Chip(load_chip(preset, ports=4, stages=2, seed=1))
+
+
+def ipc() -> str:
+    return f"ipc://{tempfile.mkdtemp()}/device"
+
+
+# A small largest message, so that staged inputs travel in pieces; inline, as the simulator process does it.
+PIECES = ServerOptions(max_message_bytes=4096)
+INLINE = ServerOptions(inline_s=0.005)
+
+KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
+    "fake": lambda: in_process(FakeDevice),
+    "fake-tcp": lambda: behind_a_server(FakeDevice, "tcp://127.0.0.1:*", PIECES),
+    "fake-ipc": lambda: behind_a_server(FakeDevice, ipc(), INLINE),
+    "ideal": lambda: in_process(chip("ideal")),
+    "soi": lambda: in_process(chip("soi")),
+    "soi-tcp": lambda: behind_a_server(chip("soi"), "tcp://127.0.0.1:*", PIECES),
+    "soi-process": in_a_process_of_its_own,
+}
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def open_device(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens the device, as often as a test likes, one after another."""
+    with KINDS[request.param]() as opener:
+        yield opener
+
+
+@pytest.fixture
+def device(open_device: Open) -> Iterator[PhotonicDevice]:
+    one = open_device()
+    yield one
+    one.close()

@@ -1,0 +1,412 @@
+"""What every device promises (`protocols/device.py`), checked from outside, with nothing known but its description."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
+from protocols.errors import DeviceError
+from protocols.limits import heater_power_w
+
+Open = Callable[[], PhotonicDevice]
+
+
+def drives_for(device: PhotonicDevice, settings: int, stage: int = 0, fraction: float = 0.3) -> np.ndarray:
+    """Drives that break no limit: `fraction` of what total power and every single limit allow."""
+    description = device.describe()
+    return np.random.default_rng(settings).uniform(0.0, fraction * fair_v(description), (settings, mesh(device, stage).channels))
+
+
+def fair_v(description: DeviceDescription) -> float:
+    """A drive [V] that all channels may have at once."""
+    limits = description.limits
+    ohm = description.drive.resistance_ohm
+    bounds = [description.drive.max_v, float(np.min(limits.voltage_v))]
+    for limit, volts in ((limits.current_a, lambda a: a * ohm), (limits.power_w, lambda w: (w * ohm) ** 0.5)):
+        if np.min(limit) > 0:
+            bounds.append(float(volts(np.min(limit))))
+    if limits.total_power_w > 0:
+        bounds.append((limits.total_power_w / description.channels * ohm) ** 0.5)
+    return min(bounds)
+
+
+def mesh(device: PhotonicDevice, stage: int = 0) -> StageDescription:
+    return device.describe().stages[stage]
+
+
+def light(device: PhotonicDevice, samples: int) -> np.ndarray:
+    return np.random.default_rng(samples).random((samples, device.describe().input_ports)).astype(np.float32)
+
+
+def held_drive(device: PhotonicDevice, fraction: float = 0.3) -> np.ndarray:
+    description = device.describe()
+    return np.full(description.channels, fraction * fair_v(description))
+
+
+def refused(call: Callable[[], object], code: str) -> DeviceError:
+    with pytest.raises(DeviceError) as caught:
+        call()
+    assert caught.value.code == code, caught.value.detail
+    assert caught.value.outcome == "not_applied"
+    assert caught.value.detail
+    return caught.value
+
+
+def mean(readings: Readings) -> np.ndarray:
+    return readings.values.astype(np.float64)
+
+
+# ---- description and status ------------------------------------------------------------------------------------------
+
+
+def test_it_satisfies_the_interface(device: PhotonicDevice) -> None:
+    assert isinstance(device, PhotonicDevice)
+
+
+def test_the_description_is_consistent(device: PhotonicDevice) -> None:
+    description = device.describe()
+    assert device.describe() == description
+    assert DeviceDescription.model_validate_json(description.model_dump_json()) == description
+    next_channel = 0
+    for stage in description.stages:
+        assert stage.first_channel == next_channel
+        next_channel += stage.channels
+        covered = sorted(channel for start, stop in stage.groups.values() for channel in range(start, stop))
+        assert covered == list(range(stage.channels))
+        for column, top, theta, phi in stage.layout:
+            assert column >= 0
+            assert 0 <= top < stage.ports - 1
+            assert {theta, phi} <= set(range(stage.channels))
+    assert len({stage.name for stage in description.stages}) == len(description.stages)
+    assert len(description.readout.full_scale) == len(description.stages)
+    assert description.drive.min_v < description.drive.max_v
+
+
+def test_the_status_tells_what_is_held(device: PhotonicDevice) -> None:
+    device.safe()
+    status = device.status()
+    assert isinstance(status, DeviceStatus)
+    assert status.safe
+    assert not status.busy
+    drive = held_drive(device)
+    device.apply(drive)
+    status = device.status()
+    assert not status.safe
+    assert status.heater_power_w == pytest.approx(heater_power_w(device.describe(), drive))
+
+
+# ---- apply --------------------------------------------------------------------------------------------------------
+
+
+def test_apply_is_absolute_so_a_repeat_changes_nothing(device: PhotonicDevice) -> None:
+    drive = held_drive(device)
+    device.apply(drive)
+    power_w = device.status().heater_power_w
+    device.apply(drive)
+    assert device.status().heater_power_w == power_w
+
+
+def test_a_bad_drive_is_refused_whole(device: PhotonicDevice) -> None:
+    description = device.describe()
+    good = held_drive(device)
+    device.apply(good)
+    power_w = device.status().heater_power_w
+    last = description.channels - 1
+    for value, code in (
+        (np.nan, "bad_request"),
+        (np.inf, "bad_request"),
+        (-np.inf, "bad_request"),
+        (description.drive.max_v * 1.01, "limit"),
+        (description.drive.min_v - 0.01, "limit"),
+    ):
+        bad = np.zeros_like(good)
+        bad[last] = value
+        error = refused(lambda bad=bad: device.apply(bad), code)
+        assert error.channel == last
+        assert device.status().heater_power_w == power_w
+    for shape in ((), (0,), (last,), (last + 2,), (1, last + 1)):
+        refused(lambda shape=shape: device.apply(np.zeros(shape)), "bad_request")
+    refused(lambda: device.apply("all of it"), "bad_request")  # pyright: ignore[reportArgumentType]
+    assert device.status().heater_power_w == power_w
+
+
+def test_total_heater_power_is_limited(device: PhotonicDevice) -> None:
+    description = device.describe()
+    if not description.limits.total_power_w:
+        pytest.skip("no limit of total power")
+    if float(np.min(description.limits.voltage_v)) <= 1.02 * fair_v(description):
+        pytest.skip("the single limits are tighter")
+    refused(lambda: device.apply(np.full(description.channels, 1.01 * fair_v(description))), "limit")
+    # One stage's settings count together with what the others hold.
+    device.apply(np.full(description.channels, 0.99 * fair_v(description)))
+    if len(description.stages) > 1:
+        drives = np.full((1, mesh(device).channels), 1.02 * fair_v(description))
+        refused(lambda: device.evaluate(drives, light(device, 1), mesh(device).name), "limit")
+
+
+# ---- evaluate -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("settings", "samples"), [(1, 1), (2, 128), (7, 3)])
+def test_the_shape_of_readings(device: PhotonicDevice, settings: int, samples: int) -> None:
+    for index, stage in enumerate(device.describe().stages):
+        readings = device.evaluate(drives_for(device, settings, index), light(device, samples), stage.name)
+        assert readings.values.shape == (settings, samples, stage.tap_ports)
+        assert readings.values.dtype == np.float32
+        assert np.isfinite(readings.values).all()
+        assert readings.time_s.shape == readings.flags.shape == (settings,)
+        assert readings.time_s.dtype == np.float64
+        assert readings.flags.dtype == np.uint32
+
+
+def test_the_clock_moves_on_with_every_setting(device: PhotonicDevice) -> None:
+    stage = mesh(device).name
+    before_s = device.status().clock_s
+    first = device.evaluate(drives_for(device, 5), light(device, 3), stage).time_s
+    second = device.evaluate(drives_for(device, 5), light(device, 3), stage).time_s
+    assert (np.diff([before_s, *first, *second]) > 0).all()
+    assert device.status().clock_s >= second[-1]
+    settle_s = device.describe().drive.settle_s
+    assert (np.diff(first) >= settle_s * (1 - 1e-9)).all()
+
+
+def test_evaluations_are_counted_in_settings(device: PhotonicDevice) -> None:
+    before = device.status().evaluations
+    device.evaluate(drives_for(device, 5), light(device, 3), mesh(device).name)
+    assert device.status().evaluations == before + 5
+
+
+def test_an_evaluation_leaves_the_held_drive_as_it_was(device: PhotonicDevice) -> None:
+    device.apply(held_drive(device))
+    power_w = device.status().heater_power_w
+    device.evaluate(drives_for(device, 3, fraction=0.1), light(device, 3), mesh(device).name)
+    assert device.status().heater_power_w == power_w
+
+
+def test_more_light_gives_more_current(device: PhotonicDevice) -> None:
+    samples = np.vstack([np.zeros(device.describe().input_ports), np.ones(device.describe().input_ports)]).astype(np.float32)
+    values = mean(device.evaluate(np.zeros((1, mesh(device).channels)) + drives_for(device, 1), samples, mesh(device).name))
+    assert values[0, 1].sum() > values[0, 0].sum()
+
+
+def test_readings_belong_to_the_caller(device: PhotonicDevice) -> None:
+    stage = mesh(device).name
+    first = device.evaluate(drives_for(device, 4), light(device, 8), stage)
+    copies = first.values.copy(), first.time_s.copy(), first.flags.copy()
+    device.evaluate(drives_for(device, 4) * 0.5, light(device, 8) * np.float32(0.1), stage)
+    for now, then in zip((first.values, first.time_s, first.flags), copies, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_an_evaluation_with_one_bad_setting_is_refused_whole(device: PhotonicDevice) -> None:
+    description = device.describe()
+    stage = description.stages[-1]
+    device.apply(held_drive(device))
+    before = device.status()
+    for value, code in (
+        (np.nan, "bad_request"),
+        (np.inf, "bad_request"),
+        (description.drive.max_v * 1.01, "limit"),
+        (description.drive.min_v - 0.01, "limit"),
+    ):
+        drives = drives_for(device, 5, len(description.stages) - 1)
+        drives[3, 1] = value
+        error = refused(lambda drives=drives: device.evaluate(drives, light(device, 3), stage.name), code)
+        assert error.channel == stage.first_channel + 1
+        assert "setting 3" in error.detail
+    after = device.status()
+    assert (after.evaluations, after.heater_power_w) == (before.evaluations, before.heater_power_w)
+
+
+def test_wrong_requests_are_refused(device: PhotonicDevice) -> None:
+    description = device.describe()
+    stage, good, samples = mesh(device), drives_for(device, 2), light(device, 3)
+    before = device.status().evaluations
+    refused(lambda: device.evaluate(good, samples, "no such mesh"), "bad_request")
+    refused(lambda: device.evaluate(good, samples, ""), "bad_request")
+    shapes: list[Any] = [good[0], good[:, :-1], good[:0], good[np.newaxis], good > 0]
+    for drives in shapes:
+        refused(lambda drives=drives: device.evaluate(drives, samples, stage.name), "bad_request")
+    bad_value = samples.copy()
+    for value in (np.nan, np.inf, 1.01, -0.01):
+        bad_value[1, 1] = value
+        refused(lambda: device.evaluate(good, bad_value, stage.name), "bad_request")
+    for inputs in (samples[0], samples[:, :-1], samples[:0], samples[np.newaxis], np.array([["a"] * samples.shape[1]])):
+        refused(lambda inputs=inputs: device.evaluate(good, inputs, stage.name), "bad_request")
+    if description.phases_settable:
+        device.evaluate(good, samples.astype(np.complex64) * 1j, stage.name)
+    else:
+        refused(lambda: device.evaluate(good, samples.astype(np.complex64), stage.name), "bad_request")
+    assert device.status().evaluations == before + 2 * description.phases_settable
+
+
+def test_too_much_at_once_is_refused(device: PhotonicDevice) -> None:
+    limits, stage = device.describe().limits, mesh(device)
+    one = np.zeros((1, stage.channels))
+    refused(lambda: device.evaluate(one, np.zeros((limits.max_batch + 1, light(device, 1).shape[1])), stage.name), "limit")
+    many = np.zeros((limits.max_settings + 1, stage.channels))
+    refused(lambda: device.evaluate(many, light(device, 1), stage.name), "limit")
+    settings = limits.max_readings // (limits.max_batch * stage.tap_ports) + 1
+    if settings <= limits.max_settings:
+        names = StagedRows("one", np.zeros(limits.max_batch, np.int64))
+        device.stage_inputs("one", light(device, 1))
+        refused(lambda: device.evaluate(np.zeros((settings, stage.channels)), names, stage.name), "limit")
+
+
+# ---- staged inputs ---------------------------------------------------------------------------------------------------
+
+
+def test_staged_rows_are_the_same_light(device: PhotonicDevice) -> None:
+    samples = light(device, 300)
+    device.stage_inputs("train", samples)
+    for index, stage in enumerate(device.describe().stages):
+        drives = drives_for(device, 2, index)
+        rows = np.array([299, 0, 0, 17, 5])
+        direct = mean(device.evaluate(drives, samples[rows], stage.name))
+        staged = mean(device.evaluate(drives, StagedRows("train", rows), stage.name))
+        noise = 0.05 * direct.max()
+        np.testing.assert_allclose(staged, direct, atol=noise)
+        assert np.ptp(direct) > noise  # or the comparison would say nothing
+
+
+def test_what_is_staged_is_a_copy_and_can_be_replaced(device: PhotonicDevice) -> None:
+    ports = device.describe().input_ports
+    stage, drives, rows = mesh(device), drives_for(device, 1), StagedRows("x", np.array([0]))
+    mine = np.ones((1, ports), np.float32)
+    bright = mean(device.evaluate(drives, mine, stage.name))
+    noise = 0.05 * bright.max()
+    device.stage_inputs("x", mine)
+    mine[:] = 0.0
+    np.testing.assert_allclose(mean(device.evaluate(drives, rows, stage.name)), bright, atol=noise)
+    device.stage_inputs("x", mine)
+    dark = mean(device.evaluate(drives, rows, stage.name))
+    assert bright.sum() - dark.sum() > noise
+
+
+def test_wrong_rows_are_refused(device: PhotonicDevice) -> None:
+    stage, drives = mesh(device).name, drives_for(device, 1)
+    device.stage_inputs("x", light(device, 4))
+    for rows in (
+        StagedRows("never staged", np.array([0])),
+        StagedRows("x", np.array([4])),
+        StagedRows("x", np.array([-1])),
+        StagedRows("x", np.array([], np.int64)),
+        StagedRows("x", np.array([[0]])),
+        StagedRows("x", np.array([0.0])),  # pyright: ignore[reportArgumentType]
+    ):
+        refused(lambda rows=rows: device.evaluate(drives, rows, stage), "bad_request")
+
+
+def test_wrong_inputs_are_not_staged(device: PhotonicDevice) -> None:
+    limits, ports = device.describe().limits, device.describe().input_ports
+    refused(lambda: device.stage_inputs("bad", np.full((2, ports), 1.5)), "bad_request")
+    refused(lambda: device.stage_inputs("bad", np.zeros((2, ports + 1))), "bad_request")
+    refused(lambda: device.stage_inputs("bad", np.zeros((0, ports))), "bad_request")
+    if limits.max_staged_bytes < 2**26:
+        too_many = limits.max_staged_bytes // (4 * ports) + 1
+        refused(lambda: device.stage_inputs("bad", np.zeros((too_many, ports), np.float32)), "limit")
+    rows = StagedRows("bad", np.array([0]))
+    refused(lambda: device.evaluate(drives_for(device, 1), rows, mesh(device).name), "bad_request")
+
+
+# ---- stopping -----------------------------------------------------------------------------------------------------
+
+
+def test_safe_is_safe_and_may_be_repeated(device: PhotonicDevice) -> None:
+    device.apply(held_drive(device))
+    for _ in range(2):
+        device.safe()
+        assert device.status().safe
+    device.apply(held_drive(device))
+    assert not device.status().safe
+
+
+def test_cancel_without_an_evaluation_does_nothing(device: PhotonicDevice) -> None:
+    device.cancel()
+    stage = mesh(device).name
+    assert device.evaluate(drives_for(device, 2), light(device, 3), stage).values.shape[0] == 2
+    device.apply(held_drive(device))
+    device.cancel()
+    assert not device.status().safe
+
+
+@pytest.mark.parametrize("stop", ["cancel", "safe"])
+def test_an_evaluation_under_way_ends_early_or_not_at_all(device: PhotonicDevice, stop: str) -> None:
+    """Whoever wins the race, the evaluation is whole or refused, and the device is left in order."""
+    limits, stage = device.describe().limits, mesh(device)
+    samples = light(device, min(limits.max_batch, 256))
+    settings = min(limits.max_settings, limits.max_readings // (len(samples) * stage.tap_ports))
+    drives = drives_for(device, min(settings, 4096 // (8 * stage.channels)))  # fits the smallest message of any server here
+    device.apply(held_drive(device))
+    power_w = device.status().heater_power_w
+    begun = threading.Event()
+    errors: list[DeviceError] = []
+
+    def interrupt() -> None:
+        begun.wait()
+        for _ in range(20):
+            try:
+                getattr(device, stop)()
+            except DeviceError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    begun.set()
+    for _ in range(5):
+        try:
+            readings = device.evaluate(drives, samples, stage.name)
+            assert readings.values.shape == (len(drives), len(samples), stage.tap_ports)
+        except DeviceError as error:
+            assert (error.code, error.outcome) == ("interlock", "not_applied"), error.detail
+    thread.join()
+    assert errors == []
+    status = device.status()
+    assert status.safe is (stop == "safe")
+    assert status.heater_power_w == (0.0 if stop == "safe" else power_w)
+    device.evaluate(drives[:1], samples, stage.name)
+
+
+def test_status_from_other_threads(device: PhotonicDevice) -> None:
+    seen: list[DeviceStatus] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(device.status())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    before = device.status().evaluations
+    for _ in range(20):
+        device.evaluate(drives_for(device, 4), light(device, 16), mesh(device).name)
+    done.set()
+    thread.join()
+    counts = [status.evaluations for status in seen]
+    assert counts == sorted(counts)
+    assert device.status().evaluations == before + 80
+
+
+# ---- faults and the end ----------------------------------------------------------------------------------------------
+
+
+def test_a_fault_that_is_not_there_cannot_be_cleared(device: PhotonicDevice) -> None:
+    refused(lambda: device.clear_fault("no such fault"), "bad_request")
+
+
+def test_closing_twice_is_harmless_and_the_device_says_that_it_is_closed(open_device: Open) -> None:
+    device = open_device()
+    drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
+    device.apply(held_drive(device))
+    device.close()
+    device.close()
+    with pytest.raises(DeviceError):
+        device.evaluate(drives, samples, stage)
+    again = open_device()
+    assert again.status().safe
+    again.close()
