@@ -3,7 +3,8 @@
     feature 0 ──▶ [0, 1] ──▶ port 0
        ⋮                        ⋮
     feature F−1 ─▶ [0, 1] ──▶ port F−1
-                     0 ─────▶ ports F … (dark)
+             reference ─────▶ port F, where there is a reference
+                     0 ─────▶ further ports (dark)
 
 The range is learned from the training part only, so that nothing of the test part reaches the chip's training.
 """
@@ -11,11 +12,11 @@ The range is learned from the training part only, so that nothing of the test pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from controller.datasets import DataError
 
@@ -29,6 +30,9 @@ class EncodingSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    reference: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Amplitude of constant light on the port after the last feature; 0: none. Readings are compared by direction, so a
+    network without it cannot tell a bright sample from a dim one of the same proportions."""
     scale: Scale = "feature"
     """feature: least to greatest value of each feature · global: least to greatest value of all features together, so that
     they keep their proportions · image: each sample by its own greatest value, as FFzero does with pixels."""
@@ -42,12 +46,15 @@ class Encoding:
     ----------
     scale
         How values become amplitudes, as in `EncodingSpec`.
+    reference
+        Amplitude of the constant light on the port after the features; 0: none.
     low, high
         Range of each feature that is mapped to [0, 1], float64, shape (features,). With scale "image" low is 0 and high
         infinite: each sample brings its own.
     """
 
     scale: Scale
+    reference: float
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
@@ -83,15 +90,15 @@ def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
             raise DataError(
                 f"x_train holds {least:g}, but encoding.scale 'image' divides by the greatest value and needs values ≥ 0"
             )
-        return Encoding(spec.scale, np.zeros(features), np.full(features, np.inf))
+        return Encoding(spec.scale, spec.reference, np.zeros(features), np.full(features, np.inf))
     axis = 0 if spec.scale == "feature" else None
     low = np.broadcast_to(x_train.min(axis=axis), features).astype(np.float64)
     high = np.broadcast_to(x_train.max(axis=axis), features).astype(np.float64)
-    return Encoding(spec.scale, low, high)
+    return Encoding(spec.scale, spec.reference, low, high)
 
 
 def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInputs:
-    """Return amplitudes for `ports` input ports; the features come first, further ports stay dark.
+    """Return amplitudes for `ports` input ports; the features come first, then the reference light where there is one; further ports stay dark.
 
     A constant feature, and an image without light, gives 0. Values outside the training range are limited and counted.
 
@@ -104,9 +111,11 @@ def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInp
     features = len(encoding.low)
     if x.shape[1] != features:
         raise DataError(f"the data has {x.shape[1]} features, but the encoding was made for {features}")
-    if features > ports:
+    needed = features + (encoding.reference > 0)
+    if needed > ports:
+        told = f"{features} features" + (" and encoding.reference takes a port" if needed > features else "")
         raise DataError(
-            f"the data has {features} features, but the device has {ports} input ports: "
+            f"the data has {told}, but the device has {ports} input ports: "
             "take fewer features (images: data.image and data.size) or a larger device"
         )
     amplitudes = np.zeros((len(x), ports), dtype=np.float32)
@@ -120,6 +129,8 @@ def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInp
         limited = np.clip(values, encoding.low, np.maximum(high, encoding.low)) - encoding.low
         scaled = np.divide(limited, span, out=np.zeros_like(values), where=span > 0)
         amplitudes[start : start + _CHUNK, :features] = scaled
+    if encoding.reference > 0:
+        amplitudes[:, features] = encoding.reference
     return EncodedInputs(amplitudes, clipped)
 
 

@@ -76,6 +76,8 @@ class TrainingSpec(_Spec):
     """Passes over the training part, for each layer."""
     batch: _Count = 128
     """Samples of an update; the rest of a pass that does not fill a batch waits for the next shuffle."""
+    pipelined: bool = True
+    """Probe update n + 1 around the variables before update n, so that the device works while update n is computed."""
     evaluate_every: _Count = 10
     """Epochs between two looks at the accuracies."""
     checkpoint_s: _Positive = 10.0

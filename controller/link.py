@@ -7,6 +7,7 @@ request. That is harmless: drives are absolute, and an evaluation leaves nothing
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, R
 from protocols.errors import DeviceError
 
 Answer = TypeVar("Answer")
+Request = tuple[Drive, StagedRows, str]
 
 BROKEN = frozenset({"transport", "lease", "deadline"})
 """Codes after which a fresh connection may help. All else is for a person: a limit, a latched fault, dead hardware."""
@@ -54,8 +56,7 @@ class DeviceLink:
         self._held: Drive | None = None
         self._open = opener()
         self.description: DeviceDescription = self._open.device.describe()
-        self._request: tuple[Drive, StagedRows, str] | None = None
-        self._pending: Pending | None = None
+        self._requests: deque[tuple[Request, Pending | None]] = deque()
 
     def stage(self, name: str, inputs: Inputs) -> None:
         """Stage `inputs` under `name`, now and after every loss."""
@@ -72,21 +73,28 @@ class DeviceLink:
         return self._persist(lambda device: device.evaluate(drives, rows, stage))
 
     def start(self, drives: Drive, rows: StagedRows, stage: str) -> None:
-        """Send an evaluation off; `finish` has its readings. Work done in between costs no device time."""
-        self._request = (drives, rows, stage)
+        """Send an evaluation off; `finish` has its readings. A second one may be sent before the first is finished.
+
+        A device without `submit` is asked only in `finish`.
+        """
         submit = getattr(self._open.device, "submit", None)
-        try:
-            self._pending = submit(drives, rows, stage) if submit is not None else None
-        except DeviceError as error:
-            if error.code not in BROKEN:
-                raise
-            self._pending = None  # `finish` sends it again, and recovers if it must
+        pending: Pending | None = None
+        if submit is not None:
+            try:
+                pending = submit(drives, rows, stage)
+            except DeviceError as error:
+                if error.code not in BROKEN:
+                    raise  # else `finish` sends it again, and recovers if it must
+        self._requests.append(((drives, rows, stage), pending))
+
+    @property
+    def under_way(self) -> int:
+        """Evaluations started and not finished."""
+        return len(self._requests)
 
     def finish(self) -> Readings:
-        """Return the readings of the evaluation that `start` sent off."""
-        assert self._request is not None, "finish without start"
-        request, pending = self._request, self._pending
-        self._request = self._pending = None
+        """Return the readings of the oldest evaluation that `start` sent off."""
+        request, pending = self._requests.popleft()
 
         def first_or_again(device: PhotonicDevice) -> Readings:
             nonlocal pending
@@ -111,6 +119,7 @@ class DeviceLink:
 
     def _recover(self, cause: DeviceError) -> None:
         self._lost(f"device lost: {cause.detail}")
+        self._requests = deque((request, None) for request, _ in self._requests)  # what was under way is gone with it
         self._open.close()
         while True:
             self._open = wait_for_device(self._opener, self._stopped, self._lost)

@@ -27,7 +27,7 @@ from controller.run import EVALUATION, RunFolder, read_events, write_npz
 from controller.state import State, to_arrays
 from controller.streams import Purpose, stream
 from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
-from protocols.device import StagedRows
+from protocols.device import Drive, StagedRows
 from protocols.errors import DeviceError
 
 TRAIN, TEST = "train", "test"
@@ -159,31 +159,60 @@ class Session:
         layer, state = self._layers[number], self.state
         if len(state.steps) == number:
             self._begin(number)
-        step_rad = state.steps[number]
-        box, limits = self._boxes(layer, step_rad)
+        box, limits = self._boxes(layer, state.steps[number])
+        pipelined = self._experiment.training.pipelined
         self._link.hold(held_drive(self._link.description, self._layers, state.variables))
+
+        def drives_around(base: Phases, probe: Probe) -> Drive:
+            return volts(fold(probe.settings(base), limits), self._link.description.drive)
+
+        def start(drives: Drive, rows: NDArray[np.int64]) -> None:
+            self._link.start(drives, StagedRows(TRAIN, rows), layer.stage.name)
+
         rows, probe = self._rows(number, state.update), self._probe(number, state.update)
+        drives = drives_around(state.variables[number] if state.base is None else state.base, probe)
         while state.update < self._updates:
-            if self._stopped():
-                raise SessionStopped(f"stopped as asked after update {state.total}")
-            settings = fold(probe.settings(state.variables[number]), limits)
+            self._stop_if_asked()
+            variables = state.variables[number]
             recorded = self._journal.pop(state.total, None)
-            if recorded is None:
-                self._link.start(volts(settings, self._link.description.drive), StagedRows(TRAIN, rows), layer.stage.name)
-            # Drawn now, while the device is busy: neither depends on what it will answer.
+            if recorded is None and not self._link.under_way:
+                start(drives, rows)
+            # Done now, while the device is busy: none of it depends on what it will answer.
             next_rows, next_probe = self._rows(number, state.update + 1), self._probe(number, state.update + 1)
+            next_drives = drives_around(variables, next_probe) if pipelined else drives
             if recorded is None:
+                if pipelined and not self._pauses_after(state.update):
+                    start(next_drives, next_rows)
                 losses = layer.rule.losses(self._link.finish().values, self._samples.train_labels[rows])
                 self._folder.record(state.total, losses)
             else:
                 losses = recorded
             self._update(number, probe, losses, box)
+            if pipelined:
+                state.base = variables
+            else:
+                next_drives = drives_around(state.variables[number], next_probe)
             if state.update % self._batches == 0:
                 self._end_epoch(number)
             if time.monotonic() - self._saved_at > self._experiment.training.checkpoint_s:
                 self._save()
-            rows, probe = next_rows, next_probe
+            rows, probe, drives = next_rows, next_probe, next_drives
         self._end_layer(number)
+
+    def _stop_if_asked(self) -> None:
+        if self._stopped():
+            while self._link.under_way:
+                self._link.finish()  # of updates to come, which will be measured again
+            raise SessionStopped(f"stopped as asked after update {self.state.total}")
+
+    def _pauses_after(self, update: int) -> bool:
+        """Return whether the device is wanted for something else after this update: a look at the accuracies, or the end."""
+        epoch, batch = divmod(update + 1, self._batches)
+        return batch == 0 and self._looks_at(epoch)
+
+    def _looks_at(self, epoch: int) -> bool:
+        training = self._experiment.training
+        return epoch % training.evaluate_every == 0 or epoch == training.epochs
 
     def _begin(self, number: int) -> None:
         """Draw the layer's starting variables and settle its probe step."""
@@ -210,7 +239,7 @@ class Session:
         state.variables.append(start)
         state.initial.append(start.copy())
         state.steps.append(step_rad)
-        state.moments = fresh_moments(layer.stage.channels)
+        state.base, state.moments = None, fresh_moments(layer.stage.channels)
         state.update, state.loss_sum, state.loss_count = 0, 0.0, 0
         state.evaluations += measured
         per_phase = self._estimator.per_phase(step_rad, layer.groups)
@@ -269,13 +298,12 @@ class Session:
         state.loss_count += 1
 
     def _end_epoch(self, number: int) -> None:
-        state, training = self.state, self._experiment.training
+        state = self.state
         epoch = state.update // self._batches
         loss, state.loss_sum, state.loss_count = state.loss_sum / state.loss_count, 0.0, 0
-        looked = epoch % training.evaluate_every == 0 or epoch == training.epochs
         accuracies: list[float | None] = [None, None]
         told = ("epoch", number, epoch) in self._told
-        if looked:
+        if self._looks_at(epoch):
             for place, (part, labels) in enumerate(((TRAIN, self._samples.train_labels), (TEST, self._samples.test_labels))):
                 # As many training samples as test samples, at most: looking should not cost more than learning.
                 known = labels[: self._samples.test_labels.size]

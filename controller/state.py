@@ -29,6 +29,8 @@ class State:
         Present variables of each layer begun so far [rad], shape (channels,).
     initial
         What they were before the first update.
+    base
+        Variables that the probes of the next update are centred on, where that is not the present ones (pipelined).
     moments
         Memory of the optimiser for the layer being learned.
     update
@@ -47,6 +49,7 @@ class State:
 
     variables: list[Phases] = field(default_factory=list)
     initial: list[Phases] = field(default_factory=list)
+    base: Phases | None = None
     moments: Moments | None = None
     update: int = 0
     total: int = 0
@@ -67,6 +70,8 @@ def to_arrays(state: State, seed: int) -> dict[str, NDArray[Any]]:
         arrays[f"variables_{number}"] = now
         arrays[f"initial_{number}"] = before
     meta = {"format": FORMAT, "seed": seed, **{name: getattr(state, name) for name in _COUNTS}}
+    if state.base is not None:
+        arrays["base"] = state.base
     if state.moments is not None:
         arrays["first"], arrays["second"] = state.moments.first, state.moments.second
         meta["moment_updates"] = state.moments.updates
@@ -95,6 +100,8 @@ def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> State
             initial=[_phases(arrays[f"initial_{k}"]) for k in range(layers)],
             **{name: meta[name] for name in _COUNTS},
         )
+        if "base" in arrays:
+            state.base = _phases(arrays["base"])
         if "moment_updates" in meta:
             state.moments = Moments(meta["moment_updates"], _phases(arrays["first"]), _phases(arrays["second"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -62,7 +62,7 @@ def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> Virtu
     """Return what a virtual chip should be for this experiment; a chip file is a chip already, and taken as it is."""
     if device.endswith(".toml"):
         return VirtualChip()
-    needed = max(dataset.x_train.shape[1], len(dataset.classes))
+    needed = max(dataset.x_train.shape[1] + (experiment.encoding.reference > 0), len(dataset.classes))
     ports = experiment.network.ports or needed + needed % 2
     return VirtualChip(ports=ports, stages=experiment.network.layers, seed=experiment.seed)
 

@@ -87,9 +87,10 @@ def start_variables(box: Box, rng: np.random.Generator) -> Phases:
 
 def fold(phases: Phases, box: Box) -> Phases:
     """Return `phases`, shape (…, channels), reflected at the bounds of the box; untouched where they lie inside."""
-    outside = (phases < box.low) | (phases > box.high)
-    if not outside.any():
+    below, above = phases < box.low, phases > box.high
+    if not (below.any() or above.any()):
         return phases
+    outside = below | above
     # A handful of thousands, usually: the rest need no arithmetic.
     low, width = (np.broadcast_to(bound, phases.shape)[outside] for bound in (box.low, box.high - box.low))
     folded = np.mod(phases[outside] - low, 2 * width)

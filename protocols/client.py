@@ -26,6 +26,9 @@ from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Rea
 from protocols.errors import DeviceError
 from protocols.wire import SAFE_FAILED, AnyArray, Frames, Op, Request
 
+MOST_PENDING = 2
+"""Evaluations under way at once: one that the device works on, and one that waits at its door."""
+
 _SAFE_POLL_S = 0.02
 _SAFE_PATIENCE_S = 120.0
 
@@ -101,17 +104,17 @@ class PendingReadings:
 
     def result(self) -> Readings:
         """Return the readings, waiting where they are not there yet; raises as `PhotonicDevice.evaluate` does."""
+        self._client._collect_up_to(self)
         if self._error is not None:
             raise self._error
-        if self._readings is None:
-            try:
-                self._readings = payload.readings(self._channel.wait(self._request, self._frames))
-            except DeviceError as error:
-                self._error = error
-                raise
-            finally:
-                self._client._forget(self)
+        assert self._readings is not None
         return self._readings
+
+    def _collect(self) -> None:
+        try:
+            self._readings = payload.readings(self._channel.wait(self._request, self._frames))
+        except DeviceError as error:
+            self._error = error
 
 
 class DeviceClient:
@@ -139,7 +142,7 @@ class DeviceClient:
         self._context: zmq.Context | None = None
         self._main: Channel | None = None
         self._side: Channel | None = None
-        self._pending: PendingReadings | None = None
+        self._pending: list[PendingReadings] = []
         self._leased = False
         self._renewing: threading.Thread | None = None
         self._released = threading.Event()
@@ -280,7 +283,7 @@ class DeviceClient:
         return self.submit(drives, inputs, stage).result()
 
     def submit(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> PendingReadings:
-        """Start an evaluation and return at once; one at a time, and no other write before its `result`.
+        """Start an evaluation and return at once; a second may follow before the first one's `result`, no other write.
 
         Leave `drives` and `inputs` unchanged until then: a retry sends them again.
 
@@ -289,7 +292,8 @@ class DeviceClient:
         DeviceError
             As `evaluate` for what this side can see; what the server refuses is raised by `result`.
         """
-        self._none_pending()
+        if len(self._pending) >= MOST_PENDING:
+            raise DeviceError("bad_request", f"{MOST_PENDING} evaluations are pending already: ask for the first one's result")
         channel = self._main
         if channel is None:
             raise _not_connected(self.address)
@@ -303,7 +307,7 @@ class DeviceClient:
         request, frames = self._encode("evaluate", body, arrays, command=True)
         pending = PendingReadings(self, channel, request, frames)
         channel.post(frames)
-        self._pending = pending
+        self._pending.append(pending)
         return pending
 
     def status(self) -> DeviceStatus:
@@ -401,12 +405,13 @@ class DeviceClient:
             raise DeviceError("bad_request", f"{op}: {error.errors()[0]['msg']}") from None
 
     def _none_pending(self) -> None:
-        if self._pending is not None:
+        if self._pending:
             raise DeviceError("bad_request", "an evaluation is still pending: ask for its result first")
 
-    def _forget(self, pending: PendingReadings) -> None:
-        if self._pending is pending:
-            self._pending = None
+    def _collect_up_to(self, pending: PendingReadings) -> None:
+        """Wait for `pending` and for those before it, in the order in which the server answers."""
+        while pending in self._pending:
+            self._pending.pop(0)._collect()
 
     def _disconnect(self) -> None:
         for channel in (self._main, self._side):
@@ -414,7 +419,8 @@ class DeviceClient:
                 channel.close()
         if self._context is not None:
             self._context.term()
-        self._main = self._side = self._context = self._pending = None
+        self._main = self._side = self._context = None
+        self._pending.clear()
 
 
 def _number(body: Mapping[str, JsonValue], name: str) -> float:

@@ -75,5 +75,5 @@ def estimator(spec: EstimatorSpec) -> Estimator:
 
 def slopes(probe: Probe, losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the measured directional derivatives, shape (directions,), from the losses of `probe.settings`."""
-    plus, minus = np.split(losses, 2)
-    return (plus - minus) / (2 * probe.step_rad)
+    pairs = len(losses) // 2
+    return (losses[:pairs] - losses[pairs:]) / (2 * probe.step_rad)

@@ -24,7 +24,7 @@ def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generato
 
 def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
     """Return dim(group) × mean of slope × direction, group by group, shape (channels,)."""
-    mean = slopes @ directions / slopes.size
+    mean = np.einsum("k,kc->c", slopes / slopes.size, directions)
     for group in groups:
         mean[group] *= group.stop - group.start
     return mean

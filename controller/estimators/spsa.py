@@ -21,7 +21,7 @@ def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generato
 
 def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
     """Return the mean of slope × direction, shape (channels,)."""
-    return slopes @ directions / slopes.size
+    return np.einsum("k,kc->c", slopes / slopes.size, directions)
 
 
 def step_of(per_phase_rad: float, groups: list[slice]) -> float:

@@ -86,3 +86,12 @@ def test_refusals() -> None:
         fit_encoding(-_TRAIN[1:, :1] * 0.5, EncodingSpec(scale="image"))
     with pytest.raises(DataError, match=r"shape \(0, 3\)"):
         fit_encoding(_TRAIN[:0], EncodingSpec())
+
+
+def test_reference_light_stands_on_the_port_after_the_features() -> None:
+    x = np.array([[0.0, 1.0], [2.0, 0.0]], dtype=np.float32)
+    encoding = fit_encoding(x, EncodingSpec(reference=0.5))
+    amplitudes = encode(x, encoding, 4).amplitudes
+    np.testing.assert_allclose(amplitudes, [[0, 1, 0.5, 0], [1, 0, 0.5, 0]])
+    with pytest.raises(DataError, match="2 features and encoding.reference takes a port, but the device has 2 input ports"):
+        encode(x, encoding, 2)
