@@ -139,24 +139,38 @@ def test_submit_lets_the_caller_work_meanwhile(serve: Serve) -> None:
         client.acquire()
         pending = client.submit(DRIVES, INPUTS, "mesh1")
         assert gate.reached.wait(10)  # it runs, and this thread goes on
-        for call in (
-            lambda: client.submit(DRIVES, INPUTS, "mesh1"),
-            lambda: client.apply(np.zeros(16)),
-            lambda: client.stage_inputs("a", INPUTS),
-        ):
+        second = client.submit(2 * DRIVES, INPUTS, "mesh1")  # waits at the server's door
+        sentence = "2 evaluations are pending already: ask for the first one's result"
+        assert refused(lambda: client.submit(DRIVES, INPUTS, "mesh1")).detail == sentence
+        for call in (lambda: client.apply(np.zeros(16)), lambda: client.stage_inputs("a", INPUTS)):
             error = refused(call)
-            assert (error.code, error.detail) == (
-                "bad_request",
-                "an evaluation is still pending: ask for its result first",
-            )
+            assert (error.code, error.detail) == ("bad_request", "an evaluation is still pending: ask for its result first")
         assert client.status().busy
         gate.opened.set()
         readings = pending.result()
         assert pending.result() is readings
+        np.testing.assert_allclose(second.result().values, 4 * readings.values, rtol=1e-6)  # light goes with squared drives
         failing = client.submit(DRIVES * 100, INPUTS, "mesh1")
         first = refused(failing.result)
         assert refused(failing.result) is first
         client.apply(np.zeros(16))
+
+
+def test_results_may_be_asked_for_in_any_order(serve: Serve) -> None:
+    with connect(serve(FakeDevice()).address) as client:
+        client.acquire()
+        for _ in range(3):
+            first, second = (client.submit(scale * DRIVES, INPUTS, "mesh1") for scale in (1, 2))
+            later = second.result()
+            np.testing.assert_allclose(later.values, 4 * first.result().values, rtol=1e-6)
+
+
+def test_a_failed_evaluation_does_not_disturb_the_one_behind_it(serve: Serve) -> None:
+    with connect(serve(FakeDevice()).address) as client:
+        client.acquire()
+        bad, good = client.submit(DRIVES * 100, INPUTS, "mesh1"), client.submit(DRIVES, INPUTS, "mesh1")
+        assert good.result().values.shape[0] == len(DRIVES)
+        assert refused(bad.result).code == "limit"
 
 
 def test_cancel_and_safe_from_another_thread(serve: Serve) -> None:
