@@ -63,7 +63,7 @@ class ServerOptions:
 
     keys: Path | None = None
     inline_s: float = 0.0
-    max_message_bytes: int = 16 * 2**20
+    max_message_bytes: int = 64 * 2**20
     cache_bytes: int = 64 * 2**20
     working_s: float = 0.5
     tick_s: float = 0.25
