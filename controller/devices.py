@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import select
 import signal
 import subprocess
@@ -189,7 +190,7 @@ def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> Non
 def simulator_command(string: str, chip: VirtualChip) -> list[str]:
     """Return the command that starts a simulator process for the device string `sim…`."""
     source = string.partition(":")[2] or "soi"
-    command = [sys.executable, "-m", "simulator", "--chip", source]
+    command = [sys.executable, "-m", "simulator", "--chip", source, "--parent", str(os.getpid())]
     for option, value in (("--ports", chip.ports), ("--stages", chip.stages), ("--seed", chip.seed)):
         if value is not None:
             command += [option, str(value)]

@@ -98,7 +98,7 @@ def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
 
 
 def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInputs:
-    """Return amplitudes for `ports` input ports; the features come first, then the reference light where there is one; further ports stay dark.
+    """Return amplitudes for `ports` input ports: the features, then the reference light where there is one, then darkness.
 
     A constant feature, and an image without light, gives 0. Values outside the training range are limited and counted.
 

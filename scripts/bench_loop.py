@@ -1,6 +1,6 @@
 """What the process boundary costs: the same session with the chip in this process and in a simulator process.
 
-    python scripts/bench_loop.py [--json] [--ports 64] [--batch 128] [--seconds 4] [--rounds 5]
+    python scripts/bench_loop.py [--json] [--ports 64] [--batch 128] [--seconds 4] [--rounds 5] [--sequential]
 
 Both ways run `controller.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an update and at 16,
 in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of process / in-process.
@@ -53,7 +53,7 @@ class Timing:
     evaluations: int
 
 
-def experiment_of(ports: int, batch: int, directions: int, epochs: int) -> Experiment:
+def experiment_of(ports: int, batch: int, directions: int, epochs: int, *, pipelined: bool = True) -> Experiment:
     """Return one layer of digits at `ports` (fewer pixels on fewer ports), looked at only at the end."""
     side = min(8, int(ports**0.5))
     return Experiment(
@@ -62,7 +62,7 @@ def experiment_of(ports: int, batch: int, directions: int, epochs: int) -> Exper
         data=DataSpec(source="digits") if side == 8 else DataSpec(source="digits", image="pool", size=side),
         network=NetworkSpec(ports=ports, layers=1),
         estimator=EstimatorSpec(name="spsa", step=0.05, directions=directions),
-        training=TrainingSpec(epochs=epochs, batch=batch, evaluate_every=epochs, checkpoint_s=3600.0),
+        training=TrainingSpec(epochs=epochs, batch=batch, evaluate_every=epochs, checkpoint_s=3600.0, pipelined=pipelined),
     )
 
 
@@ -96,8 +96,9 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
         link.close()
 
 
-def compare(ports: int, batch: int, directions: int, seconds: float, rounds: int) -> dict[str, float]:
+def compare(args: argparse.Namespace, directions: int) -> dict[str, float]:
     """Return medians of both ways, and of their ratio."""
+    ports, batch, pipelined = args.ports, args.batch, not args.sequential
 
     def in_process() -> OpenDevice:
         return OpenDevice(Chip(load_chip("soi", ports=ports, stages=1, seed=SEED)))
@@ -106,11 +107,12 @@ def compare(ports: int, batch: int, directions: int, seconds: float, rounds: int
         return open_device("sim:soi", write=True, chip=VirtualChip(ports=ports, stages=1, seed=SEED))
 
     epochs = 5
-    trial, _ = one_session(experiment_of(ports, batch, directions, epochs), in_process)
-    experiment = experiment_of(ports, batch, directions, max(epochs, round(epochs * seconds / trial.wall_s)))
+    trial, _ = one_session(experiment_of(ports, batch, directions, epochs, pipelined=pipelined), in_process)
+    enough = max(epochs, round(epochs * args.seconds / trial.wall_s))
+    experiment = experiment_of(ports, batch, directions, enough, pipelined=pipelined)
     pairs = []
     memory: dict[str, float] = {}
-    for _ in range(rounds):
+    for _ in range(args.rounds):
         here, _ = one_session(experiment, in_process)
         there, memory = one_session(experiment, process)
         pairs.append((here, there))
@@ -131,9 +133,9 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each session")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sequential", action="store_true", help="updates one after the other, not pipelined")
     args = parser.parse_args()
-    two = compare(args.ports, args.batch, 1, args.seconds, args.rounds)
-    sixteen = compare(args.ports, args.batch, 8, args.seconds, args.rounds)
+    two, sixteen = compare(args, 1), compare(args, 8)
     answer = {"ports": args.ports, "batch": args.batch, **two, **{f"{k}_16": v for k, v in sixteen.items()}}
     if args.json:
         print(json.dumps(answer))

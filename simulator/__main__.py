@@ -23,14 +23,14 @@ INLINE_S = 0.01
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve a chip until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
-    parent = os.getppid()
     args = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # until the server takes over: nothing is hot yet
     try:
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+        return _serve(parameters, args, os.getppid() if args.parent is None else args.parent)
     except ConfigError as error:
         return _refuse(str(error), 2)
-    try:
-        return _serve(parameters, args, parent)
     except DeviceError as error:
         return _refuse(error.detail, 2 if error.code == "bad_request" else 1)
 
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
     add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
     add("--realtime", action="store_true", help="operations take the time they would take in a lab")
+    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
     add("--detach", action="store_true", help="go on when the parent process ends")
     return parser
 

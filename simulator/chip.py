@@ -153,7 +153,9 @@ class Chip:
                 self._held = new
         self._clock.advance(duration_s, lambda: self._safes != safes)
         if self._safes != safes:
-            raise DeviceError("interlock", "safe was called while the drive was being applied: the chip holds the safe drive")
+            raise DeviceError(
+                "interlock", "safe was called while the drive was being applied: the chip holds the safe drive", outcome="unknown"
+            )
 
     def stage_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs` under `name`."""

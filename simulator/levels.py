@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protocols.validation import ConfigError
 from simulator.mesh import Mesh
 from simulator.nonlinearity import mean_transmitted
 from simulator.parameters import ChipParameters
@@ -46,6 +47,10 @@ class StageLevels:
     gain_rad: float
 
 
+DARKEST_A, DARKEST = 1e-18, 1e-12
+"""Full scale [A] and share of a lit port's power below which a stage is taken for dark: no chip like this can be meant."""
+
+
 def port_power_w(parameters: ChipParameters) -> float:
     """Return the power [W] of one fully lit input port."""
     return parameters.laser.total_power_w / parameters.ports
@@ -66,9 +71,15 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
         passed = 1.0 - tap
         full_scale_a = (adc.headroom * intensity * share if adc.headroom > 0 else parameters.ports * share) * lit_a
         full_scale_a += diode.dark_a
+        if full_scale_a < DARKEST_A:
+            raise ConfigError(
+                f"stage {stage} of the chip gets no light: its full scale would be {full_scale_a:.3g} A, {_why(stage)}"
+            )
         load_ohm = diode.load_ohm or adc.range_v / full_scale_a
         gain_rad = nonlinearity.gain_rad
         if nonlinearity.gain_reference == "local":
+            if intensity * passed < DARKEST:
+                raise ConfigError(f"stage {stage} of the chip gets no light, so no gain can be trimmed to it, {_why(stage)}")
             gain_rad /= intensity * passed
         found.append(
             StageLevels(
@@ -86,3 +97,8 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
         if nonlinearity.kind == "electro-optic":
             intensity = mean_transmitted(intensity, nonlinearity.detected_fraction, gain_rad, nonlinearity.bias_rad)
     return tuple(found)
+
+
+def _why(stage: int) -> str:
+    blocked = ", or nonlinearity.gain_rad too small at nonlinearity.bias_rad" if stage > 0 else ""
+    return f"below what a detector sees: loss.mzi_db is too large{blocked}"

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--bind", default="tcp://127.0.0.1:5555", metavar="ADDR", help="tcp://HOST:PORT or ipc://PATH [%(default)s]"
     )
+    serve.add_argument("--device-keys", type=Path, metavar="DIR", help="keys for DEVICE, where that is a server with keys")
     serve.add_argument("--realtime", action="store_true", help="sim: take as long as the lab would")
     _add_chip(serve)
     _add_common(serve)

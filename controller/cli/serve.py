@@ -42,9 +42,14 @@ def _serve_simulator(args: argparse.Namespace) -> int:
 
 def _relay(args: argparse.Namespace) -> int:
     """Serve a device that another server holds, to other people or under other keys."""
-    opened = open_device(args.device, write=True, label="photonloop serve")
+    opened = open_device(args.device, write=True, label="photonloop serve", keys=args.device_keys)
+
+    def lost() -> str | None:
+        return getattr(opened.device, "lost", None)
+
     try:
-        server = DeviceServer(opened.device, args.bind, options=ServerOptions(keys=args.keys))
+        # A relay whose device is gone would answer for a chip that nobody holds.
+        server = DeviceServer(opened.device, args.bind, options=ServerOptions(keys=args.keys, on_tick=lambda: lost() is None))
         address = server.bind()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: server.stop())
@@ -52,6 +57,8 @@ def _relay(args: argparse.Namespace) -> int:
         server.run()
     finally:
         opened.close()
+    if (reason := lost()) is not None:
+        raise DeviceError("transport", f"the device behind this server is gone: {reason}")
     return 0
 
 

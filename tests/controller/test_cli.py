@@ -250,6 +250,21 @@ def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) 
         server.wait(10)
 
 
+def test_a_relay_passes_the_device_on_and_ends_with_it(experiment: Path, tmp_path: Path) -> None:
+    behind = start("serve", "sim:ideal", "--ports", 8, "--stages", 2, "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path)
+    assert behind.stdout is not None
+    relay = start("serve", json.loads(behind.stdout.readline())["address"], "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path)
+    assert relay.stdout is not None
+    address = json.loads(relay.stdout.readline())["address"]
+    trained = photonloop("train", experiment, "--device", address, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    behind.terminate()
+    _, said = relay.communicate(timeout=30)
+    assert relay.returncode == 1
+    assert "the device behind this server is gone" in said
+    behind.communicate(timeout=10)
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     ended = photonloop("--help", cwd=tmp_path)
     assert ended.returncode == 0

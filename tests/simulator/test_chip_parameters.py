@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 from protocols.validation import ConfigError
+from simulator.chip import Chip
 from simulator.levels import levels
 from simulator.mesh import clements
 from simulator.nonlinearity import mean_transmitted
@@ -131,3 +132,11 @@ def test_full_scale_and_gain_follow_the_light() -> None:
 def mean_second(intensity: float) -> float:
     """Mean intensity behind the first nonlinearity when g applies at the mean that arrives."""
     return mean_transmitted(1.0, 0.1, 0.05 * 3.141592653589793, 3.141592653589793) * intensity
+
+
+@pytest.mark.parametrize("dark", ["[nonlinearity]\ngain_rad = 0.0\n", "[loss]\nmzi_db = 10.0\n[photodiode]\ndark_a = 0.0\n"])
+def test_a_chip_whose_stages_get_no_light_is_refused_in_one_sentence(tmp_path: Path, dark: str) -> None:
+    path = tmp_path / "dark.toml"
+    path.write_text('preset = "soi"\n' + dark, encoding="utf-8")
+    with pytest.raises(ConfigError, match="of the chip gets no light"):
+        Chip(load_chip(path))

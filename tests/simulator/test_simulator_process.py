@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,3 +146,27 @@ def test_memory_stays_modest() -> None:
             client.evaluate(np.full((16, 4096), 3.0), StagedRows("all", np.arange(1500)), "mesh1")
         resident = psutil.Process(process.pid).memory_info().rss
     assert resident < 400e6
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_it_ends_where_its_parent_died_while_it_was_starting() -> None:
+    parent = textwrap.dedent(
+        """
+        import os, subprocess, sys
+        command = [sys.executable, "-m", "simulator", "--chip", "ideal", "--ports", "4", "--parent", str(os.getpid())]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        print(child.pid)
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True, timeout=30)
+    orphan = int(ended.stdout)
+    until_s = time.monotonic() + 60
+    while is_running(orphan):
+        assert time.monotonic() < until_s, "the simulator outlived its parent"
+        time.sleep(0.05)
