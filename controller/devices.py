@@ -181,8 +181,8 @@ def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> Non
         if lease_key is None or fault.session != lease_key:
             raise DeviceError(
                 "interlock",
-                f"the device has latched the fault {fault.name!r} ({fault.detail}): look into it, then clear it with "
-                f"photonloop describe DEVICE --clear-fault {fault.name}",
+                f"the device has latched the fault {fault.name!r} ({fault.detail}): resume the run that caused it, or look into "
+                f"it and clear it with photonloop describe {client.address} --clear-fault {fault.name}",
             )
         client.clear_fault(fault.name)
 

@@ -41,7 +41,7 @@ class RuleSpec(_Spec):
     loss: Literal["cosine", "margin", "softmax"] = "softmax"
     margin: _Positive = 0.3
     """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
-    scale: _Positive = 10.0
+    scale: _Positive = 20.0
     """For `softmax`: cosines are multiplied by this before the cross-entropy."""
 
 
@@ -51,7 +51,7 @@ class EstimatorSpec(_Spec):
     name: Literal["directional", "spsa"] = "spsa"
     step: _Positive | Literal["auto"] = "auto"
     """[rad] `spsa`: of every phase; `directional`: length of the step over each group of phases. `auto`: measured."""
-    directions: Annotated[int, Field(ge=1, le=128)] = 1
+    directions: Annotated[int, Field(ge=1, le=128)] = 4
     """Directions probed an update; each costs two settings."""
 
 
@@ -59,7 +59,7 @@ class OptimizerSpec(_Spec):
     """How a direction becomes new variables."""
 
     name: Literal["sgd", "momentum", "adam"] = "adam"
-    rate: _Positive = 0.01
+    rate: _Positive = 0.02
     """Learning rate [rad for `adam`, rad² a unit of loss for the others]."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine`: from `rate` down to zero over each layer's updates."""
@@ -72,13 +72,13 @@ class OptimizerSpec(_Spec):
 class TrainingSpec(_Spec):
     """How long, in what portions."""
 
-    epochs: _Count = 100
+    epochs: _Count = 1000
     """Passes over the training part, for each layer."""
     batch: _Count = 128
     """Samples of an update; the rest of a pass that does not fill a batch waits for the next shuffle."""
     pipelined: bool = True
     """Probe update n + 1 around the variables before update n, so that the device works while update n is computed."""
-    evaluate_every: _Count = 10
+    evaluate_every: _Count = 20
     """Epochs between two looks at the accuracies."""
     checkpoint_s: _Positive = 10.0
     """Seconds between checkpoints. A journal of losses covers what lies between, so nothing is lost."""

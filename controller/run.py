@@ -81,6 +81,11 @@ class RunFolder:
         """Append the losses measured for update number `update` to the journal."""
         self._journal.write(_HEAD.pack(update, losses.size) + losses.astype("<f8").tobytes())
 
+    @property
+    def journalled(self) -> int:
+        """Updates that the journal holds and `take_journal` has not given out."""
+        return len(self._recorded)
+
     def take_journal(self) -> dict[int, NDArray[np.float64]]:
         """Return the losses that an earlier session journalled and no checkpoint covers, by update; once."""
         recorded, self._recorded = self._recorded, {}

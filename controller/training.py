@@ -5,6 +5,7 @@ What `photonloop train` and `photonloop evaluate` do, as functions for scripts a
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from controller.encoding import encode, fit_encoding
 from controller.experiment import Experiment, as_toml, load_experiment
 from controller.link import DeviceLink
 from controller.network import Layer, Prediction, build_network, predict
-from controller.run import DEVICE, EXPERIMENT, RunFolder, new_run, read_checkpoint, read_events, versions, write_aside
+from controller.run import CHECKPOINT, DEVICE, EXPERIMENT, RunFolder, new_run, read_checkpoint, read_events, versions, write_aside
 from controller.session import TEST, TRAIN, Listener, Samples, Session, SessionStopped
 from controller.state import State, from_arrays
+from protocols.device import DeviceDescription
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
@@ -125,7 +127,13 @@ def train(
         if clipped:
             watch.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
         folder.event(
-            "start", device=experiment.device, seed=experiment.seed, session=lease_key, clipped=clipped, versions=versions()
+            "start",
+            device=experiment.device,
+            seed=experiment.seed,
+            session=lease_key,
+            data=digest(dataset),
+            clipped=clipped,
+            versions=versions(),
         )
         listener.message(f"run {path}")
         return _run_session(experiment, link, layers, dataset, State(), folder, listener, stopped)
@@ -150,14 +158,13 @@ def resume(
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
-    state = from_arrays(read_checkpoint(run), experiment.seed, str(run / "checkpoint.npz"))
+    state = _state(run, experiment)
     dataset = load_dataset(experiment.data)
-    started = [event for event in read_events(run) if event.get("event") == "start"]
-    lease_key = str(started[0].get("session", "")) if started else secrets.token_hex(16)
+    lease_key = str(_started(run, dataset).get("session", "")) or secrets.token_hex(16)
     folder = RunFolder(run)
     watch = _Watch(listener, folder)
     try:
-        opener = _opener(string, virtual_chip(string, experiment, dataset), experiment.name, lease_key, keys)
+        opener = _opener(string, _same_chip(string, run, experiment), experiment.name, lease_key, keys)
         link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     except BaseException:
         folder.close()
@@ -167,7 +174,8 @@ def resume(
         _check_fits(state, layers, run)
         stage_parts(link, experiment, dataset)
         folder.event("resume", device=string, update=state.total, versions=versions())
-        listener.message(f"resuming {run} after update {state.total}")
+        told = "finished: measuring it again" if state.finished else f"resuming after update {state.total + folder.journalled}"
+        watch.tell(f"run {run}: {told}")
         return _run_session(experiment, link, layers, dataset, state, folder, listener, stopped, string)
     finally:
         link.close()
@@ -183,11 +191,12 @@ def evaluate(run: Path, *, device: str | None = None, stopped: Stopped = lambda:
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
-    state = from_arrays(read_checkpoint(run), experiment.seed, str(run / "checkpoint.npz"))
+    state = _state(run, experiment)
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
     dataset = load_dataset(experiment.data)
-    opener = _opener(string, virtual_chip(string, experiment, dataset), experiment.name, secrets.token_hex(16), keys)
+    _started(run, dataset)
+    opener = _opener(string, _same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys)
     link = DeviceLink(opener, stopped=stopped)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]
@@ -210,6 +219,41 @@ def open_run(run: Path) -> Experiment:
     if not (run / EXPERIMENT).is_file():
         raise ConfigError(f"run {run} is not a run folder: it holds no {EXPERIMENT}")
     return load_experiment(run / EXPERIMENT)
+
+
+def digest(dataset: Dataset) -> str:
+    """Return a digest of all features and labels: a run goes on with the data it began with, or not at all."""
+    found = hashlib.sha256()
+    for part in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
+        found.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
+
+
+def _started(run: Path, dataset: Dataset) -> dict[str, Any]:
+    """Return the first event of a run, which must have begun with the same data."""
+    started = next((event for event in read_events(run) if event.get("event") == "start"), {})
+    if started.get("data", digest(dataset)) != digest(dataset):
+        raise ConfigError(f"the data of run {run} is not what it began with: put it back, or start a new run")
+    return started
+
+
+def _state(run: Path, experiment: Experiment) -> State:
+    """Return the state in the checkpoint of a run, or a fresh one where nothing was learned before the end came."""
+    arrays = read_checkpoint(run)
+    if not arrays and any(event.get("event") in {"step_chosen", "epoch"} for event in read_events(run)):
+        raise ConfigError(f"run {run} has lost its checkpoint.npz: put back a copy of it, or start a new run")
+    return from_arrays(arrays, experiment.seed, str(run / CHECKPOINT))
+
+
+def _same_chip(device: str, run: Path, experiment: Experiment) -> VirtualChip:
+    """Return a virtual chip of the shape that the run was begun on; a chip file is taken as it is."""
+    if device.endswith(".toml"):
+        return VirtualChip()
+    try:
+        began = DeviceDescription.model_validate_json((run / DEVICE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"run {run} has no usable {DEVICE}: {str(error).splitlines()[0]}") from None
+    return VirtualChip(ports=began.input_ports, stages=len(began.stages), seed=experiment.seed)
 
 
 def _run_session(
@@ -238,6 +282,7 @@ def _run_session(
         prediction = session.run()
     except (SessionStopped, DeviceError) as reason:
         folder.event("stopped", update=state.total, reason=str(reason))
+        folder.log(f"stopped: {reason}")
         listener.message(f"the run stands as it was at its last step: photonloop train --resume {folder.path}")
         raise
     result = _result(folder.path, device or experiment.device, layers, prediction, dataset, state, began)
@@ -287,11 +332,15 @@ class _Watch:
     def found(self, message: str) -> None:
         self._pass_on("device_back", message)
 
+    def tell(self, message: str) -> None:
+        if self.folder is not None:
+            self.folder.log(message)
+        self.listener.message(message)
+
     def warn(self, message: str) -> None:
         self._pass_on("warning", message)
 
     def _pass_on(self, event: str, message: str) -> None:
         if self.folder is not None:
             self.folder.event(event, message=message)
-            self.folder.log(message)
-        self.listener.message(message)
+        self.tell(message)

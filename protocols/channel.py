@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -44,6 +45,8 @@ class Channel:
         self._silence_s = silence_s
         self._lock = threading.Lock()
         self._closing = False
+        self._posted: set[int] = set()
+        self._overtaking: dict[int, Frames] = {}
         socket = context.socket(zmq.DEALER)
         try:
             socket.linger = 0
@@ -70,8 +73,8 @@ class Channel:
         with self._lock:
             self._socket.close()
 
-    def ask(self, request: Request, frames: Frames, patience_s: float = _GONE_S, silence_s: float | None = None) -> Answer:
-        """Send `frames`, the encoded `request`, and return its answer.
+    def ask(self, request: Request, frames: Frames, within_s: float | None = None) -> Answer:
+        """Send `frames`, the encoded `request`, and return its answer; within `within_s` in all, where that is given.
 
         Raises
         ------
@@ -80,18 +83,33 @@ class Channel:
             cannot have reached it, "unknown" otherwise.
         """
         with self._lock:
-            self._post(frames, patience_s)
-            return self._wait(request, frames, self._silence_s if silence_s is None else silence_s)
+            if within_s is None:
+                self._post(frames, _GONE_S)
+                return self._wait(request, frames, self._silence_s)
+            until_s = time.monotonic() + within_s
+            self._post(frames, within_s)
+            return self._wait(request, frames, min(within_s, self._silence_s), until_s)
 
-    def post(self, frames: Frames) -> None:
+    def post(self, request: Request, frames: Frames) -> None:
         """Send a request whose answer `wait` will get; raises as `ask` does."""
         with self._lock:
             self._post(frames, _GONE_S)
+            self._posted.add(request.id)
 
     def wait(self, request: Request, frames: Frames) -> Answer:
-        """Return the answer to what `post` sent; raises as `ask` does."""
+        """Return the answer to what `post` sent, also where it came while another was waited for; raises as `ask` does."""
         with self._lock:
-            return self._wait(request, frames, self._silence_s)
+            try:
+                answer = self._wait(request, frames, self._silence_s)
+            except DeviceError:
+                self._forget(request.id)
+                raise
+            self._forget(request.id)  # not where a KeyboardInterrupt came: then it may be waited for again
+            return answer
+
+    def _forget(self, request_id: int) -> None:
+        self._posted.discard(request_id)
+        self._overtaking.pop(request_id, None)
 
     def _post(self, frames: Frames, patience_s: float) -> None:
         try:
@@ -107,9 +125,16 @@ class Channel:
         except zmq.ZMQError:
             raise self._nobody(patience_s) from None
 
-    def _wait(self, request: Request, frames: Frames, silence_s: float) -> Answer:
+    def _wait(self, request: Request, frames: Frames, silence_s: float, until_s: float = math.inf) -> Answer:
+        """Return the answer; give up at `until_s`, or earlier where the server goes silent or away."""
+        if request.id in self._overtaking:
+            answer, _ = self._read(request, self._overtaking[request.id])
+            if answer is not None:
+                return answer
         heard_s = sent_s = connected_s = time.monotonic()
         while True:
+            if time.monotonic() >= until_s:
+                raise self._silent(request)
             try:
                 received = self._socket.recv_multipart(copy=False)
             except zmq.Again:
@@ -119,36 +144,40 @@ class Channel:
                 # With IMMEDIATE a socket can send only while it is connected.
                 if self._socket.get(zmq.EVENTS) & zmq.POLLOUT:
                     connected_s = now_s
-                if now_s - connected_s >= _GONE_S or now_s - heard_s >= silence_s:
-                    raise DeviceError(
-                        "transport",
-                        f"the device server at {self._address} has gone silent while it had a request ({request.op})",
-                        retryable=True,
-                        outcome="unknown",
-                    ) from None
+                if until_s == math.inf and (now_s - connected_s >= _GONE_S or now_s - heard_s >= silence_s):
+                    raise self._silent(request) from None
                 if now_s - sent_s >= silence_s / _ATTEMPTS and connected_s == now_s:
                     sent_s = now_s
                     self._post(frames, 0.0)
                 continue
             except zmq.ZMQError as error:
                 raise self._closed(error.strerror) from None
-            answer = self._read(request, [frame.buffer for frame in received])
+            answer, is_own = self._read(request, [frame.buffer for frame in received])
             if answer is not None:
                 return answer
-            heard_s = sent_s = connected_s = time.monotonic()
+            heard_s = connected_s = time.monotonic()
+            if is_own:  # else the request may be lost, however much is heard of others
+                sent_s = heard_s
 
-    def _read(self, request: Request, frames: Frames) -> Answer | None:
-        """Return the answer in `frames`; None where it belongs to an older request or says "working"."""
+    def _read(self, request: Request, frames: Frames) -> tuple[Answer | None, bool]:
+        """Return the answer in `frames`, if it is one, and whether they speak of `request` at all.
+
+        The answer to another request that is still to be waited for is kept.
+        """
         try:
             wire.check_prefix(frames[0])
             if len(frames) < 2:
-                return None
+                return None, False
             header = wire.decode_reply(frames[1])
-            if header.id != request.id or header.state == "working":
-                return None
+            if header.id != request.id:
+                if header.id in self._posted and header.state != "working":
+                    self._overtaking[header.id] = frames
+                return None, False
+            if header.state == "working":
+                return None, True
             arrays = wire.decode_arrays(header.arrays, frames[2:])
         except ValueError:
-            return None
+            return None, False
         except DeviceError as error:
             if error.code == "version":
                 raise DeviceError("version", f"the device server at {self._address}: {error.detail}") from None
@@ -159,7 +188,15 @@ class Channel:
             if header.error is None:
                 raise DeviceError("transport", "the device server answered an error without saying which", outcome="unknown")
             raise DeviceError.from_body(header.error)
-        return Answer(header, arrays)
+        return Answer(header, arrays), True
+
+    def _silent(self, request: Request) -> DeviceError:
+        return DeviceError(
+            "transport",
+            f"the device server at {self._address} has gone silent while it had a request ({request.op})",
+            retryable=True,
+            outcome="unknown",
+        )
 
     def _nobody(self, patience_s: float) -> DeviceError:
         waited = f" within {patience_s:g} s" if patience_s else ""

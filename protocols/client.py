@@ -24,10 +24,10 @@ from protocols.addresses import check_address
 from protocols.channel import Answer, Channel
 from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
-from protocols.wire import SAFE_FAILED, AnyArray, Frames, Op, Request
+from protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
 
-MOST_PENDING = 2
-"""Evaluations under way at once: one that the device works on, and one that waits at its door."""
+_NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
+"""What is never too late: a clock that drifts must not keep a device from being made safe."""
 
 _SAFE_POLL_S = 0.02
 _SAFE_PATIENCE_S = 120.0
@@ -40,14 +40,15 @@ class ClientOptions:
     Parameters
     ----------
     timeout_s
-        Time for a server to answer the first hello.
+        Time for a server to be reached and to answer the first hello.
     silence_s
         A server that says nothing for this long while it has a request is given up; one at work says so twice a second.
     deadline_s
-        Time for a write, also a long evaluation: past it the server does not start it, and stops a running evaluation.
+        Time for an `acquire`, `apply`, `stage_inputs`, `clear_fault` or evaluation, however long: past it the server does
+        not start it, and stops a running evaluation. What stops, reads or renews has no deadline.
     """
 
-    timeout_s: float = 3.0
+    timeout_s: float = 2.0
     silence_s: float = 5.0
     deadline_s: float = 3600.0
 
@@ -57,7 +58,7 @@ def connect(
     *,
     label: str = "photonloop",
     lease_key: str | None = None,
-    timeout_s: float = 3.0,
+    timeout_s: float = 2.0,
     keys: Path | None = None,
     options: ClientOptions | None = None,
 ) -> DeviceClient:
@@ -72,7 +73,7 @@ def connect(
     lease_key
         Names the writer over restarts: whoever comes back with the same key takes the lease over. Random where None.
     timeout_s
-        Time for the server to answer.
+        Time for the server to be reached and to answer.
     keys
         Folder with `client.key_secret` and `server.key`, as `protocols.keys.add_client` makes it.
 
@@ -105,16 +106,20 @@ class PendingReadings:
     def result(self) -> Readings:
         """Return the readings, waiting where they are not there yet; raises as `PhotonicDevice.evaluate` does."""
         self._client._collect_up_to(self)
-        if self._error is not None:
-            raise self._error
-        assert self._readings is not None
-        return self._readings
+        if self._readings is not None:
+            return self._readings
+        raise self._error or _closed_meanwhile()
 
     def _collect(self) -> None:
+        if self._readings is not None or self._error is not None:
+            return
         try:
             self._readings = payload.readings(self._channel.wait(self._request, self._frames))
         except DeviceError as error:
-            self._error = error
+            self._error = self._error or error
+
+    def _abandon(self) -> None:
+        self._error = _closed_meanwhile()
 
 
 class DeviceClient:
@@ -168,7 +173,7 @@ class DeviceClient:
         timeout_s = self._options.timeout_s
         hello = self._request("hello", {"label": self.label}, deadline_s=None)
         try:
-            answer = self._main.ask(hello, wire.encode(hello), patience_s=timeout_s, silence_s=timeout_s)
+            answer = self._main.ask(hello, wire.encode(hello), within_s=timeout_s)
         except DeviceError as error:
             if error.code != "transport":
                 raise
@@ -179,7 +184,7 @@ class DeviceClient:
         answered_s = time.monotonic()
         body = answer.header.body
         self._epoch = answer.header.epoch
-        self._server_ahead_s = _number(body, "now_s") - (asked_s + answered_s) / 2
+        self._note_clock(answer, asked_s, answered_s)
         self._max_message_bytes = int(_number(body, "max_message_bytes"))
         described = self._ask(self._main, "describe")
         try:
@@ -238,8 +243,9 @@ class DeviceClient:
         while not self._released.wait(ttl_s / 3):
             asked_s = time.monotonic()
             try:
-                self._ask(self._side, "renew")
+                answer = self._ask(self._side, "renew")
                 renewed_s = asked_s
+                self._note_clock(answer, asked_s, time.monotonic())
             except DeviceError as error:
                 if error.code == "lease" or time.monotonic() - renewed_s > ttl_s:
                     self.lost = error.detail
@@ -306,7 +312,7 @@ class DeviceClient:
             arrays["inputs"] = payload.amplitudes(inputs)
         request, frames = self._encode("evaluate", body, arrays, command=True)
         pending = PendingReadings(self, channel, request, frames)
-        channel.post(frames)
+        channel.post(request, frames)
         self._pending.append(pending)
         return pending
 
@@ -315,11 +321,14 @@ class DeviceClient:
         return self._status()[0]
 
     def cancel(self) -> None:
-        """See `PhotonicDevice.cancel`; only the holder of the lease may."""
+        """See `PhotonicDevice.cancel`; only the holder of the lease may. Stops all evaluations that are pending."""
         self._ask(self._side, "cancel", command=True)
 
     def safe(self) -> None:
         """See `PhotonicDevice.safe`; anybody may, with or without the lease. Returns when the device is safe.
+
+        All pending evaluations are stopped, and none is accepted before the next `apply`. Where another client writes,
+        the server latches the fault "made_safe" besides, which the writer must clear by name.
 
         Raises
         ------
@@ -377,7 +386,7 @@ class DeviceClient:
                     "limit",
                     f"{spec.name} takes {array.nbytes} bytes, over the server's largest message {self._max_message_bytes}",
                 )
-        deadline_s = self._options.deadline_s if command else self._options.silence_s
+        deadline_s = None if op in _NO_DEADLINE else self._options.deadline_s
         request = self._request(op, body, specs, command=command, deadline_s=deadline_s)
         return request, wire.encode(request, travelling)
 
@@ -411,23 +420,38 @@ class DeviceClient:
     def _collect_up_to(self, pending: PendingReadings) -> None:
         """Wait for `pending` and for those before it, in the order in which the server answers."""
         while pending in self._pending:
-            self._pending.pop(0)._collect()
+            first = self._pending[0]
+            first._collect()
+            # Only now: who interrupts the wait may ask again. Another thread may have closed the connection meanwhile.
+            if first in self._pending:
+                self._pending.remove(first)
+
+    def _note_clock(self, answer: Answer, asked_s: float, answered_s: float) -> None:
+        """Reckon the server's clock from an answer that tells it."""
+        self._server_ahead_s = _number(answer.header.body, "now_s") - (asked_s + answered_s) / 2
 
     def _disconnect(self) -> None:
+        for pending in self._pending:
+            pending._abandon()
+        self._pending.clear()
         for channel in (self._main, self._side):
             if channel is not None:
                 channel.close()
         if self._context is not None:
             self._context.term()
         self._main = self._side = self._context = None
-        self._pending.clear()
 
 
 def _number(body: Mapping[str, JsonValue], name: str) -> float:
     value = body.get(name)
     if not isinstance(value, int | float):
-        raise DeviceError("transport", f"the device server's hello lacks {name}")
+        raise DeviceError("transport", f"the device server's answer lacks {name}")
     return float(value)
+
+
+def _closed_meanwhile() -> DeviceError:
+    detail = "the connection was closed while this evaluation was pending"
+    return DeviceError("transport", detail, retryable=True, outcome="unknown")
 
 
 def _not_connected(address: str) -> DeviceError:

@@ -12,6 +12,7 @@ import logging
 import math
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +29,14 @@ from protocols.jobs import Jobs
 from protocols.pace import Pace
 from protocols.replies import GONE, ReplyCache
 from protocols.staging import Transfer, add_chunk
-from protocols.wire import SAFE_FAILED, AnyArray, Frames, Reply, Request
+from protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
 from protocols.worker import Job, carry_out
 
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"acquire", "release", "apply", "stage_inputs", "evaluate", "cancel", "clear_fault"})
 _LAST_SAFE_S = 5.0
+_LABELS = 256
 
 Send = Callable[[bytes, Frames], None]
 """Sends frames along a route; never waits, never raises."""
@@ -55,6 +57,8 @@ class ServerOptions:
         Largest array a client may send in one message.
     cache_bytes
         Answers kept for retries, all sessions together.
+    waiting_bytes
+        Arrays of the requests that wait for the device, together; what comes beyond is refused.
     working_s
         How often a client hears that its request is in progress.
     tick_s, on_tick
@@ -65,6 +69,7 @@ class ServerOptions:
     inline_s: float = 0.0
     max_message_bytes: int = 64 * 2**20
     cache_bytes: int = 64 * 2**20
+    waiting_bytes: int = 256 * 2**20
     working_s: float = 0.5
     tick_s: float = 0.25
     on_tick: Callable[[], bool] | None = None
@@ -92,10 +97,13 @@ class Desk:
         self._send = send
         self._description = device.describe()
         self._description_frame = np.frombuffer(self._description.model_dump_json().encode(), np.uint8)
-        self._jobs = Jobs(device, wake, options.working_s)
+        self._jobs = Jobs(device, wake, options.working_s, options.waiting_bytes)
         self._cache = ReplyCache(options.cache_bytes)
         self._lease: leases.Lease | None = None
         self._faults: dict[str, Fault] = {}
+        self._labels: OrderedDict[str, str] = OrderedDict()
+        self._must_apply = False
+        self._cancelled_seq = 0
         self._transfer: Transfer | None = None
         self._pace = Pace()
         self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
@@ -154,6 +162,8 @@ class Desk:
         for job, waiting, outcome in self._jobs.collect():
             if job.op == "safe" and isinstance(outcome, DeviceError):
                 self._faults[SAFE_FAILED] = Fault(name=SAFE_FAILED, detail=f"the device was not made safe: {outcome.detail}")
+            if job.op == "apply" and job.stop is None and not isinstance(outcome, DeviceError):
+                self._must_apply = False
             for one in waiting:
                 if one.request.op == "safe" and not isinstance(outcome, DeviceError):
                     self._send(one.route, self._frames(one.request, {"in_effect": True}))
@@ -192,7 +202,7 @@ class Desk:
             if answer is not None:
                 self._send(route, answer)
                 return False
-        if request.deadline is not None and time.monotonic() >= request.deadline:
+        if request.op != "safe" and request.deadline is not None and time.monotonic() >= request.deadline:
             raise DeviceError("deadline", f"the deadline of this {request.op} passed before it could start", retryable=True)
         return True
 
@@ -255,6 +265,9 @@ class Desk:
             self._lose_lease()
         before = self._lease
         self._lease = leases.acquire(before, request.session, body.lease_key, body.label, body.ttl_s, now_s)
+        if before is None or before.session != request.session:
+            self._must_apply = False
+            self._cancelled_seq = 0
         if before is not None and before.session != request.session:
             self._transfer = None
             self._jobs.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
@@ -262,7 +275,7 @@ class Desk:
 
     def _renew(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        self._send(route, self._frames(request))
+        self._send(route, self._frames(request, {"now_s": time.monotonic()}))
 
     def _release(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
@@ -274,7 +287,11 @@ class Desk:
     # ---- operations -----------------------------------------------------------------------------------------------------
 
     def _hello(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
-        wire.decode_body(wire.HelloBody, request.body)
+        hello = wire.decode_body(wire.HelloBody, request.body)
+        self._labels[request.session] = hello.label
+        self._labels.move_to_end(request.session)
+        if len(self._labels) > _LABELS:
+            self._labels.popitem(last=False)
         body: dict[str, JsonValue] = {
             "protocol": PROTOCOL_VERSION,
             "now_s": time.monotonic(),
@@ -289,9 +306,11 @@ class Desk:
         status = self._device.status()
         held = None if leases.expired(self._lease, time.monotonic()) else self._lease
         health = {name: v if isinstance(v, str) or math.isfinite(v) else str(v) for name, v in status.health.items()}
+        busy = status.busy or self._jobs.any
         merged = status.model_copy(
             update={
-                "busy": status.busy or self._jobs.any,
+                "busy": busy,
+                "safe": status.safe and not busy,
                 "faults": (*self._faults.values(), *status.faults),
                 "leased_to": held.label or held.key if held else "",
                 "health": health,
@@ -304,7 +323,8 @@ class Desk:
         self._must_write(request)
         self._must_be_clear()
         wire.decode_body(wire.EmptyBody, request.body)
-        self._jobs.submit(route, request, partial(self._device.apply, _the_array(arrays, "drive", "apply")))
+        drive = _the_array(arrays, "drive", "apply")
+        self._jobs.submit(route, request, partial(self._device.apply, drive), drive.nbytes)
 
     def _stage_inputs(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
@@ -321,11 +341,15 @@ class Desk:
         if whole is None:
             self._answer(route, request, None)
         else:
-            self._jobs.submit(route, request, partial(self._device.stage_inputs, body.name, whole))
+            self._jobs.submit(route, request, partial(self._device.stage_inputs, body.name, whole), whole.nbytes)
 
     def _evaluate(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
         self._must_be_clear()
+        if self._must_apply:
+            raise DeviceError("interlock", "the device was made safe: apply a drive first")
+        if request.seq < self._cancelled_seq:  # overtaken by the cancel that was meant for it
+            raise DeviceError("interlock", "the evaluation was cancelled")
         body = wire.decode_body(wire.EvaluateBody, request.body)
         drives = _the_array(arrays, "drives", "evaluate")
         if body.staged is None:
@@ -339,7 +363,7 @@ class Desk:
         if inline_s > 0 and not self._jobs.any and self._pace.predicted_s(body.stage, settings, samples) < inline_s:
             self._answer(route, request, carry_out(Job("evaluate", call, request.deadline)))
         else:
-            self._jobs.submit(route, request, call)
+            self._jobs.submit(route, request, call, drives.nbytes + rows.nbytes)
 
     def _timed_evaluate(
         self, drives: AnyArray, inputs: AnyArray | StagedRows, stage: str, settings: int, samples: int
@@ -351,10 +375,20 @@ class Desk:
 
     def _cancel(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
+        self._cancelled_seq = max(self._cancelled_seq, request.seq)
         self._jobs.stop(DeviceError("interlock", "the evaluation was cancelled"), only="evaluate")
         self._answer(route, request, None)
 
     def _safe(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        if leases.expired(self._lease, time.monotonic()):
+            self._lose_lease()
+        if self._lease is not None:
+            # An evaluation still in the socket's queue would otherwise be accepted, and read a dark mesh.
+            self._must_apply = True
+            if request.session != self._lease.session:
+                label = self._labels.get(request.session, "")
+                by = repr(label) if label else "without a name"
+                self._faults[MADE_SAFE] = Fault(name=MADE_SAFE, detail=f"the device was made safe by another client ({by})")
         self._jobs.stop(DeviceError("interlock", "stopped, because the device was asked to become safe"))
         self._jobs.make_safe(route, request)
 

@@ -40,12 +40,16 @@ class Jobs:
         Called from the worker's thread when `collect` has something to do.
     working_s
         How often those who wait are told that their request is in progress.
+    max_bytes
+        Bytes that the arrays of waiting requests may take together; a request alone may take more.
     """
 
-    def __init__(self, device: PhotonicDevice, wake: Callable[[], None], working_s: float) -> None:
+    def __init__(self, device: PhotonicDevice, wake: Callable[[], None], working_s: float, max_bytes: int) -> None:
         self._device = device
         self._worker = Worker(device, wake)
         self._working_s = working_s
+        self._max_bytes = max_bytes
+        self._bytes: dict[Job, int] = {}
         self._waiting: dict[Job, list[Waiting]] = {}
         self._commands: dict[tuple[str, int], Job] = {}
         self._safe_job: Job | None = None
@@ -69,8 +73,8 @@ class Jobs:
         """End the worker; return whether it ended in time."""
         return self._worker.join(timeout_s)
 
-    def submit(self, route: bytes, request: Request, call: Callable[[], object]) -> None:
-        """Queue what a request asks for.
+    def submit(self, route: bytes, request: Request, call: Callable[[], object], nbytes: int = 0) -> None:
+        """Queue what a request asks for; its arrays take `nbytes`.
 
         Raises
         ------
@@ -79,7 +83,15 @@ class Jobs:
         """
         if len(self._waiting) >= _MAX_WAITING:
             raise DeviceError("transport", f"{_MAX_WAITING} requests wait for the device already", retryable=True)
+        held = sum(self._bytes.values())
+        if held and held + nbytes > self._max_bytes:
+            raise DeviceError(
+                "transport",
+                f"this {request.op} brings {nbytes} bytes, and {held} of at most {self._max_bytes} wait for the device already",
+                retryable=True,
+            )
         job = Job(request.op, call, request.deadline)
+        self._bytes[job] = nbytes
         self._waiting[job] = [Waiting(route, request, job.started_s)]
         self._commands[request.session, request.seq] = job
         self._worker.submit(job)
@@ -126,6 +138,7 @@ class Jobs:
             waiting = self._waiting.pop(job, None)
             if waiting is None:  # a rushed job ends twice
                 continue
+            self._bytes.pop(job, None)
             if job is self._safe_job:
                 self._safe_job = None
             for one in waiting:

@@ -7,7 +7,6 @@ clips: silent clipping would turn a bug in a learning rule into a wrong gradient
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,18 +136,6 @@ def check_staged_rows(rows: StagedRows, staged: dict[str, int]) -> NDArray[np.in
 def heater_power_w(description: DeviceDescription, drive: Drive) -> float:
     """Return the nominal electrical power [W] of all heaters at `drive`, shape (channels,)."""
     return float(np.dot(drive, drive)) / description.drive.resistance_ohm
-
-
-def ramp(start: Drive, end: Drive, slew_v_per_s: float, step_s: float) -> Iterator[Drive]:
-    """Yield set-points from `start` to `end`, `step_s` apart, none moving faster than `slew_v_per_s`; the last is `end`.
-
-    A slew of 0 means no limit: the only set-point is `end`.
-    """
-    distance_v = float(np.max(np.abs(end - start), initial=0.0))
-    steps = math.ceil(distance_v / (slew_v_per_s * step_s) - 1e-9) if slew_v_per_s > 0 else 1
-    for step in range(1, steps):
-        yield start + (end - start) * (step / steps)
-    yield end.copy()
 
 
 def channel_limits(value: PerChannel, first: int, count: int) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
-from protocols.wire import Buffer, Frames
+from protocols.wire import MOST_PENDING, Buffer, Frames
 
 GONE: tuple[Buffer, ...] = ()
 """Stands for an answer that was given and is no longer kept."""
@@ -14,15 +15,18 @@ _NUMBERS_A_SESSION = 256
 
 
 class ReplyCache:
-    """The last answers, by session and command number, bounded in bytes; the newest one is always kept.
+    """The last answers, by session and command number, bounded in bytes.
 
-    Command numbers outlive their answers, so a very late duplicate is recognised and refused instead of carried out.
+    The newest `MOST_PENDING` answers of the session that was answered last are always kept: its client may still lack
+    them. Command numbers outlive their answers, so a very late duplicate is recognised and refused instead of carried
+    out; once a session's numbers are too many, all up to the highest forgotten one count as carried out.
     """
 
     def __init__(self, max_bytes: int, max_replies: int = 64) -> None:
         self._max_bytes = max_bytes
         self._max_replies = max_replies
         self._sessions: OrderedDict[str, OrderedDict[int, Frames]] = OrderedDict()
+        self._forgotten: dict[str, int] = {}
         self._kept: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._bytes = 0
 
@@ -34,7 +38,9 @@ class ReplyCache:
     def get(self, session: str, seq: int) -> Frames | None:
         """Return the answer to a command, `GONE` where it is no longer kept, None where it was never given."""
         numbers = self._sessions.get(session)
-        return None if numbers is None else numbers.get(seq)
+        if numbers is None:
+            return None
+        return numbers.get(seq, GONE if seq <= self._forgotten.get(session, 0) else None)
 
     def put(self, session: str, seq: int, frames: Frames) -> None:
         """Keep an answer, and forget older ones beyond the bounds."""
@@ -44,13 +50,19 @@ class ReplyCache:
         size = sum(len(frame) for frame in frames)
         self._kept[session, seq] = size
         self._bytes += size
-        while len(self._kept) > 1 and (self._bytes > self._max_bytes or len(self._kept) > self._max_replies):
-            self._drop(next(iter(self._kept)))
+        if self._bytes > self._max_bytes or len(self._kept) > self._max_replies:
+            newest = list(islice(reversed(numbers), MOST_PENDING))
+            for key in [key for key in self._kept if key[0] != session or key[1] not in newest]:
+                self._drop(key)
+                if self._bytes <= self._max_bytes and len(self._kept) <= self._max_replies:
+                    break
         while len(numbers) > _NUMBERS_A_SESSION:
             oldest, _ = numbers.popitem(last=False)
+            self._forgotten[session] = max(oldest, self._forgotten.get(session, 0))
             self._bytes -= self._kept.pop((session, oldest), 0)
         while len(self._sessions) > _SESSIONS:
             forgotten, old = self._sessions.popitem(last=False)
+            self._forgotten.pop(forgotten, None)
             for number in old:
                 self._bytes -= self._kept.pop((forgotten, number), 0)
 

@@ -10,7 +10,9 @@ answered while an evaluation runs, and a device that hangs takes nobody with it.
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,6 +86,8 @@ class DeviceServer:
         """
         if self._router is not None:
             return self.address
+        if self._bind_to.startswith("ipc://"):
+            _check_free(self._bind_to)
         context = zmq.Context()
         router = context.socket(zmq.ROUTER)
         router.linger = 200
@@ -179,6 +183,36 @@ class DeviceServer:
             self._authenticator.stop()
         context.term()
         self._context = self._router = None
+
+
+def _check_free(address: str) -> None:
+    """Refuse an `ipc://PATH` that is taken: ZeroMQ would unlink whatever lies there, a file or another server's socket.
+
+    Raises
+    ------
+    DeviceError
+        "transport".
+    """
+    path = address.removeprefix("ipc://")
+    if path.startswith("@"):  # abstract, on Linux: no file, and the kernel refuses a second one
+        return
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # nothing there; or not to be reached, which binding will say
+    if not stat.S_ISSOCK(mode):
+        raise DeviceError("transport", f"cannot serve at {address}: the path exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return  # left behind by a server that is gone
+        except (TimeoutError, BlockingIOError):
+            pass  # somebody is there, but busy
+        except OSError as error:
+            raise DeviceError("transport", f"cannot serve at {address}: {error.strerror or error}") from None
+    raise DeviceError("transport", f"cannot serve at {address}: another server answers there")
 
 
 def _guard(call: Callable[[], None]) -> None:

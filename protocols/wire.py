@@ -34,6 +34,12 @@ MAX_LENGTH = 2**40
 SAFE_FAILED = "safe_failed"
 """Name of the fault that a server latches when the device could not be made safe."""
 
+MADE_SAFE = "made_safe"
+"""Name of the fault that a server latches when a client without the lease made the device safe under its writer."""
+
+MOST_PENDING = 2
+"""Evaluations of a client under way at once: one that the device works on, and one that waits at its door."""
+
 DTypeCode = Literal["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8"]
 _DTYPES: dict[str, np.dtype] = {code: np.dtype("<" + code) for code in DTypeCode.__args__}
 _CODES: dict[np.dtype, DTypeCode] = {np.dtype("<" + code): code for code in DTypeCode.__args__}

@@ -40,10 +40,10 @@ class Job:
 
 def carry_out(job: Job) -> object:
     """Do the job; return what it returned, or the `DeviceError` that it ended with. Never raises."""
-    if job.stop is not None:
+    if job.stop is not None and job.stop.code != "deadline":
         return job.stop
-    if job.deadline_s is not None and time.monotonic() >= job.deadline_s:
-        return DeviceError("deadline", f"the deadline of this {job.op} passed before it could start")
+    if job.stop is not None or (job.deadline_s is not None and time.monotonic() >= job.deadline_s):
+        return DeviceError("deadline", f"the deadline of this {job.op} passed before it could start", retryable=True)
     try:
         return job.call()
     except DeviceError as error:

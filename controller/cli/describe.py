@@ -11,10 +11,13 @@ from controller.cli.console import print_json
 from controller.devices import VirtualChip, open_device
 from controller.variables import drive_step_rad
 from protocols.device import DeviceDescription, DeviceStatus, PerChannel
+from protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at a device without becoming its writer; with `--clear-fault`, clear one fault first."""
+    if not args.device.startswith("sim") and (args.ports, args.stages, args.seed) != (None, None, None):
+        raise ConfigError(f"--ports, --stages and --seed build a virtual chip, but {args.device} is one already")
     chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
     if args.clear_fault is not None:
         opened = open_device(
@@ -88,7 +91,7 @@ def _limits(description: DeviceDescription) -> list[tuple[str, str]]:
 
 
 def _health(status: DeviceStatus) -> list[tuple[str, str]]:
-    state = "safe" if status.safe else f"hot, {status.heater_power_w:.4g} W"
+    state = "safe" if status.safe else f"driven, {status.heater_power_w:.4g} W"
     rows = [
         ("state", state + (", evaluating" if status.busy else "")),
         ("writer", status.leased_to or "nobody"),

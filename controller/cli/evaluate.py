@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from controller.cli.console import print_json, stop_on_signals
-from controller.cli.train import summary
+from controller.cli.train import accuracies
 from controller.training import evaluate
 
 
@@ -17,5 +17,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(asdict(result))
     else:
-        print(summary(result))
+        print(accuracies(result))
+        print(f"measured on {result.device} in {result.wall_s:.1f} s")
     return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -19,19 +20,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run `photonloop` with `argv` and return its exit code: 0 done, 1 failed with one sentence, 2 wrong usage."""
     args = _parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
-    command = import_module(f"controller.cli.{args.command}")
-    from protocols.errors import DeviceError  # noqa: PLC0415 - brings numpy and pydantic
-
     try:
+        command = import_module(f"controller.cli.{args.command}")
         return int(command.run(args))
-    except DeviceError as error:
-        sentence = error.detail
     except ValueError as error:  # ConfigError and DataError say one sentence; so does a plain one, if less well
         sentence = str(error)
     except KeyboardInterrupt:
         sentence = "interrupted"
+    except BrokenPipeError:  # whoever read standard output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
+    except Exception as error:
+        from protocols.errors import DeviceError  # noqa: PLC0415 - brings numpy and pydantic, which --help does without
+
+        if not isinstance(error, DeviceError):
+            raise
+        sentence = error.detail
     print(f"photonloop {args.command}: {sentence}", file=sys.stderr)
     return 1
 

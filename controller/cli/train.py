@@ -36,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(asdict(result))
     else:
-        print(summary(result))
+        print(accuracies(result))
+        print(f"{result.evaluations} evaluations in all, {result.wall_s:.1f} s in this session, device {result.device}")
         print(f"report: {report}")
     return 0
 
 
-def summary(result: Result) -> str:
-    """Return the accuracies of `result` in a few lines."""
+def accuracies(result: Result) -> str:
+    """Return the accuracies of `result`, a line each."""
     lines = [f"{layer['name']}: test accuracy {layer['test_accuracy']:.4f}" for layer in result.layers]
-    lines.append(f"vote: test accuracy {result.test_accuracy:.4f}")
-    lines.append(f"{result.evaluations} evaluations, {result.wall_s:.1f} s, device {result.device}, run {result.run}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"vote: test accuracy {result.test_accuracy:.4f}"])

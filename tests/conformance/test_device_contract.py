@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.client import DeviceClient, connect
 from protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
 from protocols.errors import DeviceError
 from protocols.limits import heater_power_w
@@ -369,7 +370,46 @@ def test_an_evaluation_under_way_ends_early_or_not_at_all(device: PhotonicDevice
     status = device.status()
     assert status.safe is (stop == "safe")
     assert status.heater_power_w == (0.0 if stop == "safe" else power_w)
+    device.apply(held_drive(device))
     device.evaluate(drives[:1], samples, stage.name)
+
+
+def test_after_its_own_safe_a_writer_applies_before_it_evaluates(device: PhotonicDevice) -> None:
+    if not isinstance(device, DeviceClient):
+        pytest.skip("a rule of servers")
+    drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
+    device.apply(held_drive(device))
+    device.safe()
+    assert device.status().faults == ()
+    error = refused(lambda: device.evaluate(drives, samples, stage), "interlock")
+    assert error.detail == "the device was made safe: apply a drive first"
+    device.apply(held_drive(device))
+    device.evaluate(drives, samples, stage)
+
+
+def test_a_safe_by_somebody_else_stops_the_writer_until_it_clears_the_fault(device: PhotonicDevice) -> None:
+    if not isinstance(device, DeviceClient):
+        pytest.skip("a rule of servers")
+    drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
+    device.apply(held_drive(device))
+    for _ in range(2):  # so that a server which evaluates inline knows the pace
+        device.evaluate(drives, samples, stage)
+    before = device.status().evaluations
+    with connect(device.address, label="door") as other:
+        other.safe()
+        assert other.status().safe
+    assert [fault.name for fault in device.status().faults] == ["made_safe"]
+    for call in (lambda: device.evaluate(drives, samples, stage), lambda: device.apply(held_drive(device))):
+        assert "made_safe" in refused(call, "interlock").detail
+    device.clear_fault("made_safe")
+    device.apply(held_drive(device))
+    device.evaluate(drives, samples, stage)
+    assert device.status().evaluations == before + 1
+    device.release()
+    with connect(device.address) as other:
+        other.safe()
+    device.acquire()
+    assert device.status().faults == ()
 
 
 def test_status_from_other_threads(device: PhotonicDevice) -> None:

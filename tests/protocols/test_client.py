@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import zmq
 from fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
 from protocols import wire
+from protocols.channel import Channel
 from protocols.client import ClientOptions, connect
 from protocols.device import PhotonicDevice, StagedRows
 from protocols.errors import DeviceError
@@ -171,6 +174,149 @@ def test_a_failed_evaluation_does_not_disturb_the_one_behind_it(serve: Serve) ->
         bad, good = client.submit(DRIVES * 100, INPUTS, "mesh1"), client.submit(DRIVES, INPUTS, "mesh1")
         assert good.result().values.shape[0] == len(DRIVES)
         assert refused(bad.result).code == "limit"
+
+
+@pytest.mark.parametrize("inline_s", [0.0, 10.0])
+def test_safe_by_another_client_between_two_pending_evaluations(serve: Serve, inline_s: float) -> None:
+    """The second evaluation waits in the server's socket: whichever way the server works, it must not read a dark mesh."""
+    gate = Gate(at_setting=-1)
+    device = FakeDevice(before_setting=gate)
+    server = serve(device, inline_s=inline_s)
+    with connect(server.address) as client, connect(server.address, label="door") as other, ThreadPoolExecutor() as pool:
+        client.acquire()
+        client.apply(np.ones(16))
+        for _ in range(2):
+            client.evaluate(DRIVES, INPUTS, "mesh1")
+        gate.at_setting = 1
+        first = client.submit(DRIVES, INPUTS, "mesh1")
+        assert gate.reached.wait(10)
+        stopping = pool.submit(other.safe)
+        time.sleep(0.06)
+        second = client.submit(DRIVES, INPUTS, "mesh1")
+        gate.at_setting = -1
+        gate.opened.set()
+        stopping.result(10)
+        if inline_s == 0:
+            assert refused(first.result).code == "interlock"
+        else:
+            first.result()  # carried out in the socket loop, before the safe was read
+        done = device.evaluations
+        wait_until(lambda: other.status().safe)
+        assert [fault.name for fault in other.status().faults] == ["made_safe"]
+        for _ in range(2):
+            third = client.submit(DRIVES, INPUTS, "mesh1")
+            assert "made_safe" in refused(third.result).detail
+        if inline_s == 0:
+            assert refused(second.result).code == "interlock"
+        else:  # it came before the safe or after it; if before, it was read while the drive was held
+            with contextlib.suppress(DeviceError):
+                second.result()
+        assert device.evaluations == done
+        assert "made_safe" in refused(lambda: client.apply(np.ones(16))).detail
+        client.clear_fault("made_safe")
+        client.apply(np.ones(16))
+        client.evaluate(DRIVES, INPUTS, "mesh1")
+
+
+@pytest.mark.parametrize("stop", ["cancel", "safe"])
+def test_cancel_and_safe_stop_both_pending_evaluations(serve: Serve, stop: str) -> None:
+    gate = Gate(1)
+    device = FakeDevice(before_setting=gate)
+    with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
+        client.acquire()
+        client.apply(np.ones(16))
+        first, second = (client.submit(DRIVES, INPUTS, "mesh1") for _ in range(2))
+        assert gate.reached.wait(10)
+        stopping = pool.submit(getattr(client, stop))
+        time.sleep(0.06)
+        gate.opened.set()
+        stopping.result(10)
+        for pending in (first, second):
+            error = refused(pending.result)
+            assert (error.code, error.outcome) == ("interlock", "not_applied")
+        assert device.evaluations == 1
+        client.apply(np.ones(16))
+        client.evaluate(DRIVES, INPUTS, "mesh1")
+
+
+@pytest.mark.parametrize("how", ["close", "reconnect"])
+def test_pending_evaluations_of_a_closed_connection(serve: Serve, how: str) -> None:
+    gate = Gate()
+    with connect(serve(FakeDevice(before_setting=gate)).address) as client:
+        client.acquire()
+        first, second = (client.submit(DRIVES, INPUTS, "mesh1") for _ in range(2))
+        assert gate.reached.wait(10)
+        gate.opened.set()
+        getattr(client, how)()
+        for pending in (first, second, first):
+            error = refused(pending.result)
+            assert (error.code, error.retryable, error.outcome) == ("transport", True, "unknown")
+            assert error.detail == "the connection was closed while this evaluation was pending"
+        if how == "reconnect":
+            client.acquire()
+            client.apply(np.ones(16))
+            assert client.evaluate(DRIVES, INPUTS, "mesh1").values.shape == (3, 2, 4)
+
+
+def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice()
+    with connect(serve(device).address, options=BRISK) as client:
+        client.acquire()
+        first, second = (client.submit(scale * DRIVES, INPUTS, "mesh1") for scale in (1, 2))
+        read = Channel._read
+        interrupts = iter([True, True])
+
+        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames) -> object:
+            answer = read(channel, request, frames)
+            if next(interrupts, False):  # the worst moment: the message is off the socket
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(Channel, "_read", interrupted)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                first.result()
+        np.testing.assert_allclose(second.result().values, 4 * first.result().values, rtol=1e-6)
+        assert device.calls == ["evaluate"] * 2
+        client.apply(np.ones(16))  # nothing is left pending
+
+
+def test_a_refusal_that_overtakes_is_kept_for_its_own_result(serve: Serve) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
+        client.acquire()
+        first = client.submit(DRIVES, INPUTS, "mesh1")
+        assert gate.reached.wait(10)
+        # The device does not become safe at once, so that the first still runs when the second is refused.
+        stopping = pool.submit(client.safe)
+        time.sleep(0.06)
+        second = client.submit(DRIVES, INPUTS, "mesh1")
+        waiting = pool.submit(first.result)
+        time.sleep(0.06)
+        gate.opened.set()
+        assert refused(waiting.result).detail == "stopped, because the device was asked to become safe"
+        stopping.result(10)
+        started_s = time.monotonic()
+        assert refused(second.result).detail == "the device was made safe: apply a drive first"
+        assert time.monotonic() - started_s < 1.0  # known already: a server asked again would answer after 1.7 s
+        assert device.calls == ["evaluate", "safe"]
+
+
+def test_a_clock_that_drifts_does_not_keep_the_device_from_being_made_safe(serve: Serve) -> None:
+    with connect(serve(FakeDevice()).address, options=ClientOptions(deadline_s=5.0)) as client:
+        client.acquire(ttl_s=0.6)
+        client.apply(np.ones(16))
+        client._server_ahead_s -= 3600.0
+        assert not client.status().safe
+        client.cancel()
+        client.safe()
+        assert client.status().safe
+        wait_until(lambda: abs(client._server_ahead_s) < 1.0)  # a renewal tells the time
+        client.apply(np.ones(16))
+        client._server_ahead_s -= 3600.0
+        client.release()
+        assert client.status().safe
 
 
 def test_cancel_and_safe_from_another_thread(serve: Serve) -> None:
@@ -500,8 +646,8 @@ class Lossy:
         poller = zmq.Poller()
         poller.register(self.front, zmq.POLLIN)
         while not self.ended.is_set():
-            for socket, _ in poller.poll(20):
-                if socket is self.front:
+            for ready, _ in poller.poll(20):
+                if ready is self.front:
                     client, *frames = self.front.recv_multipart()
                     if client not in self.backs:
                         self.backs[client] = self.context.socket(zmq.DEALER)
@@ -513,11 +659,11 @@ class Lossy:
                         continue
                     self.backs[client].send_multipart(frames)
                 else:
-                    frames = socket.recv_multipart()
+                    frames = ready.recv_multipart()
                     if b'"evaluate"' in frames[1] and self.lose_replies:
                         self.lose_replies -= 1
                         continue
-                    client = next(name for name, back in self.backs.items() if back is socket)
+                    client = next(name for name, back in self.backs.items() if back is ready)
                     self.front.send_multipart([client, *frames])
 
     def close(self) -> None:
@@ -542,3 +688,41 @@ def test_lost_messages_are_repeated_and_carried_out_once(serve: Serve, requests:
             assert readings.time_s[0] == pytest.approx(4e-3)  # the second evaluation of three settings, and no third
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize(("requests", "replies"), [(1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (0, 3), (1, 1)])
+def test_lost_messages_with_two_pending(serve: Serve, requests: int, replies: int) -> None:
+    device = FakeDevice()
+    proxy = Lossy(serve(device).address)
+    try:
+        with connect(proxy.address, options=BRISK) as client:
+            client.acquire()
+            expected = client.evaluate(DRIVES, INPUTS, "mesh1")
+            proxy.lose_requests, proxy.lose_replies = requests, replies
+            first, second = (client.submit(scale * DRIVES, INPUTS, "mesh1") for scale in (1, 2))
+            np.testing.assert_array_equal(first.result().values, expected.values)
+            np.testing.assert_array_equal(second.result().values, 4 * expected.values)
+            assert (proxy.lose_requests, proxy.lose_replies) == (0, 0)
+            assert device.calls == ["evaluate"] * 3
+    finally:
+        proxy.close()
+
+
+def test_reaching_a_server_and_hearing_it_share_one_time() -> None:
+    context = zmq.Context()
+    mute = context.socket(zmq.ROUTER)
+    mute.linger = 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    late = threading.Timer(0.7, lambda: mute.bind(address))
+    late.start()
+    try:
+        started_s = time.monotonic()
+        error = refused(lambda: connect(address, timeout_s=1.0))
+        took_s = time.monotonic() - started_s
+        assert error.detail == f"no device server answers at {address} within 1 s"
+        assert 0.9 < took_s < 1.6  # reached after 0.7 s; a second 1 s to hear would make 1.7 s
+    finally:
+        late.join()
+        context.destroy(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -148,13 +149,15 @@ def test_a_retry_whose_answer_is_gone_is_refused_and_not_repeated(serve: Serve, 
     device = FakeDevice()
     client = raw(serve(device, cache_bytes=1))
     client.acquire()
-    evaluate(client, seq=50)
+    evaluate(client, id=77, seq=50)
     evaluate(client, seq=51)
+    assert evaluate(client, id=77, seq=50).state == "done"  # the last two are always kept
+    evaluate(client, seq=52)
     again = evaluate(client, seq=50)
     assert code(again) == "transport"
     assert again.error is not None
     assert again.error.outcome == "unknown"
-    assert device.calls == ["evaluate"] * 2
+    assert device.calls == ["evaluate"] * 3
 
 
 def test_writing_needs_the_lease_and_reading_does_not(serve: Serve, raw: RawFactory) -> None:
@@ -305,9 +308,90 @@ def test_safe_is_for_anyone_and_says_when_it_is_done(serve: Serve, raw: RawFacto
     writer, reader = raw(server, "writer"), raw(server, "reader")
     writer.acquire()
     writer.command("apply", {}, {"drive": np.ones(16)})
-    assert reader.ask("safe").body == {"in_effect": True}
+    assert reader.ask("safe", deadline=time.monotonic() - 5).body == {"in_effect": True}  # a safe is never too late
     assert status_of(reader).safe
+
+
+def test_a_safe_by_another_client_holds_until_it_is_cleared_by_name(serve: Serve, raw: RawFactory) -> None:
+    device = FakeDevice()
+    server = serve(device)
+    writer, reader = raw(server, "writer"), raw(server, "reader")
+    reader.ask("safe")
+    assert status_of(reader).faults == ()  # nobody writes
+    writer.acquire()
+    writer.command("apply", {}, {"drive": np.ones(16)})
+    reader.ask("hello", {"label": "the door switch"})
+    reader.ask("safe")
+    (fault,) = status_of(reader).faults
+    assert (fault.name, fault.session) == ("made_safe", "")
+    assert fault.detail == "the device was made safe by another client ('the door switch')"
+    for reply in (evaluate(writer), writer.command("apply", {}, {"drive": np.ones(16)})):
+        assert code(reply) == "interlock"
+        assert reply.error is not None
+        assert "made_safe" in reply.error.detail
+    assert code(reader.command("clear_fault", {"name": "made_safe"})) == "lease"
+    assert writer.command("clear_fault", {"name": "made_safe"}).state == "done"
+    assert code(evaluate(writer)) == "interlock"  # the mesh is dark
+    assert code(writer.command("apply", {}, {"drive": np.full(16, 99.0)})) == "limit"
+    assert code(evaluate(writer)) == "interlock"  # still
     assert writer.command("apply", {}, {"drive": np.ones(16)}).state == "done"
+    assert evaluate(writer).state == "done"
+    assert device.calls == ["safe", "apply", "safe", "apply", "apply", "evaluate"]
+
+
+def test_after_its_own_safe_a_writer_applies_first(serve: Serve, raw: RawFactory) -> None:
+    client = raw(serve(FakeDevice()))
+    client.acquire()
+    client.command("apply", {}, {"drive": np.ones(16)})
+    client.ask("safe")
+    assert status_of(client).faults == ()
+    reply = evaluate(client)
+    assert code(reply) == "interlock"
+    assert reply.error is not None
+    assert (reply.error.detail, reply.error.outcome) == ("the device was made safe: apply a drive first", "not_applied")
+    assert client.command("apply", {}, {"drive": np.ones(16)}).state == "done"
+    assert evaluate(client).state == "done"
+
+
+def test_an_apply_under_way_when_safe_came_does_not_count(serve: Serve, raw: RawFactory) -> None:
+    class Slow(FakeDevice):
+        gate = Gate()
+
+        def apply(self, drive: Any) -> None:
+            self.gate(0)
+            super().apply(drive)
+
+    device = Slow()
+    client = raw(serve(device))
+    client.acquire()
+    sent = client.send("apply", {}, {"drive": np.ones(16)}, seq=50)
+    assert device.gate.reached.wait(10)
+    client.send("safe")
+    assert client.receive().body == {"in_effect": False}
+    device.gate.opened.set()
+    assert client.receive().id == sent
+    wait_until(lambda: status_of(client).safe)
+    assert code(evaluate(client)) == "interlock"
+
+
+def test_renew_tells_the_time(serve: Serve, raw: RawFactory) -> None:
+    client = raw(serve(FakeDevice()))
+    client.acquire()
+    now_s = client.ask("renew").body["now_s"]
+    assert now_s == pytest.approx(time.monotonic(), abs=5.0)
+
+
+@pytest.mark.parametrize("inline_s", [0.0, 10.0])
+def test_a_cancel_also_stops_what_it_overtook(serve: Serve, raw: RawFactory, inline_s: float) -> None:
+    device = FakeDevice()
+    client = raw(serve(device, inline_s=inline_s))
+    client.acquire()
+    assert evaluate(client, id=77, seq=10).state == "done"
+    client.command("cancel", seq=13)
+    assert code(evaluate(client, seq=12)) == "interlock"
+    assert evaluate(client, id=77, seq=10).state == "done"  # answered before
+    assert evaluate(client, seq=14).state == "done"
+    assert device.calls == ["evaluate"] * 2
 
 
 def test_a_cancel_that_comes_too_early_is_not_lost(serve: Serve, raw: RawFactory) -> None:
@@ -346,8 +430,10 @@ def test_safe_reaches_the_device_past_an_evaluation_that_hangs(serve: Serve, raw
     client.send("safe")
     wait_until(lambda: "safe" in device.calls)
     assert not gate.opened.is_set()
-    assert status_of(client).safe
+    assert not device.held.any()
+    assert not status_of(client).safe  # while an evaluation has not ended, nobody knows
     gate.opened.set()
+    wait_until(lambda: status_of(client).safe)
 
 
 def test_a_device_that_cannot_be_made_safe_is_a_fault(serve: Serve, raw: RawFactory) -> None:
@@ -414,11 +500,18 @@ def test_a_deadline_that_passes_in_the_queue(serve: Serve, raw: RawFactory) -> N
     client.send("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, seq=50)
     assert gate.reached.wait(10)
     client.send("apply", {}, {"drive": np.ones(16)}, seq=51, deadline=time.monotonic() + 0.05)
+    body, arrays = {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}
+    client.send("evaluate", body, arrays, seq=52, deadline=time.monotonic() + 0.05)
     status_of(client)
     time.sleep(0.1)
     gate.opened.set()
     assert client.receive().state == "done"
-    assert code(client.receive()) == "deadline"
+    for op in ("apply", "evaluate"):
+        reply = client.receive()
+        assert code(reply) == "deadline"
+        assert reply.error is not None
+        assert reply.error.detail == f"the deadline of this {op} passed before it could start"
+        assert reply.error.retryable
     assert device.calls == ["evaluate"]
 
 
@@ -523,6 +616,42 @@ def test_too_many_waiting_requests_are_refused(serve: Serve, raw: RawFactory) ->
     assert (refused.error.outcome, refused.error.retryable) == ("not_applied", True)
     gate.opened.set()
     wait_until(lambda: device.calls.count("apply") == 31)
+
+
+def test_too_many_waiting_bytes_are_refused(serve: Serve, raw: RawFactory) -> None:
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    client = raw(serve(device, waiting_bytes=500))
+    client.acquire()
+    client.send("evaluate", {"stage": "mesh1"}, {"drives": np.ones((20, 8)), "inputs": INPUTS}, seq=100)  # alone, it may
+    assert gate.reached.wait(10)
+    refused = client.command("apply", {}, {"drive": np.ones(16)}, seq=101)
+    assert code(refused) == "transport"
+    assert refused.error is not None
+    assert (refused.error.outcome, refused.error.retryable) == ("not_applied", True)
+    assert "this apply brings 128 bytes, and 1312 of at most 500 wait" in refused.error.detail
+    gate.opened.set()
+    wait_until(lambda: not status_of(client).busy)
+    assert client.command("apply", {}, {"drive": np.ones(16)}, seq=101).state == "done"
+
+
+def test_an_ipc_path_that_is_taken_is_refused_and_left_alone(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("i")
+    mine = folder / "thesis"
+    mine.write_text("years of work")
+    with pytest.raises(DeviceError, match="the path exists and is not a socket"):
+        DeviceServer(FakeDevice(), f"ipc://{mine}").bind()
+    assert mine.read_text() == "years of work"
+    first = serve(FakeDevice(), f"ipc://{folder}/s")
+    with pytest.raises(DeviceError, match="another server answers there"):
+        DeviceServer(FakeDevice(), f"ipc://{folder}/s").bind()
+    with connect(first.address) as client:
+        assert client.status().safe
+    # A socket that a killed server left behind is taken over.
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{folder}/dead")
+    with connect(serve(FakeDevice(), f"ipc://{folder}/dead").address) as client:
+        assert client.status().safe
 
 
 def test_on_tick_ends_the_server_which_leaves_the_device_safe(serve: Serve) -> None:
