@@ -15,6 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
+from protocols.client import connect
+
 SMALL = """
 name = "small"
 seed = 3
@@ -281,3 +283,40 @@ def test_help_brings_nothing_heavy(tmp_path: Path) -> None:
     python = [sys.executable, "-c", "\n".join(lines)]
     ended = subprocess.run(python, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert not {"numpy", "zmq", "pydantic", "rich", "sklearn", "matplotlib", "numba"} & set(ended.stderr.split())
+
+
+def test_a_run_keeps_to_its_data_and_its_checkpoint(experiment: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    data = {"x_train": rng.random((40, 4)), "y_train": labels, "x_test": rng.random((40, 4)), "y_test": labels}
+    np.savez(tmp_path / "mine.npz", **data)
+    options = ("--set", "data.source=mine.npz", "--set", "training.epochs=2")
+    assert photonloop("train", experiment, *options, cwd=tmp_path).returncode == 0
+    np.savez(tmp_path / "mine.npz", **{**data, "y_train": labels[::-1]})
+    for command in (("train", "--resume"), ("evaluate",)):
+        one_sentence(photonloop(*command, "runs/small", cwd=tmp_path), "not what it began with")
+    np.savez(tmp_path / "mine.npz", **data)
+    (tmp_path / "runs" / "small" / "checkpoint.npz").unlink()
+    one_sentence(photonloop("train", "--resume", "runs/small", cwd=tmp_path), "has lost its checkpoint.npz")
+
+
+def test_made_safe_by_somebody_else_a_session_stops_until_a_person_cleared_it(
+    experiment: Path, tmp_path: Path, served: str
+) -> None:
+    running = start("train", experiment, "--device", served, "--set", "training.epochs=100000", cwd=tmp_path)
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, running)
+    with connect(served) as somebody:
+        somebody.safe()
+        assert somebody.status().heater_power_w == 0
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "made_safe" in said
+    assert "Traceback" not in said
+    one_sentence(photonloop("train", "--resume", "runs/small", cwd=tmp_path), "made_safe", f"describe {served} --clear-fault")
+    assert photonloop("describe", served, "--clear-fault", "made_safe", cwd=tmp_path).returncode == 0
+    resumed = start("train", "--resume", "runs/small", cwd=tmp_path)
+    before = journal.stat().st_size
+    wait_for(lambda: journal.stat().st_size != before, resumed)
+    resumed.send_signal(signal.SIGINT)
+    assert "--resume" in resumed.communicate(timeout=20)[1]

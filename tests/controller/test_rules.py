@@ -38,7 +38,7 @@ def test_fewer_readings_than_classes_are_refused() -> None:
 @pytest.mark.parametrize("loss", ["cosine", "margin", "softmax"])
 def test_losses_follow_their_formulas(loss: str) -> None:
     rng = np.random.default_rng(2)
-    rule = make_rule(RuleSpec(loss=loss), 4, 6, np.random.default_rng(7))  # pyright: ignore[reportArgumentType]
+    rule = make_rule(RuleSpec(loss=loss, scale=10.0), 4, 6, np.random.default_rng(7))  # pyright: ignore[reportArgumentType]
     corners = prototypes(4, 6, np.random.default_rng(7))
     readings = rng.random((3, 5, 6)).astype(np.float32)
     targets = rng.integers(0, 4, 5)
