@@ -179,10 +179,11 @@ def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> Non
         return
     for fault in client.status().faults:
         if lease_key is None or fault.session != lease_key:
+            first = "resume the run that caused it, or look" if fault.session else "look"
             raise DeviceError(
                 "interlock",
-                f"the device has latched the fault {fault.name!r} ({fault.detail}): resume the run that caused it, or look into "
-                f"it and clear it with photonloop describe {client.address} --clear-fault {fault.name}",
+                f"the device has latched the fault {fault.name!r} ({fault.detail}): {first} into it and clear it with "
+                f"photonloop describe {client.address} --clear-fault {fault.name}",
             )
         client.clear_fault(fault.name)
 
