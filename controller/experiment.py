@@ -41,7 +41,7 @@ class RuleSpec(_Spec):
     loss: Literal["cosine", "margin", "softmax"] = "softmax"
     margin: _Positive = 0.3
     """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
-    scale: _Positive = 20.0
+    scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """For `softmax`: cosines are multiplied by this before the cross-entropy."""
 
 

@@ -147,9 +147,14 @@ class DeviceLink:
 
 
 def _shape(description: DeviceDescription) -> tuple[object, ...]:
-    return description.input_ports, tuple((s.name, s.topology, s.channels, s.tap_ports) for s in description.stages)
+    return (
+        tuple(sorted(description.serials.items())),
+        description.input_ports,
+        tuple((s.name, s.topology, s.channels, s.tap_ports) for s in description.stages),
+    )
 
 
 def _told(description: DeviceDescription) -> str:
     stages = ", ".join(f"{stage.name} of {stage.ports} ports" for stage in description.stages)
-    return f"{description.name} with {description.input_ports} inputs and stages {stages}"
+    serials = " ".join(f"{name} {serial}" for name, serial in description.serials.items())
+    return f"{description.name} ({serials}) with {description.input_ports} inputs and stages {stages}"

@@ -15,12 +15,14 @@ update is determined by the losses it measured, so a resumed session replays the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import platform
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -79,7 +81,9 @@ class RunFolder:
 
     def record(self, update: int, losses: NDArray[np.float64]) -> None:
         """Append the losses measured for update number `update` to the journal."""
-        self._journal.write(_HEAD.pack(update, losses.size) + losses.astype("<f8").tobytes())
+        content = _HEAD.pack(update, losses.size) + losses.astype("<f8").tobytes()
+        if self._journal.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / JOURNAL))
 
     @property
     def journalled(self) -> int:
@@ -150,7 +154,7 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"checkpoint {file} is damaged ({error}): put back a copy of it, or start a new run") from None
 
 

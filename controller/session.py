@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.estimators import Probe, estimator, slopes
-from controller.estimators.step import choose_step
+from controller.estimators.step import choose_step, longest_step
 from controller.experiment import Experiment
 from controller.link import DeviceLink
 from controller.network import Layer, Prediction, held_drive, predict, read_layer
@@ -29,6 +29,7 @@ from controller.streams import Purpose, stream
 from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
 from protocols.device import Drive, StagedRows
 from protocols.errors import DeviceError
+from protocols.validation import ConfigError
 
 TRAIN, TEST = "train", "test"
 """Names of the staged inputs."""
@@ -184,9 +185,15 @@ class Session:
                 if pipelined and not self._pauses_after(state.update):
                     start(next_drives, next_rows)
                 losses = layer.rule.losses(self._link.finish().values, self._samples.train_labels[rows])
+                if not np.isfinite(losses).all():
+                    raise DeviceError("device", f"readings of {layer.name} at update {state.total} give a loss that is no number")
                 self._folder.record(state.total, losses)
             else:
                 losses = recorded
+                if losses.size != 2 * self._experiment.estimator.directions:
+                    raise ConfigError(
+                        f"the journal of {self._folder.path} holds {losses.size} losses an update, of another experiment"
+                    )
             self._update(number, probe, losses, box)
             if pipelined:
                 state.base = variables
@@ -218,7 +225,7 @@ class Session:
         """Draw the layer's starting variables and settle its probe step."""
         layer, state, spec = self._layers[number], self.state, self._experiment.estimator
         description = self._link.description
-        box = stage_box(description, layer.stage, 0.0)
+        box = stage_box(description, layer.stage, 0.0, longest_step(layer.stage.ports))
         start = start_variables(box, stream(self._experiment.seed, Purpose.START, number))
         drive_step = drive_step_rad(description.drive)
         measured = 0
@@ -242,6 +249,7 @@ class Session:
         state.base, state.moments = None, fresh_moments(layer.stage.channels)
         state.update, state.loss_sum, state.loss_count = 0, 0.0, 0
         state.evaluations += measured
+        self._save()
         per_phase = self._estimator.per_phase(step_rad, layer.groups)
         self._event("step_chosen", layer=number, step_rad=step_rad, per_phase_rad=per_phase, reasons=list(reasons))
         self._tell(f"{layer.name}: probe step {per_phase:.3g} rad a phase ({'; '.join(reasons)})")
@@ -250,7 +258,6 @@ class Session:
                 f"{layer.name}: estimator.step moves a phase by {per_phase:.3g} rad, less than one step of the drive source "
                 f"around V_π, {drive_step:.3g} rad: probes will mostly measure quantisation"
             )
-        self._save()
 
     def _boxes(self, layer: Layer, step_rad: float) -> tuple[Box, Box]:
         """Return where the layer's variables may live, and the limits of its settings."""
@@ -386,7 +393,6 @@ class Session:
 
     def _save(self) -> None:
         self._folder.checkpoint(to_arrays(self.state, self._experiment.seed))
-        self._order = (-1, -1, np.empty(0, dtype=np.int64))  # layer, epoch and its shuffle
         self._saved_at = time.monotonic()
 
     def _event(self, event: str, **fields: object) -> None:

@@ -18,12 +18,14 @@ import numpy as np
 from controller.datasets import Dataset, DataSpec, load_dataset
 from controller.devices import OpenDevice, VirtualChip, check_device_string, open_device
 from controller.encoding import encode, fit_encoding
+from controller.estimators import estimator
 from controller.experiment import Experiment, as_toml, load_experiment
 from controller.link import DeviceLink
 from controller.network import Layer, Prediction, build_network, predict
 from controller.run import CHECKPOINT, DEVICE, EXPERIMENT, RunFolder, new_run, read_checkpoint, read_events, versions, write_aside
 from controller.session import TEST, TRAIN, Listener, Samples, Session, SessionStopped
 from controller.state import State, from_arrays
+from controller.variables import stage_box
 from protocols.device import DeviceDescription
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -75,6 +77,42 @@ def with_absolute_paths(spec: DataSpec) -> DataSpec:
     return spec.model_copy(update={key: str(Path(file).expanduser().resolve()) for key, file in files.items() if file})
 
 
+def pinned(device: str) -> str:
+    """Return a device string with its chip file named from the root."""
+    kind, _, source = device.partition(":")
+    return f"sim:{Path(source).expanduser().resolve()}" if kind == "sim" and source.endswith(".toml") else device
+
+
+def check_fits(experiment: Experiment, description: DeviceDescription, layers: list[Layer], samples: int) -> None:
+    """Refuse an experiment whose updates the device would refuse.
+
+    Raises
+    ------
+    ConfigError
+        One sentence that names the key, its value and the device's limit.
+    """
+    limits, spec = description.limits, experiment.estimator
+    batch, settings = min(experiment.training.batch, samples), 2 * spec.directions
+    if batch > limits.max_batch:
+        raise ConfigError(f"training.batch is {batch}, but the device takes {limits.max_batch} samples at once")
+    if settings > limits.max_settings:
+        raise ConfigError(
+            f"estimator.directions is {spec.directions}, but the device takes {limits.max_settings} settings at once"
+        )
+    for layer in layers:
+        readings = settings * batch * layer.stage.tap_ports
+        if readings > limits.max_readings:
+            raise ConfigError(
+                f"estimator.directions {spec.directions} and training.batch {batch} make {readings} readings, but the device "
+                f"takes {limits.max_readings} at once"
+            )
+        if spec.step != "auto":
+            try:
+                stage_box(description, layer.stage, estimator(spec).reach(spec.step, layer.groups))
+            except ValueError as error:
+                raise ConfigError(f"estimator.step is {spec.step:g}, but {error}") from None
+
+
 def stage_parts(link: DeviceLink, experiment: Experiment, dataset: Dataset) -> int:
     """Stage the encoded training and test parts; return how many test values lay outside the training range.
 
@@ -111,7 +149,7 @@ def train(
         `stopped` said so; the run can be resumed.
     """
     check_device_string(experiment.device)
-    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data)})
+    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
     dataset = load_dataset(experiment.data)
     lease_key = secrets.token_hex(16)
     opener = _opener(experiment.device, virtual_chip(experiment.device, experiment, dataset), experiment.name, lease_key, keys)
@@ -119,6 +157,7 @@ def train(
     link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
+        check_fits(experiment, link.description, layers, dataset.y_train.size)
         clipped = stage_parts(link, experiment, dataset)
         path = new_run(runs, experiment.name)
         write_aside(path / EXPERIMENT, as_toml(experiment).encode())
@@ -132,6 +171,7 @@ def train(
             seed=experiment.seed,
             session=lease_key,
             data=digest(dataset),
+            experiment=fingerprint(experiment),
             clipped=clipped,
             versions=versions(),
         )
@@ -158,12 +198,12 @@ def resume(
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
-    state = _state(run, experiment)
-    dataset = load_dataset(experiment.data)
-    lease_key = str(_started(run, dataset).get("session", "")) or secrets.token_hex(16)
-    folder = RunFolder(run)
+    folder = RunFolder(run)  # before anything is read: a session that is just stopping may still write
     watch = _Watch(listener, folder)
     try:
+        state = _state(run, experiment)
+        dataset = load_dataset(experiment.data)
+        lease_key = str(_started(run, dataset).get("session", "")) or secrets.token_hex(16)
         opener = _opener(string, _same_chip(string, run, experiment), experiment.name, lease_key, keys)
         link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     except BaseException:
@@ -229,9 +269,17 @@ def digest(dataset: Dataset) -> str:
     return found.hexdigest()
 
 
+def fingerprint(experiment: Experiment) -> str:
+    """Return a digest of all that decides what is learned: everything but the name and the device."""
+    return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
+
+
 def _started(run: Path, dataset: Dataset) -> dict[str, Any]:
     """Return the first event of a run, which must have begun with the same data."""
     started = next((event for event in read_events(run) if event.get("event") == "start"), {})
+    experiment = fingerprint(open_run(run))
+    if started.get("experiment", experiment) != experiment:
+        raise ConfigError(f"experiment.toml of run {run} is not what it began with: put it back, or start a new run")
     if started.get("data", digest(dataset)) != digest(dataset):
         raise ConfigError(f"the data of run {run} is not what it began with: put it back, or start a new run")
     return started
@@ -240,7 +288,7 @@ def _started(run: Path, dataset: Dataset) -> dict[str, Any]:
 def _state(run: Path, experiment: Experiment) -> State:
     """Return the state in the checkpoint of a run, or a fresh one where nothing was learned before the end came."""
     arrays = read_checkpoint(run)
-    if not arrays and any(event.get("event") in {"step_chosen", "epoch"} for event in read_events(run)):
+    if not arrays and any(event.get("event") == "epoch" for event in read_events(run)):
         raise ConfigError(f"run {run} has lost its checkpoint.npz: put back a copy of it, or start a new run")
     return from_arrays(arrays, experiment.seed, str(run / CHECKPOINT))
 
@@ -280,7 +328,7 @@ def _run_session(
     )
     try:
         prediction = session.run()
-    except (SessionStopped, DeviceError) as reason:
+    except (SessionStopped, DeviceError, OSError, ValueError) as reason:
         folder.event("stopped", update=state.total, reason=str(reason))
         folder.log(f"stopped: {reason}")
         listener.message(f"the run stands as it was at its last step: photonloop train --resume {folder.path}")

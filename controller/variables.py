@@ -55,8 +55,11 @@ def drive_step_rad(drive: DriveDescription) -> float:
     return float(2 * np.pi * drive.step_v / pi_v)
 
 
-def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad: float) -> Box:
+def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad: float, reserve_rad: float = 0.0) -> Box:
     """Return where variables of `stage` may live so that a probe `reach_rad` to either side stays inside every limit.
+
+    Signs of a probe cancel in the total power only on average: room is left for five deviations of their sum, at a step of
+    `reach_rad` or, where that is larger, `reserve_rad`.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad
         raise ValueError(f"a step of {reach_rad:.3g} rad leaves no room within the drive limits of stage {stage.name}")
     limit_w = description.limits.total_power_w
     share_w = limit_w * POWER_SHARE * stage.channels / description.channels if limit_w > 0 else np.inf
-    total = np.pi * share_w / description.drive.pi_power_w
+    spread = 5 * max(reach_rad, reserve_rad) * stage.channels**0.5
+    total = np.pi * share_w / description.drive.pi_power_w - spread
     if total < float(low.sum()):
         raise ValueError(
             f"a step of {reach_rad:.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -103,7 +103,8 @@ class _PlainLines:
             self._told_at = time.monotonic()
 
     def message(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # that nobody listens any more must not end a session
+            print(text, file=sys.stderr, flush=True)
 
 
 def _figures(report: EpochReport, accuracy: str) -> str:

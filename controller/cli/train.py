@@ -32,13 +32,18 @@ def run(args: argparse.Namespace) -> int:
         except SessionStopped as stop:
             print(f"photonloop train: {stop}", file=sys.stderr)
             return 1
-    report = write_report(Path(result.run))
     if args.json:
         print_json(asdict(result))
     else:
         print(accuracies(result))
         print(f"{result.evaluations} evaluations in all, {result.wall_s:.1f} s in this session, device {result.device}")
-        print(f"report: {report}")
+    try:
+        report = write_report(Path(result.run))
+    except (ConfigError, OSError) as error:
+        print(f"photonloop train: the run is finished, but its report could not be written: {error}", file=sys.stderr)
+    else:
+        if not args.json:
+            print(f"report: {report}")
     return 0
 
 

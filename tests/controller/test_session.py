@@ -17,7 +17,7 @@ from controller.network import build_network
 from controller.run import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from controller.session import EpochReport, Samples, Session, SessionStopped
 from controller.state import from_arrays
-from controller.training import stage_parts
+from controller.training import check_fits, stage_parts
 from protocols.device import Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -248,3 +248,69 @@ def test_more_layers_than_stages_are_refused() -> None:
     experiment = iris(network=NetworkSpec(ports=8, layers=3))
     with pytest.raises(ConfigError, match="network.layers is 3, but the device has 2 stages"):
         build_network(experiment, Chip(load_chip("ideal", ports=8, stages=2)).describe(), 3)
+
+
+def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
+    finish, count = link.finish, 0
+
+    def broken() -> Readings:
+        nonlocal count
+        count += 1
+        readings = finish()
+        if count == 6:
+            readings.values[0, 3, 1] = np.nan
+        return readings
+
+    link.finish = broken
+    with pytest.raises(DeviceError, match="a loss that is no number"):
+        made.run()
+    link.close()
+    folder.close()
+    state = from_arrays(read_checkpoint(tmp_path), 0, "here")
+    assert state.total == 5
+    assert np.isfinite(state.variables[0]).all()
+    run(tmp_path, experiment, "ideal")
+
+
+def test_a_binding_total_power_limit_is_lived_with(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(step=0.1))
+    parameters = load_chip("soi", ports=8, stages=1, seed=0)
+    tight = parameters.model_copy(update={"limits": parameters.limits.model_copy(update={"mean_power_w": 0.012})})
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(tight)))
+    made.run()
+    assert link.description.limits.total_power_w == pytest.approx(0.012 * link.description.channels)
+    link.close()
+    folder.close()
+
+
+def test_a_device_that_comes_back_as_another_one_is_refused(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=5))
+    seeds = iter((0, 1))
+    flaky = Flaky({8})
+
+    def opener() -> OpenDevice:
+        return flaky.open(experiment.model_copy(update={"seed": next(seeds)}))
+
+    made, link, folder, _ = session(tmp_path, experiment, opener)
+    with pytest.raises(DeviceError, match="is another one: .*seed 1.*, not .*seed 0"):
+        made.run()
+    link.close()
+    folder.close()
+
+
+def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
+    description = Chip(load_chip("ideal", ports=8, stages=1)).describe()
+    small = description.model_copy(update={"limits": description.limits.model_copy(update={"max_batch": 32, "max_settings": 6})})
+    for changes, sentence in (
+        ({}, "training.batch is 60, but the device takes 32 samples at once"),
+        ({"training": TrainingSpec(batch=16)}, "estimator.directions is 4, but the device takes 6 settings at once"),
+        (
+            {"training": TrainingSpec(batch=16), "estimator": EstimatorSpec(directions=1, step=50.0)},
+            "estimator.step is 50, but",
+        ),
+    ):
+        experiment = iris(**changes)
+        with pytest.raises(ConfigError, match=sentence):
+            check_fits(experiment, small, build_network(experiment, small, 3), 120)
