@@ -150,12 +150,16 @@ def train(
     """
     check_device_string(experiment.device)
     experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
-    dataset = load_dataset(experiment.data)
+    # A virtual chip is built to the data; whether any other device is there is known sooner than the data is read.
+    dataset = load_dataset(experiment.data) if experiment.device.startswith("sim") else None
+    chip = virtual_chip(experiment.device, experiment, dataset) if dataset is not None else VirtualChip()
     lease_key = secrets.token_hex(16)
-    opener = _opener(experiment.device, virtual_chip(experiment.device, experiment, dataset), experiment.name, lease_key, keys)
+    opener = _opener(experiment.device, chip, experiment.name, lease_key, keys)
     watch = _Watch(listener)
     link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     try:
+        if dataset is None:
+            dataset = load_dataset(experiment.data)
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_fits(experiment, link.description, layers, dataset.y_train.size)
         clipped = stage_parts(link, experiment, dataset)
