@@ -27,7 +27,7 @@ from controller.run import EVALUATION, RunFolder, read_events, write_npz
 from controller.state import State, to_arrays
 from controller.streams import Purpose, stream
 from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
-from protocols.device import Drive, StagedRows
+from protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Readings, StagedRows
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
@@ -131,6 +131,7 @@ class Session:
         self._told = {(e["event"], e.get("layer"), e.get("epoch")) for e in read_events(folder.path) if "event" in e}
         self._journal = folder.take_journal()
         self._order = (-1, -1, np.empty(0, dtype=np.int64))  # layer, epoch and its shuffle
+        self._flagged: set[int] = set()  # layers whose flagged readings were told of
         self._saved_at = self._started_at = time.monotonic()
         self._rate_mark = (time.monotonic(), state.evaluations)
 
@@ -184,7 +185,9 @@ class Session:
             if recorded is None:
                 if pipelined and not self._pauses_after(state.update):
                     start(next_drives, next_rows)
-                losses = layer.rule.losses(self._link.finish().values, self._samples.train_labels[rows])
+                readings = self._link.finish()
+                self._look_at_flags(number, readings)
+                losses = layer.rule.losses(readings.values, self._samples.train_labels[rows])
                 if not np.isfinite(losses).all():
                     raise DeviceError("device", f"readings of {layer.name} at update {state.total} give a loss that is no number")
                 self._folder.record(state.total, losses)
@@ -205,6 +208,12 @@ class Session:
                 self._save()
             rows, probe, drives = next_rows, next_probe, next_drives
         self._end_layer(number)
+
+    def _look_at_flags(self, number: int, readings: Readings) -> None:
+        if readings.flags.any() and number not in self._flagged:
+            self._flagged.add(number)
+            name, update = self._layers[number].name, self.state.total
+            self._warn(f"{name}: readings of update {update} are {_told(readings.flags)}; said once a layer")
 
     def _stop_if_asked(self) -> None:
         if self._stopped():
@@ -410,3 +419,10 @@ class Session:
 def _mean(readings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the mean over samples; NaN for a class of which the test part has none."""
     return readings.mean(axis=0) if len(readings) else np.full(readings.shape[1], np.nan, dtype=np.float32)
+
+
+def _told(flags: NDArray[np.uint32]) -> str:
+    """Return what the flags of some settings say, in words."""
+    seen = int(np.bitwise_or.reduce(flags))
+    words = {FLAG_SATURATED: "saturated", FLAG_UNSETTLED: "read before they had settled"}
+    return " and ".join(word for flag, word in words.items() if seen & flag) or f"{seen:#x}"

@@ -314,3 +314,14 @@ def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
         experiment = iris(**changes)
         with pytest.raises(ConfigError, match=sentence):
             check_fits(experiment, small, build_network(experiment, small, 3), 120)
+
+
+def test_saturated_detectors_are_warned_of_once_a_layer(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=5, batch=60, evaluate_every=5))
+    parameters = load_chip("soi", ports=8, stages=1, seed=0)
+    blinded = parameters.model_copy(update={"adc": parameters.adc.model_copy(update={"headroom": 0.3})})
+    made, link, folder, notes = session(tmp_path, experiment, lambda: OpenDevice(Chip(blinded)))
+    made.run()
+    link.close()
+    folder.close()
+    assert sum("saturated" in message for message in notes.messages) == 1
