@@ -402,6 +402,8 @@ class Session:
 
     def _save(self) -> None:
         self._folder.checkpoint(to_arrays(self.state, self._experiment.seed))
+        for update, losses in self._journal.items():  # emptied with the rest, and not replayed yet
+            self._folder.record(update, losses)
         self._saved_at = time.monotonic()
 
     def _event(self, event: str, **fields: object) -> None:

@@ -207,7 +207,7 @@ def resume(
     try:
         state = _state(run, experiment)
         dataset = load_dataset(experiment.data)
-        lease_key = str(_started(run, dataset).get("session", "")) or secrets.token_hex(16)
+        lease_key = str(_started(run, experiment, dataset).get("session", "")) or secrets.token_hex(16)
         opener = _opener(string, _same_chip(string, run, experiment), experiment.name, lease_key, keys)
         link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
     except BaseException:
@@ -239,7 +239,7 @@ def evaluate(run: Path, *, device: str | None = None, stopped: Stopped = lambda:
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
     dataset = load_dataset(experiment.data)
-    _started(run, dataset)
+    _started(run, experiment, dataset)
     opener = _opener(string, _same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys)
     link = DeviceLink(opener, stopped=stopped)
     try:
@@ -278,13 +278,12 @@ def fingerprint(experiment: Experiment) -> str:
     return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
 
 
-def _started(run: Path, dataset: Dataset) -> dict[str, Any]:
-    """Return the first event of a run, which must have begun with the same data."""
+def _started(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+    """Return the first event of a run, which must have begun with the same experiment and data."""
     started = next((event for event in read_events(run) if event.get("event") == "start"), {})
-    experiment = fingerprint(open_run(run))
-    if started.get("experiment", experiment) != experiment:
+    if started.get("experiment", now := fingerprint(experiment)) != now:
         raise ConfigError(f"experiment.toml of run {run} is not what it began with: put it back, or start a new run")
-    if started.get("data", digest(dataset)) != digest(dataset):
+    if started.get("data", now := digest(dataset)) != now:
         raise ConfigError(f"the data of run {run} is not what it began with: put it back, or start a new run")
     return started
 

@@ -325,3 +325,20 @@ def test_saturated_detectors_are_warned_of_once_a_layer(tmp_path: Path) -> None:
     link.close()
     folder.close()
     assert sum("saturated" in message for message in notes.messages) == 1
+
+
+def test_a_session_stopped_while_it_replays_keeps_the_rest_of_the_journal(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
+    for stop in (25, 10):  # the second one replays, and is stopped before it is through
+        made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
+        if stop == 25:
+            made._save = saving_only_at_layer_start(made)
+        made._stopped = lambda made=made, stop=stop: made.state.total >= stop
+        with pytest.raises(SessionStopped):
+            made.run()
+        link.close()
+        folder.close()
+    assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 10
+    folder = RunFolder(tmp_path)
+    assert sorted(folder.take_journal()) == list(range(10, 25))
+    folder.close()
