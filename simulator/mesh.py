@@ -141,6 +141,8 @@ def transfer_matrix(
     gamma: ArrayLike,
     coupler_error: ArrayLike | None = None,
     loss_db: ArrayLike | None = None,
+    *,
+    shifter_db: float = 0.0,
 ) -> NDArray[np.complex128]:
     """Return the matrix that takes input fields to output fields, complex128 (ports, ports), in double precision.
 
@@ -155,10 +157,13 @@ def transfer_matrix(
         B = [[cos, i sin], [i sin, cos]].
     loss_db
         Insertion loss of each interferometer [dB], on both arms alike; a number or shape (interferometers,).
+    shifter_db
+        Loss of every phase shifter [dB], in its own arm only.
     """
+    survives = 10.0 ** (-shifter_db / 20.0)
     cc, ss, cs, sc = couplers(mesh, coupler_error, loss_db).T
-    internal = np.exp(1j * np.asarray(theta, np.float64))[mesh.theta]
-    external = np.exp(1j * np.asarray(phi, np.float64))[mesh.phi]
+    internal = survives * np.exp(1j * np.asarray(theta, np.float64))[mesh.theta]
+    external = survives * np.exp(1j * np.asarray(phi, np.float64))[mesh.phi]
     m00, m01 = (cc * internal - ss) * external, 1j * (cs * internal + sc)
     m10, m11 = 1j * (sc * internal + cs) * external, cc - ss * internal
     matrix = np.eye(mesh.ports, dtype=np.complex128)
@@ -169,7 +174,7 @@ def transfer_matrix(
         matrix[top] = m00[here, np.newaxis] * upper + m01[here, np.newaxis] * lower
         matrix[top + 1] = m10[here, np.newaxis] * upper + m11[here, np.newaxis] * lower
     screen = np.asarray(gamma, np.float64)
-    return matrix if screen.size == 0 else np.exp(1j * screen)[:, np.newaxis] * matrix
+    return matrix if screen.size == 0 else survives * np.exp(1j * screen)[:, np.newaxis] * matrix
 
 
 def _mesh(topology: str, n: int, places: list[tuple[int, int]]) -> Mesh:

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.device import Drive
+from simulator import reference
 from simulator.chip import Chip
-from simulator.heater import dac_step_v, phase_rad, quantised_v
-from simulator.mesh import transfer_matrix
 
 
 class Phases(NamedTuple):
@@ -22,12 +21,13 @@ class Phases(NamedTuple):
 
 
 def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
-    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
-    here, parameters = chip.stages[stage], chip.parameters
-    volts = chip.held_drive()[here.channels] if drive is None else np.asarray(drive, np.float64)
-    volts = quantised_v(volts, dac_step_v(parameters.dac.bits, parameters.dac.range_v))
-    phase = phase_rad(volts, parameters.heater.resistance_ohm, here.truth.pi_power_w, here.truth.offset_rad)
-    return Phases(*(phase[slice(*here.description.groups[group])] for group in ("theta", "phi", "gamma")))
+    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive.
+
+    Settled, crosstalk and drift of this moment included.
+    """
+    here = chip.stages[stage]
+    phases = _phases_rad(chip, stage, drive)
+    return Phases(*np.split(phases, (here.mesh.interferometers, 2 * here.mesh.interferometers)))
 
 
 def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
@@ -35,5 +35,9 @@ def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[
 
     `drive` as in `true_phases`. Taps and nonlinearity come behind it.
     """
-    truth = chip.stages[stage].truth
-    return transfer_matrix(chip.stages[stage].mesh, *true_phases(chip, stage, drive), truth.coupler_error_rad, truth.loss_db)
+    return reference.matrix(chip, stage, _phases_rad(chip, stage, drive))
+
+
+def _phases_rad(chip: Chip, stage: int, drive: Drive | None) -> NDArray[np.float64]:
+    volts = chip.held_drive()[chip.stages[stage].channels] if drive is None else np.asarray(drive, np.float64)
+    return reference.phases_rad(chip, stage, reference.power_w(chip, stage, volts))
