@@ -368,7 +368,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
         matrices=np.empty((stage.wiring.tops.size, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),
         noise=np.empty((ports + ports % 2 + 2, kernels.LANES), np.float32),
-        relative=np.empty(kernels.LANES, np.float32),
+        current=np.empty(ports * kernels.LANES, np.float32),
     )
 
 
