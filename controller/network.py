@@ -16,8 +16,12 @@ from controller.link import DeviceLink
 from controller.rules import Rule, majority_vote, make_rule
 from controller.streams import Purpose, stream
 from controller.variables import Phases, volts
-from protocols.device import DeviceDescription, StageDescription, StagedRows
+from protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
+from protocols.errors import DeviceError
 from protocols.validation import ConfigError
+
+DRIVE_BYTES = 2**25
+"""Drives of one evaluation travel as one message; servers take twice as much and more."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,14 @@ class Prediction:
         Predicted class of the network, shape (samples,).
     readings
         Readings of each layer, shape (samples, tap ports).
+    flags
+        FLAG_* of each layer's readings, or-ed together.
     """
 
     layers: NDArray[np.int64]
     vote: NDArray[np.int64]
     readings: list[NDArray[np.float32]]
+    flags: list[int]
 
 
 def build_network(experiment: Experiment, description: DeviceDescription, classes: int) -> list[Layer]:
@@ -93,27 +100,55 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     return drive
 
 
-def portions(description: DeviceDescription, layer: Layer, samples: int) -> list[NDArray[np.int64]]:
-    """Return row numbers 0 … samples−1 in runs that fit one evaluation of one setting."""
-    limits = description.limits
-    most = max(1, min(limits.max_batch, limits.max_readings // layer.stage.tap_ports))
-    return [np.arange(start, min(start + most, samples)) for start in range(0, samples, most)]
+def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: StagedRows) -> Readings:
+    """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
 
+    No evaluation is larger than the device's limits allow: max_batch, max_readings, max_settings, and a message of drives.
 
-def read_layer(link: DeviceLink, layer: Layer, phases: Phases, inputs: str, samples: int) -> NDArray[np.float32]:
-    """Return the readings of one layer at `phases` for the first `samples` staged `inputs`, shape (samples, tap ports)."""
-    drive = volts(phases, link.description.drive)[np.newaxis]
+    Raises
+    ------
+    SessionStopped
+        The user wants to stop; asked before every evaluation.
+    DeviceError
+        As `DeviceLink.evaluate`; "device" where a reading is NaN or infinite.
+    """
+    description, stage = link.description, layer.stage
+    limits, drives = description.limits, volts(settings, description.drive)
+    samples = min(rows.rows.size, limits.max_batch, max(1, limits.max_readings // stage.tap_ports))
+    count = min(
+        limits.max_settings,
+        max(1, limits.max_readings // (samples * stage.tap_ports)),
+        max(1, DRIVE_BYTES // (stage.channels * drives.itemsize)),
+    )
     parts = [
-        link.evaluate(drive, StagedRows(inputs, rows), layer.stage.name).values[0]
-        for rows in portions(link.description, layer, samples)
+        [
+            link.evaluate(drives[first : first + count], StagedRows(rows.name, rows.rows[start : start + samples]), stage.name)
+            for start in range(0, rows.rows.size, samples)
+        ]
+        for first in range(0, len(drives), count)
     ]
-    return np.concatenate(parts)
+    values = np.concatenate([np.concatenate([part.values for part in some], axis=1) for some in parts])
+    if not np.isfinite(values).all():
+        raise DeviceError("device", f"readings of {layer.name} hold a value that is no number")
+    return Readings(
+        values=values,
+        time_s=np.concatenate([some[0].time_s for some in parts]),
+        flags=np.concatenate([np.bitwise_or.reduce([part.flags for part in some]) for some in parts]),
+    )
+
+
+def read_layer(link: DeviceLink, layer: Layer, phases: Phases, inputs: str, samples: int) -> Readings:
+    """Return the readings of one layer at `phases`, shape (channels,), for the first `samples` staged `inputs`."""
+    return read_settings(link, layer, phases[np.newaxis], StagedRows(inputs, np.arange(samples)))
 
 
 def predict(link: DeviceLink, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
     """Return what every layer and the whole network answer to the first `samples` staged `inputs`."""
     link.hold(held_drive(link.description, layers, variables))
-    readings = [read_layer(link, layer, phases, inputs, samples) for layer, phases in zip(layers, variables, strict=True)]
+    read = [read_layer(link, layer, phases, inputs, samples) for layer, phases in zip(layers, variables, strict=True)]
+    readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])
-    return Prediction(layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings)
+    return Prediction(
+        layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings, flags=[int(each.flags[0]) for each in read]
+    )

@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from controller.cli.console import print_json
+from controller.cli.output import print_json
 from controller.devices import VirtualChip, open_device
 from controller.variables import drive_step_rad
 from protocols.device import DeviceDescription, DeviceStatus, PerChannel
