@@ -23,6 +23,9 @@ from protocols.validation import ConfigError
 DRIVE_BYTES = 2**25
 """Drives of one evaluation travel as one message; servers take twice as much and more."""
 
+LONGEST_S = 1.0
+"""A look at a device in real time is cut into evaluations of about this length."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -100,10 +103,30 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     return drive
 
 
+def portion(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
+    """Return how many settings and samples of a stage one evaluation may have, of as many settings as you like.
+
+    The device's limits are max_batch, max_readings and max_settings. A message of drives has its own, and in real time an
+    evaluation should be over after `LONGEST_S`, so that nobody who wants to stop waits longer.
+    """
+    limits, settle_s, sample_s = description.limits, description.drive.settle_s, description.readout.sample_s
+    in_time = LONGEST_S / sample_s if description.clock == "real" and sample_s > 0 else samples
+    samples = max(1, min(samples, limits.max_batch, limits.max_readings // stage.tap_ports, int(in_time)))
+    setting_s = settle_s + samples * sample_s
+    in_time = LONGEST_S / setting_s if description.clock == "real" and setting_s > 0 else limits.max_settings
+    settings = min(
+        limits.max_settings,
+        limits.max_readings // (samples * stage.tap_ports),
+        DRIVE_BYTES // (stage.channels * np.dtype(np.float64).itemsize),
+        int(in_time),
+    )
+    return max(1, settings), samples
+
+
 def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: StagedRows) -> Readings:
     """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
 
-    No evaluation is larger than the device's limits allow: max_batch, max_readings, max_settings, and a message of drives.
+    No evaluation is larger than `portion` says.
 
     Raises
     ------
@@ -112,14 +135,8 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Staged
     DeviceError
         As `DeviceLink.evaluate`; "device" where a reading is NaN or infinite.
     """
-    description, stage = link.description, layer.stage
-    limits, drives = description.limits, volts(settings, description.drive)
-    samples = min(rows.rows.size, limits.max_batch, max(1, limits.max_readings // stage.tap_ports))
-    count = min(
-        limits.max_settings,
-        max(1, limits.max_readings // (samples * stage.tap_ports)),
-        max(1, DRIVE_BYTES // (stage.channels * drives.itemsize)),
-    )
+    stage, drives = layer.stage, volts(settings, link.description.drive)
+    count, samples = portion(link.description, stage, rows.rows.size)
     parts = [
         [
             link.evaluate(drives[first : first + count], StagedRows(rows.name, rows.rows[start : start + samples]), stage.name)

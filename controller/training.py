@@ -272,9 +272,10 @@ def _run_session(
     )
     try:
         prediction = session.run()
-    except (SessionStopped, DeviceError, OSError, ValueError) as reason:
-        folder.event("stopped", update=state.total, reason=str(reason))
-        folder.log(f"stopped: {reason}")
+    except (SessionStopped, KeyboardInterrupt, DeviceError, OSError, ValueError) as reason:
+        words = str(reason) or "interrupted"
+        folder.event("stopped", update=state.total, reason=words)
+        folder.log(f"stopped: {words}")
         listener.message(f"the run stands as it was at its last step: photonloop train --resume {folder.path}")
         raise
     result = _result(folder.path, device or experiment.device, layers, prediction, dataset, state, began)
