@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from protocols.device import FLAG_SATURATED, FLAG_UNSETTLED
 
-_WORDS = {FLAG_SATURATED: "saturated", FLAG_UNSETTLED: "read before they had settled"}
+_WORDS = {FLAG_SATURATED: "are saturated", FLAG_UNSETTLED: "were taken before they had settled"}
 
 
 class FlagWatch:
@@ -34,5 +34,5 @@ class FlagWatch:
         if not new:
             return None
         self._told[layer] = told | seen
-        words = [word for flag, word in _WORDS.items() if new & flag] or [f"flagged {new:#x}"]
-        return f"{layer}: readings {occasion} are {' and '.join(words)}; said once a layer"
+        words = [word for flag, word in _WORDS.items() if new & flag] or [f"are flagged {new:#x}"]
+        return f"{layer}: readings {occasion} {' and '.join(words)}; said once a layer"
