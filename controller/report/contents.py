@@ -74,12 +74,13 @@ class Contents:
         return [event for event in self.events if event.get("event") in kinds]
 
     def layer_name(self, layer: int) -> str:
-        """Return "Layer 1 (mesh 1)", counted from one, with the stage's name where it is known."""
-        names = {event.get("layer"): event.get("name") for event in self.of_kind("layer_done")}
-        name = names.get(layer)
-        if not name and self.device is not None and layer < len(self.device.stages):
-            name = self.device.stages[layer].name
-        return f"Layer {layer + 1} ({name})" if name else f"Layer {layer + 1}"
+        """Return "Layer 1 (mesh 1)", counted from one, with the name of its stage where that is known and says more."""
+        plain = f"Layer {layer + 1}"
+        told = {event.get("layer"): event.get("name") for event in self.of_kind("layer_done")}
+        has_stage = self.device is not None and layer < len(self.device.stages)
+        names = (self.device.stages[layer].name if self.device is not None and has_stage else None, told.get(layer))
+        name = next((name for name in names if name and str(name).casefold() != plain.casefold()), None)
+        return f"{plain} ({name})" if name else plain
 
 
 def read_contents(run: Path) -> Contents:

@@ -12,7 +12,7 @@ from controller.devices import OpenDevice
 from controller.link import MOST_BREAKS, DeviceLink
 from controller.stopping import SessionStopped, Stop
 from controller.waiting import wait_for_device
-from protocols.device import DeviceStatus, Readings, StagedRows
+from protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
 from simulator.chip import Chip
 from simulator.parameters import load_chip
@@ -51,11 +51,11 @@ class Bench:
         chip = Chip(load_chip("ideal", ports=4, stages=1), threads=1)
         evaluate, status = chip.evaluate, chip.status
 
-        def maybe(*request: object) -> Readings:
+        def maybe(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
             self.evaluations += 1
             if (error := self.refuses(self.evaluations)) is not None:
                 raise error
-            return evaluate(*request)  # pyright: ignore[reportArgumentType]
+            return evaluate(drives, inputs, stage)
 
         def leased() -> DeviceStatus:
             return status().model_copy(update={"leased_to": self.leased_to})
