@@ -39,7 +39,7 @@ class RuleSpec(_Spec):
 
     name: Literal["prototype"] = "prototype"
     loss: Literal["cosine", "margin", "softmax"] = "softmax"
-    margin: _Positive = 0.3
+    margin: Annotated[float, Field(gt=0, le=1e4)] = 0.3
     """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
     scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """For `softmax`: cosines are multiplied by this before the cross-entropy."""
@@ -59,7 +59,7 @@ class OptimizerSpec(_Spec):
     """How a direction becomes new variables."""
 
     name: Literal["sgd", "momentum", "adam"] = "adam"
-    rate: _Positive = 0.02
+    rate: Annotated[float, Field(gt=0, le=1e6)] = 0.02
     """Learning rate [rad for `adam`, rad² a unit of loss for the others]."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine`: from `rate` down to zero over each layer's updates."""

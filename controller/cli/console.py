@@ -56,8 +56,9 @@ def watching() -> Iterator[Listener]:
     if not console.is_terminal:
         yield _PlainLines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
-    with Progress(*columns, console=console, refresh_per_second=5) as progress:
+    # The bar takes what the words leave, nothing where that is nothing.
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"), BarColumn(bar_width=None))
+    with Progress(*columns, console=console, refresh_per_second=5, expand=True) as progress:
         yield _LiveBars(progress)
 
 
@@ -105,5 +106,5 @@ def _figures(report: EpochReport, accuracy: str) -> str:
     minutes, seconds = divmod(round(min(report.left_s, 359_999)), 60)
     return (
         f"epoch {report.epoch}/{report.epochs} · loss {report.loss:.4f}{accuracy} · "
-        f"{report.evaluations_per_s:,.0f} evaluations/s · {minutes}:{seconds:02d} left"
+        f"{report.evaluations_per_s:,.0f} eval/s · {minutes}:{seconds:02d} left"
     )

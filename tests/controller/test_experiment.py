@@ -54,6 +54,8 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
         (SMALL + "[network]\nports = 'many'\n", "network.ports is 'many', but should be a valid integer"),
         ('[data]\nsource = "iris"\n', "key 'name' is missing"),
         ("name = \n", "is not TOML"),
+        (SMALL + "[optimizer]\nrate = 1e308\n", "optimizer.rate is 1e+308, but should be less than or equal to 1000000"),
+        (SMALL + "[rule]\nmargin = 1e308\n", "rule.margin is 1e+308, but should be less than or equal to 10000"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
