@@ -2,7 +2,7 @@
 
 Light is carried in single precision, sixteen samples at a time:
 
-    block[port][re | im][lane]     lane = 16 samples side by side = one AVX-512 register, a cache line
+    block[port][re | im][lane]     lane = 16 samples side by side = one AVX-512 register, two of AVX2, a cache line
 
 so that every interferometer is the same 2 × 2 product for all lanes and a block of 64 ports (8 KiB) never leaves the
 first-level cache. Work is counted in *items*, one block of one setting each; threads claim items from one another's ranges
@@ -17,15 +17,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils, errors
+from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 """Samples of a block."""
 
 FLOPS_PER_BLOCK = 28 * LANES
 """Operations of one interferometer on one block."""
+
+_PART = 128
+"""Interferometers that several blocks pass one after the other: 4 KiB of matrices, which wait in the first-level cache."""
+
+
+
+def blocks_together(interferometers: int) -> int:
+    """Return how many blocks are swept together: several where the matrices (32 bytes each) leave the second-level cache."""
+    return 1 if 32 * interferometers <= _SECOND_LEVEL_BYTES else 2
+
+
+_SECOND_LEVEL_BYTES = 2**20
 
 _entry: Any = njit(cache=True, nogil=True, fastmath=True)
 # A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
@@ -48,6 +61,116 @@ _S0, _S1, _S2, _S3, _S4, _S5 = (
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
     _F(c) for c in (0.99999997, -0.50000375, 0.33334606, -0.24968907, 0.19913348, -0.17278206, 0.16126248, -0.09895351)
 )
+
+
+# --- Sixteen samples in registers -----------------------------------------------------------------------------------------
+
+# Loops over lanes become vector instructions by the compiler's own judgement, but it cannot keep a row of an array in registers
+# from one turn of a loop to the next. The sweep needs just that, so it says what it means: a type for one row of lanes.
+
+
+class _Lanes(types.Type):
+    """LANES single-precision numbers in vector registers, of whatever width the machine has."""
+
+    def __init__(self) -> None:
+        super().__init__(name="lanes")
+
+
+_LANES_TYPE = _Lanes()
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+
+
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+register_model(_Lanes)(_LanesModel)
+
+
+def _row_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return where block[port, part] begins, for arguments (block, port, part, …)."""
+    block = context.make_array(signature.args[0])(context, builder, arguments[0])
+    row = builder.add(builder.mul(arguments[1], ir.Constant(arguments[1].type, 2)), arguments[2])
+    first = builder.gep(block.data, [builder.mul(row, ir.Constant(row.type, LANES))])
+    return builder.bitcast(first, _VECTOR.as_pointer())
+
+
+def _check_block(block: Any) -> None:
+    if not (isinstance(block, types.Array) and (block.dtype, block.ndim, block.layout) == (types.float32, 3, "C")):
+        raise errors.TypingError(f"a block is a contiguous float32 array (ports, 2, LANES), not {block}")
+
+
+def _load_typed(_context: Any, block: Any, _port: Any, _part: Any) -> Any:
+    _check_block(block)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_row_pointer(context, builder, signature, arguments), align=4)
+
+    return _LANES_TYPE(block, types.intp, types.intp), generate
+
+
+def _store_typed(_context: Any, block: Any, _port: Any, _part: Any, _lanes: Any) -> Any:
+    _check_block(block)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[3], _row_pointer(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(block, types.intp, types.intp, _LANES_TYPE), generate
+
+
+def _in_every_lane(builder: Any, number: Any) -> Any:
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+def _times_typed(_context: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fmul(_in_every_lane(builder, arguments[0]), arguments[1])
+
+    return _LANES_TYPE(types.float32, _LANES_TYPE), generate
+
+
+def _multiply_add(builder: Any, factor: Any, lanes: Any, addend: Any) -> Any:
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    return builder.call(fused, [factor, lanes, addend])
+
+
+def _plus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _multiply_add(builder, _in_every_lane(builder, arguments[1]), arguments[2], arguments[0])
+
+    return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
+
+
+def _minus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        # The sign goes with the lanes, where it is part of the instruction; with the factor it would cost one more a row.
+        return _multiply_add(builder, _in_every_lane(builder, arguments[1]), builder.fneg(arguments[2]), arguments[0])
+
+    return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
+
+
+_load: Any = intrinsic(_load_typed)
+"""(block, port, part) → the lanes at block[port, part], one register of them or as many as it takes."""
+
+_store: Any = intrinsic(_store_typed)
+"""(block, port, part, lanes): write them back."""
+
+_times: Any = intrinsic(_times_typed)
+"""(factor, lanes) → factor · lanes."""
+
+_plus: Any = intrinsic(_plus_typed)
+"""(addend, factor, lanes) → addend + factor · lanes, rounded once where the machine has fused multiply-adds."""
+
+_minus: Any = intrinsic(_minus_typed)
+"""(addend, factor, lanes) → addend - factor · lanes, likewise."""
 
 
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
@@ -294,18 +417,44 @@ def gather(source, rows, blocks):
 
 
 @_inlined
-def sweep(field, tops, matrices):
-    """Send one block through a mesh in place: per interferometer one 2 × 2 product of modes top and top + 1."""
+def _sweep_part(block, tops, matrices):
+    """Send one block through some interferometers, one 2 × 2 product of modes top and top + 1 each, in place.
+
+    The upper mode stays in registers: where the next interferometer couples it to the mode above, as they do along the
+    chains of `mesh.schedule`, only one mode is loaded and one stored. Any other order costs time, not correctness.
+    """
+    held = tops[0] + 1
+    yr, yi = _load(block, held, 0), _load(block, held, 1)
     for k in range(tops.size):
-        t = tops[k]
+        top = tops[k]
+        if top + 1 != held:
+            _store(block, held, 0, yr)
+            _store(block, held, 1, yi)
+            held = top + 1
+            yr, yi = _load(block, held, 0), _load(block, held, 1)
         ar, ai, br, bi = matrices[k, 0], matrices[k, 1], matrices[k, 2], matrices[k, 3]
         cr, ci, dr, di = matrices[k, 4], matrices[k, 5], matrices[k, 6], matrices[k, 7]
-        for lane in range(LANES):
-            xr, xi, yr, yi = field[t, 0, lane], field[t, 1, lane], field[t + 1, 0, lane], field[t + 1, 1, lane]
-            field[t, 0, lane] = ar * xr - ai * xi + br * yr - bi * yi
-            field[t, 1, lane] = ar * xi + ai * xr + br * yi + bi * yr
-            field[t + 1, 0, lane] = cr * xr - ci * xi + dr * yr - di * yi
-            field[t + 1, 1, lane] = cr * xi + ci * xr + dr * yi + di * yr
+        xr, xi = _load(block, top, 0), _load(block, top, 1)
+        # The held mode comes last in every sum: what does not wait for it is done while the one before is finished.
+        _store(block, held, 0, _minus(_plus(_minus(_times(cr, xr), ci, xi), dr, yr), di, yi))
+        _store(block, held, 1, _plus(_plus(_plus(_times(cr, xi), ci, xr), dr, yi), di, yr))
+        upper_r = _minus(_plus(_minus(_times(ar, xr), ai, xi), br, yr), bi, yi)
+        upper_i = _plus(_plus(_plus(_times(ar, xi), ai, xr), br, yi), bi, yr)
+        held, yr, yi = top, upper_r, upper_i
+    _store(block, held, 0, yr)
+    _store(block, held, 1, yi)
+
+
+@_inlined
+def sweep(blocks, tops, matrices):
+    """Send `blocks`, float32 (blocks, ports, 2, LANES), through a mesh in place.
+
+    All of them pass one part of the mesh before the next, so that its matrices are read from far away only once.
+    """
+    for first in range(0, tops.size, _PART):
+        stop = min(first + _PART, tops.size)
+        for b in range(blocks.shape[0]):
+            _sweep_part(blocks[b], tops[first:stop], matrices[first:stop])
 
 
 @_inlined
@@ -338,16 +487,20 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 
 
 @_entry
-def propagate(worker, control, total, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude):
-    """Send `blocks` through one held stage in place; an item is a block."""
+def propagate(
+    worker, control, total, together, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude
+):
+    """Send `blocks` through one held stage in place; an item is a run of `together` blocks, or of what is left of them."""
     factor = np.empty((2, LANES), np.float32)
     place = np.zeros(2, np.int64)
     while True:
         item = next_item(control, total, worker, place)
         if item < 0:
             break
-        sweep(blocks[item], tops, matrices)
-        leave_stage(blocks[item], screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor)
+        own = blocks[item * together : min((item + 1) * together, blocks.shape[0])]
+        sweep(own, tops, matrices)
+        for b in range(own.shape[0]):
+            leave_stage(own[b], screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor)
         _finish_item(control)
 
 
@@ -416,33 +569,39 @@ def detect(field, noise, ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_
 
 @_entry
 def read_settings(
-    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, field, noise,
+    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, fields, noise,
     key, evaluation, readout, saturated, out,
 ):  # fmt: skip
-    """Read every item, one block of one setting: drives (S, channels) → out, float32 (S, samples, ports).
+    """Read every item, a run of blocks of one setting: drives (S, channels) → out, float32 (S, samples, ports).
 
-    `phasor`, `matrices`, `field` and `noise` are the worker's own scratch; `readout` is [ampere, dark_a, thermal_a2,
-    shot_a, full_scale_a, code_a], see `detect`. Workers that see a setting saturate all write the same 1 into `saturated`.
+    `phasor`, `matrices`, `fields` and `noise` are the worker's own scratch; as many blocks as `fields` holds are an item.
+    `readout` is [ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_a], see `detect`. Workers that see a setting
+    saturate all write the same 1 into `saturated`.
     """
     place = np.zeros(2, np.int64)
     count = blocks.shape[0]
+    together = fields.shape[0]
+    items_of_setting = (count + together - 1) // together
     ready = -1
     while True:
         item = next_item(control, total, worker, place)
         if item < 0:
             break
-        setting = item // count
-        block = item % count
+        setting = item // items_of_setting
+        first = item % items_of_setting * together
+        own = fields[: min(together, count - first)]
         if setting != ready:
             phasors(drives[setting], step_v, offset, scale, phasor)
             coefficients(phasor, theta, phi, couplers, matrices)
             ready = setting
-        field[:] = blocks[block]
-        sweep(field, tops, matrices)
-        if readout[2] > _F(0.0) or readout[3] > _F(0.0):
-            normals(stream_start(key, evaluation, item), noise)
-        if detect(
-            field, noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting], block * LANES
-        ):
-            saturated[setting] = 1
+        own[:] = blocks[first : first + own.shape[0]]
+        sweep(own, tops, matrices)
+        for b in range(own.shape[0]):
+            if readout[2] > _F(0.0) or readout[3] > _F(0.0):
+                normals(stream_start(key, evaluation, setting * count + first + b), noise)
+            if detect(
+                own[b], noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting],
+                (first + b) * LANES,
+            ):  # fmt: skip
+                saturated[setting] = 1
         _finish_item(control)

@@ -94,13 +94,18 @@ TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": re
 
 
 def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
-    """Return an order of the interferometers that keeps fields in the first-level cache, shape (interferometers,).
+    """Return an order of the interferometers that keeps fields in registers and in the first-level cache, (interferometers,).
 
-    Groups of `columns` columns advance together as a skewed wavefront over the ports: sorted by top + 2·column, so that the
-    handful of modes at the front is touched by every column of the group before it leaves the cache. Two interferometers that
-    share a mode are at most one mode apart, so the earlier column always comes first.
+    Groups of `columns` columns advance together over the ports as a skewed wavefront, sorted by top + column and then by column:
+
+        mode 0  ──╲           each interferometer of a chain ╱ takes over a mode from the one before it, and the next chain
+        mode 1  ──3╲           meets the modes that this one has just left; only `columns` + 1 modes are in use at a time.
+        mode 2  ─2──╲
+        mode 3  1────╲
+
+    Two interferometers that share a mode are at most one mode apart, so the earlier column always comes first.
     """
-    return np.lexsort((mesh.top, mesh.top + 2 * mesh.column, mesh.column // columns))
+    return np.lexsort((mesh.column, mesh.top + mesh.column, mesh.column // columns))
 
 
 def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:

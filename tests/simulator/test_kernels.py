@@ -32,8 +32,7 @@ def kernel_matrix(mesh: Mesh, phases: tuple[np.ndarray, np.ndarray], error: np.n
     identity = np.eye(mesh.ports, dtype=np.float32)[:, :, np.newaxis].copy()
     blocks = np.empty((-(-mesh.ports // kernels.LANES), mesh.ports, 2, kernels.LANES), np.float32)
     kernels.gather(identity, np.arange(mesh.ports), blocks)
-    for block in blocks:
-        kernels.sweep(block, mesh.top[order], matrices)
+    kernels.sweep(blocks, mesh.top[order], matrices)
     out = np.empty((mesh.ports, mesh.ports, 2), np.float32)
     kernels.scatter(blocks, np.arange(mesh.ports), out)
     return (out[..., 0] + 1j * out[..., 1]).T
