@@ -71,7 +71,7 @@ class _Scratch:
 
     phasor: NDArray[np.float32]
     matrices: NDArray[np.float32]
-    fields: NDArray[np.float32]
+    field: NDArray[np.float32]
     noise: NDArray[np.float32]
 
 
@@ -255,8 +255,8 @@ class Chip:
         blocks = _gathered(source, rows)
         values = np.empty((settings, samples, self.parameters.ports), np.float32)
         flags = np.zeros(settings, np.uint32)
-        items = settings * -(-blocks.shape[0] // self._scratch[0].fields.shape[0])
-        job = self._workers.new_job(items, settings * blocks.shape[0] * here.tops.size * kernels.FLOPS_PER_BLOCK)
+        items = settings * blocks.shape[0]
+        job = self._workers.new_job(items, items * here.tops.size * kernels.FLOPS_PER_BLOCK)
         self._draws += 1
         draw = self._draws
 
@@ -265,7 +265,7 @@ class Chip:
             kernels.read_settings(
                 worker, job.control, items, blocks,
                 volts, self._step_v, here.offset, here.scale, here.tops, here.theta, here.phi, here.couplers,
-                own.phasor, own.matrices, own.fields, own.noise,
+                own.phasor, own.matrices, own.field, own.noise,
                 self._noise_key, draw, here.readout, flags, values,
             )  # fmt: skip
 
@@ -309,13 +309,11 @@ class Chip:
         # g belongs to the light behind the tap, the kernel sees it before.
         half_gain = np.float32(0.5 * here.levels.gain_rad * here.levels.passed / np.pi)
         bias = 0.5 * nonlinearity.bias_rad
-        together = self._scratch[0].fields.shape[0]
-        items = -(-blocks.shape[0] // together)
-        job = self._workers.new_job(items, blocks.shape[0] * here.tops.size * kernels.FLOPS_PER_BLOCK)
+        job = self._workers.new_job(blocks.shape[0], blocks.shape[0] * here.tops.size * kernels.FLOPS_PER_BLOCK)
 
         def kernel(worker: int) -> None:
             kernels.propagate(
-                worker, job.control, items, together, blocks, here.tops, optics.matrices, optics.screen,
+                worker, job.control, job.items, blocks, here.tops, optics.matrices, optics.screen,
                 electro_optic, half_gain, np.float32(np.cos(bias)), np.float32(np.sin(bias)), np.float32(np.sqrt(share)),
             )  # fmt: skip
 
@@ -442,7 +440,7 @@ def _scratch(stage: Stage) -> _Scratch:
     return _Scratch(
         phasor=np.empty((2, stage.description.channels), np.float32),
         matrices=np.empty((stage.tops.size, 8), np.float32),
-        fields=np.empty((kernels.blocks_together(stage.tops.size), ports, 2, kernels.LANES), np.float32),
+        field=np.empty((ports, 2, kernels.LANES), np.float32),
         noise=np.empty((ports + ports % 2, kernels.LANES), np.float32),
     )
 

@@ -28,22 +28,15 @@ LANES = 16
 FLOPS_PER_BLOCK = 28 * LANES
 """Operations of one interferometer on one block."""
 
-_PART = 128
-"""Interferometers that several blocks pass one after the other: 4 KiB of matrices, which wait in the first-level cache."""
-
-
-
-def blocks_together(interferometers: int) -> int:
-    """Return how many blocks are swept together: several where the matrices (32 bytes each) leave the second-level cache."""
-    return 1 if 32 * interferometers <= _SECOND_LEVEL_BYTES else 2
-
-
-_SECOND_LEVEL_BYTES = 2**20
+_AHEAD = 32
+"""Interferometers between asking for a phasor and using it: about the time a line takes from the third-level cache."""
 
 _entry: Any = njit(cache=True, nogil=True, fastmath=True)
 # A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
 # depends on whether it has just compiled or loads from disk. Inlined by force, a reading is the same bits in every process.
 _inlined: Any = njit(cache=True, nogil=True, fastmath=True, forceinline=True)
+# Fast mathematics lets the compiler choose the order of sums; without it, the source does.
+_as_written: Any = njit(cache=True, nogil=True, forceinline=True)
 _aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 _F = np.float32
@@ -157,20 +150,41 @@ def _minus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
     return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
 
 
-_load: Any = intrinsic(_load_typed)
+load_lanes: Any = intrinsic(_load_typed)
 """(block, port, part) → the lanes at block[port, part], one register of them or as many as it takes."""
 
-_store: Any = intrinsic(_store_typed)
+store_lanes: Any = intrinsic(_store_typed)
 """(block, port, part, lanes): write them back."""
 
-_times: Any = intrinsic(_times_typed)
+times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
 
-_plus: Any = intrinsic(_plus_typed)
+plus_times: Any = intrinsic(_plus_typed)
 """(addend, factor, lanes) → addend + factor · lanes, rounded once where the machine has fused multiply-adds."""
 
-_minus: Any = intrinsic(_minus_typed)
+minus_times: Any = intrinsic(_minus_typed)
 """(addend, factor, lanes) → addend - factor · lanes, likewise."""
+
+
+# --- Fetching ahead -------------------------------------------------------------------------------------------------------
+
+
+def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], structure, arguments[1:], wraparound=False)
+        address, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address, flag, flag, flag])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [builder.bitcast(pointer, address), flag(0), flag(3), flag(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
+_prefetch: Any = intrinsic(_prefetch_typed)
+"""(array, row, column): ask for array[row, column] to be in the cache soon."""
 
 
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
@@ -226,7 +240,8 @@ def next_item(control, total, worker, place):
 
 
 @_inlined
-def _finish_item(control):
+def finish_item(control):
+    """Count one more item as finished."""
     _fetch_add(control, control.size - CONTROL_STRIDE, 1)
 
 
@@ -370,7 +385,14 @@ def coefficients(phasor, theta, phi, couplers, out):
     `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles times the
     field that survives the loss; with them   M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]].
     """
+    last = theta.size - 1
     for k in range(theta.size):
+        # The sweep's order jumps between columns, and the phasors of a large mesh lie outside the second-level cache.
+        soon = min(k + _AHEAD, last)
+        _prefetch(phasor, 0, theta[soon])
+        _prefetch(phasor, 1, theta[soon])
+        _prefetch(phasor, 0, phi[soon])
+        _prefetch(phasor, 1, phi[soon])
         ct = phasor[0, theta[k]]
         st = phasor[1, theta[k]]
         cp = phasor[0, phi[k]]
@@ -416,45 +438,33 @@ def gather(source, rows, blocks):
                     block[p, 0, lane] = row[p, 0]
 
 
-@_inlined
-def _sweep_part(block, tops, matrices):
-    """Send one block through some interferometers, one 2 × 2 product of modes top and top + 1 each, in place.
+@_as_written
+def sweep(block, tops, matrices):
+    """Send one block through a mesh in place: per interferometer one 2 × 2 product of modes top and top + 1.
 
     The upper mode stays in registers: where the next interferometer couples it to the mode above, as they do along the
     chains of `mesh.schedule`, only one mode is loaded and one stored. Any other order costs time, not correctness.
     """
     held = tops[0] + 1
-    yr, yi = _load(block, held, 0), _load(block, held, 1)
+    yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
     for k in range(tops.size):
         top = tops[k]
         if top + 1 != held:
-            _store(block, held, 0, yr)
-            _store(block, held, 1, yi)
+            store_lanes(block, held, 0, yr)
+            store_lanes(block, held, 1, yi)
             held = top + 1
-            yr, yi = _load(block, held, 0), _load(block, held, 1)
+            yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
         ar, ai, br, bi = matrices[k, 0], matrices[k, 1], matrices[k, 2], matrices[k, 3]
         cr, ci, dr, di = matrices[k, 4], matrices[k, 5], matrices[k, 6], matrices[k, 7]
-        xr, xi = _load(block, top, 0), _load(block, top, 1)
+        xr, xi = load_lanes(block, top, 0), load_lanes(block, top, 1)
         # The held mode comes last in every sum: what does not wait for it is done while the one before is finished.
-        _store(block, held, 0, _minus(_plus(_minus(_times(cr, xr), ci, xi), dr, yr), di, yi))
-        _store(block, held, 1, _plus(_plus(_plus(_times(cr, xi), ci, xr), dr, yi), di, yr))
-        upper_r = _minus(_plus(_minus(_times(ar, xr), ai, xi), br, yr), bi, yi)
-        upper_i = _plus(_plus(_plus(_times(ar, xi), ai, xr), br, yi), bi, yr)
+        store_lanes(block, held, 0, minus_times(plus_times(minus_times(times(cr, xr), ci, xi), dr, yr), di, yi))
+        store_lanes(block, held, 1, plus_times(plus_times(plus_times(times(cr, xi), ci, xr), dr, yi), di, yr))
+        upper_r = minus_times(plus_times(minus_times(times(ar, xr), ai, xi), br, yr), bi, yi)
+        upper_i = plus_times(plus_times(plus_times(times(ar, xi), ai, xr), br, yi), bi, yr)
         held, yr, yi = top, upper_r, upper_i
-    _store(block, held, 0, yr)
-    _store(block, held, 1, yi)
-
-
-@_inlined
-def sweep(blocks, tops, matrices):
-    """Send `blocks`, float32 (blocks, ports, 2, LANES), through a mesh in place.
-
-    All of them pass one part of the mesh before the next, so that its matrices are read from far away only once.
-    """
-    for first in range(0, tops.size, _PART):
-        stop = min(first + _PART, tops.size)
-        for b in range(blocks.shape[0]):
-            _sweep_part(blocks[b], tops[first:stop], matrices[first:stop])
+    store_lanes(block, held, 0, yr)
+    store_lanes(block, held, 1, yi)
 
 
 @_inlined
@@ -487,21 +497,17 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 
 
 @_entry
-def propagate(
-    worker, control, total, together, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude
-):
-    """Send `blocks` through one held stage in place; an item is a run of `together` blocks, or of what is left of them."""
+def propagate(worker, control, total, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude):
+    """Send `blocks` through one held stage in place; an item is a block."""
     factor = np.empty((2, LANES), np.float32)
     place = np.zeros(2, np.int64)
     while True:
         item = next_item(control, total, worker, place)
         if item < 0:
             break
-        own = blocks[item * together : min((item + 1) * together, blocks.shape[0])]
-        sweep(own, tops, matrices)
-        for b in range(own.shape[0]):
-            leave_stage(own[b], screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor)
-        _finish_item(control)
+        sweep(blocks[item], tops, matrices)
+        leave_stage(blocks[item], screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor)
+        finish_item(control)
 
 
 @_entry
@@ -569,39 +575,33 @@ def detect(field, noise, ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_
 
 @_entry
 def read_settings(
-    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, fields, noise,
+    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, field, noise,
     key, evaluation, readout, saturated, out,
 ):  # fmt: skip
-    """Read every item, a run of blocks of one setting: drives (S, channels) → out, float32 (S, samples, ports).
+    """Read every item, one block of one setting: drives (S, channels) → out, float32 (S, samples, ports).
 
-    `phasor`, `matrices`, `fields` and `noise` are the worker's own scratch; as many blocks as `fields` holds are an item.
-    `readout` is [ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_a], see `detect`. Workers that see a setting
-    saturate all write the same 1 into `saturated`.
+    `phasor`, `matrices`, `field` and `noise` are the worker's own scratch; `readout` is [ampere, dark_a, thermal_a2,
+    shot_a, full_scale_a, code_a], see `detect`. Workers that see a setting saturate all write the same 1 into `saturated`.
     """
     place = np.zeros(2, np.int64)
     count = blocks.shape[0]
-    together = fields.shape[0]
-    items_of_setting = (count + together - 1) // together
     ready = -1
     while True:
         item = next_item(control, total, worker, place)
         if item < 0:
             break
-        setting = item // items_of_setting
-        first = item % items_of_setting * together
-        own = fields[: min(together, count - first)]
+        setting = item // count
+        block = item % count
         if setting != ready:
             phasors(drives[setting], step_v, offset, scale, phasor)
             coefficients(phasor, theta, phi, couplers, matrices)
             ready = setting
-        own[:] = blocks[first : first + own.shape[0]]
-        sweep(own, tops, matrices)
-        for b in range(own.shape[0]):
-            if readout[2] > _F(0.0) or readout[3] > _F(0.0):
-                normals(stream_start(key, evaluation, setting * count + first + b), noise)
-            if detect(
-                own[b], noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting],
-                (first + b) * LANES,
-            ):  # fmt: skip
-                saturated[setting] = 1
-        _finish_item(control)
+        field[:] = blocks[block]
+        sweep(field, tops, matrices)
+        if readout[2] > _F(0.0) or readout[3] > _F(0.0):
+            normals(stream_start(key, evaluation, item), noise)
+        if detect(
+            field, noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting], block * LANES
+        ):
+            saturated[setting] = 1
+        finish_item(control)

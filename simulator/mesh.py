@@ -94,14 +94,16 @@ TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": re
 
 
 def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
-    """Return an order of the interferometers that keeps fields in registers and in the first-level cache, (interferometers,).
+    """Return an order of the interferometers that keeps light in registers and in the first-level cache, (interferometers,).
 
-    Groups of `columns` columns advance together over the ports as a skewed wavefront, sorted by top + column and then by column:
+    Groups of `columns` columns advance together over the ports as a skewed wavefront, sorted by top + column, then by column:
 
-        mode 0  ──╲           each interferometer of a chain ╱ takes over a mode from the one before it, and the next chain
-        mode 1  ──3╲           meets the modes that this one has just left; only `columns` + 1 modes are in use at a time.
-        mode 2  ─2──╲
-        mode 3  1────╲
+        top 0    ·   ·   c      a, b, c are a chain: each shares a mode with the one before it, which stays in registers;
+        top 1    ·   b   ·      d, e, f are the next one. While a chain passes, one mode a column is in use.
+        top 2    a   ·   f
+        top 3    ·   e   ·
+        top 4    d   ·   …
+        column   0   1   2
 
     Two interferometers that share a mode are at most one mode apart, so the earlier column always comes first.
     """
