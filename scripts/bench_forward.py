@@ -11,8 +11,10 @@ laid out, and the script compares what they give. Limits are measured in the sam
     cache        a mode read and written and a matrix read by every interferometer, at the pace of the first-level cache
     stream       all matrices, once for every block of 16 samples, at the pace of reading an array of their size
 
-The largest of the three binds, and `limit_fraction` is its share of our time. Everything is timed in turn, round after round, so
-that a machine whose speed drifts slows all alike: times are medians over rounds, ratios and fractions medians of a round's own.
+The largest of the three binds, and `limit_fraction` is its share of our time; `one_thread_fraction` is the same for one thread on
+one processor. Everything is timed in turn, round after round, so that a machine whose speed drifts slows all alike. Times are
+medians over rounds and the ratio is the median of each round's own, but a limit is the best of any round: what the machine can
+do, not what it did while something else ran. For the same reason the least times are told too.
 """
 
 from __future__ import annotations
@@ -240,45 +242,46 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
 # --- What is measured -----------------------------------------------------------------------------------------------------
 
 
-def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine) -> dict[str, Any]:
-    """Return times at one size, the ratio to NumPy and the share of the binding limit."""
+def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine, one: Machine) -> dict[str, Any]:
+    """Return times at one size, the ratio to NumPy and the share of the binding limit; `one` is a single processor."""
     it, alone = Forward(ports, args.batch), Workers(1)
     difference = it.disagreement(workers)
     if not difference < 1e-5:
         raise SystemExit(f"at {ports} ports the two forwards differ by {difference:.1e}: there is nothing to compare")
     rows = max(2, it.matrices.nbytes // (2 * _MODE_BYTES) * 2)
     shared = np.zeros((rows, 2, kernels.LANES), np.float32)
-    limits: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": []}
+    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": [], "one": []}
 
     def look() -> None:
-        limits["arithmetic"].append(it.flops / machine.operations_per_s())
-        limits["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
-        limits["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
+        seen["arithmetic"].append(it.flops / machine.operations_per_s())
+        seen["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
+        seen["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
+        seen["one"].append(it.flops / one.operations_per_s())
 
-    times = in_turn(
-        {
-            "ours": partial(it.ours, workers),
-            "one_thread": partial(it.ours, alone),
-            "coefficients": it.coefficients,
-            "numpy": it.numpy,
-            "look": look,
-        },
-        args.rounds,
-    )
-    del times["look"]
+    works = {
+        "ours": partial(it.ours, workers),
+        "one_thread": partial(it.ours, alone),
+        "coefficients": it.coefficients,
+        "numpy": it.numpy,
+        "look": look,
+    }
+    times = in_turn(works, args.rounds)
     alone.close()
-    limit = {name: values[-args.rounds :] for name, values in limits.items()}
-    binding = max(limit, key=lambda name: statistics.median(limit[name]))
+    del times["look"]
+    median = {name: statistics.median(values) for name, values in times.items()}
+    limit = {name: min(values) for name, values in seen.items()}
+    of_one = limit.pop("one")
+    binding = max(limit, key=lambda name: limit[name])
     return {
         "ports": ports,
-        **{f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()},
+        **{f"{name}_ms": 1e3 * value for name, value in median.items()},
         "ratio": statistics.median(b / a for a, b in zip(times["ours"], times["numpy"], strict=True)),
-        "limit_fraction": statistics.median(b / a for a, b in zip(times["ours"], limit[binding], strict=True)),
+        "limit_fraction": limit[binding] / median["ours"],
+        "one_thread_fraction": of_one / median["one_thread"],
+        "gflops": it.flops / median["ours"] / 1e9,
         "binding": binding,
-        **{f"{name}_limit_ms": 1e3 * statistics.median(values) for name, values in limit.items()},
-        "gflops": it.flops / statistics.median(times["ours"]) / 1e9,
-        "ours_min_ms": 1e3 * min(times["ours"]),
-        "numpy_min_ms": 1e3 * min(times["numpy"]),
+        **{f"{name}_limit_ms": 1e3 * value for name, value in limit.items()},
+        **{f"{name}_least_ms": 1e3 * min(times[name]) for name in ("ours", "one_thread", "numpy")},
     }
 
 
@@ -417,11 +420,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="what to measure; all of it by default")
     args = parser.parse_args()
     processors = default_count()
-    workers, machine = Workers(processors), Machine(processors, ThreadPoolExecutor(processors))
+    workers = Workers(processors)
+    machine, one = (Machine(count, ThreadPoolExecutor(count)) for count in (processors, 1))
     before = os.getloadavg()[0]
     answer: dict[str, Any] = {"batch": args.batch, "rounds": args.rounds, "threads": processors}
     if "forward" in args.only:
-        answer["results"] = [forward(ports, args, workers, machine) for ports in args.ports]
+        answer["results"] = [forward(ports, args, workers, machine, one) for ports in args.ports]
     if "growth" in args.only:
         answer["growth"] = growth(args)
     if "settings" in args.only:
