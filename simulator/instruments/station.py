@@ -1,0 +1,120 @@
+"""The `station.toml` of a virtual bench: what a user of a real bench would have written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protocols.device import DeviceDescription
+from simulator.chip import Chip
+from simulator.instruments.qdac2 import MOST_A
+from simulator.instruments.qontrol import FULL_A
+from simulator.instruments.wiring import Bench
+from simulator.instruments.world import AMPLIFIER_V, CENTRE_NM
+from simulator.parameters import ChipParameters
+
+SETTLE_S = 1e-3
+"""Heaters settle in microseconds; the lab's drivers and cables are slower."""
+
+INPUT_SETTLE_S = 0.0
+
+_SOURCE_A = {"qontrol": FULL_A, "qdac2": MOST_A, "scpi-source": 0.05}
+_SOURCE_V = {"qontrol": 12.0, "qdac2": 10.0, "scpi-source": 15.0}
+
+_SETTINGS: dict[str, dict[str, Any]] = {}
+"""What a driver has to be told besides the address, by instrument."""
+
+
+def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
+    """Return the text of a station file for `bench`, whose instruments answer at `addresses`."""
+    description = _described(parameters)
+    wiring, world = bench.wiring, bench.world
+    used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
+    spare = [name for name in addresses if name not in used]
+    limits = description.limits
+    out = [
+        f"# A virtual bench: chip {parameters.name} of seed {parameters.seed}, {parameters.ports} ports, {parameters.stages} stages.",
+        "# It lives as long as the process that wrote this file. Also there, unused:",
+        *(f"#   {name:<18} {addresses[name]}" for name in spare),
+        f"name = {_value(f'bench-{parameters.name}')}",
+        f"settle_s = {_value(SETTLE_S if speed > 0 else 0.0)}",
+        "",
+        "[limits]",
+        f"max_v = {_value(min(_number(limits.voltage_v), _SOURCE_V[wiring.heaters]))}",
+        f"max_a = {_value(min(_number(limits.current_a) or 1.0, _SOURCE_A[wiring.heaters]))}",
+        f"max_w = {_value(_number(limits.power_w))}",
+        f"total_w = {_value(limits.total_power_w)}",
+        f"slew_v_per_s = {_value(limits.slew_v_per_s)}",
+        "",
+        "[heater]",
+        f"resistance_ohm = {_value(description.drive.resistance_ohm)}",
+        f"pi_power_w = {_value(description.drive.pi_power_w)}",
+    ]
+    for name in used:
+        out += ["", "[[instruments]]", f"name = {_value(name)}", f"driver = {_value(name)}"]
+        out += [f"address = {_value(addresses[name])}"]
+        if name in _SETTINGS:
+            out += ["[instruments.settings]", *(f"{key} = {_value(value)}" for key, value in _SETTINGS[name].items())]
+    detector = 0
+    for index, stage in enumerate(description.stages):
+        first, last = stage.first_channel, stage.first_channel + stage.channels
+        out += [
+            "",
+            "[[stages]]",
+            f"name = {_value(stage.name)}",
+            f"topology = {_value(stage.topology)}",
+            f"ports = {stage.ports}",
+            f"nonlinearity = {_value(stage.nonlinearity)}",
+            *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
+            "[stages.heaters]",
+            f"instrument = {_value(wiring.heaters)}",
+            f"channels = {_value(wiring.heater_channels[first:last])}",
+            f"groups = {_value(stage.groups)}",
+            "[stages.detectors]",
+            f"instrument = {_value(wiring.detectors)}",
+            f"channels = {_value(wiring.detector_channels[detector : detector + stage.tap_ports])}",
+            f"ampere_per_unit = {_value(world.full_scale_a[index] / AMPLIFIER_V)}",
+            f"full_scale_a = {_value(world.full_scale_a[index])}",
+        ]
+        detector += stage.tap_ports
+    out += [
+        "",
+        "[inputs]",
+        f"instrument = {_value(wiring.modulators)}",
+        f"channels = {_value(wiring.modulator_channels)}",
+        f'curve = {{ kind = "mach-zehnder", v_pi = {_value(world.v_pi)} }}',
+        f"settle_s = {_value(INPUT_SETTLE_S)}",
+        "",
+        "[laser]",
+        f"instrument = {_value(wiring.laser)}",
+        f"power_w = {_value(world.laser_max_w)}",
+        f"wavelength_nm = {_value(CENTRE_NM)}",
+    ]
+    return "\n".join(out) + "\n"
+
+
+def _described(parameters: ChipParameters) -> DeviceDescription:
+    """Return what the chip's maker states of it, limits included; the bench's own chip has lost these."""
+    chip = Chip(parameters, threads=1)
+    try:
+        return chip.describe()
+    finally:
+        chip.close()
+
+
+def _number(value: float | Sequence[float]) -> float:
+    return float(value if isinstance(value, float | int) else min(value))
+
+
+def _value(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(float(value)) if isinstance(value, float) else str(int(value))
