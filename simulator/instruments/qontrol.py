@@ -4,8 +4,9 @@ Commands are read without regard to case as `<command><channel><operator><value>
 may also come unasked, whenever the hardware finds one. After power-up the limits are the full scale again, and error 90 says so.
 
 Source: the maker's public interface library and command list. Not known from there, and taken as follows: the units behind
-values other than VFULL and IFULL (V and mA), the order in VIPALL (volts, milliamperes, milliwatts), that an over-current shuts
-the channel off, and that the modules number themselves at power-up without NUP.
+values other than VFULL and IFULL (V and mA), the order in VIPALL (volts, milliamperes, milliwatts), that a set-point beyond a
+limit is answered OK, left alone and complained of at once, that an over-current shuts the channel off, and that the modules
+number themselves at power-up without NUP.
 """
 
 from __future__ import annotations
@@ -142,26 +143,24 @@ class QontrolChain:
         return self._set(name, first, values)
 
     def _set(self, name: str, first: int, values: list[float]) -> bytes:
-        """Set channels from `first` on: all of them, or none where one is refused."""
-        channels = range(first, first + len(values))
-        unit = 1e-3 if name in {"I", "IMAX"} else 1.0
-        wanted = [value * unit for value in values]
-        for channel, value in zip(channels, wanted, strict=True):
-            top = {"V": self._max_v[channel], "I": self._max_a[channel], "VMAX": FULL_V, "IMAX": FULL_A}[name]
-            if not 0.0 <= value <= top + 1e-9:
-                return self.complain(OVER_CURRENT if unit < 1.0 else OVER_VOLTAGE, channel)
-        said = b""
-        for channel, value in zip(channels, wanted, strict=True):
-            if name == "VMAX":
-                self._max_v[channel] = value
-            elif name == "IMAX":
-                self._max_a[channel] = value
-            else:
-                resistance_ohm = self._loads[channel].resistance_ohm
-                volts = value if name == "V" else min(value * resistance_ohm, FULL_V)
-                self._hold(channel, to_step(volts, STEP_V))
-            said += self._watched(channel)
-        return b"OK\n" + said
+        """Set channels from `first` on. A module understands, says OK, and then says of which channels it would not."""
+        said = b"OK\n"
+        for channel, value in enumerate(values, first):
+            said += self._set_one(name, channel, value * 1e-3 if name in {"I", "IMAX"} else value)
+        return said
+
+    def _set_one(self, name: str, channel: int, value: float) -> bytes:
+        top = {"V": self._max_v[channel], "I": self._max_a[channel], "VMAX": FULL_V, "IMAX": FULL_A}[name]
+        if not 0.0 <= value <= top + 1e-9:
+            return self.complain(OVER_VOLTAGE if name in {"V", "VMAX"} else OVER_CURRENT, channel)
+        if name == "VMAX":
+            self._max_v[channel] = value
+        elif name == "IMAX":
+            self._max_a[channel] = value
+        else:
+            volts = value if name == "V" else min(value * self._loads[channel].resistance_ohm, FULL_V)
+            self._hold(channel, to_step(volts, STEP_V))
+        return self._watched(channel)
 
     def _watched(self, channel: int) -> bytes:
         """Shut a channel off that drives too much current, and say so."""

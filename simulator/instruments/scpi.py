@@ -101,11 +101,11 @@ def split_arguments(text: str) -> tuple[str, ...]:
 
 
 def parse_header(text: str) -> Header:
-    """Return the name of a command, "SOUR2:VOLT" or "*IDN", without leading colon and question mark; ScpiError -113, -102."""
+    """Return the name of a command, "SOUR2:VOLT" or ":SOUR2:VOLT" or "*IDN", without question mark; ScpiError -102."""
     if text.startswith("*"):
         return Header((text.upper(),), (-1,))
     mnemonics, suffixes = [], []
-    for part in text.split(":"):
+    for part in text.removeprefix(":").split(":"):
         match = _MNEMONIC.fullmatch(part)
         if match is None:
             raise ScpiError(-102)

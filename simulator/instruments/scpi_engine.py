@@ -224,7 +224,7 @@ class ScpiInstrument:
         """Return header and whether it is a query, remembering both: sessions say the same things over and over."""
         found = self._known.get(words)
         if found is None:
-            found = parse_header(words.removesuffix("?").removeprefix(":")), words.endswith("?")
+            found = parse_header(words.removesuffix("?")), words.endswith("?")
             if len(self._known) < 4096:
                 self._known[words] = found
         return found

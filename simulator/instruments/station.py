@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,19 +34,22 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
     used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
     spare = [name for name in addresses if name not in used]
     limits = description.limits
+    bounds = {
+        "max_v": min(_number(limits.voltage_v), _SOURCE_V[wiring.heaters]),
+        "max_a": min(_number(limits.current_a) or math.inf, _SOURCE_A[wiring.heaters]),
+        "max_w": _number(limits.power_w),
+        "total_w": limits.total_power_w,
+        "slew_v_per_s": limits.slew_v_per_s,
+    }
     out = [
-        f"# A virtual bench: chip {parameters.name} of seed {parameters.seed}, {parameters.ports} ports, {parameters.stages} stages.",
+        f"# A virtual bench of chip {parameters.name}, seed {parameters.seed}.",
         "# It lives as long as the process that wrote this file. Also there, unused:",
         *(f"#   {name:<18} {addresses[name]}" for name in spare),
         f"name = {_value(f'bench-{parameters.name}')}",
         f"settle_s = {_value(SETTLE_S if speed > 0 else 0.0)}",
         "",
         "[limits]",
-        f"max_v = {_value(min(_number(limits.voltage_v), _SOURCE_V[wiring.heaters]))}",
-        f"max_a = {_value(min(_number(limits.current_a) or 1.0, _SOURCE_A[wiring.heaters]))}",
-        f"max_w = {_value(_number(limits.power_w))}",
-        f"total_w = {_value(limits.total_power_w)}",
-        f"slew_v_per_s = {_value(limits.slew_v_per_s)}",
+        *(f"{key} = {_value(value)}" for key, value in bounds.items() if value > 0),
         "",
         "[heater]",
         f"resistance_ohm = {_value(description.drive.resistance_ohm)}",
