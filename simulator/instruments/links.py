@@ -53,6 +53,8 @@ class Unit:
         Connections live through a loss of power: true of a USB adapter, false of a network socket.
     rng
         Draws garbage.
+    let_pass
+        Told the time that the real instrument takes about every message [s], whatever the speed.
     clock
         Seconds of wall time.
     """
@@ -65,6 +67,7 @@ class Unit:
         speed: float = 0.0,
         survives_reset: bool = False,
         rng: np.random.Generator,
+        let_pass: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -76,6 +79,7 @@ class Unit:
         self._speed = speed
         self._survives_reset = survives_reset
         self._rng = rng
+        self._let_pass = let_pass
         self._free_s = 0.0
 
     def connect(self, perform: Callable[[Action], None]) -> Link:
@@ -128,6 +132,7 @@ class Unit:
 
     def _answered(self, reply: Reply, delay_s: float) -> list[Action]:
         now_s = self.clock()
+        self._let_pass(reply.takes_s)
         self._free_s = max(self._free_s, now_s) + self._speed * reply.takes_s
         if not reply.data:
             return []

@@ -166,7 +166,9 @@ def build(
     }
     garbage = _generator(parameters, _GARBAGE)
     units = {
-        name: Unit(name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, clock=clock)
+        name: Unit(
+            name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, let_pass=world.let_pass, clock=clock
+        )
         for name, emulator in emulators.items()
     }
     return Bench(world, wiring, units)

@@ -155,6 +155,7 @@ class World:
         """Instruments that move by a clock of their own bring their outputs up to date here."""
         self._sequence = 0
         self._is_applied = False
+        self._passed_s = 0.0
 
     @property
     def measurements(self) -> int:
@@ -203,12 +204,18 @@ class World:
         share = light.power_w / self.laser_max_w * math.exp(-4.0 * math.log(2.0) * detuning**2)
         return (math.sqrt(share) * np.abs(np.sin(0.5 * np.pi / self.v_pi * self.modulator_v))).astype(np.float32)
 
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s]: what instruments take about their work goes by on the chip's clock, waited for or not."""
+        self._passed_s += duration_s
+
     def measure(self, stage: int) -> NDArray[np.float64]:
         """Return the photocurrents of a stage's detectors now [A], or stamps, shape (tap ports,)."""
         for update in self.before_measuring:
             update()
         self._sequence += 1
         here = self.stages[stage]
+        self.chip.let_pass(self._passed_s)
+        self._passed_s = 0.0
         if not self._is_applied:
             volts = np.abs(self.heater_v)  # a heater does not mind the sign
             self.chip.apply(volts)
