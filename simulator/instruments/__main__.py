@@ -18,6 +18,7 @@ from pathlib import Path
 
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
+from simulator.instruments.choices import LASERS, READOUTS, SOURCES, Choices, check
 from simulator.parameters import ChipParameters, load_chip, preset_names
 
 PARENT_EVERY_S = 0.25
@@ -30,9 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes over
     parent = os.getppid() if args.parent is None else args.parent
     try:
+        choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
+        check(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
         with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
-            return asyncio.run(_run(parameters, args, parent, args.out or Path(temporary)))
+            return asyncio.run(_run(parameters, choices, args, parent, args.out or Path(temporary)))
     except ConfigError as error:
         return _refuse(str(error), 2)
     except DeviceError as error:
@@ -41,11 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'bench'}: {error.strerror or error}", 1)
 
 
-async def _run(parameters: ChipParameters, args: argparse.Namespace, parent: int, folder: Path) -> int:
+async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Namespace, parent: int, folder: Path) -> int:
     from simulator.instruments.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
-    from simulator.instruments.wiring import Choices, build  # noqa: PLC0415
+    from simulator.instruments.wiring import build  # noqa: PLC0415
 
-    choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
     bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
     servers = Servers(bench)
     stopped = asyncio.Event()
@@ -88,10 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--ports", type=int, default=8, help="modes of every mesh [%(default)s]")
     add("--stages", type=int, default=1, help="meshes one behind the other [%(default)s]")
     add("--seed", type=int, help="everything random follows from it")
-    add("--heaters", metavar="NAME", help="source of the heaters: qontrol, qdac2, scpi-source")
-    add("--modulators", metavar="NAME", help="source of the input modulators: qdac2, qontrol, scpi-source")
-    add("--detectors", metavar="NAME", help="readout: labjack-t7, keysight-daq970a, scpi-readout")
-    add("--laser", metavar="NAME", help="santec-tsl570, scpi-laser")
+    add("--heaters", metavar="NAME", help=f"what drives the heaters: {', '.join(SOURCES)}")
+    add("--modulators", metavar="NAME", help=f"what drives the input modulators: {', '.join(SOURCES)}")
+    add("--detectors", metavar="NAME", help=f"what reads: {', '.join(READOUTS)}")
+    add("--laser", metavar="NAME", help=f"what shines: {', '.join(LASERS)}")
     add("--laser-command-set", choices=("legacy", "scpi"), default="legacy", help="in which the TSL-570 was left [%(default)s]")
     add("--speed", type=_factor, default=0.0, metavar="F", help="factor on response times: 1 as in the lab, 0 none [%(default)s]")
     add("--stamped", action="store_true", help="detectors show the number of the measurement in place of light")

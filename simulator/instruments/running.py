@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simulator.instruments import control
+from simulator.instruments.choices import SERIAL, Choices
 from simulator.instruments.control import ControlServer
 from simulator.instruments.faults import Fault
 from simulator.instruments.servers import SerialServer, TcpServer
 from simulator.instruments.station import station_toml
-from simulator.instruments.wiring import SERIAL, Bench, Choices, build
+from simulator.instruments.wiring import Bench, build
 from simulator.parameters import ChipParameters
 
 _Answer = TypeVar("_Answer")

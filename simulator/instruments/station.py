@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from protocols.device import DeviceDescription
-from simulator.chip import Chip
 from simulator.instruments.qdac2 import MOST_A
 from simulator.instruments.qontrol import FULL_A
 from simulator.instruments.wiring import Bench
@@ -29,16 +27,16 @@ _SETTINGS: dict[str, dict[str, Any]] = {}
 
 def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
     """Return the text of a station file for `bench`, whose instruments answer at `addresses`."""
-    description = _described(parameters)
     wiring, world = bench.wiring, bench.world
+    description = world.chip.describe()
     used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
     spare = [name for name in addresses if name not in used]
-    limits = description.limits
+    limits = parameters.limits  # the bench's own chip has lost these
     bounds = {
-        "max_v": min(_number(limits.voltage_v), _SOURCE_V[wiring.heaters]),
-        "max_a": min(_number(limits.current_a) or math.inf, _SOURCE_A[wiring.heaters]),
-        "max_w": _number(limits.power_w),
-        "total_w": limits.total_power_w,
+        "max_v": min(parameters.dac.max_v, _SOURCE_V[wiring.heaters]),
+        "max_a": min(limits.current_a or math.inf, _SOURCE_A[wiring.heaters]),
+        "max_w": limits.power_w,
+        "total_w": limits.mean_power_w * world.heater_v.size,
         "slew_v_per_s": limits.slew_v_per_s,
     }
     out = [
@@ -70,11 +68,11 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
             f"topology = {_value(stage.topology)}",
             f"ports = {stage.ports}",
             f"nonlinearity = {_value(stage.nonlinearity)}",
-            *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
             "[stages.heaters]",
             f"instrument = {_value(wiring.heaters)}",
             f"channels = {_value(wiring.heater_channels[first:last])}",
             f"groups = {_value(stage.groups)}",
+            *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
             "[stages.detectors]",
             f"instrument = {_value(wiring.detectors)}",
             f"channels = {_value(wiring.detector_channels[detector : detector + stage.tap_ports])}",
@@ -96,19 +94,6 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
         f"wavelength_nm = {_value(CENTRE_NM)}",
     ]
     return "\n".join(out) + "\n"
-
-
-def _described(parameters: ChipParameters) -> DeviceDescription:
-    """Return what the chip's maker states of it, limits included; the bench's own chip has lost these."""
-    chip = Chip(parameters, threads=1)
-    try:
-        return chip.describe()
-    finally:
-        chip.close()
-
-
-def _number(value: float | Sequence[float]) -> float:
-    return float(value if isinstance(value, float | int) else min(value))
 
 
 def _value(value: Any) -> str:

@@ -10,24 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.validation import ConfigError, suggestion
+from protocols.validation import ConfigError
 from simulator.instruments import generic, keysight, labjack, pm100d, qdac2, qontrol, santec
+from simulator.instruments.choices import LASERS, METER, READOUTS, SERIAL, SOURCES, Choices, check
 from simulator.instruments.links import Unit
 from simulator.instruments.message import Emulator
 from simulator.instruments.world import Light, Load, Read, World
 from simulator.parameters import ChipParameters
-
-SOURCES = ("qontrol", "qdac2", "scpi-source")
-READOUTS = ("labjack-t7", "keysight-daq970a", "scpi-readout")
-LASERS = ("santec-tsl570", "scpi-laser")
-METER = "pm100d"
-SERIAL = frozenset({"qontrol"})
-"""Instruments on a serial line; the others are on TCP."""
 
 SOURCE_CHANNELS = {"qontrol": 4096, "qdac2": qdac2.CHANNELS, "scpi-source": 1024}
 READOUT_INPUTS = {"labjack-t7": labjack.INPUTS, "keysight-daq970a": keysight.INPUTS, "scpi-readout": 1024}
@@ -37,18 +30,6 @@ _SPARE_CHANNELS = 8
 
 # Places in the tree of seeds, below that of the chip's seed; never renumber.
 _METER, _VOLTMETER, _GARBAGE = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Who does what on the bench; None: whatever fits the chip."""
-
-    heaters: str | None = None
-    modulators: str | None = None
-    detectors: str | None = None
-    laser: str | None = None
-    laser_command_set: Literal["legacy", "scpi"] = "legacy"
-    """Command set in which the TSL-570 was left."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +72,12 @@ def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Wir
     ConfigError
         One sentence: an instrument that there is not, or one with too few channels.
     """
-    source = _chosen("heaters", choices.heaters, SOURCES, SOURCES[0])
-    second = _chosen("modulators", choices.modulators, SOURCES, "qdac2" if modulators <= qdac2.CHANNELS else "scpi-source")
+    check(choices)
+    source = choices.heaters or SOURCES[0]
+    second = choices.modulators or ("qdac2" if modulators <= qdac2.CHANNELS else "scpi-source")
     fitting = next(name for name in READOUTS if detectors <= READOUT_INPUTS[name] or name == READOUTS[-1])
-    readout = _chosen("detectors", choices.detectors, READOUTS, fitting)
-    laser = _chosen("laser", choices.laser, LASERS, LASERS[0])
+    readout = choices.detectors or fitting
+    laser = choices.laser or LASERS[0]
     first = heaters if second == source else 0
     for name, wanted, what in (
         (source, heaters + (modulators if second == source else 0), "heaters" if second != source else "heaters and modulators"),
@@ -166,9 +148,7 @@ def build(
     }
     garbage = _generator(parameters, _GARBAGE)
     units = {
-        name: Unit(
-            name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, let_pass=world.let_pass, clock=clock
-        )
+        name: Unit(name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, let_pass=world.let_pass, clock=clock)
         for name, emulator in emulators.items()
     }
     return Bench(world, wiring, units)
@@ -198,11 +178,3 @@ def _inputs(world: World, count: int) -> Read:
 
 def _generator(parameters: ChipParameters, place: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(parameters.seed, spawn_key=(2, place)))
-
-
-def _chosen(role: str, name: str | None, known: Sequence[str], default: str) -> str:
-    if name is None:
-        return default
-    if name not in known:
-        raise ConfigError(f"{role}: there is no {name!r} on the bench{suggestion(name, list(known))}")
-    return name

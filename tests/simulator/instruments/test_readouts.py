@@ -165,7 +165,8 @@ def test_keysight_waits_for_the_bus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("CONF:VOLT:DC 10,(@121)", -222), ("CONF:VOLT:DC 10", -109), ("READ?", -221), ("CONF:VOLT:DC 1000,(@101)", -222)]
+    ("text", "code"),
+    [("CONF:VOLT:DC 10,(@121)", -222), ("CONF:VOLT:DC 10", -109), ("READ?", -221), ("CONF:VOLT:DC 1000,(@101)", -222)],
 )
 def test_keysight_refuses(text: str, code: int) -> None:
     device, _ = scanner(1.0)

@@ -132,7 +132,9 @@ def test_qdac2_sets_joined_channels_and_reports_errors_in_its_own_words() -> Non
 def test_qdac2_ranges() -> None:
     device = qdac2(Outputs(Wires(1).loads()))
     assert tells(device, "sour1:volt 3;:sour1:rang low;:syst:err?") == '-221, "Settings conflict"\n'
-    assert tells(device, "sour1:volt 1;:sour1:rang low;:sour1:volt 3;:sour1:rang?;:syst:err?") == 'LOW;-222, "Data out of range"\n'
+    assert (
+        tells(device, "sour1:volt 1;:sour1:rang low;:sour1:volt 3;:sour1:rang?;:syst:err?") == 'LOW;-222, "Data out of range"\n'
+    )
 
 
 def test_qdac2_outputs_stop_at_ten_milliamperes_and_measure_current() -> None:
@@ -187,7 +189,9 @@ def test_qdac2_plays_lists_on_one_trigger() -> None:
 def test_qdac2_steps_through_a_list_trigger_by_trigger() -> None:
     wires = Wires(1, ohm=math.inf)
     device = qdac2(Outputs(wires.loads()))
-    tells(device, "sour1:volt:mode list;:sour1:list:volt 1,2;:sour1:list:volt:app 3;:sour1:list:tmod step;:sour1:dc:trig:sour bus")
+    tells(
+        device, "sour1:volt:mode list;:sour1:list:volt 1,2;:sour1:list:volt:app 3;:sour1:list:tmod step;:sour1:dc:trig:sour bus"
+    )
     seen = []
     for _ in range(4):
         tells(device, "*trg")

@@ -9,8 +9,9 @@ import pytest
 
 from protocols.validation import ConfigError
 from simulator.chip import Chip
+from simulator.instruments.choices import Choices
 from simulator.instruments.labjack import LabJackT7
-from simulator.instruments.wiring import Choices, build, wire
+from simulator.instruments.wiring import build, wire
 from simulator.instruments.world import AMPLIFIER_V, STAMPS, Light, World, stamped_sequence
 from simulator.parameters import load_chip
 
@@ -54,7 +55,9 @@ def test_light_obeys_laser_modulators_and_couplers() -> None:
     assert (world.measure(0) == 0.0).all()
     world.modulator(2).hold(world.v_pi)
     assert world.amplitudes() == pytest.approx([0, 0, 1, 0])
-    assert world.measure(0).sum() == pytest.approx(IDEAL.laser.total_power_w / 4 * IDEAL.photodiode.responsivity_a_per_w, rel=1e-4)
+    assert world.measure(0).sum() == pytest.approx(
+        IDEAL.laser.total_power_w / 4 * IDEAL.photodiode.responsivity_a_per_w, rel=1e-4
+    )
 
 
 def test_amplifiers_bring_full_scale_to_their_own() -> None:
