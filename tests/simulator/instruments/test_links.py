@@ -167,7 +167,7 @@ def test_a_client_without_end_is_let_go() -> None:
 WORDS = st.sampled_from(
     [
         b"v0=", b"VVEC0=", b"nan", b"1e999", b"sour1:volt ", b"-1", b"?", b";", b":", b"(@", b"1:9", b")", b"READ?", b"*RST",
-        b"CONF:VOLT:DC ", b"MEAS:VOLT? ", b":POW ", b"WAV ", b"MAX", b"INF", b",", b'"', b"list:volt ", b"\0", b" ", b"9999999999",
+        b"CONF:VOLT:DC ", b"MEAS:VOLT? ", b":POW ", b"WAV ", b"MAX", b"INF", b",", b'"', b"list:volt ", b"\0", b" ", b"999999999",
         b"\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x08", b"sens1:nplc ", b"tint ", b"SYST:CTYP? ", b"e5", b"MW", b"\xff",
         b"ROUT:SCAN ",
     ]
