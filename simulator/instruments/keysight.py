@@ -176,6 +176,12 @@ def keysight(read: Read, rng: np.random.Generator, *, serial: str = "MY58000123"
     return ScpiInstrument(Manners(identity, plain_error, exchange_s=1e-3), commands, meter.restore, ErrorQueue(20))
 
 
+def channel_name(index: int) -> int:
+    """Return what the instrument calls the input counted from 0."""
+    slot, place = divmod(index, PLACES)
+    return 100 * (slot + 1) + place + 1
+
+
 def _input(channel: int) -> int:
     """Return the input, counted from 0, that a channel's name stands for; ScpiError -222 where there is none."""
     slot, place = divmod(channel, 100)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulator.instruments import generic, keysight
 from simulator.instruments.qdac2 import MOST_A
 from simulator.instruments.qontrol import FULL_A
 from simulator.instruments.wiring import Bench
@@ -20,9 +21,6 @@ INPUT_SETTLE_S = 0.0
 
 _SOURCE_A = {"qontrol": FULL_A, "qdac2": MOST_A, "scpi-source": 0.05}
 _SOURCE_V = {"qontrol": 12.0, "qdac2": 10.0, "scpi-source": 15.0}
-
-_SETTINGS: dict[str, dict[str, Any]] = {}
-"""What a driver has to be told besides the address, by instrument."""
 
 
 def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
@@ -56,8 +54,8 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
     for name in used:
         out += ["", "[[instruments]]", f"name = {_value(name)}", f"driver = {_value(name)}"]
         out += [f"address = {_value(addresses[name])}"]
-        if name in _SETTINGS:
-            out += ["[instruments.settings]", *(f"{key} = {_value(value)}" for key, value in _SETTINGS[name].items())]
+        if settings := _settings(bench, name):
+            out += ["[instruments.settings]", *(f"{key} = {_value(value)}" for key, value in settings.items())]
     detector = 0
     for index, stage in enumerate(description.stages):
         first, last = stage.first_channel, stage.first_channel + stage.channels
@@ -94,6 +92,51 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
         f"wavelength_nm = {_value(CENTRE_NM)}",
     ]
     return "\n".join(out) + "\n"
+
+
+def _settings(bench: Bench, name: str) -> dict[str, Any]:
+    """Return what a driver has to be told besides the address."""
+    detectors = bench.world.detectors
+    match name:
+        case "scpi-source":
+            return {
+                "channels": bench.channels[name],
+                "max_v": generic.SOURCE_V,
+                "max_a": generic.SOURCE_A,
+                "set": "VOLT {volts},(@{channel})",
+                "query_volts": "VOLT? (@{channels})",
+                "query_amps": "MEAS:CURR? (@{channels})",
+                "limit_volts": "VOLT:PROT {volts},(@{channel})",
+                "limit_amps": "CURR:LIM {amps},(@{channel})",
+                "error": "SYST:ERR?",
+            }
+        case "scpi-readout":
+            return {
+                "channels": bench.channels[name],
+                "unit": "V",
+                "full_scale": generic.READOUT_V,
+                "read": "MEAS:VOLT? (@{channels})",
+                "error": "SYST:ERR?",
+            }
+        case "scpi-laser":
+            low_nm, high_nm = generic.LASER_NM
+            return {
+                "max_power_w": generic.LASER_W,
+                "min_nm": low_nm,
+                "max_nm": high_nm,
+                "on": "OUTP ON",
+                "off": "OUTP OFF",
+                "query_on": "OUTP?",
+                "set_power": "POW {power}",
+                "query_power": "POW?",
+                "set_wavelength": "WAV {wavelength}",
+                "query_wavelength": "WAV?",
+                "error": "SYST:ERR?",
+            }
+        case "keysight-daq970a":
+            return {"inputs": [keysight.channel_name(index) for index in range(detectors)]}
+        case _:
+            return {}
 
 
 def _value(value: Any) -> str:

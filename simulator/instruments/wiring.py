@@ -62,6 +62,8 @@ class Bench:
     world: World
     wiring: Wiring
     units: Mapping[str, Unit]
+    channels: Mapping[str, int]
+    """Channels of the instruments whose number is not fixed by their make."""
 
 
 def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Wiring:
@@ -126,6 +128,7 @@ def build(
     outputs = qdac2.Outputs(loads["qdac2"], clock)
     world.before_measuring.append(outputs.update)
     inputs = {name: _inputs(world, READOUT_INPUTS[name]) for name in READOUTS}
+    spare = max(world.detectors, _SPARE_CHANNELS)
 
     def dark(_: Light) -> None:
         """The light of a laser that is wired to nothing."""
@@ -139,7 +142,7 @@ def build(
         "scpi-source": generic.scpi_source(loads["scpi-source"]),
         "labjack-t7": labjack.LabJackT7(inputs["labjack-t7"]),
         "keysight-daq970a": keysight.keysight(inputs["keysight-daq970a"], _generator(parameters, _VOLTMETER)),
-        "scpi-readout": generic.scpi_readout(inputs["scpi-readout"], max(world.detectors, _SPARE_CHANNELS)),
+        "scpi-readout": generic.scpi_readout(inputs["scpi-readout"], spare),
         "santec-tsl570": santec.santec(
             light_of("santec-tsl570"), speed=speed, is_scpi=choices.laser_command_set == "scpi", clock=clock
         ),
@@ -151,7 +154,7 @@ def build(
         name: Unit(name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, let_pass=world.let_pass, clock=clock)
         for name, emulator in emulators.items()
     }
-    return Bench(world, wiring, units)
+    return Bench(world, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare})
 
 
 def _loads(world: World, wiring: Wiring) -> dict[str, list[Load]]:
