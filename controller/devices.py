@@ -246,7 +246,7 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = (),
 
 
 def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
-    """Return the first line that a process says within `timeout_s`, empty where it says none; SessionStopped at a wish to stop."""
+    """Return the first line that a process says in time, "" where it says none; SessionStopped at a wish to stop."""
     assert process.stdout is not None
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
