@@ -12,7 +12,7 @@ Not checked against a real unit: the port that a socket needs; what `:SYST:ALER?
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -70,7 +70,7 @@ class SantecTsl570:
         self._transport = transport
         self._settings = settings
         self._metres = False
-        transport.when_reopened(self.learn_units)
+        transport.when_reopened(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask *IDN?."""
@@ -141,6 +141,15 @@ class SantecTsl570:
     def close(self) -> None:
         """Let go of the laser; the light stays as it is."""
         self._transport.close()
+
+    def _start_anew(self) -> NoReturn:
+        self.learn_units()
+        raise DeviceError(
+            "device",
+            f"{self._transport.name} was lost and has been found again: its light may be off, its settings must be made again",
+            retryable=True,
+            outcome="unknown",
+        )
 
     def _tell(self, command: str) -> None:
         self._transport.write(command)

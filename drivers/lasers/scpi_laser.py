@@ -17,7 +17,7 @@ Not checked against a real unit: by its nature. Units are the commonest way to g
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -108,7 +108,7 @@ class ScpiLaser:
     def __init__(self, transport: Transport, settings: ScpiLaserSettings) -> None:
         self._transport = transport
         self._table = settings
-        transport.when_reopened(self.configure)
+        transport.when_reopened(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask who is there."""
@@ -176,6 +176,15 @@ class ScpiLaser:
     def close(self) -> None:
         """Let go of the laser; the light stays as it is."""
         self._transport.close()
+
+    def _start_anew(self) -> NoReturn:
+        self.configure()
+        raise DeviceError(
+            "device",
+            f"{self._transport.name} was lost and has been found again: its light may be off, its settings must be made again",
+            retryable=True,
+            outcome="unknown",
+        )
 
     def _tell(self, command: str) -> None:
         self._transport.write(command)

@@ -117,22 +117,25 @@ class TextTransport:
         Takes at most 3 · (repeats + 1) timeouts, plus as many times `wait_s`, plus opening times where the way was lost.
         """
         tries = 1 + (self._dialect.repeats if repeats is None else repeats)
-        sent = False
-        for attempt in range(1, tries + 1):
+        sent = found_dead = False
+        while True:
             self._get_ready(command, changes, sent)
             got: list[str] = []
-            complaints = len(self._unasked)
+            complaints, sent_before = len(self._unasked), sent
             try:
-                self._in_step = False
-                sent = True
+                self._in_step, sent = False, True
                 self._connection.send(self._encoded(command))
                 self._read(got, lines, self._dialect.timeout_s + wait_s)
                 value = understand(got)
             except (SilenceError, BrokenError, ValueError) as error:
                 if isinstance(error, BrokenError) and not error.sent:
-                    sent = False
+                    sent = sent_before
+                    if not found_dead:
+                        found_dead = True  # before a byte left: that try was none, however harmful a repeat may be
+                        continue
+                tries -= 1
                 # An instrument that complained instead of answering would complain again.
-                if attempt == tries or len(self._unasked) > complaints:
+                if tries == 0 or len(self._unasked) > complaints:
                     self._fail(command, got, error, changes=changes and sent)
                 continue
             except DeviceError:
@@ -140,7 +143,6 @@ class TextTransport:
                 raise
             self._in_step = True
             return value
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def query(self, command: str) -> str:
         """Return the one-line answer to `command`, which changes nothing."""
@@ -148,11 +150,15 @@ class TextTransport:
 
     def write(self, command: str) -> None:
         """Send `command`, to which there is no answer."""
-        self._get_ready(command, changes=True, sent=False)
-        try:
-            self._connection.send(self._encoded(command))
-        except BrokenError as error:
-            self._fail(command, [], error, changes=error.sent)
+        for found_dead in (False, True):
+            self._get_ready(command, changes=True, sent=False)
+            try:
+                self._connection.send(self._encoded(command))
+            except BrokenError as error:
+                if found_dead or error.sent:
+                    self._fail(command, [], error, changes=error.sent)
+            else:
+                return
 
     def identity(self) -> str:
         """Ask who is there and return the answer, which brings both sides into step as well."""
@@ -216,7 +222,7 @@ class TextTransport:
                 self._connection.reopen()
                 self._in_step = self._who_in_doubt = False
             if not self._in_step:
-                self._get_in_step()
+                self._get_in_step(fresh=found_again and self._connection.fresh_when_reopened)
         except BrokenError as error:
             raise DeviceError(
                 "transport",
@@ -245,7 +251,8 @@ class TextTransport:
                     outcome="unknown",
                 )
 
-    def _get_in_step(self) -> None:
+    def _get_in_step(self, *, fresh: bool) -> None:
+        """Ask who is there until the known answer comes. On a `fresh` connection another one cannot be late."""
         dialect = self._dialect
         if self._who_in_doubt:
             self._connection.quiet(dialect.timeout_s, 5 * dialect.timeout_s)
@@ -262,7 +269,7 @@ class TextTransport:
                 break
             if dialect.unasked(line):
                 self._unasked.append(line)
-            elif re.fullmatch(dialect.known_by, line):
+            elif fresh and re.fullmatch(dialect.known_by, line):
                 raise DeviceError(
                     "device",
                     f"{self._name} is another instrument now: it answers {line!r} to {dialect.who!r}, it was {self._known!r}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
@@ -35,7 +35,7 @@ def opened(peer: Peer, dialect: Dialect = DIALECT) -> Iterator[TextTransport]:
     transport.close()
 
 
-def stamping(faults: dict[int, Callable[[bytes], Reaction]]) -> React:
+def stamping(faults: Mapping[int, Callable[[bytes], Reaction]]) -> React:
     """Answer READ? with 1, 2, 3, … but the n-th as `faults` say."""
     count = itertools.count(1)
 
@@ -137,9 +137,8 @@ def test_nobody_there():
 
 
 def test_a_serial_port_is_ours_alone():
-    with pty_peer(stamping({})) as peer, opened(peer):
-        with pytest.raises(DeviceError, match="cannot be opened"):
-            open_text(Link(peer.address), DIALECT)
+    with pty_peer(stamping({})) as peer, opened(peer), pytest.raises(DeviceError, match="cannot be opened"):
+        open_text(Link(peer.address), DIALECT)
 
 
 def test_nagle_is_off():
