@@ -163,7 +163,14 @@ class TextTransport:
     def identity(self) -> str:
         """Ask who is there and return the answer, which brings both sides into step as well."""
         self._in_step = False
-        self._get_ready(self._dialect.who, changes=False, sent=False)
+        for left in reversed(range(1 + self._dialect.repeats)):
+            try:
+                self._get_ready(self._dialect.who, changes=False, sent=False)
+            except DeviceError as error:
+                if error.code != "transport" or not left:
+                    raise
+            else:
+                break
         return self._known
 
     def take_unasked(self) -> list[str]:

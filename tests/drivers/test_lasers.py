@@ -18,10 +18,11 @@ from protocols.validation import ConfigError, validate
 WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
 FINE = '0,"No error"'
 ERRORS = (":SYST:ERR?", FINE)
+UNIT = (":POW:UNIT?", "0")
 
 
 def santec(lines, code: str = "0", settings: SantecSettings | None = None):
-    hello = [WHO, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS]
+    hello = [WHO, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
     return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*hello, *lines])
 
 
@@ -29,7 +30,7 @@ def santec(lines, code: str = "0", settings: SantecSettings | None = None):
     ("code", "set_to", "answered"), [("0", "1550.1200", "1550.1200"), ("+1", "1.5501200000000e-06", "+1.55012000E-006")]
 )
 def test_wavelengths_in_the_unit_of_the_command_set(code: str, set_to: str, answered: str):
-    with santec([(f":WAV {set_to}", ""), ERRORS, (":WAV?", answered)], code) as laser:
+    with santec([(f":WAV {set_to}", ""), ERRORS, (":WAV?", answered), (":WAV?", answered)], code) as laser:
         assert isinstance(laser, Laser)
         laser.set_wavelength_nm(1550.12)
         assert laser.wavelength_nm() == pytest.approx(1550.12)
@@ -42,7 +43,7 @@ def test_a_command_set_changed_by_other_hands_is_noticed():
 
 
 def test_powers_travel_in_dbm():
-    with santec([(":POW 3.0103", ""), ERRORS, (":POW:ACT?", "+3.010")]) as laser:
+    with santec([(":POW 3.0103", ""), ERRORS, (":POW?", "+3.01"), (":POW:ACT?", "+3.010")]) as laser:
         laser.set_power_w(2e-3)
         assert laser.power_w() == pytest.approx(2e-3, rel=1e-3)
 
@@ -63,8 +64,10 @@ def test_light_on_and_off():
         (":POW:STAT 1", ""),
         ERRORS,
         (":POW:STAT?", "+1"),
+        (":POW:STAT?", "+1"),
         (":POW:STAT 0", ""),
         ERRORS,
+        (":POW:STAT?", "0"),
         (":POW:STAT?", "0"),
     ]
     with santec(lines) as laser:
@@ -105,13 +108,24 @@ def test_off_is_tried_again_and_units_are_learned_again_after_the_way_was_lost()
         (":SYST:COMM:COD?", "1"),
         (":POW:UNIT 0", ""),
         ERRORS,
+        UNIT,
         (":POW:STAT 0", ""),
         ERRORS,
+        (":POW:STAT?", "0"),
         (":WAV?", "+1.55000000E-006"),
     ]
     with santec(lines) as laser:
         laser.off()
         assert laser.wavelength_nm() == pytest.approx(1550)
+
+
+def test_a_setting_that_was_lost_on_the_way_is_sent_again_and_then_told():
+    off = [(":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "1")]
+    with santec([*off, (":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "0")]) as laser:
+        laser.off()
+    with santec(off * 6) as laser:
+        with pytest.raises(DeviceError, match="did not take ':POW:STAT 0': ':POW:STAT[?]' is answered 1"):
+            laser.off()
 
 
 TABLE: dict[str, Any] = {
@@ -132,21 +146,20 @@ TABLE: dict[str, Any] = {
 
 
 def test_laser_by_table():
-    errors = ("SYST:ERR?", '+0,"No error"')
+    fine = '+0,"No error"'
+    errors = ("SYST:ERR?", fine)
     lines = [
         ("*IDN?", "ACME,L1,7,1.0"),
         errors,
-        ("POW 2", ""),
-        errors,
+        (":POW 2;:SYST:ERR?", fine),
         ("POW?", "2.001"),
-        ("WAV 1.55012e-06", ""),
-        errors,
+        (":WAV 1.55012e-06;:SYST:ERR?", fine),
         ("WAV?", "1.55012E-6"),
-        ("OUTP ON", ""),
-        errors,
+        (":OUTP ON;:SYST:ERR?", fine),
         ("OUTP?", "ON"),
-        ("OUTP OFF", ""),
-        errors,
+        ("OUTP?", "1"),
+        (":OUTP OFF;:SYST:ERR?", fine),
+        ("OUTP?", "0"),
         errors,
     ]
     settings = ScpiLaserSettings(**TABLE)
