@@ -125,6 +125,21 @@ def test_a_pulled_cable_is_told():
         assert caught.value.code == "transport"
 
 
+def test_an_instrument_that_was_away_is_found_when_it_is_back():
+    with tcp_peer(stamping({})) as peer:
+        transport = open_text(Link(peer.address), DIALECT)
+        assert transport.query("READ?") == "1"
+        port = int(peer.address.split("::")[2])
+    for _ in range(3):
+        with pytest.raises(DeviceError, match="nobody answers there|is gone") as caught:
+            transport.query("READ?")
+        assert (caught.value.code, caught.value.retryable) == ("transport", True)
+        assert transport.take_unasked() == []
+    with tcp_peer(stamping({}), port=port):
+        assert transport.query("READ?") == "1"
+        transport.close()
+
+
 def test_nobody_there():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
