@@ -136,7 +136,7 @@ class TextTransport:
                 tries -= 1
                 # An instrument that complained instead of answering would complain again.
                 if tries == 0 or len(self._unasked) > complaints:
-                    self._fail(command, got, error, changes=changes and sent)
+                    self._fail(command, got, error, changes=changes and sent, wait_s=wait_s)
                 continue
             except DeviceError:
                 self._in_step = True  # understood, and not liked
@@ -331,13 +331,13 @@ class TextTransport:
         except UnicodeDecodeError:
             raise ValueError(f"{_shown(line)!r} is not text") from None
 
-    def _fail(self, command: str, got: list[str], error: Exception, *, changes: bool) -> NoReturn:
+    def _fail(self, command: str, got: list[str], error: Exception, *, changes: bool, wait_s: float = 0.0) -> NoReturn:
         if isinstance(error, BrokenError):
             detail = f"{self._name} is gone: {error.reason}, at {_short(command)!r}"
         elif isinstance(error, SilenceError):
             came = ", ".join([*map(repr, got), *([repr(_shown(error.got))] if error.got else [])])
             only = f", only {_short(came)} came" if came else ""
-            detail = f"{self._name} did not answer {_short(command)!r} within {self._dialect.timeout_s:g} s{only}"
+            detail = f"{self._name} did not answer {_short(command)!r} within {self._dialect.timeout_s + wait_s:g} s{only}"
         else:
             answered = f"answered {_short(', '.join(got))!r}" if got else "sent an answer"
             detail = f"{self._name} {answered} to {_short(command)!r}, which makes no sense: {error}"
