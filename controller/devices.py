@@ -231,7 +231,7 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = (),
     )
     simulator = SimulatorProcess(process, said)
     try:
-        address = str(json.loads(_read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
+        address = str(json.loads(read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
     except (json.JSONDecodeError, KeyError, TypeError):
         refused = simulator.ends_within(2.0) and process.returncode in {1, 2}
         simulator.end()
@@ -245,7 +245,8 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = (),
     return replace(simulator, address=address)
 
 
-def _read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
+def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
+    """Return the first line that a process says in time, "" where it says none; SessionStopped at a wish to stop."""
     assert process.stdout is not None
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
