@@ -27,14 +27,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import numpy as np
 import psutil
+from machine_limits import MODE_BYTES, SLICE_S, Machine, seconds
 from numba import njit
 
 from controller.devices import VirtualChip, open_device
@@ -48,12 +47,7 @@ from simulator.workers import Workers, default_count
 _compiled: Any = njit(nogil=True)
 
 SEED = 0
-SLICE_S = 4e-3
-"""Least time of one measurement; what is faster is repeated."""
-
 _MATRIX_BYTES = 32
-_MODE_BYTES = 2 * 4 * kernels.LANES
-"""One mode of one block, real and imaginary parts."""
 
 
 # --- The forward, ours and NumPy's ----------------------------------------------------------------------------------------
@@ -100,7 +94,7 @@ class Forward:
     @property
     def cache_bytes(self) -> float:
         """What interferometers read and write of the first-level cache."""
-        return self.blocks.shape[0] * self.interferometers * (2 * _MODE_BYTES + _MATRIX_BYTES)
+        return self.blocks.shape[0] * self.interferometers * (2 * MODE_BYTES + _MATRIX_BYTES)
 
     @property
     def stream_bytes(self) -> float:
@@ -135,95 +129,7 @@ class Forward:
         return float(np.max(np.abs(out.view(np.complex64)[..., 0].T - self.state)))
 
 
-# --- The machine ----------------------------------------------------------------------------------------------------------
-
-
-@_compiled
-def _multiply_adds(block, repeats):
-    """Five independent chains of fused multiply-adds, LANES wide, in registers."""
-    factor = block[0, 0, 0]
-    a = b = c = d = e = kernels.load_lanes(block, 0, 0)
-    addend = kernels.load_lanes(block, 0, 1)
-    for _ in range(repeats):
-        a = kernels.plus_times(addend, factor, a)
-        b = kernels.plus_times(addend, factor, b)
-        c = kernels.plus_times(addend, factor, c)
-        d = kernels.plus_times(addend, factor, d)
-        e = kernels.plus_times(addend, factor, e)
-    # All of them are written, or the compiler leaves out the chains that nobody reads.
-    rest = kernels.plus_times(kernels.plus_times(a, factor, b), factor, kernels.plus_times(c, factor, d))
-    kernels.store_lanes(block, 0, 1, kernels.plus_times(rest, factor, e))
-
-
-@_compiled
-def _copies(block, repeats):
-    """Write the first half of the ports, times a factor, onto the second half."""
-    half = block.shape[0] // 2
-    factor = block[0, 0, 0]
-    for _ in range(repeats):
-        for port in range(half):
-            kernels.store_lanes(block, half + port, 0, kernels.times(factor, kernels.load_lanes(block, port, 0)))
-            kernels.store_lanes(block, half + port, 1, kernels.times(factor, kernels.load_lanes(block, port, 1)))
-
-
-@_compiled
-def _reads(block, repeats):
-    """Add up an even number of ports, in four sums."""
-    one = np.float32(1.0)
-    a = b = c = d = kernels.load_lanes(block, 0, 0)
-    for _ in range(repeats):
-        for port in range(0, block.shape[0], 2):
-            a = kernels.plus_times(a, one, kernels.load_lanes(block, port, 0))
-            b = kernels.plus_times(b, one, kernels.load_lanes(block, port, 1))
-            c = kernels.plus_times(c, one, kernels.load_lanes(block, port + 1, 0))
-            d = kernels.plus_times(d, one, kernels.load_lanes(block, port + 1, 1))
-    kernels.store_lanes(block, 0, 0, kernels.plus_times(kernels.plus_times(a, one, b), one, kernels.plus_times(c, one, d)))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Micro-kernels on all processors at once; `repeats` remembers how often each fills a slice of time."""
-
-    processors: int
-    threads: ThreadPoolExecutor
-    repeats: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def pace(self, kernel: Any, blocks: Sequence[np.ndarray], amount: float) -> float:
-        """Return how much a second all do together, where one repeat on one block is `amount`."""
-        key = (kernel.__name__, blocks[0].shape[0])
-        if key not in self.repeats:
-            kernel(blocks[0], 1)
-            self.repeats[key] = max(1, round(20 * SLICE_S / seconds(lambda: kernel(blocks[0], 20))))
-        repeats, together = self.repeats[key], Barrier(self.processors)
-
-        def one(block: np.ndarray) -> float:
-            together.wait()
-            return repeats * amount / seconds(lambda: kernel(block, repeats))
-
-        return sum(self.threads.map(one, blocks))
-
-    def operations_per_s(self) -> float:
-        """Return additions and multiplications a second, as fused multiply-adds in registers."""
-        blocks = [np.full((1, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_multiply_adds, blocks, 5 * 2 * kernels.LANES)
-
-    def cache_bytes_per_s(self) -> float:
-        """Return bytes a second, half of them read and half written, in 12 KiB: at home in any first-level cache."""
-        ports = 96
-        blocks = [np.full((ports, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_copies, blocks, ports * _MODE_BYTES)
-
-    def stream_bytes_per_s(self, shared: np.ndarray) -> float:
-        """Return bytes a second that all processors together read of one array."""
-        return self.pace(_reads, [shared] * self.processors, shared.nbytes)
-
-
-def seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Return the seconds of one call, over `repeats` of them."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - start) / repeats
+# --- Measuring ------------------------------------------------------------------------------------------------------------
 
 
 def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -248,7 +154,7 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
     difference = it.disagreement(workers)
     if not difference < 1e-5:
         raise SystemExit(f"at {ports} ports the two forwards differ by {difference:.1e}: there is nothing to compare")
-    rows = max(2, it.matrices.nbytes // (2 * _MODE_BYTES) * 2)
+    rows = max(2, it.matrices.nbytes // (2 * MODE_BYTES) * 2)
     shared = np.zeros((rows, 2, kernels.LANES), np.float32)
     seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": [], "one": []}
 
@@ -396,9 +302,13 @@ def peak_mb(pid: int) -> float | None:
 # --- Telling --------------------------------------------------------------------------------------------------------------
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Return records of the same keys as a Markdown table."""
-    names = list(lines[0])
+_FORWARD = ("ports", "ours_ms", "one_thread_ms", "numpy_ms", "ratio", "limit_fraction", "one_thread_fraction", "gflops")
+_LIMITS = ("ports", "ours_least_ms", "arithmetic_limit_ms", "cache_limit_ms", "stream_limit_ms", "binding", "coefficients_ms")
+
+
+def table(lines: list[dict[str, Any]], names: Sequence[str] = ()) -> str:
+    """Return records of the same keys as a Markdown table, of all columns or of those in `names`."""
+    names = list(names or lines[0])
     rows = [names, ["---"] * len(names), *([shown(line[name]) for name in names] for line in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -407,6 +317,8 @@ def shown(value: Any) -> str:
     """Return three digits of a number."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(shown(v) for v in value)
     return ", ".join(f"{k}: {shown(v)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
@@ -439,13 +351,15 @@ def main() -> int:
         print(json.dumps(answer))
         return 0
     for name, part in answer.items():
-        if isinstance(part, list) and isinstance(part[0], dict):
+        if name == "results":
+            print(f"\nforward\n\n{table(part, _FORWARD)}\n\nlimits\n\n{table(part, _LIMITS)}")
+        elif name in {"settings", "remembered"}:
             print(f"\n{name}\n\n{table(part)}")
         elif isinstance(part, dict):
             print(f"\n{name}\n")
             print("\n".join(f"    {key:18} {shown(value)}" for key, value in part.items()))
         else:
-            print(f"{name:10} {part}")
+            print(f"{name:10} {shown(part)}")
     return 0
 
 
