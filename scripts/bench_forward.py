@@ -11,10 +11,10 @@ laid out, and the script compares what they give. Limits are measured in the sam
     cache        a mode read and written and a matrix read by every interferometer, at the pace of the first-level cache
     stream       all matrices, once for every block of 16 samples, at the pace of reading an array of their size
 
-The largest of the three binds, and `limit_fraction` is its share of our time; `one_thread_fraction` is the same for one thread on
-one processor. Everything is timed in turn, round after round, so that a machine whose speed drifts slows all alike. Times are
-medians over rounds and the ratio is the median of each round's own, but a limit is the best of any round: what the machine can
-do, not what it did while something else ran. For the same reason the least times are told too.
+The largest of the three binds, and `limit_fraction` is its share of our time. Everything is timed in turn, round after round, so
+that a machine whose speed drifts slows all alike. Times are medians over rounds and the ratio is the median of each round's own,
+but a limit is the best of any round: what the machine can do, not what it did while something else ran. For the same reason
+the least times are told too, and `one_thread_fraction`: one thread against the arithmetic of one, both in the thread's own time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from machine_limits import MODE_BYTES, SLICE_S, Machine, seconds
+from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s, seconds
 from numba import njit
 
 from controller.devices import VirtualChip, open_device
@@ -132,7 +132,9 @@ class Forward:
 # --- Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    works: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of each work in each round, repeated to fill a slice of time."""
     repeats = {}
     for name, work in works.items():
@@ -141,28 +143,31 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            times[name].append(seconds(work, repeats[name]))
+            times[name].append(seconds(work, repeats[name], clock))
     return times
 
 
 # --- What is measured -----------------------------------------------------------------------------------------------------
 
 
-def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine, one: Machine) -> dict[str, Any]:
-    """Return times at one size, the ratio to NumPy and the share of the binding limit; `one` is a single processor."""
+def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine) -> dict[str, Any]:
+    """Return times at one size, the ratio to NumPy and the share of the binding limit."""
     it, alone = Forward(ports, args.batch), Workers(1)
     difference = it.disagreement(workers)
     if not difference < 1e-5:
         raise SystemExit(f"at {ports} ports the two forwards differ by {difference:.1e}: there is nothing to compare")
     rows = max(2, it.matrices.nbytes // (2 * MODE_BYTES) * 2)
     shared = np.zeros((rows, 2, kernels.LANES), np.float32)
-    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": [], "one": []}
+    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": []}
+    fractions: list[float] = []
+    often = max(1, round(SLICE_S / seconds(partial(it.ours, alone))))
 
     def look() -> None:
         seen["arithmetic"].append(it.flops / machine.operations_per_s())
         seen["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
         seen["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
-        seen["one"].append(it.flops / one.operations_per_s())
+        own_s = seconds(partial(it.ours, alone), often, time.thread_time)
+        fractions.append(it.flops / operations_per_thread_s() / own_s)
 
     works = {
         "ours": partial(it.ours, workers),
@@ -176,14 +181,13 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
     del times["look"]
     median = {name: statistics.median(values) for name, values in times.items()}
     limit = {name: min(values) for name, values in seen.items()}
-    of_one = limit.pop("one")
     binding = max(limit, key=lambda name: limit[name])
     return {
         "ports": ports,
         **{f"{name}_ms": 1e3 * value for name, value in median.items()},
         "ratio": statistics.median(b / a for a, b in zip(times["ours"], times["numpy"], strict=True)),
         "limit_fraction": limit[binding] / median["ours"],
-        "one_thread_fraction": of_one / median["one_thread"],
+        "one_thread_fraction": statistics.median(fractions),
         "gflops": it.flops / median["ours"] / 1e9,
         "binding": binding,
         **{f"{name}_limit_ms": 1e3 * value for name, value in limit.items()},
@@ -192,11 +196,11 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:
-    """Return exponents of fits time ~ ports^a at the batch, and ~ batch^b at 128 ports: one thread, the least of the rounds."""
+    """Return exponents of fits time ~ ports^a at the batch and ~ batch^b at 128 ports: the least time of one thread."""
     sizes, batches = (128, 192, 256, 384, 512, 784), (64, 128, 256, 512, 1024)
     alone = Workers(1)
-    by_size = in_turn({str(n): partial(Forward(n, args.batch).ours, alone) for n in sizes}, args.rounds)
-    by_batch = in_turn({str(b): partial(Forward(128, b).ours, alone) for b in batches}, args.rounds)
+    by_size = in_turn({str(n): partial(Forward(n, args.batch).ours, alone) for n in sizes}, args.rounds, time.thread_time)
+    by_batch = in_turn({str(b): partial(Forward(128, b).ours, alone) for b in batches}, args.rounds, time.thread_time)
     size_ms = {name: 1e3 * min(times) for name, times in by_size.items()}
     batch_ms = {name: 1e3 * min(times) for name, times in by_batch.items()}
     return {
@@ -333,11 +337,11 @@ def main() -> int:
     args = parser.parse_args()
     processors = default_count()
     workers = Workers(processors)
-    machine, one = (Machine(count, ThreadPoolExecutor(count)) for count in (processors, 1))
+    machine = Machine(processors, ThreadPoolExecutor(processors))
     before = os.getloadavg()[0]
     answer: dict[str, Any] = {"batch": args.batch, "rounds": args.rounds, "threads": processors}
     if "forward" in args.only:
-        answer["results"] = [forward(ports, args, workers, machine, one) for ports in args.ports]
+        answer["results"] = [forward(ports, args, workers, machine) for ports in args.ports]
     if "growth" in args.only:
         answer["growth"] = growth(args)
     if "settings" in args.only:

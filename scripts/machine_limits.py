@@ -27,12 +27,12 @@ MODE_BYTES = 2 * 4 * kernels.LANES
 """One mode of one block, real and imaginary parts."""
 
 
-def seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Return the seconds of one call, over `repeats` of them."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds of one call, over `repeats` of them; with `time.thread_time`, of the calling thread's own."""
+    start = clock()
     for _ in range(repeats):
         work()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 @_compiled
@@ -77,6 +77,20 @@ def _reads(block, repeats):
     kernels.store_lanes(block, 0, 0, kernels.plus_times(kernels.plus_times(a, one, b), one, kernels.plus_times(c, one, d)))
 
 
+def operations_per_thread_s() -> float:
+    """Return additions and multiplications a second of this thread's own time, as fused multiply-adds in registers."""
+    block, repeats = _full(1), 100_000
+    return repeats * _OPERATIONS / seconds(lambda: _multiply_adds(block, repeats), clock=time.thread_time)
+
+
+def _full(ports: int) -> np.ndarray:
+    return np.full((ports, 2, kernels.LANES), 0.5, np.float32)
+
+
+_OPERATIONS = 5 * 2 * kernels.LANES
+"""Of one repeat of `_multiply_adds`."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Micro-kernels on all processors at once; `repeats` remembers how often each fills a slice of time."""
@@ -101,14 +115,12 @@ class Machine:
 
     def operations_per_s(self) -> float:
         """Return additions and multiplications a second, as fused multiply-adds in registers."""
-        blocks = [np.full((1, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_multiply_adds, blocks, 5 * 2 * kernels.LANES)
+        return self.pace(_multiply_adds, [_full(1) for _ in range(self.processors)], _OPERATIONS)
 
     def cache_bytes_per_s(self) -> float:
         """Return bytes a second, half of them read and half written, in 12 KiB: at home in any first-level cache."""
         ports = 96
-        blocks = [np.full((ports, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_copies, blocks, ports * MODE_BYTES)
+        return self.pace(_copies, [_full(ports) for _ in range(self.processors)], ports * MODE_BYTES)
 
     def stream_bytes_per_s(self, shared: np.ndarray) -> float:
         """Return bytes a second that all processors together read of one array."""
