@@ -71,7 +71,7 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) ->
 
 
 def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
-    from simulator.sources import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
+    from simulator.physics_table import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
 
     rows = physics_table(args.chip, parameters)
     try:

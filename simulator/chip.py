@@ -227,6 +227,10 @@ class Chip:
         """Return what the modulators really do. In-process only; no part of the contract."""
         return self._inputs
 
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        self._clock.advance(duration_s, lambda: False)
+
     def _supply_current_a(self, held: Held) -> float:
         """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())

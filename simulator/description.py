@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
 from simulator.parameters import ChipParameters
 from simulator.stage import Stage
@@ -13,7 +15,7 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
     return DeviceDescription(
         name=parameters.name,
         kind="simulator",
-        serials={"chip": parameters.name, "seed": str(parameters.seed)},
+        serials={"chip": parameters.name, "seed": str(parameters.seed), "parameters": _digest(parameters)},
         input_ports=parameters.ports,
         phases_settable=parameters.laser.phases_settable,
         stages=tuple(s.description for s in stages),
@@ -44,3 +46,11 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
         ),
         clock="real" if realtime else "virtual",
     )
+
+
+def _digest(parameters: ChipParameters) -> str:
+    """Return what an edited chip file changes: a short digest of all parameters that are not at their defaults.
+
+    Faults are none of them: a chip that breaks is the same chip.
+    """
+    return hashlib.sha256(parameters.model_dump_json(exclude_defaults=True, exclude={"faults"}).encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulator.parameters import PRESET_FOLDER, load_chip, preset_names
-from simulator.sources import comments, physics_table
+from simulator.physics_table import comments, physics_table
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
