@@ -68,10 +68,11 @@ class StageDescription(_Model):
     """The stage owns channels first_channel … first_channel + channels - 1 of the device."""
     channels: _Count
     groups: dict[str, tuple[int, int]]
-    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma. They cover every channel once."""
+    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma; attenuator_theta, attenuator_phi
+    where there are attenuators. They cover every channel once."""
     layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row an interferometer: column, top mode, θ channel, φ channel (channels within the stage). For drawing and
-    calibration; empty where unknown."""
+    """One row an interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ channel is
+    in the group attenuator_theta sits on its top mode alone. For drawing and calibration; empty where unknown."""
     tap_ports: _Count
     """Detectors behind the mesh: the last axis of its readings."""
     nonlinearity: Literal["none", "electro-optic"] = "none"

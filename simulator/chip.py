@@ -265,7 +265,7 @@ class Chip:
             kernels.read_settings(
                 worker, job.control, items, blocks,
                 volts, self._step_v, here.offset, here.scale, here.tops, here.theta, here.phi, here.couplers,
-                own.phasor, own.matrices, own.field, own.noise,
+                here.attenuators, own.phasor, own.matrices, own.field, own.noise,
                 self._noise_key, draw, here.readout, flags, values,
             )  # fmt: skip
 
@@ -329,6 +329,7 @@ class Chip:
             volts = _read_only(held.volts[here.channels])
             kernels.phasors(volts, self._step_v, here.offset, here.scale, phasor)
             kernels.coefficients(phasor, here.theta, here.phi, here.couplers, matrices)
+            kernels.attenuate(here.attenuators, matrices)
             start, stop = here.description.groups["gamma"]
             found = _HeldOptics(held.versions[index], matrices, phasor[:, start:stop].copy())
             self._optics[index] = found

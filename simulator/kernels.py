@@ -267,6 +267,23 @@ def coefficients(phasor, theta, phi, couplers, out):
         out[k, 7] = -ss * st
 
 
+@_inlined
+def attenuate(attenuators, out):
+    """Leave of each attenuator's matrix in `out` only M₀₀, on the one mode where it sits: diag(M₀₀, 1) or diag(1, M₀₀).
+
+    `attenuators`, int64 (count, 2): number of the matrix, and 0 where the mode is the upper of its two, 1 where the lower.
+    """
+    for a in range(attenuators.shape[0]):
+        k = attenuators[a, 0]
+        here = 6 * attenuators[a, 1]
+        re, im = out[k, 0], out[k, 1]
+        for j in range(8):
+            out[k, j] = _F(0.0)
+        out[k, 6 - here] = _ONE
+        out[k, here] = re
+        out[k, here + 1] = im
+
+
 # --- Light through a mesh -------------------------------------------------------------------------------------------------
 
 
@@ -416,8 +433,8 @@ def detect(field, noise, ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_
 
 @_entry
 def read_settings(
-    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, field, noise,
-    key, evaluation, readout, saturated, out,
+    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, attenuators, phasor, matrices,
+    field, noise, key, evaluation, readout, saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) → out, float32 (S, samples, ports).
 
@@ -436,6 +453,7 @@ def read_settings(
         if setting != ready:
             phasors(drives[setting], step_v, offset, scale, phasor)
             coefficients(phasor, theta, phi, couplers, matrices)
+            attenuate(attenuators, matrices)
             ready = setting
         field[:] = blocks[block]
         sweep(field, tops, matrices)

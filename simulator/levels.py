@@ -59,7 +59,7 @@ def port_power_w(parameters: ChipParameters) -> float:
 def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
     """Return the levels of every stage, in order."""
     diode, adc, nonlinearity = parameters.photodiode, parameters.adc, parameters.nonlinearity
-    transmission = 10.0 ** (-parameters.loss.mzi_db * mesh.mean_passes / 10.0)
+    transmission = mesh.mean_transmitted * 10.0 ** (-parameters.loss.mzi_db * mesh.mean_passes / 10.0)
     lit_a = diode.responsivity_a_per_w * port_power_w(parameters)
     tap = parameters.tap.fraction
     found = []

@@ -28,7 +28,7 @@ class _Part(BaseModel):
 class MeshParameters(_Part):
     """How the interferometers of every stage are wired."""
 
-    topology: Literal["clements", "reck"] = "clements"
+    topology: Literal["clements", "reck", "svd"] = "clements"
 
 
 class DacParameters(_Part):

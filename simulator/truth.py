@@ -27,7 +27,7 @@ def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
     volts = chip.held_drive()[here.channels] if drive is None else np.asarray(drive, np.float64)
     volts = quantised_v(volts, dac_step_v(parameters.dac.bits, parameters.dac.range_v))
     phase = phase_rad(volts, parameters.heater.resistance_ohm, here.truth.pi_power_w, here.truth.offset_rad)
-    return Phases(*(phase[slice(*here.description.groups[group])] for group in ("theta", "phi", "gamma")))
+    return Phases(*np.split(phase, (here.mesh.interferometers, 2 * here.mesh.interferometers)))
 
 
 def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
