@@ -41,19 +41,19 @@ class MeshGradient(NamedTuple):
     fields: Fields
 
 
-def forward(mesh: Mesh, parts: Elements, gamma: NDArray[np.float64], fields: Fields) -> Passage:
+def forward(mesh: Mesh, parts: Elements, fields: Fields) -> Passage:
     """Return what leaves the mesh where `fields` enter it."""
     fields, matrices, attenuated = fields.astype(np.complex128), parts.matrices, []
     for column in columns(mesh):
         attenuated.append(fields[mesh.top[column.alone]])
         pass_column(mesh, matrices, column, fields)
-    return Passage(_screened(fields, gamma, 1), np.concatenate(attenuated))
+    return Passage(_screened(fields, parts.screen), np.concatenate(attenuated))
 
 
-def backward(mesh: Mesh, parts: Elements, gamma: NDArray[np.float64], passage: Passage, slopes: Fields) -> MeshGradient:
+def backward(mesh: Mesh, parts: Elements, passage: Passage, slopes: Fields) -> MeshGradient:
     """Return the gradient of a loss whose slopes by the fields behind the mesh are `slopes`."""
-    by_gamma = _real_parts(1j * passage.fields, slopes)[: gamma.size]
-    fields, slopes = _screened(passage.fields, gamma, -1), _screened(slopes, gamma, 1)
+    by_gamma = _real_parts(1j * passage.fields, slopes)[: mesh.gammas]
+    fields, slopes = _screened(passage.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
     matrices, by_element = parts.matrices, parts.theta_slopes
     inverses, transposed = parts.inverses, matrices.transpose(0, 2, 1)
     theta, phi = np.zeros(mesh.interferometers), np.zeros(mesh.interferometers)
@@ -72,8 +72,8 @@ def backward(mesh: Mesh, parts: Elements, gamma: NDArray[np.float64], passage: P
     return MeshGradient(theta, phi, by_gamma, slopes, fields)
 
 
-def _screened(fields: Fields, gamma: NDArray[np.float64], sign: int) -> Fields:
-    return np.exp(1j * sign * gamma)[:, np.newaxis] * fields if gamma.size else fields.copy()
+def _screened(fields: Fields, screen: NDArray[np.complex128]) -> Fields:
+    return screen[:, np.newaxis] * fields if screen.size else fields.copy()
 
 
 def _real_parts(changes: Fields, slopes: Fields) -> NDArray[np.float64]:

@@ -59,7 +59,7 @@ def port_power_w(parameters: ChipParameters) -> float:
 def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
     """Return the levels of every stage, in order."""
     diode, adc, nonlinearity = parameters.photodiode, parameters.adc, parameters.nonlinearity
-    transmission = mesh.mean_transmitted * 10.0 ** (-parameters.loss.mzi_db * mesh.mean_passes / 10.0)
+    transmission = _transmission(parameters, mesh)
     lit_a = diode.responsivity_a_per_w * port_power_w(parameters)
     tap = parameters.tap.fraction
     found = []
@@ -99,6 +99,15 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
     return tuple(found)
 
 
+def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
+    """Return the mean share of the light that a mesh lets through; a shifter's loss meets half of the light that passes it by."""
+    loss = parameters.loss
+    both_arms = 10.0 ** (-(loss.mzi_db + 2.0 * loss.coupler_db) / 10.0)
+    shifter = 10.0 ** (-loss.shifter_db / 10.0)
+    screen = shifter if mesh.gammas else 1.0
+    return mesh.mean_transmitted * (both_arms * (0.5 + 0.5 * shifter) ** 2) ** mesh.mean_passes * screen
+
+
 def _why(stage: int) -> str:
     blocked = ", or nonlinearity.gain_rad too small at nonlinearity.bias_rad" if stage > 0 else ""
-    return f"below what a detector sees: loss.mzi_db is too large{blocked}"
+    return f"below what a detector sees: the losses are too large{blocked}"

@@ -204,13 +204,16 @@ class Elements(NamedTuple):
         What light does on its way through θ, and past it: couplers and losses, complex, shape (interferometers, 2, 2). Of an
         attenuator only [0, 0] counts.
     internal, external
-        e^{iθ} and e^{iφ} of each, shape (interferometers,).
+        e^{iθ} and e^{iφ} of each, shape (interferometers,), times the field that survives a shifter.
+    screen
+        The same of γ, shape (ports,); empty where there is none.
     """
 
     through: NDArray[np.complex128]
     around: NDArray[np.complex128]
     internal: NDArray[np.complex128]
     external: NDArray[np.complex128]
+    screen: NDArray[np.complex128]
 
     @property
     def matrices(self) -> NDArray[np.complex128]:
@@ -237,19 +240,26 @@ def elements(
     mesh: Mesh,
     theta: ArrayLike,
     phi: ArrayLike,
+    gamma: ArrayLike,
     coupler_error: ArrayLike | None = None,
     loss_db: ArrayLike | None = None,
+    shifter_db: float = 0.0,
 ) -> Elements:
-    """Return the interferometers of a mesh, in its order; parameters and errors as for `transfer_matrix`."""
+    """Return the parts of a mesh, interferometers in its order; parameters and errors as for `transfer_matrix`."""
     for name, phases in (("theta", theta), ("phi", phi)):
         if np.shape(phases) != (mesh.interferometers,):
             raise ValueError(f"{name} has shape {np.shape(phases)}, but the mesh takes ({mesh.interferometers},)")
+    if np.shape(gamma) not in {(0,), (mesh.ports,)}:
+        raise ValueError(f"gamma has shape {np.shape(gamma)}, but the mesh takes ({mesh.ports},), or (0,) for no screen")
     cc, ss, cs, sc = couplers(mesh, coupler_error, loss_db).T
+    survives = 10.0 ** (-shifter_db / 20.0)
+    internal, external, screen = (survives * np.exp(1j * np.asarray(phases, np.float64)) for phases in (theta, phi, gamma))
     return Elements(
         through=_two_by_two(cc, 1j * cs, 1j * sc, -ss),
         around=_two_by_two(-ss, 1j * sc, 1j * cs, cc),
-        internal=np.exp(1j * np.asarray(theta, np.float64))[mesh.theta],
-        external=np.exp(1j * np.asarray(phi, np.float64))[mesh.phi],
+        internal=internal[mesh.theta],
+        external=external[mesh.phi],
+        screen=screen,
     )
 
 
@@ -283,6 +293,8 @@ def transfer_matrix(
     gamma: ArrayLike,
     coupler_error: ArrayLike | None = None,
     loss_db: ArrayLike | None = None,
+    *,
+    shifter_db: float = 0.0,
 ) -> NDArray[np.complex128]:
     """Return the matrix that takes input fields to output fields, complex128 (ports, ports), in double precision.
 
@@ -297,24 +309,24 @@ def transfer_matrix(
         B = [[cos, i sin], [i sin, cos]].
     loss_db
         Insertion loss of each interferometer [dB], on both arms alike; a number or shape (interferometers,).
+    shifter_db
+        Loss of every phase shifter [dB], in its own arm only.
 
     Raises
     ------
     ValueError
         For another number of phases than the mesh has.
     """
-    return propagated(mesh, elements(mesh, theta, phi, coupler_error, loss_db), gamma, np.eye(mesh.ports, dtype=np.complex128))
+    parts = elements(mesh, theta, phi, gamma, coupler_error, loss_db, shifter_db)
+    return propagated(mesh, parts, np.eye(mesh.ports, dtype=np.complex128))
 
 
-def propagated(mesh: Mesh, parts: Elements, gamma: ArrayLike, fields: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return what leaves the mesh where `fields`, shape (ports, samples), enter it; `gamma` as in `transfer_matrix`."""
+def propagated(mesh: Mesh, parts: Elements, fields: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Return what leaves the mesh where `fields`, shape (ports, samples), enter it."""
     fields, matrices = fields.astype(np.complex128), parts.matrices
     for column in columns(mesh):
         pass_column(mesh, matrices, column, fields)
-    screen = np.asarray(gamma, np.float64)
-    if screen.shape not in {(0,), (mesh.ports,)}:
-        raise ValueError(f"gamma has shape {screen.shape}, but the mesh takes ({mesh.ports},), or (0,) for no screen")
-    return fields if screen.size == 0 else np.exp(1j * screen)[:, np.newaxis] * fields
+    return fields * parts.screen[:, np.newaxis] if parts.screen.size else fields
 
 
 def _two_by_two(a: NDArray, b: NDArray, c: NDArray, d: NDArray) -> NDArray[np.complex128]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.validation import ConfigError, read_toml, suggestion, validate
+from simulator.faults import FaultParameters
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
@@ -21,8 +22,12 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bits = Annotated[int, Field(ge=0, le=24)]
 
 
+MAX_REACH = 16
+"""How many times the distance of neighbouring heaters thermal crosstalk may reach."""
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class MeshParameters(_Part):
@@ -40,24 +45,93 @@ class DacParameters(_Part):
     """Full scale of the converter [V]; at least max_v."""
     bits: _Bits = 0
     """Resolution over [0, range_v]; 0: continuous."""
+    inl_lsb: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Integral nonlinearity: each channel bends by its own smooth curve of at most this many steps."""
 
     @model_validator(mode="after")
-    def _reaches(self) -> Self:
+    def _is_a_converter(self) -> Self:
         if self.range_v < self.max_v:
             raise ValueError(f"range_v {self.range_v:g} V does not reach max_v {self.max_v:g} V")
+        if self.inl_lsb > 0 and self.bits == 0:
+            raise ValueError(f"inl_lsb {self.inl_lsb:g} counts in steps of the converter, which has none while bits is 0")
         return self
 
 
 class HeaterParameters(_Part):
-    """The thermo-optic phase shifters: phase = offset + π · power / P_π."""
+    """The thermo-optic phase shifters: phase = offset + π · p · κ(1 + ηp), p = power / P_π, κ = 1/(1 + η)."""
 
     resistance_ohm: Annotated[float, Field(gt=0, le=1e6)] = 770.0
+    """Resistance R₀ of a cold heater [Ω]."""
     pi_power_w: Annotated[float, Field(gt=0, le=10)] = 0.023
     """Nominal power for a phase of π [W]."""
     pi_power_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     """Relative standard deviation of P_π between heaters; draws end at 4 deviations."""
     offset_span_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Phases at zero volts are uniform in [0, offset_span_rad)."""
+    self_heating: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """ρ: a heater's own heat raises its resistance, R = R₀ (1 + ρp)."""
+    curvature: Annotated[float, Field(ge=-0.1, le=0.1)] = 0.0
+    """η: how the phase bends with power."""
+    rise_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Time constant of warming up [s]; 0: at once."""
+    fall_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Time constant of cooling down [s]; 0: at once."""
+
+
+class CrosstalkParameters(_Part):
+    """Heat that reaches other heaters of the same stage: fraction · (at_m / distance)^exponent of a heater's power, to reach_m.
+
+    Along the light φ of column c lies at c · column_pitch_m, θ half a pitch behind it, γ behind the last column; across the light
+    heaters lie on their modes, mode_pitch_m apart.
+    """
+
+    fraction: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Share of a heater's power that another one feels at the distance at_m."""
+    at_m: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """Distance to which the fraction belongs [m]."""
+    exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Of the decay with distance."""
+    reach_m: Annotated[float, Field(ge=0, le=1)] = 1.5e-4
+    """Distance beyond which nothing is felt [m]."""
+    column_pitch_m: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Length of a column of interferometers [m]."""
+    mode_pitch_m: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    """Distance of neighbouring modes [m]."""
+
+    @model_validator(mode="after")
+    def _is_sparse(self) -> Self:
+        nearest_m = min(self.column_pitch_m / 2, self.mode_pitch_m)
+        if self.fraction > 0 and self.reach_m > MAX_REACH * nearest_m:
+            raise ValueError(f"reach_m {self.reach_m:g} m is more than {MAX_REACH} times the least pitch, {nearest_m:g} m")
+        return self
+
+
+class DriftParameters(_Part):
+    """Phases that wander: each channel's own Ornstein-Uhlenbeck process, stationary from the start."""
+
+    sigma_rad: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Standard deviation [rad]."""
+    tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time [s]."""
+
+
+class TemperatureParameters(_Part):
+    """The temperature of the whole chip, an Ornstein-Uhlenbeck process around its set point, stationary from the start.
+
+    A phase is a difference between two paths, which warm up alike: a channel sees the phase of one heater's length times the
+    relative difference of its two paths, drawn once.
+    """
+
+    sigma_k: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Standard deviation [K]."""
+    tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time [s]."""
+    set_k: Annotated[float, Field(gt=0, le=1000)] = 298.15
+    """Set point [K]."""
+    phase_rad_per_k: Annotated[float, Field(ge=0, le=100)] = 0.045
+    """Phase that one heater's length of waveguide gains per kelvin [rad/K]."""
+    imbalance_sigma: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Standard deviation of the channels' relative path differences."""
 
 
 class CouplerParameters(_Part):
@@ -71,9 +145,13 @@ class LossParameters(_Part):
     """Insertion loss."""
 
     mzi_db: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Mean loss of an interferometer [dB]."""
+    """Mean loss of an interferometer on both arms alike, without that of its couplers and shifters [dB]."""
     mzi_sigma_db: Annotated[float, Field(ge=0, le=5)] = 0.0
     """Standard deviation of the loss between interferometers [dB]; a loss below 0 is drawn as 0."""
+    coupler_db: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Loss of a coupler [dB]; an interferometer has two."""
+    shifter_db: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Loss of a phase shifter [dB], in its own arm only."""
 
 
 class NonlinearityParameters(_Part):
@@ -101,6 +179,25 @@ class LaserParameters(_Part):
     """Power on the chip, all input ports together [W]."""
     phases_settable: bool = False
     """True where the input modulators set phases too, so that inputs may be complex."""
+    rin_db_per_hz: Annotated[float, Field(ge=-250, le=0)] = 0.0
+    """Relative intensity noise [dB/Hz] in the bandwidth of the photodiodes, common to all detectors; 0: none."""
+    drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Relative standard deviation of the slow drift of the power, which is the exponential of an Ornstein-Uhlenbeck process."""
+    drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time of that drift [s]."""
+
+
+class ModulatorParameters(_Part):
+    """What sets the inputs."""
+
+    extinction_db: Annotated[float, Field(ge=0, le=200)] = 0.0
+    """Extinction ratio [dB]: the light that is left at amplitude 0; 0: none is left."""
+    amplitude_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Relative standard deviation of the amplitudes between ports; draws end at 4 deviations."""
+    phase_span_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Phases between modulators and mesh are uniform in [0, phase_span_rad)."""
+    crosstalk: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the power that passes into each neighbouring waveguide on the way to the mesh."""
 
 
 class TapParameters(_Part):
@@ -114,6 +211,11 @@ class PhotodiodeParameters(_Part):
     """Detectors and their amplifiers; noise variance σ² = 4kT·B/R + 2q(I + I_dark)·B."""
 
     responsivity_a_per_w: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Mean responsivity [A/W]."""
+    responsivity_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Relative standard deviation between detectors; draws end at 4 deviations."""
+    saturation_a: Annotated[float, Field(ge=0, le=1e3)] = 0.0
+    """Saturation current of the diode itself [A], where half of its light no longer counts; 0: never saturates."""
     dark_a: Annotated[float, Field(ge=0, le=1e-3)] = 0.0
     """Dark current [A]."""
     bandwidth_hz: Annotated[float, Field(ge=0, le=1e12)] = 0.0
@@ -174,15 +276,21 @@ class ChipParameters(_Part):
     mesh: MeshParameters = MeshParameters()
     dac: DacParameters = DacParameters()
     heater: HeaterParameters = HeaterParameters()
+    crosstalk: CrosstalkParameters = CrosstalkParameters()
+    drift: DriftParameters = DriftParameters()
+    temperature: TemperatureParameters = TemperatureParameters()
     coupler: CouplerParameters = CouplerParameters()
     loss: LossParameters = LossParameters()
     nonlinearity: NonlinearityParameters = NonlinearityParameters()
     laser: LaserParameters = LaserParameters()
+    modulator: ModulatorParameters = ModulatorParameters()
     tap: TapParameters = TapParameters()
     photodiode: PhotodiodeParameters = PhotodiodeParameters()
     adc: AdcParameters = AdcParameters()
     clock: ClockParameters = ClockParameters()
     limits: LimitParameters = LimitParameters()
+    faults: tuple[FaultParameters, ...] = ()
+    """What is broken, or will break."""
 
 
 def preset_names() -> tuple[str, ...]:

@@ -6,13 +6,16 @@ behind the interferometers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.device import StageDescription
+from simulator import crosstalk, dac, heater, kernels, laser
 from simulator.fabrication import StageTruth, fabricate
+from simulator.faults import FaultParameters
 from simulator.levels import StageLevels
 from simulator.mesh import Mesh, couplers, schedule
 from simulator.parameters import ChipParameters
@@ -20,7 +23,7 @@ from simulator.parameters import ChipParameters
 
 @dataclass(frozen=True)
 class Stage:
-    """A built stage.
+    """A built stage, in the state that faults have left it in.
 
     Parameters
     ----------
@@ -28,28 +31,23 @@ class Stage:
         What the controller may know.
     mesh, truth, levels
         Wiring, true values, trimmed levels.
-    tops, theta, phi, couplers
-        Per interferometer in the order of the sweep: upper mode, channel of θ, channel of φ, `kernels.coefficients`.
-    attenuators
-        What `kernels.attenuate` wants.
-    offset, scale
-        Per channel: phase in half turns is offset + scale·V².
-    readout
-        What `kernels.read_settings` calls readout.
+    pairs
+        Which heater warms which.
+    order
+        The interferometers in the order of the sweep.
+    wiring, heaters, readout
+        What the kernels call so.
     """
 
     description: StageDescription
     mesh: Mesh
     truth: StageTruth
     levels: StageLevels
-    tops: NDArray[np.int64]
-    theta: NDArray[np.int64]
-    phi: NDArray[np.int64]
-    couplers: NDArray[np.float32]
-    attenuators: NDArray[np.int64]
-    offset: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    readout: NDArray[np.float32]
+    pairs: crosstalk.Pairs
+    order: NDArray[np.int64]
+    wiring: kernels.Wiring
+    heaters: kernels.Heaters
+    readout: kernels.Readout
 
     @property
     def channels(self) -> slice:
@@ -58,7 +56,7 @@ class Stage:
 
 
 def build_stage(parameters: ChipParameters, mesh: Mesh, index: int, levels: StageLevels) -> Stage:
-    """Return stage number `index` of a chip."""
+    """Return stage number `index` of a chip with nothing broken."""
     n, channels = mesh.interferometers, mesh.channels
     truth = fabricate(parameters, mesh, index, channels)
     last = index == parameters.stages - 1
@@ -74,21 +72,112 @@ def build_stage(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         nonlinearity="none" if last else parameters.nonlinearity.kind,
     )
     order = schedule(mesh)
+    pairs = crosstalk.pairs(crosstalk.lattice(mesh), parameters.crosstalk)
     alone = np.flatnonzero(mesh.attenuates[order])
-    full_scale_a = levels.full_scale_a if levels.saturates else 0.0
-    readout = (levels.ampere, parameters.photodiode.dark_a, levels.thermal_a2, levels.shot_a, full_scale_a, levels.code_a)
     return Stage(
         description=description,
         mesh=mesh,
         truth=truth,
         levels=levels,
-        # An attenuator on the last mode is swept as the lower of the last two.
-        tops=np.minimum(mesh.top[order], mesh.ports - 2),
-        theta=mesh.theta[order],
-        phi=n + mesh.phi[order],
-        couplers=couplers(mesh, truth.coupler_error_rad, truth.loss_db)[order].astype(np.float32),
-        attenuators=np.stack((alone, (mesh.top[order][alone] > mesh.ports - 2).astype(np.int64)), axis=1),
-        offset=truth.offset_rad / np.pi,
-        scale=1.0 / (parameters.heater.resistance_ohm * truth.pi_power_w),
-        readout=np.array(readout, np.float32),
+        pairs=pairs,
+        order=order,
+        wiring=kernels.Wiring(
+            # An attenuator on the last mode is swept as the lower of the last two.
+            tops=np.minimum(mesh.top[order], mesh.ports - 2),
+            theta=mesh.theta[order],
+            phi=n + mesh.phi[order],
+            couplers=couplers(mesh, truth.coupler_error_rad, truth.loss_db)[order].astype(np.float32),
+            attenuators=np.stack((alone, (mesh.top[order][alone] > mesh.ports - 2).astype(np.int64)), axis=1),
+        ),
+        heaters=_heaters(parameters, truth, pairs),
+        readout=_readout(parameters, mesh, truth, levels),
+    )
+
+
+def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters]) -> Stage:
+    """Return stage number `index`, built without faults, as `faults` leave it; the last one of a part counts."""
+    first = stage.description.first_channel
+    truth, mesh = stage.truth, stage.mesh
+    forced: dict[int, float] = {}
+    error, ampere, dark_a = truth.coupler_error_rad.copy(), stage.readout.ampere.copy(), stage.readout.dark_a.copy()
+    for fault in faults:
+        channel = -1 if fault.channel is None else fault.channel - first
+        if 0 <= channel < stage.description.channels:
+            forced[channel] = _forced_w(parameters, truth, channel, fault)
+        if fault.stage != index:
+            continue
+        if fault.kind == "open_detector":
+            ampere[fault.port] = dark_a[fault.port] = 0.0
+        if fault.kind == "broken_coupler":
+            broken = np.flatnonzero((mesh.column == fault.column) & (mesh.top == fault.top))
+            error[broken, fault.coupler - 1] = fault.angle_rad - np.pi / 4
+    return replace(
+        stage,
+        truth=replace(truth, coupler_error_rad=error),
+        wiring=stage.wiring._replace(couplers=couplers(mesh, error, truth.loss_db)[stage.order].astype(np.float32)),
+        heaters=stage.heaters._replace(
+            forced=np.array(sorted(forced), np.int64), forced_w=np.array([forced[c] for c in sorted(forced)], np.float64)
+        ),
+        readout=stage.readout._replace(ampere=ampere, dark_a=dark_a),
+    )
+
+
+def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the power [W] of each heater at `volts` [V], (…, channels), settled and before crosstalk, in double precision."""
+    put_out_v = dac.quantised_v(volts, dac.dac_step_v(parameters.dac))
+    if parameters.dac.inl_lsb > 0:
+        put_out_v = dac.bent_v(put_out_v, parameters.dac.range_v, *dac.bend(parameters.dac, stage.truth.bend))
+    own = parameters.heater
+    power_w = heater.power_w(put_out_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
+    power_w[..., stage.heaters.forced] = stage.heaters.forced_w
+    return power_w
+
+
+def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault: FaultParameters) -> float:
+    """Return the power [W] of a channel that no longer follows its drive."""
+    if fault.kind == "dead_heater":
+        return 0.0
+    pi_power_w = truth.pi_power_w[channel : channel + 1]
+    volts = np.array([fault.volts or 0.0])
+    return float(heater.power_w(volts, parameters.heater.resistance_ohm, pi_power_w, parameters.heater.self_heating)[0])
+
+
+def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs) -> kernels.Heaters:
+    bow = twist = np.empty(0)
+    if parameters.dac.inl_lsb > 0:
+        bow, twist = dac.bend(parameters.dac, truth.bend)
+    runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
+    curvature = parameters.heater.curvature
+    return kernels.Heaters(
+        step_v=dac.dac_step_v(parameters.dac),
+        range_v=parameters.dac.range_v,
+        bow=bow,
+        twist=twist,
+        conductance_s=1.0 / parameters.heater.resistance_ohm,
+        self_heating=parameters.heater.self_heating,
+        inverse_pi_w=1.0 / truth.pi_power_w,
+        forced=np.empty(0, np.int64),
+        forced_w=np.empty(0),
+        span=runs.span,
+        share=runs.share,
+        bounds=runs.bounds,
+        curvature=curvature,
+        curve_scale=1.0 / (1.0 + curvature),
+        field=np.float32(10.0 ** (-parameters.loss.shifter_db / 20.0)),
+    )
+
+
+def _readout(parameters: ChipParameters, mesh: Mesh, truth: StageTruth, levels: StageLevels) -> kernels.Readout:
+    diode = parameters.photodiode
+    # Behind the mesh light passes one shifter more, which no reading sees but for its loss.
+    screen = 10.0 ** (-parameters.loss.shifter_db / 10.0) if mesh.gammas else 1.0
+    return kernels.Readout(
+        ampere=(levels.ampere * screen * truth.responsivity).astype(np.float32),
+        dark_a=np.full(mesh.ports, diode.dark_a, np.float32),
+        rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz)),
+        inverse_saturation=np.float32(1.0 / diode.saturation_a if diode.saturation_a > 0 else 0.0),
+        thermal_a2=np.float32(levels.thermal_a2),
+        shot_a=np.float32(levels.shot_a),
+        full_scale_a=np.float32(levels.full_scale_a if levels.saturates else 0.0),
+        code_a=np.float32(levels.code_a),
     )

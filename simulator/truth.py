@@ -1,4 +1,7 @@
-"""What nobody outside can know, in double precision: for tests and scripts in the chip's own process."""
+"""What nobody outside can know, in double precision: for tests and scripts in the chip's own process.
+
+Everything is settled, and as it is at the present moment of the chip's clock: crosstalk, drift, faults and laser power included.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.device import Drive, Inputs
+from simulator import dac, reference
 from simulator.adjoint import Fields, backward, forward
 from simulator.chip import Chip
-from simulator.heater import dac_step_v, phase_rad, quantised_v
-from simulator.mesh import elements, transfer_matrix
-from simulator.nonlinearity import electro_optic
+from simulator.modulator import modulated
 
 LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 """From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
@@ -25,24 +27,6 @@ class Phases(NamedTuple):
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
     gamma: NDArray[np.float64]
-
-
-def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
-    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
-    here, parameters = chip.stages[stage], chip.parameters
-    volts = chip.held_drive()[here.channels] if drive is None else np.asarray(drive, np.float64)
-    volts = quantised_v(volts, dac_step_v(parameters.dac.bits, parameters.dac.range_v))
-    phase = phase_rad(volts, parameters.heater.resistance_ohm, here.truth.pi_power_w, here.truth.offset_rad)
-    return Phases(*np.split(phase, (here.mesh.interferometers, 2 * here.mesh.interferometers)))
-
-
-def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
-    """Return the matrix of stage number `stage`, coupler errors and loss included, complex128 (ports, ports).
-
-    `drive` as in `true_phases`. Taps and nonlinearity come behind it.
-    """
-    truth = chip.stages[stage].truth
-    return transfer_matrix(chip.stages[stage].mesh, *true_phases(chip, stage, drive), truth.coupler_error_rad, truth.loss_db)
 
 
 class Gradient(NamedTuple):
@@ -68,11 +52,39 @@ class Gradient(NamedTuple):
     power_w: NDArray[np.float64]
 
 
+def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
+    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
+    count = chip.stages[stage].mesh.interferometers
+    return Phases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
+
+
+def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
+    """Return the matrix of stage number `stage`, coupler errors and loss included, complex128 (ports, ports).
+
+    `drive` as in `true_phases`. Taps and nonlinearity come behind it.
+    """
+    return reference.matrix(chip, stage, _phases_rad(chip, stage, _volts(chip, stage, drive)))
+
+
+def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
+    """Return the fields that enter stage number `stage`, shape (ports, samples), with the stages before it at the held drive.
+
+    `inputs` as they would be sent to the chip, shape (samples, input ports).
+    """
+    moment = reference.moment_now(chip)
+    exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
+    fields = modulated(exact, chip.parameters.modulator, chip.input_truth()).astype(np.complex128)
+    fields = fields.T * np.sqrt(chip.ambient().laser_power(moment))
+    for before in range(stage):
+        fields = reference.passed(chip, before, stage_matrix(chip, before) @ fields)
+    return fields
+
+
 def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_and_slope: LossAndSlope) -> Gradient:
     """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method (`simulator.adjoint`).
 
-    Readings are those of `evaluate` without noise, saturation and converter. Stages before it are at the held drive; stages
-    behind it play no part.
+    Readings are those of `evaluate` without noise and converter. Stages before it are at the held drive; stages behind it play
+    no part.
 
     Parameters
     ----------
@@ -81,26 +93,49 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
     inputs
         Field amplitudes at the chip's input ports, shape (samples, input ports).
     loss_and_slope
-        The loss, for instance `controller.rules` by hand.
+        The loss.
     """
-    here, heater = chip.stages[stage], chip.parameters.heater
-    phases = true_phases(chip, stage, drive)
-    parts = elements(here.mesh, phases.theta, phases.phi, here.truth.coupler_error_rad, here.truth.loss_db)
-    passage = forward(here.mesh, parts, phases.gamma, entering_fields(chip, stage, inputs))
-    ampere = here.levels.ampere
-    loss, slope = loss_and_slope((ampere * np.abs(passage.fields) ** 2 + chip.parameters.photodiode.dark_a).T)
-    found = backward(here.mesh, parts, phases.gamma, passage, ampere * slope.T * passage.fields.conj())
-    volts = chip.held_drive()[here.channels] if drive is None else np.asarray(drive, np.float64)
-    power_w = np.concatenate(found[:3]) * np.pi / here.truth.pi_power_w
-    return Gradient(float(loss), found.theta, found.phi, found.gamma, power_w * 2.0 * volts / heater.resistance_ohm, power_w)
+    moment, volts = reference.moment_now(chip), _volts(chip, stage, drive)
+    mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, _phases_rad(chip, stage, volts), moment)
+    passage = forward(mesh, parts, entering_fields(chip, stage, inputs))
+    linear_a, ampere = reference.linear_currents_a(chip, stage, passage.fields.T, moment)
+    loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
+    saturation_a = chip.parameters.photodiode.saturation_a
+    compression = 1.0 / (1.0 + linear_a / saturation_a) ** 2 if saturation_a > 0 else 1.0
+    by_field = (ampere * compression * slope).T * passage.fields.conj()
+    found = backward(mesh, parts, passage, by_field)
+    drive_v, power_w = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
+    return Gradient(float(loss), found.theta, found.phi, found.gamma, drive_v, power_w)
 
 
-def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
-    """Return the fields that enter stage number `stage`, shape (ports, samples), with the stages before it at the held drive."""
-    fields = np.asarray(inputs, np.complex128).T
-    nonlinearity = chip.parameters.nonlinearity
-    for before, here in enumerate(chip.stages[:stage]):
-        fields = np.sqrt(here.levels.passed) * (stage_matrix(chip, before) @ fields)
-        if nonlinearity.kind == "electro-optic":
-            fields = electro_optic(fields, nonlinearity.detected_fraction, here.levels.gain_rad, nonlinearity.bias_rad)
-    return fields
+def _volts(chip: Chip, stage: int, drive: Drive | None) -> Drive:
+    return chip.held_drive()[chip.stages[stage].channels] if drive is None else np.asarray(drive, np.float64)
+
+
+def _phases_rad(chip: Chip, stage: int, volts: Drive) -> NDArray[np.float64]:
+    return reference.phases_rad(chip, stage, reference.power_w(chip, stage, volts))
+
+
+def _by_drive(
+    chip: Chip, stage: int, volts: Drive, by_phase: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return slopes by volts and by nominal heater power from slopes by phase: the way from volts to phases, backward."""
+    here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
+    pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
+    power_w = reference.power_w(chip, stage, volts)
+    felt_w = reference.felt_w(chip, stage, power_w)
+    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * felt_w / pi_power_w) / (1.0 + own.curvature)
+    to, source, share = here.pairs
+    # Crosstalk backward: a heater answers for every shifter that feels it.
+    by_power = by_felt + np.bincount(source, share * by_felt[to], minlength=by_felt.size)
+    by_power[here.heaters.forced] = 0.0
+    by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    put_out_v = dac.quantised_v(volts, dac.dac_step_v(converter))
+    stretch, slope = np.ones(volts.size), np.ones(volts.size)
+    if converter.inl_lsb > 0:
+        bow, twist = dac.bend(converter, here.truth.bend)
+        stretch += (converter.range_v - put_out_v) * (bow + twist * put_out_v)
+        slope += (converter.range_v - 2.0 * put_out_v) * (bow + twist * put_out_v)
+        slope += put_out_v * (converter.range_v - put_out_v) * twist
+    nominal = by_cold * stretch * slope
+    return nominal * 2.0 * put_out_v / own.resistance_ohm, nominal

@@ -122,7 +122,7 @@ def test_every_column_can_be_undone(build: Callable[[int], Mesh], n: int, seed: 
     rng = np.random.default_rng(seed)
     theta, phi, _ = draw(mesh, seed)
     error, losses = rng.normal(0, sigma, (mesh.interferometers, 2)), rng.uniform(0, loss_db, mesh.interferometers)
-    parts = elements(mesh, theta, phi, error, losses)
+    parts = elements(mesh, theta, phi, [], error, losses)
     light = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
     for column in columns(mesh):
         before = light.copy()
