@@ -298,6 +298,11 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
 
 
+def is_file(source: str | Path) -> bool:
+    """Return whether `source` names a chip file rather than a preset."""
+    return isinstance(source, Path) or source.endswith(".toml") or "/" in source
+
+
 def load_chip(
     source: str | Path, *, ports: int | None = None, stages: int | None = None, seed: int | None = None
 ) -> ChipParameters:
@@ -311,10 +316,10 @@ def load_chip(
         One sentence: an unknown preset, a file that cannot be read, an unknown key with a suggestion, a value and its bound.
     """
     text = str(source)
-    is_file = isinstance(source, Path) or text.endswith(".toml") or "/" in text
-    tables = read_toml(Path(text), "chip file") if is_file else _preset(text, "chip")
-    where = f"chip file {text}" if is_file else f"chip {text}"
-    if is_file:
+    from_file = is_file(source)
+    tables = read_toml(Path(text), "chip file") if from_file else _preset(text, "chip")
+    where = f"chip file {text}" if from_file else f"chip {text}"
+    if from_file:
         base = tables.pop("preset", None)
         if base is not None:
             tables = _merged(_preset(base, f"{where}: preset"), {"name": Path(text).stem, **tables})
