@@ -106,6 +106,15 @@ class Wiring(NamedTuple):
     attenuators: np.ndarray
 
 
+class Rings(NamedTuple):
+    """The rings of a weight bank: how many a row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+
+    inputs: int
+    steepness_2: np.float32
+    dropped: np.float32
+    leaked: np.float32
+
+
 class Readout(NamedTuple):
     """The detectors of one stage, single precision, see `detect`.
 
@@ -734,5 +743,165 @@ def read_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_block(blocks[block], tops, matrices[look], readout, light, scratch, start, lanes, out[setting], first):
+            saturated[setting] |= 1
+        _finish_item(control)
+
+
+# --- Weight banks ---------------------------------------------------------------------------------------------------------
+
+
+@_inlined
+def ring_shares(phasor, rings, start, stop, out):
+    """Write what rings start … stop - 1 send to drop and through port into the first two columns of `out` (rings, 8).
+
+    `phasor` as from `phasors`. sin²(φ/2) comes from cos φ or, near resonance, from sin φ, whichever keeps its digits.
+    """
+    for k in range(start, stop):
+        c, s = phasor[0, k], phasor[1, k]
+        half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
+        x2 = rings.steepness_2 * half
+        share = _ONE / (_ONE + x2)
+        out[k, 0] = rings.dropped * share
+        out[k, 1] = (rings.leaked + x2) * share
+
+
+@_inlined
+def _weigh(power, shares, first_ring, inputs, currents):
+    """Write the power that a row sends to its drop and its through detector into `currents`, float32 (2, LANES)."""
+    dropped, through = currents[0], currents[1]
+    for lane in range(LANES):
+        dropped[lane] = _F(0.0)
+        through[lane] = _F(0.0)
+    for m in range(inputs):
+        drop, pass_by = shares[first_ring + m, 0], shares[first_ring + m, 1]
+        for lane in range(LANES):
+            dropped[lane] += drop * power[m, 0, lane]
+            through[lane] += pass_by * power[m, 0, lane]
+
+
+@_inlined
+def _balance(readout, row, noise, currents, count):
+    """Turn the powers in `currents` into the reading of a balanced pair, in its first row; return whether it saturated.
+
+    The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
+    """
+    ampere, dark_a = readout.ampere[row], readout.dark_a[row]
+    noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
+    reading, through = currents[0], currents[1]
+    for lane in range(LANES):
+        plus, minus = ampere * reading[lane], ampere * through[lane]
+        plus /= _ONE + readout.inverse_saturation * plus
+        minus /= _ONE + readout.inverse_saturation * minus
+        current = plus - minus
+        if noisy:
+            current += np.sqrt(readout.thermal_a2 + readout.shot_a * (plus + minus + _TWO * dark_a)) * noise[row, lane]
+        reading[lane] = current
+    saturated = False
+    if readout.full_scale_a > _F(0.0):
+        for lane in range(count):
+            saturated |= abs(reading[lane]) >= readout.full_scale_a
+        for lane in range(LANES):
+            reading[lane] = min(max(reading[lane], -readout.full_scale_a), readout.full_scale_a)
+    if readout.code_a > _F(0.0):
+        inverse = _ONE / readout.code_a
+        for lane in range(LANES):
+            reading[lane] = np.floor(reading[lane] * inverse + _HALF) * readout.code_a
+    return saturated
+
+
+@_inlined
+def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
+    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, rows of the bank).
+
+    `currents`, float32 (2, LANES), is scratch; the rest as in `_read_block`.
+    """
+    power, noise, relative = scratch.field, scratch.noise, scratch.relative
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[: noise.shape[0] - 2])
+    for lane in range(LANES):
+        relative[lane] = light
+    if readout.rin > _F(0.0):
+        common = noise[noise.shape[0] - 2]
+        for lane in range(LANES):
+            relative[lane] = light * (_ONE + readout.rin * common[lane])
+    for m in range(inputs):
+        for lane in range(LANES):
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
+    saturated = False
+    for row in range(readout.ampere.size):
+        _weigh(power, shares, row * inputs, inputs, currents)
+        saturated |= _balance(readout, row, noise, currents, count)
+        for lane in range(count):
+            out[first + lane, row] = currents[0, lane]
+    return saturated
+
+
+@_entry
+def read_bank(
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
+    saturated, out,
+):  # fmt: skip
+    """Read every item of a weight bank, one block of one setting: as `read_settings` does of a mesh."""
+    currents = np.empty((2, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    count = blocks.shape[0]
+    ready = -1
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        setting = item // count
+        block = item % count
+        if setting != ready:
+            for chunk in range(_chunks(scratch.power.size)):
+                powers(heaters, drives[setting], chunk, scratch.power)
+            for chunk in range(_chunks(scratch.power.size)):
+                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
+            ready = setting
+        first = block * LANES
+        lanes = min(LANES, out.shape[1] - first)
+        start = stream_start(key, evaluation, first_item + item)
+        if _read_balanced(
+            blocks[block], scratch.matrices, rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+        ):
+            saturated[setting] |= 1
+        _finish_item(control)
+
+
+@_entry
+def find_ring_shares(worker, control, total, phasor, rings, out):
+    """Write the shares of every ring; an item is a chunk of a setting: (S, 2, channels) → (S, rings, 8)."""
+    place = np.zeros(2, np.int64)
+    count = _chunks(out.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        start = item % count * CHUNK
+        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), out[item // count])
+        _finish_item(control)
+
+
+@_entry
+def read_bank_prepared(
+    worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
+):  # fmt: skip
+    """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
+    currents = np.empty((2, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
+        start = stream_start(key, evaluation, number)
+        if _read_balanced(
+            blocks[block], shares[look], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         _finish_item(control)

@@ -67,6 +67,11 @@ class Mesh:
         return 2 * self.interferometers + self.gammas
 
     @property
+    def outputs(self) -> int:
+        """Detectors behind the mesh."""
+        return self.ports
+
+    @property
     def groups(self) -> dict[str, tuple[int, int]]:
         """Kinds of phase shifters as [start, stop) of the channels: all θ, all φ, all γ, attenuators apart from the rest."""
         count, alone = self.interferometers, int(self.attenuates.sum())

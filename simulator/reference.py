@@ -13,7 +13,8 @@ from simulator import crosstalk, heater, modulator, nonlinearity, photodiode
 from simulator.ambient import Moment
 from simulator.chip import Chip
 from simulator.mesh import Elements, elements, propagated
-from simulator.stage import stage_power_w
+from simulator.stage import ring_of, stage_power_w
+from simulator.weight_bank import Transmissions, transmissions
 
 
 def moment_now(chip: Chip) -> Moment:
@@ -81,18 +82,50 @@ def currents_a(
 
     Returns
     -------
-        (samples, ports) [A], before saturation of the converter.
+        (samples, tap ports) [A], before saturation of the converter.
     """
     moment = moment or moment_now(chip)
-    exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
-    field = modulator.modulated(exact, chip.parameters.modulator, chip.input_truth()).astype(np.complex128)
-    field = field * np.sqrt(chip.ambient().laser_power(moment))
+    field = entering(chip, inputs, moment)
+    if chip.stages[0].rings is not None:
+        return balanced_a(chip, ring_shares(chip, phases_rad(chip, 0, powers_w[0], moment)), field, moment)
     for stage, watts in enumerate(powers_w):
         if stage > 0:
             field = passed(chip, stage - 1, field)
         field = field @ matrix(chip, stage, phases_rad(chip, stage, watts, moment), moment).T
     last = len(powers_w) - 1
     return detected_a(chip, last, linear_currents_a(chip, last, field, moment)[0], moment)
+
+
+def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArray[np.complex128]:
+    """Return the fields that enter the chip where `inputs`, (samples, ports), are asked for: modulators and laser."""
+    exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
+    field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
+    return field * np.sqrt(chip.ambient().laser_power(moment or moment_now(chip)))
+
+
+def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
+    """Return what the rings of a weight bank send to their ports, shape (outputs, inputs), at phases of shape (channels,)."""
+    here = chip.stages[0].description
+    return transmissions(phases_rad.reshape(here.tap_ports, here.ports), ring_of(chip.parameters))
+
+
+def pair_currents_a(
+    chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+    """Return photocurrents [A] of drop and through diodes of a bank as if they never saturated, and [A] per |E|² = 1."""
+    here = chip.stages_at(moment)[0]
+    ampere = here.levels.ampere * here.truth.responsivity
+    for port in _open_detectors(chip, 0, moment):
+        ampere[port] = 0.0
+    power = np.abs(field) ** 2
+    return (power @ shares.drop.T * ampere, power @ shares.through.T * ampere), ampere
+
+
+def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment) -> NDArray[np.float64]:
+    """Return the currents [A] of a bank's balanced pairs, shape (samples, outputs); dark currents cancel."""
+    saturation_a = chip.parameters.photodiode.saturation_a
+    (drop_a, through_a), _ = pair_currents_a(chip, shares, field, moment)
+    return photodiode.compressed_a(drop_a, saturation_a) - photodiode.compressed_a(through_a, saturation_a)
 
 
 def settled_currents_a(
@@ -107,6 +140,10 @@ def settled_currents_a(
 def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what the converter of a stage makes of currents [A]."""
     own = chip.stages[stage].levels
+    if chip.stages[stage].rings is not None:
+        if own.saturates:
+            currents_a = np.clip(currents_a, -own.full_scale_a, own.full_scale_a)
+        return np.floor(currents_a / own.code_a + 0.5) * own.code_a if own.code_a > 0 else currents_a
     if own.saturates:
         currents_a = np.minimum(currents_a, own.full_scale_a)
     return np.maximum(np.floor(currents_a / own.code_a + 0.5), 0.0) * own.code_a if own.code_a > 0 else currents_a

@@ -15,7 +15,8 @@ from protocols.device import Drive, Inputs
 from simulator import dac, reference
 from simulator.adjoint import Fields, backward, forward
 from simulator.chip import Chip
-from simulator.modulator import modulated
+from simulator.stage import ring_of
+from simulator.weight_bank import transmission_slopes
 
 LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 """From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
@@ -37,7 +38,9 @@ class Gradient(NamedTuple):
     loss
         The loss at noise-free readings.
     theta, phi, gamma
-        By the true phases [1/rad], shapes as in `Phases`.
+        By the true phases [1/rad], shapes as in `Phases`; empty for a weight bank.
+    ring
+        By the true phases of a weight bank's rings [1/rad], shape (channels,); empty for a mesh.
     drive_v
         By the volts of the stage's channels [1/V], shape (channels,), as if the converter had no steps.
     power_w
@@ -48,6 +51,7 @@ class Gradient(NamedTuple):
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
     gamma: NDArray[np.float64]
+    ring: NDArray[np.float64]
     drive_v: NDArray[np.float64]
     power_w: NDArray[np.float64]
 
@@ -71,10 +75,7 @@ def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
 
     `inputs` as they would be sent to the chip, shape (samples, input ports).
     """
-    moment = reference.moment_now(chip)
-    exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
-    fields = modulated(exact, chip.parameters.modulator, chip.input_truth()).astype(np.complex128)
-    fields = fields.T * np.sqrt(chip.ambient().laser_power(moment))
+    fields = reference.entering(chip, inputs).T
     for before in range(stage):
         fields = reference.passed(chip, before, stage_matrix(chip, before) @ fields)
     return fields
@@ -96,16 +97,36 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
         The loss.
     """
     moment, volts = reference.moment_now(chip), _volts(chip, stage, drive)
-    mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, _phases_rad(chip, stage, volts), moment)
+    phases, none = _phases_rad(chip, stage, volts), np.empty(0)
+    if chip.stages[stage].rings is not None:
+        loss, ring = _bank_gradient(chip, phases, reference.entering(chip, inputs), loss_and_slope)
+        return Gradient(loss, none, none, none, ring, *_by_drive(chip, stage, volts, ring))
+    mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
     passage = forward(mesh, parts, entering_fields(chip, stage, inputs))
     linear_a, ampere = reference.linear_currents_a(chip, stage, passage.fields.T, moment)
     loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
-    saturation_a = chip.parameters.photodiode.saturation_a
-    compression = 1.0 / (1.0 + linear_a / saturation_a) ** 2 if saturation_a > 0 else 1.0
-    by_field = (ampere * compression * slope).T * passage.fields.conj()
+    by_field = (ampere * _compression(chip, linear_a) * slope).T * passage.fields.conj()
     found = backward(mesh, parts, passage, by_field)
-    drive_v, power_w = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
-    return Gradient(float(loss), found.theta, found.phi, found.gamma, drive_v, power_w)
+    by_drive = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
+    return Gradient(float(loss), found.theta, found.phi, found.gamma, none, *by_drive)
+
+
+def _bank_gradient(
+    chip: Chip, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
+) -> tuple[float, NDArray[np.float64]]:
+    """Return a loss on the readings of a weight bank and its slopes by the phases of the rings, shape (channels,)."""
+    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
+    loss, slope = loss_and_slope(reference.balanced_a(chip, shares, fields, moment))
+    power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)
+    by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
+    drop, through = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
+    return float(loss), (by_drop * drop - by_through * through).ravel()
+
+
+def _compression(chip: Chip, linear_a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the slope of `photodiode.compressed_a`."""
+    saturation_a = chip.parameters.photodiode.saturation_a
+    return 1.0 / (1.0 + linear_a / saturation_a) ** 2 if saturation_a > 0 else np.ones_like(linear_a)
 
 
 def _volts(chip: Chip, stage: int, drive: Drive | None) -> Drive:

@@ -43,6 +43,11 @@ class WeightBank:
         return self.inputs * self.outputs
 
     @property
+    def interferometers(self) -> int:
+        """None."""
+        return 0
+
+    @property
     def groups(self) -> dict[str, tuple[int, int]]:
         """All channels are of one kind."""
         return {"ring": (0, self.channels)}
@@ -102,11 +107,12 @@ def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
     return Transmissions(ring.dropped / (1.0 + x2), (ring.leaked + x2) / (1.0 + x2))
 
 
-def weight_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
-    """Return the derivative of the weights by the phases [1/rad]."""
+def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
+    """Return the derivatives of `transmissions` by the phases [1/rad]."""
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
-    by_phase = ring.steepness**2 * np.sin(phase_rad) / 2.0
-    return -by_phase * (1.0 + ring.dropped - ring.leaked) / (1.0 + x2) ** 2
+    # d(x²)/dφ = (2F/π)² · sin(φ)/2
+    common = ring.steepness**2 * np.sin(phase_rad) / 2.0 / (1.0 + x2) ** 2
+    return Transmissions(-ring.dropped * common, (1.0 - ring.leaked) * common)
 
 
 def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
@@ -126,25 +132,3 @@ def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
         raise ValueError(f"weight {wrong:.6g} is outside what these rings give, {lowest:.6g} to {top:.6g}")
     x = np.sqrt((top - weights) / (1.0 + weights))
     return 2.0 * np.arcsin(np.minimum(x / ring.steepness, 1.0))
-
-
-class BalancedCurrents(NamedTuple):
-    """Of every row's pair, shape (samples, outputs) [A]: difference of the two photocurrents, and their sum."""
-
-    difference: NDArray[np.float64]
-    total: NDArray[np.float64]
-
-
-def balanced_currents(shares: Transmissions, power_w: NDArray[np.float64], responsivity: NDArray[np.float64]) -> BalancedCurrents:
-    """Return photocurrents without noise.
-
-    Parameters
-    ----------
-    shares
-        Of every ring, shape (outputs, inputs).
-    power_w
-        Power of each wavelength where it enters a row [W], shape (samples, inputs).
-    responsivity
-        Of every pair [A/W], shape (outputs,).
-    """
-    return BalancedCurrents(power_w @ shares.weights.T * responsivity, power_w @ (shares.drop + shares.through).T * responsivity)
