@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # until the server takes over: nothing is hot yet
     try:
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+        if args.physics:
+            return _print_physics(parameters, args)
         return _serve(parameters, args, os.getppid() if args.parent is None else args.parent)
     except ConfigError as error:
         return _refuse(str(error), 2)
@@ -68,6 +70,17 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) ->
     return 0
 
 
+def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
+    from simulator.sources import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
+
+    rows = physics_table(args.chip, parameters)
+    try:
+        print(as_json(rows, parameters) if args.json else as_text(rows), flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m simulator", description="A virtual photonic chip behind a device server.")
     add = parser.add_argument
@@ -80,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
     add("--realtime", action="store_true", help="operations take the time they would take in a lab")
     add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
+    add("--physics", action="store_true", help="print every parameter of the chip with unit and source, and end")
+    add("--json", action="store_true", help="with --physics: one JSON object")
     add("--detach", action="store_true", help="go on when the parent process ends")
     return parser
 

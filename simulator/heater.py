@@ -1,4 +1,9 @@
-"""Volts to phases: the converter's step, heater power, phase. Double precision; `kernels.phasors` is the fast twin."""
+"""Heaters: volts to power, power to phase. Double precision; `kernels.powers` and `kernels.phasors` are the fast twins.
+
+    V ──▶ P = V²/R,  R = R₀ (1 + ρ P/P_π) ──▶ (thermal lag, crosstalk) ──▶ φ = φ₀ + π · p · (1 + ηp)/(1 + η),  p = P/P_π
+
+The resistance follows a heater's own power at once; the lag of its temperature matters for the light only (`thermal`).
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def dac_step_v(bits: int, range_v: float) -> float:
-    """Return the step [V] of a converter of `bits` over [0, range_v]; 0 for a continuous one."""
-    return range_v / (2**bits - 1) if bits else 0.0
+def power_w(
+    volts: NDArray[np.float64], resistance_ohm: float, pi_power_w: NDArray[np.float64], self_heating: float = 0.0
+) -> NDArray[np.float64]:
+    """Return the power [W] of heaters at `volts` [V]: the P that solves P · R₀ (1 + ρ P/P_π) = V².
 
-
-def quantised_v(drive_v: NDArray[np.float64], step_v: float) -> NDArray[np.float64]:
-    """Return the voltages [V] that the converter puts out: the nearest multiple of `step_v`, halves upward."""
-    return np.floor(drive_v / step_v + 0.5) * step_v if step_v > 0 else drive_v
+    The quadratic's positive root, written without cancellation: P = 2P₀ / (1 + √(1 + 4ρ P₀/P_π)) with P₀ = V²/R₀.
+    """
+    cold_w = volts**2 / resistance_ohm
+    return 2.0 * cold_w / (1.0 + np.sqrt(1.0 + 4.0 * self_heating * cold_w / pi_power_w))
 
 
 def phase_rad(
-    volts: NDArray[np.float64], resistance_ohm: float, pi_power_w: NDArray[np.float64], offset_rad: NDArray[np.float64]
+    power_w: NDArray[np.float64], pi_power_w: NDArray[np.float64], offset_rad: NDArray[np.float64], curvature: float = 0.0
 ) -> NDArray[np.float64]:
-    """Return phase = offset + π · (V²/R) / P_π [rad]."""
-    return offset_rad + np.pi * volts**2 / (resistance_ohm * pi_power_w)
+    """Return the phases [rad] of shifters that feel `power_w` [W]; P = P_π makes π more than the offset, whatever η is.
+
+    Source of the curve: the successive powers for 2π of Jacques et al., Optics Express 27, 10456 (2019).
+    """
+    p = power_w / pi_power_w
+    return offset_rad + np.pi * p * (1.0 + curvature * p) / (1.0 + curvature)

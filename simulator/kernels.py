@@ -14,7 +14,7 @@ All compiled functions live in this file: numba's disk cache does not notice a c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -30,6 +30,9 @@ FLOPS_PER_BLOCK = 28 * LANES
 
 _AHEAD = 32
 """Interferometers between asking for a phasor and using it: about the time a line takes from the third-level cache."""
+
+CHUNK = 8192
+"""Channels whose power and phase are worked out together: they stay in the second-level cache, and workers share them."""
 
 _entry: Any = njit(cache=True, nogil=True, fastmath=True)
 # A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
@@ -187,6 +190,128 @@ _prefetch: Any = intrinsic(_prefetch_typed)
 """(array, row, column): ask for array[row, column] to be in the cache soon."""
 
 
+# --- What a stage is made of, as the kernels take it ----------------------------------------------------------------------
+
+
+class Heaters(NamedTuple):
+    """How the drive of one stage becomes phases; arrays of shape (channels,) unless said.
+
+    Parameters
+    ----------
+    step_v, range_v
+        Step of the converter [V] (0: continuous) and its full scale.
+    bow, twist
+        `dac.bent_v`; empty where the converter is linear.
+    conductance_s
+        1/R₀ [S].
+    self_heating, inverse_pi_w
+        ρ and 1/P_π [1/W] of `heater.power_w`.
+    forced, forced_w
+        Channels whose power [W] does not follow the drive, shape (forced,).
+    span, share, bounds
+        `crosstalk.Runs`.
+    curvature, curve_scale
+        η and 1/(1 + η) of `heater.phase_rad`.
+    field
+        Field that survives a shifter.
+    """
+
+    step_v: float
+    range_v: float
+    bow: np.ndarray
+    twist: np.ndarray
+    conductance_s: float
+    self_heating: float
+    inverse_pi_w: np.ndarray
+    forced: np.ndarray
+    forced_w: np.ndarray
+    span: np.ndarray
+    share: np.ndarray
+    bounds: np.ndarray
+    curvature: float
+    curve_scale: float
+    field: np.float32
+
+
+class Wiring(NamedTuple):
+    """The interferometers of one stage in the order of the sweep: upper mode, channel of θ, channel of φ, `coefficients`.
+
+    `attenuators` as in `attenuate`.
+    """
+
+    tops: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+    couplers: np.ndarray
+    attenuators: np.ndarray
+
+
+class Rings(NamedTuple):
+    """The rings of a weight bank: how many a row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+
+    inputs: int
+    steepness_2: np.float32
+    dropped: np.float32
+    leaked: np.float32
+
+
+class Readout(NamedTuple):
+    """The detectors of one stage, single precision, see `detect`.
+
+    Parameters
+    ----------
+    ampere, dark_a
+        Current [A] per |E|² = 1 and dark current of each detector, shape (ports,).
+    rin
+        Relative standard deviation of the light, common to all detectors.
+    inverse_saturation
+        1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
+    thermal_a2, shot_a
+        Noise variance is thermal_a2 + shot_a · current.
+    full_scale_a, code_a
+        Where the converter ends (0: never), and its step (0: continuous).
+    """
+
+    ampere: np.ndarray
+    dark_a: np.ndarray
+    rin: np.float32
+    inverse_saturation: np.float32
+    thermal_a2: np.float32
+    shot_a: np.float32
+    full_scale_a: np.float32
+    code_a: np.float32
+
+
+class Scratch(NamedTuple):
+    """What one worker writes while it works on a stage.
+
+    Parameters
+    ----------
+    power
+        float64 (channels,).
+    felt
+        float64 (CHUNK,).
+    phasor
+        float32 (2, channels).
+    matrices
+        float32 (interferometers, 8).
+    field
+        float32 (ports, 2, LANES).
+    noise
+        float32 (ports made even + 2, LANES).
+    relative
+        float32 (LANES,).
+    """
+
+    power: np.ndarray
+    felt: np.ndarray
+    phasor: np.ndarray
+    matrices: np.ndarray
+    field: np.ndarray
+    noise: np.ndarray
+    relative: np.ndarray
+
+
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +457,12 @@ def normals(start, out):
             lower[lane] = radius * _sin_half_turns(angle)
 
 
+@_entry
+def fill_normals(key, number, out):
+    """Fill `out`, float32 (even number, LANES), with the standard normals of `number`."""
+    normals(stream_start(key, 0, number), out)
+
+
 # --- Volts to coefficients ------------------------------------------------------------------------------------------------
 
 
@@ -355,27 +486,70 @@ def within(drives, lowest_v, ceiling_v, power_of_others_v2, highest_v2):
 
 
 @_inlined
-def phasors(drive_v, step_v, offset, scale, out):
-    """Write cos and sin of every heater's phase into `out`, float32 (2, channels).
+def powers(heaters, drive_v, chunk, out):
+    """Write the power [W] of one chunk of heaters into `out`, float64 (channels,): step and bend of the source, V²/R, faults.
 
-    DAC step [V] (0: continuous), then power and phase in half turns: offset + scale·V², with scale = 1/(R·P_π). The phase
-    is kept and reduced in double precision: at several turns single precision alone would cost 1e-6 rad.
+    `drive_v`: (channels,) [V]. What is absent costs nothing: each effect is a pass of its own over what is in the cache.
     """
-    if step_v > 0.0:
-        inverse = 1.0 / step_v
-        for c in range(drive_v.size):
-            v = np.floor(drive_v[c] * inverse + 0.5) * step_v
-            h = offset[c] + v * v * scale[c]
-            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
-            out[0, c] = _cos_half_turns(r)
-            out[1, c] = _sin_half_turns(r)
+    start = chunk * CHUNK
+    stop = min(start + CHUNK, drive_v.size)
+    volts = drive_v[start:stop]
+    power = out[start:stop]
+    if heaters.step_v > 0.0:
+        inverse = 1.0 / heaters.step_v
+        for c in range(power.size):
+            power[c] = np.floor(volts[c] * inverse + 0.5) * heaters.step_v
     else:
-        for c in range(drive_v.size):
-            v = drive_v[c]
-            h = offset[c] + v * v * scale[c]
-            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
-            out[0, c] = _cos_half_turns(r)
-            out[1, c] = _sin_half_turns(r)
+        for c in range(power.size):
+            power[c] = volts[c]
+    if heaters.bow.size > 0:
+        bow, twist = heaters.bow[start:stop], heaters.twist[start:stop]
+        for c in range(power.size):
+            v = power[c]
+            power[c] = v + v * (heaters.range_v - v) * (bow[c] + twist[c] * v)
+    for c in range(power.size):
+        power[c] = power[c] * power[c] * heaters.conductance_s
+    if heaters.self_heating > 0.0:
+        inverse_pi_w = heaters.inverse_pi_w[start:stop]
+        for c in range(power.size):
+            power[c] = 2.0 * power[c] / (1.0 + np.sqrt(1.0 + 4.0 * heaters.self_heating * power[c] * inverse_pi_w[c]))
+    for f in range(heaters.forced.size):
+        c = heaters.forced[f] - start
+        if 0 <= c < power.size:
+            power[c] = heaters.forced_w[f]
+
+
+@_inlined
+def phasors(heaters, power, offset, chunk, felt, out):
+    """Write the field factors of one chunk of shifters, cos and sin of the phase times what survives, into `out` (2, channels).
+
+    `power` [W] and `offset` [half turns]: (channels,); `felt`, float64 (CHUNK,), is scratch. Crosstalk, then the curve of the
+    phase. The phase is kept and reduced in double precision: at several turns single precision alone would cost 1e-6 rad.
+    """
+    start = chunk * CHUNK
+    stop = min(start + CHUNK, power.size)
+    count = stop - start
+    own, offsets, inverse_pi_w = power[start:stop], offset[start:stop], heaters.inverse_pi_w[start:stop]
+    for c in range(count):
+        felt[c] = own[c]
+    for r in range(heaters.bounds[chunk], heaters.bounds[chunk + 1]):
+        first, last, source = heaters.span[r, 0], heaters.span[r, 1], heaters.span[r, 2]
+        share = heaters.share[r]
+        to, others = felt[first - start : last - start], power[source : source + last - first]
+        for c in range(to.size):
+            to[c] += share * others[c]
+    cosine, sine = out[0, start:stop], out[1, start:stop]
+    for c in range(count):
+        p = felt[c] * inverse_pi_w[c]
+        h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
+        r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
+        cosine[c] = heaters.field * _cos_half_turns(r)
+        sine[c] = heaters.field * _sin_half_turns(r)
+
+
+@_inlined
+def _chunks(channels):
+    return (channels + CHUNK - 1) // CHUNK
 
 
 @_inlined
@@ -383,7 +557,8 @@ def coefficients(phasor, theta, phi, couplers, out):
     """Write each interferometer's 2 × 2 matrix into `out`, float32 (interferometers, 8), row by row as re, im.
 
     `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles times the
-    field that survives the loss; with them   M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]].
+    field that survives the loss; with them   M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]],
+    where a shifter that loses light has a phasor shorter than 1.
     """
     last = theta.size - 1
     for k in range(theta.size):
@@ -410,6 +585,26 @@ def coefficients(phasor, theta, phi, couplers, out):
         out[k, 5] = vr * cp - vi * sp
         out[k, 6] = cc - ss * ct
         out[k, 7] = -ss * st
+
+
+@_inlined
+def attenuate(attenuators, start, stop, out):
+    """Leave of each attenuator's matrix in `out` only M₀₀, on the one mode where it sits: diag(M₀₀, 1) or diag(1, M₀₀).
+
+    `attenuators`, int64 (count, 2): number of the matrix, and 0 where the mode is the upper of its two, 1 where the lower. Only
+    matrices start … stop - 1 are touched.
+    """
+    for a in range(attenuators.shape[0]):
+        k = attenuators[a, 0]
+        if not start <= k < stop:
+            continue
+        here = 6 * attenuators[a, 1]
+        re, im = out[k, 0], out[k, 1]
+        for j in range(8):
+            out[k, j] = _F(0.0)
+        out[k, 6 - here] = _ONE
+        out[k, here] = re
+        out[k, here + 1] = im
 
 
 # --- Light through a mesh -------------------------------------------------------------------------------------------------
@@ -542,46 +737,83 @@ def _clip(field, count, full_scale_a):
 
 
 @_inlined
-def detect(field, noise, ampere, dark_a, thermal_a2, shot_a, full_scale_a, code_a, out, first):
-    """Write the readings of one block into rows first … of `out`, float32 (samples, ports); return whether any saturated.
+def _illuminate(readout, light, field, noise, relative):
+    """Turn fields into photocurrents, in their real parts: ampere · light · |E|² · (1 + RIN), compressed by the diode.
 
-    current = ampere·|E|² + dark; noise of variance thermal_a2 + shot_a·current; then the converter: codes of `code_a` from 0
-    (0: continuous), at most `full_scale_a` (0: never saturates). `field` is used up.
+    `relative`, float32 (LANES,), is scratch. The last two rows of `noise` are RIN's.
     """
-    ports = field.shape[0]
-    count = min(LANES, out.shape[0] - first)
-    noisy = thermal_a2 > _F(0.0) or shot_a > _F(0.0)
-    saturated = False
-    for p in range(ports):
+    for lane in range(LANES):
+        relative[lane] = light
+    if readout.rin > _F(0.0):
+        common = noise[noise.shape[0] - 2]
+        for lane in range(LANES):
+            relative[lane] = light * (_ONE + readout.rin * common[lane])
+    for p in range(field.shape[0]):
+        ampere = readout.ampere[p]
         for lane in range(LANES):
             xr = field[p, 0, lane]
             xi = field[p, 1, lane]
-            current = ampere * (xr * xr + xi * xi) + dark_a
+            field[p, 0, lane] = ampere * relative[lane] * (xr * xr + xi * xi)
+        if readout.inverse_saturation > _F(0.0):
+            for lane in range(LANES):
+                field[p, 0, lane] /= _ONE + readout.inverse_saturation * field[p, 0, lane]
+
+
+@_inlined
+def detect(readout, light, field, noise, relative, count, out, first):
+    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, ports).
+
+    Photocurrent + dark; noise of variance thermal_a2 + shot_a · current; then the converter: codes of `code_a` from 0, at most
+    `full_scale_a`. Returns whether any reading saturated. `field` is used up; `light`: laser power relative to nominal; the rest
+    as in `_illuminate`.
+    """
+    ports = field.shape[0]
+    noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
+    saturated = False
+    _illuminate(readout, light, field, noise, relative)
+    for p in range(ports):
+        dark_a = readout.dark_a[p]
+        for lane in range(LANES):
+            current = field[p, 0, lane] + dark_a
             if noisy:
-                current += np.sqrt(thermal_a2 + shot_a * current) * noise[p, lane]
+                current += np.sqrt(readout.thermal_a2 + readout.shot_a * current) * noise[p, lane]
             field[p, 0, lane] = current
-    if full_scale_a > _F(0.0):
-        saturated = _clip(field, count, full_scale_a)
-    if code_a > _F(0.0):
-        inverse = _ONE / code_a
+    if readout.full_scale_a > _F(0.0):
+        saturated = _clip(field, count, readout.full_scale_a)
+    if readout.code_a > _F(0.0):
+        inverse = _ONE / readout.code_a
         for p in range(ports):
             for lane in range(LANES):
-                field[p, 0, lane] = max(np.floor(field[p, 0, lane] * inverse + _HALF), _F(0.0)) * code_a
+                field[p, 0, lane] = max(np.floor(field[p, 0, lane] * inverse + _HALF), _F(0.0)) * readout.code_a
     for lane in range(count):
         for p in range(ports):
             out[first + lane, p] = field[p, 0, lane]
     return saturated
 
 
+@_inlined
+def _read_block(block, tops, matrices, readout, light, scratch, start, count, out, first):
+    """Send one block through a mesh and detect it; `start`: where its noise begins."""
+    field, noise = scratch.field, scratch.noise
+    field[:] = block
+    sweep(field, tops, matrices)
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[: noise.shape[0] - 2])
+    return detect(readout, light, field, noise, scratch.relative, count, out, first)
+
+
 @_entry
 def read_settings(
-    worker, control, total, blocks, drives, step_v, offset, scale, tops, theta, phi, couplers, phasor, matrices, field, noise,
-    key, evaluation, readout, saturated, out,
+    worker, control, total, blocks, drives, offset, heaters, wiring, readout, light, scratch, key, evaluation, first_item,
+    saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) → out, float32 (S, samples, ports).
 
-    `phasor`, `matrices`, `field` and `noise` are the worker's own scratch; `readout` is [ampere, dark_a, thermal_a2,
-    shot_a, full_scale_a, code_a], see `detect`. Workers that see a setting saturate all write the same 1 into `saturated`.
+    Each worker works out the matrices of a setting for itself, when it meets the first of its blocks. `scratch` is the
+    worker's own. Item i draws the noise of number first_item + i. Workers that see a setting saturate all set the same bit of
+    `saturated`.
     """
     place = np.zeros(2, np.int64)
     count = blocks.shape[0]
@@ -593,15 +825,245 @@ def read_settings(
         setting = item // count
         block = item % count
         if setting != ready:
-            phasors(drives[setting], step_v, offset, scale, phasor)
-            coefficients(phasor, theta, phi, couplers, matrices)
+            for chunk in range(_chunks(scratch.power.size)):
+                powers(heaters, drives[setting], chunk, scratch.power)
+            for chunk in range(_chunks(scratch.power.size)):
+                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
+            attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
-        field[:] = blocks[block]
-        sweep(field, tops, matrices)
-        if readout[2] > _F(0.0) or readout[3] > _F(0.0):
-            normals(stream_start(key, evaluation, item), noise)
-        if detect(
-            field, noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting], block * LANES
+        first = block * LANES
+        lanes = min(LANES, out.shape[1] - first)
+        start = stream_start(key, evaluation, first_item + item)
+        if _read_block(blocks[block], wiring.tops, scratch.matrices, readout, light, scratch, start, lanes, out[setting], first):
+            saturated[setting] |= 1
+        finish_item(control)
+
+
+@_entry
+def find_powers(worker, control, total, drives, heaters, out):
+    """Write the power of every heater; an item is a chunk of a setting: drives (S, channels) → out, float64 (S, channels)."""
+    place = np.zeros(2, np.int64)
+    count = _chunks(out.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        powers(heaters, drives[item // count], item % count, out[item // count])
+        finish_item(control)
+
+
+@_entry
+def find_phasors(worker, control, total, power, offset, heaters, felt, out):
+    """Write the field factor of every shifter; an item is a chunk of a setting: power (S, channels) → out (S, 2, channels).
+
+    `felt`, float64 (CHUNK,), is the worker's own.
+    """
+    place = np.zeros(2, np.int64)
+    count = _chunks(power.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        phasors(heaters, power[item // count], offset, item % count, felt, out[item // count])
+        finish_item(control)
+
+
+@_entry
+def find_matrices(worker, control, total, phasor, wiring, out):
+    """Write the matrix of every interferometer; an item is a chunk of a setting: (S, 2, channels) → (S, interferometers, 8)."""
+    place = np.zeros(2, np.int64)
+    count = _chunks(out.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        setting = item // count
+        start = item % count * CHUNK
+        stop = min(start + CHUNK, out.shape[1])
+        theta, phi, factors = wiring.theta[start:stop], wiring.phi[start:stop], wiring.couplers[start:stop]
+        coefficients(phasor[setting], theta, phi, factors, out[setting, start:stop])
+        attenuate(wiring.attenuators, start, stop, out[setting])
+        finish_item(control)
+
+
+@_entry
+def read_prepared(
+    worker, control, total, blocks, plan, matrices, tops, readout, light, scratch, key, evaluation, saturated, out,
+):  # fmt: skip
+    """Read every item of a plan, with matrices worked out before: → out, float32 (settings, samples, ports).
+
+    `plan`, int64 (items, 6): numbers of the block, of its matrices, of its setting and of its first sample, how many samples it
+    holds, number of its noise.
+    """
+    place = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
+        start = stream_start(key, evaluation, number)
+        if _read_block(blocks[block], tops, matrices[look], readout, light, scratch, start, lanes, out[setting], first):
+            saturated[setting] |= 1
+        finish_item(control)
+
+
+# --- Weight banks ---------------------------------------------------------------------------------------------------------
+
+
+@_inlined
+def ring_shares(phasor, rings, start, stop, out):
+    """Write what rings start … stop - 1 send to drop and through port into the first two columns of `out` (rings, 8).
+
+    `phasor` as from `phasors`. sin²(φ/2) comes from cos φ or, near resonance, from sin φ, whichever keeps its digits.
+    """
+    for k in range(start, stop):
+        c, s = phasor[0, k], phasor[1, k]
+        half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
+        x2 = rings.steepness_2 * half
+        share = _ONE / (_ONE + x2)
+        out[k, 0] = rings.dropped * share
+        out[k, 1] = (rings.leaked + x2) * share
+
+
+@_inlined
+def _weigh(power, shares, first_ring, inputs, currents):
+    """Write the power that a row sends to its drop and its through detector into `currents`, float32 (2, LANES)."""
+    dropped, through = currents[0], currents[1]
+    for lane in range(LANES):
+        dropped[lane] = _F(0.0)
+        through[lane] = _F(0.0)
+    for m in range(inputs):
+        drop, pass_by = shares[first_ring + m, 0], shares[first_ring + m, 1]
+        for lane in range(LANES):
+            dropped[lane] += drop * power[m, 0, lane]
+            through[lane] += pass_by * power[m, 0, lane]
+
+
+@_inlined
+def _balance(readout, row, noise, currents, count):
+    """Turn the powers in `currents` into the reading of a balanced pair, in its first row; return whether it saturated.
+
+    The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
+    """
+    ampere, dark_a = readout.ampere[row], readout.dark_a[row]
+    noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
+    reading, through = currents[0], currents[1]
+    for lane in range(LANES):
+        plus, minus = ampere * reading[lane], ampere * through[lane]
+        plus /= _ONE + readout.inverse_saturation * plus
+        minus /= _ONE + readout.inverse_saturation * minus
+        current = plus - minus
+        if noisy:
+            current += np.sqrt(readout.thermal_a2 + readout.shot_a * (plus + minus + _TWO * dark_a)) * noise[row, lane]
+        reading[lane] = current
+    saturated = False
+    if readout.full_scale_a > _F(0.0):
+        for lane in range(count):
+            saturated |= abs(reading[lane]) >= readout.full_scale_a
+        for lane in range(LANES):
+            reading[lane] = min(max(reading[lane], -readout.full_scale_a), readout.full_scale_a)
+    if readout.code_a > _F(0.0):
+        inverse = _ONE / readout.code_a
+        for lane in range(LANES):
+            reading[lane] = np.floor(reading[lane] * inverse + _HALF) * readout.code_a
+    return saturated
+
+
+@_inlined
+def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
+    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, rows of the bank).
+
+    `currents`, float32 (2, LANES), is scratch; the rest as in `_read_block`.
+    """
+    power, noise, relative = scratch.field, scratch.noise, scratch.relative
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[: noise.shape[0] - 2])
+    for lane in range(LANES):
+        relative[lane] = light
+    if readout.rin > _F(0.0):
+        common = noise[noise.shape[0] - 2]
+        for lane in range(LANES):
+            relative[lane] = light * (_ONE + readout.rin * common[lane])
+    for m in range(inputs):
+        for lane in range(LANES):
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
+    saturated = False
+    for row in range(readout.ampere.size):
+        _weigh(power, shares, row * inputs, inputs, currents)
+        saturated |= _balance(readout, row, noise, currents, count)
+        for lane in range(count):
+            out[first + lane, row] = currents[0, lane]
+    return saturated
+
+
+@_entry
+def read_bank(
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
+    saturated, out,
+):  # fmt: skip
+    """Read every item of a weight bank, one block of one setting: as `read_settings` does of a mesh."""
+    currents = np.empty((2, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    count = blocks.shape[0]
+    ready = -1
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        setting = item // count
+        block = item % count
+        if setting != ready:
+            for chunk in range(_chunks(scratch.power.size)):
+                powers(heaters, drives[setting], chunk, scratch.power)
+            for chunk in range(_chunks(scratch.power.size)):
+                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
+            ready = setting
+        first = block * LANES
+        lanes = min(LANES, out.shape[1] - first)
+        start = stream_start(key, evaluation, first_item + item)
+        if _read_balanced(
+            blocks[block], scratch.matrices, rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
         ):
-            saturated[setting] = 1
+            saturated[setting] |= 1
+        finish_item(control)
+
+
+@_entry
+def find_ring_shares(worker, control, total, phasor, rings, out):
+    """Write the shares of every ring; an item is a chunk of a setting: (S, 2, channels) → (S, rings, 8)."""
+    place = np.zeros(2, np.int64)
+    count = _chunks(out.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        start = item % count * CHUNK
+        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), out[item // count])
+        finish_item(control)
+
+
+@_entry
+def read_bank_prepared(
+    worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
+):  # fmt: skip
+    """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
+    currents = np.empty((2, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
+        start = stream_start(key, evaluation, number)
+        if _read_balanced(
+            blocks[block], shares[look], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+        ):
+            saturated[setting] |= 1
         finish_item(control)

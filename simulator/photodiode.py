@@ -1,11 +1,22 @@
-"""Detector noise. Double precision; `kernels.detect` is the fast twin."""
+"""Detectors: what becomes of light before the converter. Double precision; `kernels.detect` is the fast twin."""
 
 from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from simulator.parameters import PhotodiodeParameters
 
 BOLTZMANN_J_PER_K = 1.380649e-23
 ELEMENTARY_CHARGE_C = 1.602176634e-19
+
+
+def compressed_a(current_a: NDArray[np.float64], saturation_a: float) -> NDArray[np.float64]:
+    """Return the current [A] of diodes that saturate: i / (1 + i/i_sat), half the linear one at i_sat; 0: linear.
+
+    The simplest law with the measured manner: linear in weak light, bounded in strong.
+    """
+    return current_a / (1.0 + current_a / saturation_a) if saturation_a > 0 else current_a
 
 
 def thermal_variance_a2(diode: PhotodiodeParameters, load_ohm: float) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from controller.cli.output import print_json, show
-from controller.devices import VirtualChip, open_device
+from controller.devices import VirtualChip, check_device_string, open_device, simulator_command
 from controller.variables import drive_step_rad
 from protocols.device import DeviceDescription, DeviceStatus, PerChannel
 from protocols.validation import ConfigError
@@ -19,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.device.startswith("sim") and (args.ports, args.stages, args.seed) != (None, None, None):
         raise ConfigError(f"--ports, --stages and --seed build a virtual chip, but {args.device} is one already")
     chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
+    if args.physics:
+        return _physics(args, chip)
     if args.clear_fault is not None:
         opened = open_device(
             args.device, write=True, chip=chip, label="photonloop describe", keys=args.keys, clear=args.clear_fault
@@ -34,6 +39,35 @@ def run(args: argparse.Namespace) -> int:
         print_json({"device": args.device, "description": answer, "status": status.model_dump(mode="json")})
     else:
         _print(args.device, description, status)
+    return 0
+
+
+def _physics(args: argparse.Namespace, chip: VirtualChip) -> int:
+    """Print what a virtual chip is made of. Only the simulator knows: it is asked in a process of its own."""
+    check_device_string(args.device)
+    if not args.device.startswith("sim"):
+        raise ConfigError(f"--physics shows what a virtual chip is made of, but what is behind {args.device} is not built here")
+    command = [*simulator_command(args.device, chip), "--physics", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ConfigError((done.stderr.strip().splitlines() or ["the simulator said nothing"])[-1])
+    answer = json.loads(done.stdout)
+    if args.json:
+        print_json({"device": args.device, **answer})
+        return 0
+    table = Table("effect", "parameter", "value", "unit", "bounds", "source")
+    effect = ""
+    for row in answer["physics"]:
+        value = row["value"]
+        shown = "absent" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        first = row["effect"] if row["effect"] != effect else ""
+        effect = row["effect"]
+        table.add_row(*(Text(cell) for cell in (first, row["parameter"], shown, row["unit"], row["bounds"], row["source"])))
+    console = Console(highlight=False)
+    with console.capture() as drawn:
+        console.print(f"{args.device}: {answer['chip']}", markup=False)
+        console.print(table)
+    show(drawn.get().rstrip())
     return 0
 
 

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser("describe", help="what a device is: stages, limits, health")
     describe.add_argument("device", help=DEVICE_HELP)
     describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, after you looked into it")
+    describe.add_argument("--physics", action="store_true", help="sim: every parameter of the chip with unit and source")
     _add_chip(describe)
     _add_common(describe)
 

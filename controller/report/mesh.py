@@ -3,7 +3,7 @@
     ──┬────┬───────────── γ ──        a coloured cell is an interferometer at (column, top mode);
     ──┴────┴──┬────┬───── γ ──        light enters on the left, lines are waveguides
     ──┬────┬──┴────┴───── γ ──
-    ──┴────┴───────────── γ ──
+    ──┴────┴───────────── γ ──        an attenuator sits on one mode
 
 Cells of one colour share one path: 2016 interferometers take 40 kB a panel instead of 300.
 """
@@ -66,8 +66,10 @@ def drawings(stage: StageDescription | None, channels: int) -> tuple[Drawing, ..
     start, stop = stage.groups.get("gamma", (0, 0))
     gammas = range(start, min(stop, channels))
     screen = tuple(Cell(channel, _screen_box(columns, port)) for port, channel in enumerate(gammas))
-    theta = tuple(Cell(row[2], _mzi_box(row[0], row[1])) for row in stage.layout)
-    phi = tuple(Cell(row[3], _mzi_box(row[0], row[1])) for row in stage.layout)
+    alone = range(*stage.groups.get("attenuator_theta", (0, 0)))
+    boxes = [_attenuator_box(row[0], row[1]) if row[2] in alone else _mzi_box(row[0], row[1]) for row in stage.layout]
+    theta = tuple(Cell(row[2], box) for row, box in zip(stage.layout, boxes, strict=True))
+    phi = tuple(Cell(row[3], box) for row, box in zip(stage.layout, boxes, strict=True))
     guides = tuple(_PITCH * mode + _PITCH // 2 for mode in range(stage.ports))
     size = (_PITCH * (columns + 3), _PITCH * stage.ports)
     return (
@@ -151,6 +153,10 @@ def _scale(box: str, label: str, body: str) -> str:
 
 def _mzi_box(column: int, top_mode: int) -> tuple[int, int, int, int]:
     return (_PITCH * (column + 1) - _PITCH // 2 + 2, _PITCH * top_mode + 4, _PITCH - 4, 2 * _PITCH - 8)
+
+
+def _attenuator_box(column: int, mode: int) -> tuple[int, int, int, int]:
+    return (_PITCH * (column + 1) - _PITCH // 2 + 2, _PITCH * mode + 4, _PITCH - 4, _PITCH - 8)
 
 
 def _screen_box(columns: int, port: int) -> tuple[int, int, int, int]:

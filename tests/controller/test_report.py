@@ -503,3 +503,19 @@ def test_matplotlib_waits_until_a_report_is_written() -> None:
     script = "import controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
+
+
+def test_attenuators_are_drawn_on_their_own_mode() -> None:
+    """An svd mesh of two modes: an interferometer, two attenuators, an interferometer, the screen."""
+    layout = ((0, 0, 0, 4), (1, 0, 2, 6), (1, 1, 3, 7), (2, 0, 1, 5))
+    groups = {"theta": (0, 2), "attenuator_theta": (2, 4), "phi": (4, 6), "attenuator_phi": (6, 8), "gamma": (8, 10)}
+    changes = {"layout": layout, "groups": groups, "channels": 10, "topology": "svd"}
+    stage = describe(2, 1).stages[0].model_copy(update=changes)
+    theta, phi = drawings(stage, 10)
+    assert sorted(theta.channels + phi.channels) == list(range(10))
+    for drawing, first, channels in ((theta, 0, (2, 3)), (phi, 4, (6, 7))):
+        boxes = {cell.channel: cell.box for cell in drawing.cells}
+        covered = [[k for k, y in enumerate(drawing.guides) if box[1] < y < box[1] + box[3]] for box in boxes.values()]
+        assert dict(zip(boxes, covered, strict=True))[first] == [0, 1]
+        assert [dict(zip(boxes, covered, strict=True))[channel] for channel in channels] == [[0], [1]]
+        assert boxes[first][0] < boxes[channels[0]][0] == boxes[channels[1]][0] < boxes[first + 1][0]

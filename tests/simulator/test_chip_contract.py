@@ -19,6 +19,7 @@ from protocols.device import PhotonicDevice, StagedRows
 from protocols.errors import DeviceError
 from simulator.chip import Chip
 from simulator.parameters import ChipParameters, load_chip
+from simulator.pipeline import Pipeline
 from simulator.remembered import RememberedFields
 
 
@@ -210,13 +211,13 @@ def test_remembered_fields_follow_every_change() -> None:
 
 def test_unchanged_stages_are_not_passed_twice(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = []
-    original = Chip._passed
+    original = Pipeline._passed
 
-    def counted(self: Chip, index: int, held: object, name: str, source: NDArray, rows: NDArray, run: object) -> NDArray:
+    def counted(self: Pipeline, index: int, exposure: Any, rows: NDArray, *rest: Any) -> NDArray:
         passed.append(rows.tolist())
-        return original(self, index, held, name, source, rows, run)  # pyright: ignore[reportArgumentType]
+        return original(self, index, exposure, rows, *rest)
 
-    monkeypatch.setattr(Chip, "_passed", counted)
+    monkeypatch.setattr(Pipeline, "_passed", counted)
     chip.stage_inputs("a", np.random.default_rng(0).random((10, 8)))
     drives = drives_of(chip, 2)
     chip.evaluate(drives, StagedRows("a", np.array([3, 1, 3])), "mesh1")

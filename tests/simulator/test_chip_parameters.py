@@ -17,7 +17,7 @@ from simulator.parameters import PRESET_FOLDER, load_chip, preset_names
 
 
 def test_presets_load_with_defaults() -> None:
-    assert {"ideal", "soi"} <= set(preset_names())
+    assert set(preset_names()) == {"ideal", "soi", "harsh"}
     for name in preset_names():
         chip = load_chip(name)
         assert (chip.name, chip.ports, chip.stages, chip.seed) == (name, 64, 2, 0)
@@ -72,7 +72,7 @@ def test_a_chip_file_without_a_preset_has_no_flaws(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('preset = "soy"', r"preset 'soy' is not a preset: there are ideal, soi; did you mean 'soi'\?"),
+        ('preset = "soy"', r"preset 'soy' is not a preset: there are harsh, ideal, soi; did you mean 'soi'\?"),
         ("prots = 3", r"unknown key 'prots'; did you mean 'ports'\?"),
         ("[heater]\npi_pwer_w = 1", r"unknown key 'heater.pi_pwer_w'; did you mean 'pi_power_w'\?"),
         ("ports = 1", "ports is 1, but should be greater than or equal to 2"),
@@ -83,6 +83,14 @@ def test_a_chip_file_without_a_preset_has_no_flaws(tmp_path: Path) -> None:
         ("[heater]\nresistance_ohm = nan", "heater.resistance_ohm is nan"),
         ("[dac]\nrange_v = 5.0", "range_v 5 V does not reach max_v 10.8 V"),
         ('[mesh]\ntopology = "ring"', "mesh.topology is 'ring'"),
+        ("[dac]\ninl_lsb = 2.0", "inl_lsb 2 counts in steps of the converter, which has none while bits is 0"),
+        ("[crosstalk]\nfraction = 0.01\nreach_m = 1.0", "reach_m 1 m is more than 16 times the least pitch, 5e-05 m"),
+        ("[crosstalk]\nfraction = 0.5", "crosstalk.fraction is 0.5, but should be less than or equal to 0.2"),
+        ("[laser]\nrin_db_per_hz = 3.0", "laser.rin_db_per_hz is 3.0, but should be less than or equal to 0"),
+        ('[[faults]]\nkind = "dead_heatr"\nchannel = 3', "faults.0.kind is 'dead_heatr'"),
+        ('[[faults]]\nkind = "dead_heater"', "faults.0 dead_heater needs channel"),
+        ('[[faults]]\nkind = "laser_off"\nchannel = 3', "faults.0 laser_off has no channel"),
+        ('[[faults]]\nkind = "laser_off"\nat = 3', r"unknown key 'faults.0.at'; did you mean 'at_s'\?"),
         ("ports = ", "is not TOML"),
     ],
 )
@@ -97,7 +105,7 @@ def test_a_bad_chip_file_gets_one_sentence(tmp_path: Path, text: str, words: str
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("sio", "chip 'sio' is not a preset: there are ideal, soi"),
+        ("sio", "chip 'sio' is not a preset: there are harsh, ideal, soi"),
         ("nowhere/chip.toml", "chip file nowhere/chip.toml does not exist"),
     ],
 )
@@ -119,7 +127,8 @@ def test_mean_light_behind_the_nonlinearity() -> None:
 def test_full_scale_and_gain_follow_the_light() -> None:
     first, second = levels(load_chip("soi"), clements(64))
     lit_a = 0.01 / 64
-    lost = 10 ** (-0.15 * 63 / 10)
+    kept = 10 ** (-0.11 / 10)  # by a shifter, in whose arm half the light is
+    lost = kept * (10 ** (-0.04 / 10) * ((1 + kept) / 2) ** 2) ** 63
     assert first.full_scale_a == pytest.approx(8 * lit_a * lost * 0.1 + 1e-9)
     assert first.gain_rad == pytest.approx(0.05 * 3.141592653589793 / (lost * 0.9))
     assert second.full_scale_a == pytest.approx(8 * lit_a * lost * mean_second(lost * 0.9) + 1e-9, rel=1e-6)

@@ -23,36 +23,92 @@ def chip_file(folder: Path, text: str) -> Path:
     return path
 
 
-def matrix_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.complex128]:
-    """From volts to a matrix, element by element, from the drawn truth and the description alone."""
-    p, s = chip.parameters, chip.stages[stage]
+def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
+    """Watts of every heater, the resistance found by repetition."""
+    p, truth = chip.parameters, chip.stages[stage].truth
     if p.dac.bits:
         step = p.dac.range_v / (2**p.dac.bits - 1)
         volts = np.array([round(v / step) for v in volts]) * step
-    phase = s.truth.offset_rad + np.pi * (volts**2 / p.heater.resistance_ohm) / s.truth.pi_power_w
+        x, a = volts / p.dac.range_v, truth.bend[:, 0]
+        volts = volts + p.dac.inl_lsb * step * 4 * x * (1 - x) * (a + (1 - abs(a)) * np.sign(truth.bend[:, 1]) * (2 * x - 1))
+    watts = np.zeros(volts.size)
+    for _ in range(60):
+        watts = volts**2 / (p.heater.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w))
+    return watts
+
+
+def felt_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
+    """Watts that every shifter feels, from the distances of all to all."""
+    cross, here = chip.parameters.crosstalk, chip.stages[stage].description
+    place = np.zeros((here.channels, 2))
+    for column, top, theta, phi in here.layout:
+        place[theta] = (column + 0.5) * cross.column_pitch_m, top * cross.mode_pitch_m
+        place[phi] = column * cross.column_pitch_m, top * cross.mode_pitch_m
+    start, stop = here.groups["gamma"]
+    end_m = (1 + max(row[0] for row in here.layout)) * cross.column_pitch_m
+    place[start:stop] = [(end_m, port * cross.mode_pitch_m) for port in range(stop - start)]
+    distance = np.linalg.norm(place[:, np.newaxis] - place, axis=2)
+    np.fill_diagonal(distance, np.inf)
+    share = np.where(distance < cross.reach_m * 1.000001, cross.fraction * (cross.at_m / distance) ** cross.exponent, 0.0)
+    return watts + share @ watts
+
+
+def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = None) -> NDArray[np.complex128]:
+    """From volts (or the power of the heaters) to a matrix, element by element, from drawn truth and description alone."""
+    p, s = chip.parameters, chip.stages[stage]
+    truth, eta = s.truth, p.heater.curvature
+    u = felt_of(chip, stage, power_of(chip, stage, volts) if watts is None else watts) / truth.pi_power_w
+    phase = truth.offset_rad + np.pi * u * (1 + eta * u) / (1 + eta)
+    drift = chip.ambient().offset_rad(stage, chip.ambient().moment(chip.status().clock_s), truth.imbalance)
+    if drift is not None:
+        phase = phase + drift
+    kept = 10 ** (-p.loss.shifter_db / 20)
     whole = np.eye(p.ports, dtype=complex)
     rows = sorted(enumerate(s.description.layout), key=lambda row: row[1][:2])
     for k, (_, top, theta, phi) in rows:
         first, second = (
-            np.array([[np.cos(a), 1j * np.sin(a)], [1j * np.sin(a), np.cos(a)]]) for a in np.pi / 4 + s.truth.coupler_error_rad[k]
+            np.array([[np.cos(a), 1j * np.sin(a)], [1j * np.sin(a), np.cos(a)]]) for a in np.pi / 4 + truth.coupler_error_rad[k]
         )
-        pair = second @ np.diag([np.exp(1j * phase[theta]), 1]) @ first @ np.diag([np.exp(1j * phase[phi]), 1])
-        whole[top : top + 2] = 10 ** (-s.truth.loss_db[k] / 20) * pair @ whole[top : top + 2]
+        shifters = [np.diag([kept * np.exp(1j * phase[c]), 1]) for c in (theta, phi)]
+        whole[top : top + 2] = 10 ** (-truth.loss_db[k] / 20) * second @ shifters[0] @ first @ shifters[1] @ whole[top : top + 2]
     start, stop = s.description.groups["gamma"]
-    return np.exp(1j * phase[start:stop])[:, None] * whole
+    screen: NDArray[np.complex128] = np.exp(1j * phase[start:stop])
+    return kept * screen[:, None] * whole
 
 
-def currents(chip: Chip, drive: NDArray, inputs: NDArray, gains: list[float]) -> list[NDArray]:
-    """Noise-free photocurrents [A] at every stage, (samples, ports) each; `gains` is g by stage in the chip's own unit."""
+def entering(chip: Chip, inputs: NDArray) -> NDArray[np.complex128]:
+    """Fields behind modulators and input waveguides, in units of the nominal power of one port."""
+    p, truth = chip.parameters, chip.input_truth()
+    leak = 10 ** (-p.modulator.extinction_db / 10) if p.modulator.extinction_db else 0.0
+    field = np.sqrt(leak + (1 - leak) * abs(inputs) ** 2) * np.exp(1j * np.angle(inputs))
+    field = field * truth.amplitude * np.exp(1j * truth.phase_rad)
+    angle = np.arcsin(np.sqrt(p.modulator.crosstalk))
+    for first in (0, 1):
+        for top in range(first, p.ports - 1, 2):
+            pair = np.array([[np.cos(angle), 1j * np.sin(angle)], [1j * np.sin(angle), np.cos(angle)]])
+            field[:, top : top + 2] = field[:, top : top + 2] @ pair.T
+    return field * np.sqrt(chip.ambient().laser_power(chip.ambient().moment(chip.status().clock_s)))
+
+
+def currents(
+    chip: Chip, drive: NDArray, inputs: NDArray, gains: list[float], watts: dict[int, NDArray] | None = None
+) -> list[NDArray]:
+    """Noise-free photocurrents [A] at every stage, (samples, ports) each; `gains` is g by stage in the chip's own unit.
+
+    `watts`: heater power of some stages, where it isn't that of the drive.
+    """
     p = chip.parameters
     port_w = p.laser.total_power_w / p.ports
-    field = inputs.astype(complex)
+    field = entering(chip, inputs)
     found = []
     for k, s in enumerate(chip.stages):
-        field = field @ matrix_of(chip, k, drive[s.channels]).T
+        field = field @ matrix_of(chip, k, drive[s.channels], (watts or {}).get(k)).T
         last = k == p.stages - 1
         share = p.tap.fraction if p.tap.fraction and not last else 1.0
-        found.append(p.photodiode.responsivity_a_per_w * port_w * share * np.abs(field) ** 2 + p.photodiode.dark_a)
+        current = p.photodiode.responsivity_a_per_w * s.truth.responsivity * port_w * share * np.abs(field) ** 2
+        if p.photodiode.saturation_a:
+            current = current / (1 + current / p.photodiode.saturation_a)
+        found.append(current + p.photodiode.dark_a)
         field = np.sqrt(1 - p.tap.fraction) * field
         a = gains[k] * np.abs(field) ** 2 / 2 + p.nonlinearity.bias_rad / 2
         if p.nonlinearity.kind == "electro-optic":
@@ -92,7 +148,8 @@ def test_a_flawed_chip_without_noise_reads_what_the_pipeline_says(tmp_path: Path
     inputs = np.random.default_rng(2).uniform(0, 1, (33, 12))
     drive = drive_of(chip)
     chip.apply(drive)
-    lost = 10 ** (-0.15 * 11 / 10)  # 66 interferometers of two modes: 11 a path
+    kept = 10 ** (-0.11 / 10)  # by a shifter
+    lost = kept * (10 ** (-0.04 / 10) * ((1 + kept) / 2) ** 2) ** 11  # 66 interferometers of two modes: 11 a path
     gains = [0.05 * np.pi / (lost * 0.9), 0.0]
     expected = currents(chip, drive, inputs, gains)
     for k, s in enumerate(chip.stages):
@@ -116,8 +173,16 @@ def test_settings_differ_and_each_is_its_own(tmp_path: Path) -> None:
         assert_close(values[s], currents(chip, whole, inputs, [0.05 * np.pi] * 2)[1])
 
 
-def test_the_dac_step_is_what_the_description_says() -> None:
-    chip = Chip(load_chip("soi", ports=2, stages=1))
+def test_the_dac_step_is_what_the_description_says(tmp_path: Path) -> None:
+    text = """
+    preset = "soi"
+    ports = 2
+    stages = 1
+    dac.inl_lsb = 0.0
+    heater = { self_heating = 0.0, curvature = 0.0 }
+    crosstalk.fraction = 0.0
+    """
+    chip = Chip(load_chip(chip_file(tmp_path, text)))
     step_v = chip.describe().drive.step_v
     assert step_v == pytest.approx(12 / 65535)
     drives = np.full((3, 4), 4.0)
@@ -141,6 +206,9 @@ def test_detector_variance_is_the_formula(tmp_path: Path) -> None:
     ports = 4
     stages = 1
     photodiode = { bandwidth_hz = 2e6, dark_a = 1e-6, load_ohm = 50000.0 }
+    laser = { rin_db_per_hz = 0.0, drift_sigma = 0.0 }
+    drift.sigma_rad = 0.0
+    temperature.sigma_k = 0.0
     adc = { bits = 0, headroom = 1000.0 }
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))
@@ -165,6 +233,7 @@ def test_without_noise_a_reading_repeats_itself() -> None:
     first = chip.evaluate(drives, inputs, "mesh0")
     np.testing.assert_array_equal(first.values, chip.evaluate(drives, inputs, "mesh0").values)
     noisy = Chip(load_chip("soi", ports=4, stages=2))
+    inputs = np.ones((60, 4))
     first = noisy.evaluate(drives, inputs, "mesh0")
     assert not np.array_equal(first.values, noisy.evaluate(drives, inputs, "mesh0").values)
 
@@ -237,11 +306,14 @@ def test_fabrication_has_the_spread_it_was_given() -> None:
     chip = Chip(load_chip("soi", ports=64, stages=1, seed=3))
     truth = chip.stages[0].truth
     n = truth.pi_power_w.size
+    assert np.std(truth.responsivity) == pytest.approx(0.03, rel=5 / np.sqrt(2 * 64))
+    assert np.std(truth.imbalance) == pytest.approx(0.2, rel=5 / np.sqrt(2 * n))
+    assert np.abs(truth.bend).max() <= 1
     assert np.std(truth.pi_power_w / 0.023) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.std(truth.coupler_error_rad) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.mean(truth.offset_rad) == pytest.approx(np.pi, abs=5 * np.pi / np.sqrt(3 * n))
     assert 0 <= truth.offset_rad.min() < truth.offset_rad.max() < 2 * np.pi
-    assert np.mean(truth.loss_db) == pytest.approx(0.15, abs=5 * 0.03 / np.sqrt(truth.loss_db.size))
+    assert np.mean(truth.loss_db) == pytest.approx(2 * 0.02, abs=5 * 0.03 / np.sqrt(truth.loss_db.size))
 
 
 def test_nobody_outside_sees_the_truth() -> None:

@@ -21,12 +21,43 @@ from simulator.parameters import load_chip
 from simulator.workers import Workers
 
 
+def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
+    """Heaters whose phase is `scale` half turns per volt squared, and nothing else."""
+    chunks = -(-scale.size // kernels.CHUNK)
+    return kernels.Heaters(
+        step_v=step_v,
+        range_v=12.0,
+        bow=np.empty(0),
+        twist=np.empty(0),
+        conductance_s=1.0,
+        self_heating=0.0,
+        inverse_pi_w=scale,
+        forced=np.empty(0, np.int64),
+        forced_w=np.empty(0),
+        span=np.empty((0, 3), np.int64),
+        share=np.empty(0),
+        bounds=np.zeros(chunks + 1, np.int64),
+        curvature=0.0,
+        curve_scale=1.0,
+        field=np.float32(1.0),
+    )
+
+
+def phasors_of(volts: np.ndarray, step_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """From volts to cos and sin of the phases, through both kernels."""
+    heaters = heaters_of(scale, step_v)
+    power, felt, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
+    for chunk in range(heaters.bounds.size - 1):
+        kernels.powers(heaters, volts, chunk, power)
+        kernels.phasors(heaters, power, offset, chunk, felt, out)
+    return out
+
+
 def kernel_matrix(mesh: Mesh, phases: tuple[np.ndarray, np.ndarray], error: np.ndarray, loss_db: np.ndarray) -> np.ndarray:
     """The mesh without its screen, column by column of the identity sent through the compiled sweep."""
     order = schedule(mesh)
     half_turns = np.concatenate(phases) / np.pi
-    phasor = np.empty((2, half_turns.size), np.float32)
-    kernels.phasors(np.zeros(half_turns.size), 0.0, half_turns, np.zeros(half_turns.size), phasor)
+    phasor = phasors_of(np.zeros(half_turns.size), 0.0, half_turns, np.zeros(half_turns.size))
     matrices = np.empty((order.size, 8), np.float32)
     folded = couplers(mesh, error, loss_db)[order].astype(np.float32)
     kernels.coefficients(phasor, order, order + mesh.interferometers, folded, matrices)
@@ -86,20 +117,17 @@ def test_blocks_of_another_layout_are_refused() -> None:
 
 def test_phasors_step_and_phase() -> None:
     rng = np.random.default_rng(0)
-    step_v, channels = 12 / 65535, 5000
+    step_v, channels = 12 / 65535, 20000  # three chunks
     volts, offset = rng.uniform(0, 10.8, channels), rng.uniform(0, 2, channels)
     scale = rng.uniform(0.9, 1.1, channels) / (770 * 0.023)
-    out = np.empty((2, channels), np.float32)
-    kernels.phasors(volts, step_v, offset, scale, out)
+    out = phasors_of(volts, step_v, offset, scale)
     phase = np.pi * (offset + np.rint(volts / step_v).astype(int).astype(float) ** 2 * step_v**2 * scale)
     np.testing.assert_allclose(out, [np.cos(phase), np.sin(phase)], atol=4e-7)
     # A change below half a step changes nothing; one beyond it does.
     code = np.array([30000.0])
     found = []
     for volt in (code * step_v, (code + 0.49) * step_v, (code + 0.51) * step_v):
-        one = np.empty((2, 1), np.float32)
-        kernels.phasors(volt, step_v, np.zeros(1), np.full(1, 1 / (770 * 0.023)), one)
-        found.append(one.copy())
+        found.append(phasors_of(volt, step_v, np.zeros(1), np.full(1, 1 / (770 * 0.023))))
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 

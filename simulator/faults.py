@@ -1,0 +1,109 @@
+"""What breaks on a chip, and when: faults as a chip file states them.
+
+    [[faults]]
+    kind = "dead_heater"            # the wire is open: no current, no heat
+    channel = 17                    # of the whole device
+    at_s = 3600.0                   # on the chip's clock; from the start where it says nothing
+
+    kind = "stuck_channel"          # channel, volts: the source puts out these volts whatever it is told
+    kind = "open_detector"          # stage, port: no photocurrent and no dark current, only the amplifier's noise
+    kind = "broken_coupler"         # stage, column, top, coupler (1 or 2), angle_rad: 0 leaves all light in its arm
+    kind = "laser_off"
+
+No fault shows in the description of a device, nor in its status beyond what a gauge on a front panel would show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from protocols.device import StageDescription
+from protocols.validation import ConfigError
+
+_Index = Annotated[int, Field(ge=0)]
+
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "dead_heater": ("channel",),
+    "stuck_channel": ("channel", "volts"),
+    "open_detector": ("stage", "port"),
+    "broken_coupler": ("stage", "column", "top"),
+    "laser_off": (),
+}
+_ALLOWED = {kind: {"kind", "at_s", *needed} for kind, needed in _NEEDED.items()}
+_ALLOWED["broken_coupler"] |= {"coupler", "angle_rad"}
+
+
+class FaultParameters(BaseModel):
+    """One fault of a chip file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["dead_heater", "stuck_channel", "open_detector", "broken_coupler", "laser_off"]
+    at_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """When it happens, on the chip's clock [s]."""
+    stage: _Index | None = None
+    """Number of the stage."""
+    channel: _Index | None = None
+    """Channel of the whole device."""
+    port: _Index | None = None
+    """Detector of the stage."""
+    column: _Index | None = None
+    """Column of the interferometer."""
+    top: _Index | None = None
+    """Upper mode of the interferometer."""
+    coupler: Literal[1, 2] = 1
+    """Which of its couplers; light meets 1 first."""
+    volts: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """What the stuck source puts out [V]."""
+    angle_rad: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
+    """Angle of the broken coupler [rad]; π/4 is 50:50."""
+
+    @model_validator(mode="after")
+    def _states_what_it_needs(self) -> Self:
+        missing = [name for name in _NEEDED[self.kind] if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.kind} needs {' and '.join(missing)}")
+        extra = sorted(self.model_fields_set - _ALLOWED[self.kind])
+        if extra:
+            raise ValueError(f"{self.kind} has no {extra[0]}")
+        return self
+
+
+def in_order(faults: Sequence[FaultParameters]) -> tuple[FaultParameters, ...]:
+    """Return the faults in the order in which they happen."""
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def check_faults(faults: Sequence[FaultParameters], stages: Sequence[StageDescription]) -> None:
+    """Refuse faults of parts that the chip does not have.
+
+    Raises
+    ------
+    ConfigError
+        One sentence: which fault, which part, and which there are.
+    """
+    channels = sum(stage.channels for stage in stages)
+    for number, fault in enumerate(faults):
+        where = f"faults.{number} ({fault.kind})"
+        if fault.channel is not None:
+            _check(f"{where}: channel", fault.channel, channels, "the chip has channels")
+        if fault.stage is None:
+            continue
+        _check(f"{where}: stage", fault.stage, len(stages), "the chip has stages")
+        here = stages[fault.stage]
+        if fault.port is not None:
+            _check(f"{where}: port", fault.port, here.tap_ports, f"stage {fault.stage} has detectors")
+        if fault.kind == "broken_coupler" and all(row[:2] != (fault.column, fault.top) for row in here.layout):
+            raise ConfigError(
+                f"{where}: stage {fault.stage}, a {here.topology} mesh of {here.ports} ports, has no interferometer in column "
+                f"{fault.column} on modes {fault.top} and {(fault.top or 0) + 1}"
+            )
+
+
+def _check(what: str, value: int, count: int, there_are: str) -> None:
+    if value >= count:
+        raise ConfigError(f"{what} is {value}, but {there_are} 0 to {count - 1}")

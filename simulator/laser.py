@@ -1,0 +1,17 @@
+"""The light source. RIN enters in `kernels.detect`, slow drift of the power in `ambient`."""
+
+from __future__ import annotations
+
+import math
+
+from simulator.parameters import LaserParameters
+
+
+def rin_sigma(laser: LaserParameters, bandwidth_hz: float) -> float:
+    """Return the relative standard deviation of the power within `bandwidth_hz`: √(10^(RIN/10) · B); 0 without RIN."""
+    return math.sqrt(10.0 ** (laser.rin_db_per_hz / 10.0) * bandwidth_hz) if laser.rin_db_per_hz < 0 else 0.0
+
+
+def drifted_power(deviation: float) -> float:
+    """Return the power relative to nominal: e^x for a drift x, so that it stays positive."""
+    return math.exp(deviation)
