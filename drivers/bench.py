@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from drivers import watching
 from drivers.clock import Clock, WallClock
-from drivers.instrument import ChannelLimits, DriveSource, Instrument
+from drivers.instrument import ChannelLimits, DriveSource
 from drivers.light import Light
 from drivers.line import InstrumentError, Line
 from drivers.output import Output, move, to_zero
-from drivers.taps import read_sample
+from drivers.taps import photocurrents, read_sample
 from drivers.wiring import Bank, Wiring
 from protocols.device import (
     FLAG_SATURATED,
@@ -110,7 +110,9 @@ class Bench:
         with self._safe_on_failure(), self._heating:
             if not self._drive(volts, allowed):
                 raise DeviceError(
-                    "interlock", "safe was called while the drive was being applied: the bench holds the safe drive", outcome="unknown"
+                    "interlock",
+                    "safe was called while the drive was being applied: the bench holds the safe drive",
+                    outcome="unknown",
                 )
             self._held = volts
 
@@ -294,6 +296,7 @@ class Bench:
         values = np.empty((len(volts), len(modulators), here.tap_ports), np.float32)
         time_s = np.empty(len(volts))
         flags = np.zeros(len(volts), np.uint32)
+        taps, raw = self._wiring.taps[index], np.empty(values.shape[1:])
         if not self._light.switch_on(self._clock, allowed):
             return None
         target = held.copy()
@@ -309,8 +312,9 @@ class Bench:
                     return None
                 if sample == 0:
                     time_s[setting] = self._clock.now_s()
-                if read_sample(self._wiring.taps[index], self._lines, values[setting, sample]):
-                    flags[setting] |= FLAG_SATURATED
+                read_sample(taps, self._lines, raw[sample])
+            if photocurrents(taps, self._lines, raw, values[setting]):
+                flags[setting] |= FLAG_SATURATED
             self._evaluations += 1
         return Readings(values, time_s, flags)
 
@@ -342,7 +346,7 @@ class Bench:
 
         Raises
         ------
-        InstrumentError, Tripped
+        InstrumentError, TrippedError
             An instrument complains, or a value is beyond its bound.
         """
         self._watched_s = self._clock.now_s()
@@ -362,7 +366,7 @@ class Bench:
             self._trip(f"{error.instrument}_failed", error.detail)
             code = error.code if error.code == "transport" else "device"
             raise DeviceError(code, f"{error.detail}; the bench was made safe", outcome="unknown") from error
-        except watching.Tripped as error:
+        except watching.TrippedError as error:
             self._trip(error.name, error.detail)
             raise DeviceError("interlock", f"{error.name}: {error.detail}; the bench was made safe", outcome="unknown") from error
         except DeviceError:
@@ -383,7 +387,7 @@ class Bench:
         try:
             step()
         except DeviceError as error:
-            log.error("on the way to safe: %s", error.detail)
+            log.warning("on the way to safe: %s", error.detail)
 
     def _latch(self, name: str, detail: str) -> None:
         with self._lock:
@@ -405,10 +409,9 @@ class Bench:
     def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
         """Make sure of one instrument, and write its limits into it where it is a source."""
         identity = line.do("identify", lambda driver: driver.identify())
-        if line.identity is None:
-            line.identity = identity
-        if identity.serial != line.identity.serial:
-            detail = f"another instrument answers now: {identity}, not {line.identity}"
+        known = line.identity or identity
+        if identity.serial != known.serial:
+            detail = f"another instrument answers now: {identity}, not {known}"
             raise InstrumentError(line.name, DeviceError("device", detail))
         with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
             line.do("check", lambda driver: driver.check())
@@ -418,7 +421,7 @@ class Bench:
             for output in (*self._heaters, *self._inputs):
                 if output.line is line:
                     output.forget()
-        line.suspect = False
+        line.identity, line.suspect = identity, False
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
@@ -426,7 +429,9 @@ class Bench:
         outputs: list[Output] = []
         for bank in banks:
             own = min((limit.slew_v_per_s for limit in bank.limits.values() if limit.slew_v_per_s > 0), default=0.0)
-            outputs.append(Output(self._lines[bank.instrument], bank.channels, bank.members, own if slew_v_per_s is None else slew_v_per_s))
+            outputs.append(
+                Output(self._lines[bank.instrument], bank.channels, bank.members, own if slew_v_per_s is None else slew_v_per_s)
+            )
         return outputs
 
     def _health(self) -> dict[str, str | float]:

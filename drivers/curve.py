@@ -22,7 +22,7 @@ class _Curve(BaseModel):
 
 
 class MachZehnderCurve(_Curve):
-    """A Mach-Zehnder intensity modulator that is dark at `dark_v`: a = |sin(π (V - dark_v) / 2 V_π)|, V = dark_v + 2 V_π asin(a) / π."""
+    """A Mach-Zehnder intensity modulator: a = |sin(π (V - dark_v) / 2 V_π)|, so V = dark_v + 2 V_π asin(a) / π."""
 
     kind: Literal["mach-zehnder"]
     v_pi: Annotated[float, Field(gt=0, le=1000)]

@@ -13,8 +13,8 @@ from protocols.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
-Driver = TypeVar("Driver", bound=Instrument, covariant=True)
-Answer = TypeVar("Answer")
+DriverT = TypeVar("DriverT", bound=Instrument)
+AnswerT = TypeVar("AnswerT")
 
 
 class InstrumentError(DeviceError):
@@ -31,7 +31,7 @@ class InstrumentError(DeviceError):
         self.instrument = instrument
 
 
-class Line(Generic[Driver]):
+class Line(Generic[DriverT]):
     """The way to one instrument.
 
     Parameters
@@ -42,7 +42,7 @@ class Line(Generic[Driver]):
         What a driver's open function returned.
     """
 
-    def __init__(self, name: str, driver: Driver) -> None:
+    def __init__(self, name: str, driver: DriverT) -> None:
         self.name = name
         self.driver = driver
         self.identity: Identity | None = None
@@ -55,7 +55,7 @@ class Line(Generic[Driver]):
         self.lock = threading.RLock()
         """Held during a call. Who has to look at something just before a call, and be sure of it, takes it first."""
 
-    def do(self, what: str, call: Callable[[Driver], Answer]) -> Answer:
+    def do(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
         """Return what `call` of the driver returns.
 
         Raises

@@ -1,4 +1,4 @@
-"""From a station to a bench under arms: claim, open, identify, wire, arm, safe. What was opened is closed again where any of it fails."""
+"""From a station to a bench under arms: claim, open, identify, wire, arm, safe; closed again where any of it fails."""
 
 from __future__ import annotations
 

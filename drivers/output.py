@@ -106,12 +106,12 @@ def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allo
     InstrumentError
         The first source that failed; the others stand where they were by then.
     """
-    for output in outputs:
+    moving = [(output, target) for output, target in zip(outputs, targets, strict=True) if not output.is_at(target)]
+    for output, _ in moving:
         if not allowed():
             return False
         if not output.find_out(clock):
             output.drop(clock)
-    moving = [(output, target) for output, target in zip(outputs, targets, strict=True) if not output.is_at(target)]
     while moving:
         waits_s: list[float] = []
         for output, target in moving:

@@ -178,7 +178,7 @@ class HeaterTable(_Table):
 
 
 class MonitorTable(_Table):
-    """A quantity that is watched while the chip is driven: beyond its bounds the bench becomes safe and latches a fault of its name."""
+    """A quantity that is watched: beyond its bounds the bench becomes safe and latches a fault of its name."""
 
     name: _Name
     instrument: str
@@ -299,9 +299,6 @@ def _instruments_missing(station: Station, names: list[str]) -> Iterator[str]:
             yield f'{user}: a channel is a plain number, but no instrument is named: set instrument, or write "instrument:number"'
         elif name not in names:
             yield f"{user}: instrument {name!r} is not listed under [[instruments]]" + suggestion(name, names)
-    for name in names:
-        if name not in {used_name for _, used_name in used}:
-            yield f"instrument {name!r} is listed, but nothing uses it"
 
 
 def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
@@ -315,7 +312,8 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
     if taps > stage.ports and not bank:
         yield f"detectors of stage {stage.name}: {taps} channels, but the stage has {stage.ports} ports"
     if taps < stage.ports and not bank and stage.topology != "unknown":
-        yield f"detectors of stage {stage.name}: {taps} channels, so {stage.ports - taps} of its {stage.ports} ports lack a detector"
+        missing = stage.ports - taps
+        yield f"detectors of stage {stage.name}: {taps} channels, so {missing} of its {stage.ports} ports lack a detector"
     covered = sorted(n for start, stop in heaters.groups.values() for n in range(start, stop))
     if heaters.groups and covered != list(range(count)):
         wrong = next((n for n in range(count) if covered.count(n) != 1), count)
@@ -324,7 +322,7 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
     for row in heaters.layout:
         column, top, *shifters = row
         if column < 0 or not 0 <= top < stage.ports - 1 or not all(0 <= n < count for n in shifters):
-            yield f"layout of stage {stage.name}: {list(row)} is not [column, top mode, heater of theta, heater of phi] of this stage"
+            yield f"layout of stage {stage.name}: {list(row)} is not [column, top mode, heater of θ, heater of φ] of this stage"
 
 
 def _input_problems(station: Station) -> Iterator[str]:

@@ -19,11 +19,11 @@ OVER_POWER = "over_power"
 LASER_DARK = "laser_dark"
 
 MARGIN = 0.1
-"""Measured currents and powers may be this much above their limits: a nominal limit is reached by real heaters of a slightly lower
-resistance, and the current reading of a source is good to some percent."""
+"""Measured currents and powers may be this much above their limits: a real heater may have a slightly lower resistance than the
+nominal one that the limit was checked with, and a source measures its current to some percent."""
 
 
-class Tripped(Exception):
+class TrippedError(Exception):
     """A measured value is beyond its bound; `name` is that of the fault to latch."""
 
     def __init__(self, name: str, detail: str) -> None:
@@ -39,7 +39,7 @@ def gauges(
 
     Raises
     ------
-    Tripped
+    TrippedError
         The first value beyond its bound.
     InstrumentError
         An instrument that could not be asked.
@@ -51,7 +51,9 @@ def gauges(
         seen["measured_heater_w"] = total_w = sum(known_w)
         limit_w = wiring.description.limits.total_power_w
         if limit_w > 0 and total_w > limit_w * (1 + MARGIN):
-            raise Tripped(OVER_POWER, f"the heaters take {total_w:.4g} W, above total_power_w {limit_w:.4g} W by more than {MARGIN:.0%}")
+            raise TrippedError(
+                OVER_POWER, f"the heaters take {total_w:.4g} W, above total_power_w {limit_w:.4g} W by more than {MARGIN:.0%}"
+            )
     for monitor in wiring.station.monitors:
         seen[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, lines[monitor.instrument])
     if laser is not None:
@@ -70,11 +72,15 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
     powers = np.abs(np.nan_to_num(volts) * amps)
     for place, channel in enumerate(output.channels.tolist()):
         limit = limits[channel]
-        for value, bound, key, unit in ((abs(amps[place]), limit.max_a, "max_a", "A"), (powers[place], limit.max_w, "max_w", "W")):
+        for value, bound, key, unit in (
+            (abs(amps[place]), limit.max_a, "max_a", "A"),
+            (powers[place], limit.max_w, "max_w", "W"),
+        ):
             if bound > 0 and value > bound * (1 + MARGIN):
-                raise Tripped(
+                where = f"heater {int(output.members[place])} ({output.line.name}:{channel})"
+                raise TrippedError(
                     OVER_POWER,
-                    f"heater {int(output.members[place])} ({output.line.name}:{channel}) takes {value:.4g} {unit} at {volts[place]:.4g} V, "
+                    f"{where} takes {value:.4g} {unit} at {volts[place]:.4g} V, "
                     f"above its {key} {bound:.4g} {unit} by more than {MARGIN:.0%}",
                 )
     return float(powers.sum())
@@ -85,16 +91,16 @@ def _monitored(monitor: MonitorTable, line: Line) -> float:
     value = monitor.scale * reading + monitor.offset
     # Written so that no number at all is beyond every bound.
     if monitor.max is not None and not value <= monitor.max:
-        raise Tripped(monitor.name, f"{value:.5g} {monitor.unit} is above its max {monitor.max:g} {monitor.unit}")
+        raise TrippedError(monitor.name, f"{value:.5g} {monitor.unit} is above its max {monitor.max:g} {monitor.unit}")
     if monitor.min is not None and not value >= monitor.min:
-        raise Tripped(monitor.name, f"{value:.5g} {monitor.unit} is below its min {monitor.min:g} {monitor.unit}")
+        raise TrippedError(monitor.name, f"{value:.5g} {monitor.unit} is below its min {monitor.min:g} {monitor.unit}")
     return value
 
 
 def _light(laser: LaserTable, line: Line) -> float:
     if not line.do("is_on", lambda driver: driver.is_on()):
-        raise Tripped(LASER_DARK, f"{line.name} says that the light is off, but nobody here switched it off")
+        raise TrippedError(LASER_DARK, f"{line.name} says that the light is off, but nobody here switched it off")
     power_w = float(line.do("power_w", lambda driver: driver.power_w()))
     if laser.max_power_w is not None and not power_w <= laser.max_power_w:
-        raise Tripped(OVER_POWER, f"{line.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
+        raise TrippedError(OVER_POWER, f"{line.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
     return power_w

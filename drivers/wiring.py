@@ -53,6 +53,8 @@ class Tap:
     ampere_per_unit: NDArray[np.float64]
     full_scale_a: NDArray[np.float64]
     trip_a: NDArray[np.float64]
+    trips: bool
+    """Whether there is any `trip_a` to look at."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Wiring:
 
 
 def wire(
-    station: Station, instruments: Mapping[str, Instrument], session: LimitsTable | None = None, serials: Mapping[str, str] | None = None
+    station: Station,
+    instruments: Mapping[str, Instrument],
+    session: LimitsTable | None = None,
+    serials: Mapping[str, str] | None = None,
 ) -> Wiring:
     """Return the bench that `station` makes of opened `instruments`, by name, within the limits of this `session`.
 
@@ -185,7 +190,9 @@ def _input_limits(station: Station, instruments: Mapping[str, Instrument]) -> li
     each = station.inputs.curve
     for port, channel in enumerate(station.modulators()):
         hardware = _source(instruments, channel, f"input {port}")
-        allowed = replace(hardware, max_v=_least((hardware.max_v, _one_of(station.inputs.max_v, port))), range_v=_span_v(hardware))
+        allowed = replace(
+            hardware, max_v=_least((hardware.max_v, _one_of(station.inputs.max_v, port))), range_v=_span_v(hardware)
+        )
         low, high = curves.range_v(each[port if len(each) > 1 else 0])
         if low < allowed.min_v or high > allowed.max_v:
             raise ConfigError(
@@ -235,15 +242,14 @@ def _taps(station: Station, stage: StageTable, instruments: Mapping[str, Instrum
         for port in ports:
             _check_number(channels[port], readout.channels, f"detector {port} of stage {stage.name}")
         if readout.unit != "A" and not table.ampere_per_unit:
-            raise ConfigError(
-                f"detectors of stage {stage.name}: {name} answers {readout.unit}, so ampere_per_unit must say how many amperes that is"
-            )
+            raise ConfigError(f"detectors of stage {stage.name}: {name} answers {readout.unit}, so ampere_per_unit is needed")
         ampere = np.array([_one_of(table.ampere_per_unit, port) or 1.0 for port in ports])
         full_scale_a = np.array([_one_of(table.full_scale_a, port) or 0.0 for port in ports])
         hardware_a = readout.full_scale * ampere if readout.full_scale > 0 else np.full(len(ports), np.inf)
         full_scale_a = np.where(full_scale_a > 0, np.minimum(full_scale_a, hardware_a), hardware_a)
         if np.isinf(full_scale_a).any():
             raise ConfigError(f"detectors of stage {stage.name}: {name} does not tell its full scale, so full_scale_a must")
+        trip_a = np.array([_one_of(table.trip_a, port) or np.inf for port in ports])
         taps.append(
             Tap(
                 instrument=name,
@@ -251,7 +257,8 @@ def _taps(station: Station, stage: StageTable, instruments: Mapping[str, Instrum
                 ports=np.array(ports, np.int64),
                 ampere_per_unit=ampere,
                 full_scale_a=full_scale_a,
-                trip_a=np.array([_one_of(table.trip_a, port) or np.inf for port in ports]),
+                trip_a=trip_a,
+                trips=bool(np.isfinite(trip_a).any()),
             )
         )
     return tuple(taps)
@@ -293,7 +300,9 @@ def _wrong_kind(name: str, instrument: Instrument, wanted: type, user: str) -> C
 
 def _check_number(channel: Channel, count: int, user: str) -> None:
     if channel.number >= count:
-        raise ConfigError(f"{user}: channel {channel.number} of {channel.instrument} is not there, its channels are 0 to {count - 1}")
+        raise ConfigError(
+            f"{user}: channel {channel.number} of {channel.instrument} is not there, its channels are 0 to {count - 1}"
+        )
 
 
 def _by_instrument(channels: Sequence[Channel]) -> dict[str, list[int]]:
@@ -301,5 +310,3 @@ def _by_instrument(channels: Sequence[Channel]) -> dict[str, list[int]]:
     for place, channel in enumerate(channels):
         places.setdefault(channel.instrument, []).append(place)
     return places
-
-

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers.clock import WallClock
 from protocols.client import connect
 from protocols.device import PhotonicDevice
 from protocols.server import DeviceServer, ServerOptions
@@ -23,8 +24,10 @@ from simulator.chip import Chip
 from simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "drivers"))
 
 from fake_device import FakeDevice  # pyright: ignore[reportMissingImports]
+from fake_instruments import FakeLab, bench_of  # pyright: ignore[reportMissingImports]
 
 Open = Callable[[], PhotonicDevice]
 
@@ -77,6 +80,13 @@ def chip(preset: str) -> Callable[[], PhotonicDevice]:
     return lambda: Chip(load_chip(preset, ports=4, stages=2, seed=1))
 
 
+def bench() -> Callable[[], PhotonicDevice]:
+    """A bench of instruments in memory."""
+    locks = Path(tempfile.mkdtemp())
+    clock = WallClock()
+    return lambda: bench_of(FakeLab(clock), clock, locks)
+
+
 def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
@@ -93,6 +103,8 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
     "soi": lambda: in_process(chip("soi")),
     "soi-tcp": lambda: behind_a_server(chip("soi"), "tcp://127.0.0.1:*", PIECES),
     "soi-process": in_a_process_of_its_own,
+    "bench": lambda: in_process(bench()),
+    "bench-tcp": lambda: behind_a_server(bench(), "tcp://127.0.0.1:*", ServerOptions()),
 }
 
 

@@ -91,7 +91,7 @@ class FakeInstrument:
 @dataclass
 class FakeSource(FakeInstrument):
     channels: int = 16
-    hardware: ChannelLimits = ChannelLimits(min_v=0.0, max_v=12.0, max_a=0.024, bits=16)
+    hardware: ChannelLimits = field(default_factory=lambda: ChannelLimits(min_v=0.0, max_v=12.0, max_a=0.024, bits=16))
     volts: np.ndarray = field(default_factory=lambda: np.zeros(16))
     written: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     armed: dict[int, ChannelLimits] = field(default_factory=dict)
@@ -191,8 +191,8 @@ class FakeLab:
 
     def readings(self) -> np.ndarray:
         amplitudes = np.abs(np.sin(np.pi * self.modulators.volts / (2 * V_PI))) * (self.laser.set_w > 0 and self.laser.lit)
-        each = np.outer([1 + np.mean(self.heaters.volts[k : k + 8] ** 2) / 100 for k in (0, 8)], amplitudes**2)
-        return each.ravel()
+        squares = self.heaters.volts**2
+        return np.outer((1 + squares[:8].sum() / 800, 1 + squares[8:].sum() / 800), amplitudes**2).ravel()
 
     def opener(self, table: InstrumentTable) -> Instrument:
         return self.instruments()[table.name]
@@ -208,8 +208,10 @@ def tables() -> dict[str, Any]:
         "settle_s": 1e-4,
         "heater": {"resistance_ohm": 1000.0, "pi_power_w": 0.02},
         "limits": {"max_v": 9.0, "max_a": 0.02, "max_w": 0.05, "total_w": 0.4},
-        "capacity": {"max_batch": 512, "max_settings": 64, "max_readings": 2**16, "max_staged_bytes": 2**20},
-        "instruments": [{"name": n, "driver": "fake", "address": f"fake::{n}"} for n in ("heaters", "modulators", "daq", "laser")],
+        "capacity": {"max_batch": 256, "max_settings": 16, "max_readings": 2**13, "max_staged_bytes": 2**20},
+        "instruments": [
+            {"name": n, "driver": "fake", "address": f"fake::{n}"} for n in ("heaters", "modulators", "daq", "laser")
+        ],
         "stages": [
             {
                 "name": f"mesh{n}",
