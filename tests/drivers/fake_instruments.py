@@ -231,7 +231,7 @@ def tables() -> dict[str, Any]:
 
 
 def bench_of(
-    lab: FakeLab, clock: Clock, locks: Path, change: Callable[[dict[str, Any]], None] = lambda t: None, **session: float
+    lab: FakeLab, clock: Clock, locks: Path, change: Callable[[dict[str, Any]], object] = lambda t: None, **session: float
 ) -> Bench:
     """Open a bench of `lab` at the station of `tables`, changed by `change`."""
     stated = tables()

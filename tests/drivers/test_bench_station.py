@@ -216,7 +216,7 @@ def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
         stated["stages"][0]["heaters"]["max_v"] = [7.0, *[9.0] * 7]
         stated["limits"].update(slew_v_per_s=50.0, max_a=0.03)  # the hardware gives 0.024 A
 
-    lab, clock = FakeLab(clock := WallClock()), clock
+    lab = FakeLab(clock := WallClock())
     with bench_of(lab, clock, tmp_path, change, max_v=8.0, total_w=0.2) as bench:
         limits, drive = bench.describe().limits, bench.describe().drive
         assert limits.voltage_v == (7.0, *[8.0] * 15)
