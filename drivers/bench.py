@@ -428,9 +428,17 @@ class Bench:
     def _outputs(self, banks: Sequence[Bank], slew_v_per_s: float | None = None) -> list[Output]:
         outputs: list[Output] = []
         for bank in banks:
-            own = min((limit.slew_v_per_s for limit in bank.limits.values() if limit.slew_v_per_s > 0), default=0.0)
+            limits = [bank.limits[channel] for channel in bank.channels]
+            own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
             outputs.append(
-                Output(self._lines[bank.instrument], bank.channels, bank.members, own if slew_v_per_s is None else slew_v_per_s)
+                Output(
+                    self._lines[bank.instrument],
+                    bank.channels,
+                    bank.members,
+                    np.array([limit.min_v for limit in limits]),
+                    np.array([limit.max_v for limit in limits]),
+                    own if slew_v_per_s is None else slew_v_per_s,
+                )
             )
         return outputs
 

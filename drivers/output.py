@@ -30,41 +30,59 @@ class Output:
         Its channels, as its driver counts them.
     members
         What they are to the bench (numbers of heaters, or of input ports), in the same order.
+    low_v, high_v
+        Their limits [V], one a channel.
     slew_v_per_s
         Fastest change; 0: none.
     """
 
-    def __init__(self, line: Line[DriveSource], channels: Sequence[int], members: NDArray[np.int64], slew_v_per_s: float) -> None:
+    def __init__(
+        self,
+        line: Line[DriveSource],
+        channels: Sequence[int],
+        members: NDArray[np.int64],
+        low_v: Volts,
+        high_v: Volts,
+        slew_v_per_s: float,
+    ) -> None:
         self.line = line
         self.channels = np.asarray(channels, np.int64)
         self.members = members
+        self.low_v, self.high_v = low_v, high_v
         self.slew_v_per_s = slew_v_per_s
         self.volts: Volts = np.full(len(members), np.nan)
-        """As last written; NaN where nobody knows."""
+        """Where each channel stands; NaN where nobody knows."""
+        self._written = np.zeros(len(members), bool)
+        """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
         self.written_s = -np.inf
         """When the last write was over."""
         self.writes = 0
 
     def is_at(self, target: Volts) -> bool:
-        """Return whether every channel is known to stand at `target`."""
-        return bool((self.volts == target).all())
+        """Return whether every channel was written to stand at `target`."""
+        return bool(((self.volts == target) & self._written).all())
 
     def forget(self) -> None:
         """Take nothing for granted any more: the source was restarted, or somebody else had it."""
         self.volts[:] = np.nan
+        self._written[:] = False
 
     def find_out(self, clock: Clock) -> bool:
-        """Ask the source where its channels stand, if it can tell; return whether every one is known then."""
+        """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
+        if not np.isnan(self.volts).any():
+            return True
         driver = self.line.driver
-        if np.isnan(self.volts).any() and isinstance(driver, ReadsVolts):
+        if isinstance(driver, ReadsVolts):
             told = self.line.do("read_volts", lambda _: driver.read_volts(self.channels.tolist()))
-            self.volts = np.array(told, np.float64)
+            # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
+            self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
+            self._written[:] = False
             self.written_s = clock.now_s()
         return not np.isnan(self.volts).any()
 
     def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
         """Write the channels that differ from `target`, at once; return False where `allowed` said no."""
-        changed = np.flatnonzero(self.volts != target)
+        changed = np.flatnonzero((self.volts != target) | ~self._written)
         if not changed.size:
             return allowed()
         numbers = self.channels[changed].tolist()
@@ -76,9 +94,11 @@ class Output:
                     return False
                 self.line.do("set_volts", lambda driver: driver.set_volts(values))
                 self.volts[changed] = target[changed]
+                self._written[changed] = True
         except InstrumentError as error:
             if error.outcome != "not_applied":
                 self.volts[changed] = np.nan
+                self._written[changed] = False
             raise
         finally:
             self.written_s = clock.now_s()
@@ -93,6 +113,7 @@ class Output:
         finally:
             self.written_s = clock.now_s()
         self.volts[:] = 0.0
+        self._written[:] = True
 
 
 def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allowed: Callable[[], bool] = lambda: True) -> bool:

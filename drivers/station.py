@@ -111,8 +111,6 @@ class HeatersTable(_Table):
     channels: _Channels
     groups: dict[str, tuple[int, int]] = {}
     """Kinds of phase shifters as [start, stop) within the stage, covering every heater once; absent: all are called "phase"."""
-    layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row an interferometer: column, top mode, heater of θ, heater of φ; absent where nobody drew the chip."""
     max_v: _PerChannel = ()
     max_a: _PerChannel = ()
     max_w: _PerChannel = ()
@@ -139,6 +137,8 @@ class StageTable(_Table):
     topology: str = "unknown"
     ports: Annotated[int, Field(ge=1, le=4096)]
     nonlinearity: Literal["none", "electro-optic"] = "none"
+    layout: tuple[tuple[int, int, int, int], ...] = ()
+    """One row an interferometer: column, top mode, heater of θ, heater of φ; absent where nobody drew the chip."""
     heaters: HeatersTable
     detectors: DetectorsTable
 
@@ -194,7 +194,7 @@ class MonitorTable(_Table):
 class Station(_Table):
     """A bench as its file states it."""
 
-    name: _Name
+    name: Annotated[str, Field(min_length=1, max_length=80)]
     settle_s: Annotated[float, Field(ge=0, le=3600)]
     """From a new heater drive to readings that may be trusted [s]."""
     watch_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
@@ -319,7 +319,7 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
         wrong = next((n for n in range(count) if covered.count(n) != 1), count)
         told = f"heater {wrong} is in {covered.count(wrong)} groups" if wrong < count else f"they reach beyond heater {count - 1}"
         yield f"groups of stage {stage.name} must cover each of its {count} heaters once, but {told}"
-    for row in heaters.layout:
+    for row in stage.layout:
         column, top, *shifters = row
         if column < 0 or not 0 <= top < stage.ports - 1 or not all(0 <= n < count for n in shifters):
             yield f"layout of stage {stage.name}: {list(row)} is not [column, top mode, heater of θ, heater of φ] of this stage"

@@ -124,7 +124,7 @@ def _describe(
                 first_channel=first,
                 channels=count,
                 groups=stage.heaters.groups or {"phase": (0, count)},
-                layout=stage.heaters.layout,
+                layout=stage.layout,
                 tap_ports=len(stage.detectors.channels),
                 nonlinearity=stage.nonlinearity,
             )

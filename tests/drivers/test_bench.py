@@ -33,7 +33,10 @@ Change = Callable[[dict[str, Any]], None]
 def opened(tmp_path: Path, change: Change = lambda t: None, **limits: float) -> tuple[Bench, FakeLab, FakeClock]:
     clock = FakeClock()
     lab = FakeLab(clock)
-    return bench_of(lab, clock, tmp_path, change, **limits), lab, clock
+    bench = bench_of(lab, clock, tmp_path, change, **limits)
+    assert written(lab.heaters) == [dict.fromkeys(range(16), 0.0)]  # to be sure of what stands there
+    lab.heaters.written.clear()
+    return bench, lab, clock
 
 
 def light(samples: int = 3) -> np.ndarray:
@@ -112,7 +115,7 @@ def test_two_readouts_and_two_sources_make_one_stage(tmp_path: Path) -> None:
     with bench_of(lab, clock, tmp_path, change) as bench:
         values = bench.evaluate(np.arange(1.0, 9.0)[np.newaxis] / 2, np.ones((1, 4)), "mesh0").values
         assert written(more)[0] == {3: 1.0, 0: 4.0}
-        assert lab.heaters.written[0][1] == {0: 0.5, 2: 1.5, 3: 2.0, 4: 2.5, 5: 3.0, 6: 3.5}
+        assert lab.heaters.written[1][1] == {0: 0.5, 2: 1.5, 3: 2.0, 4: 2.5, 5: 3.0, 6: 3.5}
         assert values[0, 0, 1] == pytest.approx(0.2)
 
 
@@ -220,7 +223,20 @@ def test_what_a_source_holds_when_it_is_opened_is_ramped_down(tmp_path: Path) ->
         assert_within_slew(lab.heaters, 10.0, np.full(16, 6.0))
         assert len(lab.heaters.written) > 5
         assert "safe" in lab.modulators.calls  # it cannot tell where it stands
+        assert set(lab.heaters.written[-1][1]) == set(range(16))
         assert lab.heaters.calls.index("arm") < lab.heaters.calls.index("set_volts")
+
+
+def test_what_is_found_beyond_its_limits_is_brought_inside_at_once(tmp_path: Path) -> None:
+    clock = FakeClock()
+    lab = FakeLab(clock)
+    lab.heaters.volts[:] = 11.0  # under a station of wider limits
+    lab.heaters.volts[3] = -0.002  # as measured
+    with bench_of(lab, clock, tmp_path, slew(10.0)):
+        assert not lab.heaters.volts.any()
+        first = lab.heaters.written[0][1]
+        assert 8.0 < first[0] <= 9.0
+        assert first[3] == 0.0
 
 
 def test_safe_ends_a_long_ramp(tmp_path: Path) -> None:

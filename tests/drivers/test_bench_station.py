@@ -51,11 +51,11 @@ name = "mesh0"
 topology = "clements"
 ports = 2
 nonlinearity = "none"
+layout = [[0, 0, 0, 1]]
 [stages.heaters]
 instrument = "heaters"
 channels = [0, 1, 2, 3]
 groups = { theta = [0, 1], phi = [1, 2], gamma = [2, 4] }
-layout = [[0, 0, 0, 1]]
 [stages.detectors]
 instrument = "daq"
 channels = [0, 1]
@@ -124,7 +124,7 @@ MISTAKES: list[tuple[Change, str]] = [
         "groups of stage mesh0 must cover each of its 8 heaters once, but they reach beyond heater 7",
     ),
     (
-        lambda t: t["stages"][0]["heaters"].update(layout=[[0, 3, 0, 1]]),
+        lambda t: t["stages"][0].update(layout=[[0, 3, 0, 1]]),
         "layout of stage mesh0: [0, 3, 0, 1] is not [column, top mode, heater of θ, heater of φ] of this stage",
     ),
     (
