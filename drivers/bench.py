@@ -243,6 +243,10 @@ class Bench:
         if errors:
             raise errors[0]
 
+    def darken(self) -> None:
+        """Put the light out, whatever the station says of keeping it on."""
+        self._light.switch_off()
+
     def __enter__(self) -> Bench:
         return self
 

@@ -21,9 +21,11 @@ class InstrumentError(DeviceError):
     """A `DeviceError` of one instrument of a bench, whose name in the station file is `instrument`."""
 
     def __init__(self, instrument: str, error: DeviceError) -> None:
+        # Drivers call their instrument by the name that they were given; what else may have failed does not know it.
+        named = error.detail.startswith(instrument)
         super().__init__(
             error.code,
-            f"{instrument}: {error.detail}",
+            error.detail if named else f"{instrument}: {error.detail}",
             retryable=error.retryable,
             outcome=error.outcome,
             channel=error.channel,

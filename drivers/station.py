@@ -99,6 +99,10 @@ class InstrumentTable(_Table):
     """VISA resource name, as the driver takes it."""
     serial: str = ""
     """Serial number that it must answer; empty: any."""
+    library: str = "@py"
+    """VISA library: "@py" for pyvisa-py, "@ivi" or a path for another."""
+    timeout_s: _NotNegative = 0.0
+    """How long one answer may take [s]; 0: as its driver says."""
     settings: dict[str, Any] = {}
     """Whatever else its driver wants to know."""
 
