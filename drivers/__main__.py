@@ -1,7 +1,7 @@
 """`python -m drivers`: instruments on this machine behind the same server as any device, with a supervisor above it.
 
-Once the bench is armed and served, one JSON line on standard output says where. It ends, the bench safe, on SIGTERM, on Ctrl-C, or
-with its parent.
+Once the bench is armed and served, one JSON line on standard output says where. It ends, the bench safe, on SIGTERM, on Ctrl-C,
+or with its parent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from drivers.serving import Stopping, serve
+from drivers.stopping import Stopping
 from drivers.supervisor import Commands, server_command, supervise
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -40,7 +40,7 @@ def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
     keys = ["--keys", str(args.keys)] if args.keys is not None else []
     me = str(os.getpid())
     commands = Commands(
-        serve=lambda bind: server_command(args.station, "--unsupervised", "--bind", bind, "--parent", me, *keys),
+        serve=lambda bind: server_command(args.station, "--unsupervised", "--heard", "--bind", bind, "--parent", me, *keys),
         make_safe=server_command(args.station, "--make-safe"),
     )
     return supervise(commands, args.bind, stopping, lambda: args.detach or os.getppid() == parent)
@@ -48,11 +48,16 @@ def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
 
 def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
     from drivers.opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
+    from drivers.serving import serve  # noqa: PLC0415
 
     parent = os.getppid() if args.parent is None else args.parent
 
     def alive() -> bool:
-        print(flush=True)  # the supervisor listens for this
+        if args.heard:
+            try:
+                print(flush=True)
+            except BrokenPipeError:
+                return False
         return args.detach or os.getppid() == parent
 
     with open_lab(args.station) as bench:
@@ -77,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
     add("--detach", action="store_true", help="go on when the parent process ends")
     add("--unsupervised", action="store_true", help="serve in this very process: if it is killed, nobody makes the bench safe")
+    add("--heard", action="store_true", help="print an empty line a few times a second, for the supervisor to hear")
     add("--make-safe", action="store_true", help="open the bench, make it safe, put the light out, and end")
     return parser
 

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from drivers.serving import Stopping, announce
+from drivers.stopping import Stopping, announce
 
 log = logging.getLogger(__name__)
 
@@ -67,30 +67,34 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
     while True:
         server = _start(commands.serve(address or bind))
         try:
-            said, code = _attend(server, lambda: stopping.asked or not alive(), None if address else announce)
+            said = _attend(server, lambda: stopping.asked or not alive(), None if address else announce)
         finally:
             _end(server)
-        address = said or address
-        if code == 0 or stopping.asked or not alive():
-            return 0 if code is None or code >= 0 else 1
-        if not address:
-            return code if code in {1, 2} else 1
-        deaths.append(time.monotonic())
+        code = server.returncode
+        if code == 0:
+            return 0
+        if code > 0 and not (said or address):
+            return code
         log.error("the server of the bench %s: making the bench safe", _cause(code))
         _make_safe(commands.make_safe)
-        if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
-            log.error("the server of the bench died %d times within %.0f s: it is not started again", MOST_DEATHS, DEATHS_WITHIN_S)
+        address = said or address
+        if stopping.asked or not alive() or not address:
             return 1
+        deaths.append(time.monotonic())
+        if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
+            log.error(
+                "the server of the bench died %d times within %.0f s: it is not started again", MOST_DEATHS, DEATHS_WITHIN_S
+            )
+            return 1
+        stopping.wait(2.0 ** (len(deaths) - 1) - 1)  # at once the first time: an instrument may need a moment to come back
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, bufsize=1)
 
 
-def _attend(
-    server: subprocess.Popen[str], ended: Callable[[], bool], tell: Callable[[dict[str, object]], None] | None
-) -> tuple[str, int | None]:
-    """Listen to a server until it ends, hangs, or `ended` says so; return its address and exit code (None: it was told to end).
+def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Callable[[dict[str, object]], None] | None) -> str:
+    """Listen to a server until it ends, hangs, or `ended` says so; return its address, or nothing where it never told one.
 
     Its announcement goes on to `tell`.
     """
@@ -110,15 +114,14 @@ def _attend(
                 address = str(message["address"])
                 if tell is not None:
                     tell({**message, "supervisor": os.getpid()})
-        if (code := server.poll()) is not None:
-            return address, code
-        if ended():
-            return address, None
+        if server.poll() is not None or ended():
+            return address
         # Opening a bench may take long, and says nothing; instruments that do not answer have deadlines of their own.
         if address and time.monotonic() - heard_s > SILENCE_S:
             log.error("the server of the bench said nothing for %g s and is killed", SILENCE_S)
             server.kill()
-            return address, server.wait()
+            server.wait()
+            return address
 
 
 def _end(server: subprocess.Popen[str]) -> None:
@@ -144,9 +147,7 @@ def _make_safe(command: Sequence[str]) -> None:
         log.error("the bench could not be made safe; the next server tries again")
 
 
-def _cause(code: int | None) -> str:
-    if code is None:
-        return "was ended"
+def _cause(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
