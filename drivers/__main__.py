@@ -19,7 +19,10 @@ from protocols.validation import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve a bench until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Serve a bench until told to stop; return the exit code.
+
+    0 done, 1 an instrument is not there or in use, or an address is, 2 wrong usage, 3 an instrument says that something is wrong.
+    """
     args = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     stopping = Stopping()
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(str(error), 2)
     except DeviceError as error:
-        return _refuse(error.detail, 2 if error.code == "bad_request" else 1)
+        return _refuse(error.detail, {"bad_request": 2, "transport": 1, "lease": 1, "deadline": 1}.get(error.code, 3))
 
 
 def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:

@@ -12,7 +12,7 @@ from drivers.claim import claim
 from drivers.clock import Clock
 from drivers.instrument import Identity, Instrument
 from drivers.line import Line
-from drivers.registry import open_instrument
+from drivers.registry import open_instrument, read_settings
 from drivers.station import InstrumentTable, LimitsTable, Station, load_reference
 from drivers.transport.opening import Link
 from drivers.wiring import wire
@@ -42,6 +42,14 @@ def open_table(folder: Path, table: InstrumentTable) -> Instrument:
     link = Link(table.address, name=table.name, library=table.library, timeout_s=table.timeout_s)
     try:
         return open_instrument(table.driver, link, table.settings, folder)
+    except ConfigError as error:
+        raise ConfigError(f"instrument {table.name}: {error}") from None
+
+
+def check_table(folder: Path, table: InstrumentTable) -> None:
+    """Raise `ConfigError` where there is no such driver, or a setting does not fit it; touches no instrument."""
+    try:
+        read_settings(table.driver, table.settings, folder)
     except ConfigError as error:
         raise ConfigError(f"instrument {table.name}: {error}") from None
 
