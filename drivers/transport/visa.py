@@ -18,6 +18,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from typing import Any
 
 import pyvisa
@@ -26,6 +27,8 @@ from pyvisa import constants
 from drivers.transport.contract import BrokenError, Wire
 
 _PEEK = 65536
+_CHUNK = 4096
+"""What pyvisa-py hands to the socket at once; between two such portions it would wait for ever."""
 
 # A peer that vanished without a word (cable pulled, power lost) is given up after 10 + 3 * 5 s of silence.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 25_000))
@@ -62,18 +65,21 @@ def open_visa(
     except Exception as error:  # noqa: BLE001 - pyvisa-py raises bare Exception, libraries raise what they like
         raise BrokenError(f"{address} cannot be opened: {_first_line(error)}", sent=False) from None
     resource.timeout = timeout_s * 1000
+    # Reading exactly what has come is how this reads; that there may be more is no news.
+    silence = contextlib.ExitStack()
+    silence.enter_context(resource.ignore_warning(constants.StatusCode.success_max_count_read))
     if baud and resource.interface_type == constants.InterfaceType.asrl:
         resource.baud_rate = baud
     plain = _socket_behind(resource)
     try:
         if plain is not None:
-            _prepare(plain, timeout_s, nodelay)
-            return VisaSocket(resource, plain, timeout_s)
+            _prepare(plain, nodelay)
+            return VisaSocket(resource, silence, plain, timeout_s)
         if ends_got and _is_stream(resource):
             resource.read_termination = ends_got
-        return VisaMessages(resource)
+        return VisaMessages(resource, silence)
     except BaseException:
-        resource.close()
+        _close(resource, silence)
         raise
 
 
@@ -83,20 +89,23 @@ class VisaSocket:
     fresh_when_reopened = True
     keeps_messages = False
 
-    def __init__(self, resource: Any, plain: socket.socket, timeout_s: float) -> None:
+    def __init__(self, resource: Any, silence: contextlib.ExitStack, plain: socket.socket, timeout_s: float) -> None:
         self._resource = resource
+        self._silence = silence
         self._plain = plain
         self._timeout_s = timeout_s
 
     def send(self, data: bytes) -> None:
         """Send all of `data`, unless the peer has gone."""
         self._has_come()
-        if not select.select([], [self._plain], [], self._timeout_s)[1]:
-            raise BrokenError(f"it takes no more bytes for {self._timeout_s:g} s", sent=False)
-        try:
-            self._resource.write_raw(data)
-        except (OSError, pyvisa.Error) as error:
-            raise BrokenError(_first_line(error)) from None
+        deadline_s = time.monotonic() + self._timeout_s
+        for start in range(0, len(data), _CHUNK):
+            if not select.select([], [self._plain], [], max(0.0, deadline_s - time.monotonic()))[1]:
+                raise BrokenError(f"it takes no more bytes for {self._timeout_s:g} s", sent=start > 0)
+            try:
+                self._resource.write_raw(data[start : start + _CHUNK])
+            except (OSError, pyvisa.Error) as error:
+                raise BrokenError(_first_line(error)) from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`, at most `count` bytes."""
@@ -119,12 +128,12 @@ class VisaSocket:
 
     def close(self) -> None:
         """Let go of the socket."""
-        _close(self._resource)
+        _close(self._resource, self._silence)
 
     def _has_come(self) -> int:
         """Return how many bytes can be read now; `BrokenError` where the peer has closed or reset the connection."""
         try:
-            peeked = self._plain.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            peeked = self._plain.recv(_PEEK, socket.MSG_PEEK)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -139,8 +148,9 @@ class VisaMessages:
 
     fresh_when_reopened = True
 
-    def __init__(self, resource: Any) -> None:
+    def __init__(self, resource: Any, silence: contextlib.ExitStack) -> None:
         self._resource = resource
+        self._silence = silence
         self.keeps_messages = not _is_stream(resource)
 
     def send(self, data: bytes) -> None:
@@ -175,7 +185,7 @@ class VisaMessages:
 
     def close(self) -> None:
         """Let go of the session."""
-        _close(self._resource)
+        _close(self._resource, self._silence)
 
 
 def _socket_behind(resource: Any) -> socket.socket | None:
@@ -186,10 +196,11 @@ def _socket_behind(resource: Any) -> socket.socket | None:
     return plain if isinstance(plain, socket.socket) else None
 
 
-def _prepare(plain: socket.socket, timeout_s: float, nodelay: bool) -> None:
+def _prepare(plain: socket.socket, nodelay: bool) -> None:
     if error := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise BrokenError(f"nobody answers there ({_os_words(error)})", sent=False)
-    plain.settimeout(timeout_s)
+    # Waiting is done by select with a deadline; a socket that blocks, as pyvisa-py leaves it, waits for ever.
+    plain.setblocking(False)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(nodelay))
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
@@ -201,8 +212,10 @@ def _is_stream(resource: Any) -> bool:
     return resource.resource_class == "SOCKET" or resource.interface_type == constants.InterfaceType.asrl
 
 
-def _close(resource: Any) -> None:
+def _close(resource: Any, silence: contextlib.ExitStack) -> None:
     # A session whose peer has gone may refuse to be closed in order; there is nothing left to save then.
+    with contextlib.suppress(OSError, pyvisa.Error, KeyError, AttributeError):
+        silence.close()
     with contextlib.suppress(OSError, pyvisa.Error, KeyError, AttributeError):
         resource.close()
 
