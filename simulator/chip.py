@@ -232,6 +232,10 @@ class Chip:
         """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
         return self._held.volts.copy()
 
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        self._clock.advance(duration_s, lambda: False)
+
     def _evaluate(
         self,
         here: Stage,
