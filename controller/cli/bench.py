@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from controller.devices import START_TIMEOUT_S, SimulatorProcess
+from controller.devices import START_TIMEOUT_S, DeviceProcess
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     raise DeviceError("transport", f"the bench ended by itself: {bench.last_words() or 'it said nothing'}")
 
 
-def start_bench(args: argparse.Namespace) -> tuple[SimulatorProcess, dict[str, Any]]:
+def start_bench(args: argparse.Namespace) -> tuple[DeviceProcess, dict[str, Any]]:
     """Start the instruments and return their process with what it announced (`simulator.instruments.__main__`).
 
     Raises
@@ -63,7 +63,7 @@ def start_bench(args: argparse.Namespace) -> tuple[SimulatorProcess, dict[str, A
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
     )
-    bench = SimulatorProcess(process, said)
+    bench = DeviceProcess(process, said)
     try:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
