@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from controller.stopping import Stop
 from drivers.station import load_reference
 from protocols.client import DeviceClient, connect
 from protocols.device import PhotonicDevice
@@ -39,6 +40,9 @@ START_TIMEOUT_S = 180.0
 
 LAB_END_S = 20.0
 """Patience with a bench that is ramped down; it goes on doing so, and ends by itself, when this is over."""
+
+_LOOK_S = 0.1
+"""How often the wait for it looks whether the user wants to stop."""
 
 LEASE_TTL_S = 5.0
 """How long a server keeps the chip hot for a controller it no longer hears from."""
@@ -133,6 +137,7 @@ def open_device(
     lease_key: str | None = None,
     keys: Path | None = None,
     clear: str | None = None,
+    stop: Stop | None = None,
 ) -> OpenDevice:
     """Return the device that `string` names, connected.
 
@@ -152,17 +157,21 @@ def open_device(
         Folder of CURVE keys, for servers off this machine.
     clear
         Name of a latched fault to be cleared on the way in, because a person said so.
+    stop
+        Ends the wait for a simulator that is starting, which the first time takes minutes.
 
     Raises
     ------
     ConfigError
         The string names nothing.
+    SessionStopped
+        `stop` was asked for before the device was open; nothing is left running.
     DeviceError
         "transport" where nobody answers (within 3 s at a network address), "lease" where another controller holds it,
         "interlock" where a fault is latched that this writer did not cause.
     """
     check_device_string(string)
-    process = start_process(string, chip or VirtualChip()) if string.startswith(("sim", "lab:")) else None
+    process = start_process(string, chip or VirtualChip(), stop=stop) if string.startswith(("sim", "lab:")) else None
     try:
         client = connect(process.address if process else string, label=label, lease_key=lease_key, keys=keys)
         if write:
@@ -210,7 +219,7 @@ def lab_command(string: str) -> list[str]:
     return [sys.executable, "-m", "drivers", string.removeprefix("lab:"), "--parent", str(os.getpid())]
 
 
-def start_process(string: str, chip: VirtualChip, options: Sequence[str] = ()) -> DeviceProcess:
+def start_process(string: str, chip: VirtualChip, options: Sequence[str] = (), *, stop: Stop | None = None) -> DeviceProcess:
     """Start the process behind `sim…` or `lab:…`, with further `options`, and return it once it has announced its address.
 
     Raises
@@ -220,6 +229,8 @@ def start_process(string: str, chip: VirtualChip, options: Sequence[str] = ()) -
     DeviceError
         "transport" where it ends or stays silent instead of announcing an address, or an instrument is not there or in use;
         "device" where an instrument says that something is wrong.
+    SessionStopped
+        `stop` was asked for meanwhile; the process is ended.
     """
     is_lab = string.startswith("lab:")
     command = lab_command(string) if is_lab else simulator_command(string, chip)
@@ -235,7 +246,7 @@ def start_process(string: str, chip: VirtualChip, options: Sequence[str] = ()) -
     )
     device = DeviceProcess(process, said, patience_s=LAB_END_S if is_lab else DeviceProcess.patience_s)
     try:
-        address = str(json.loads(_read_line(process, START_TIMEOUT_S))["address"])
+        address = str(json.loads(read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
     except (json.JSONDecodeError, KeyError, TypeError):
         refused = device.ends_within(2.0) and process.returncode in {1, 2, 3}
         device.end()
@@ -252,33 +263,13 @@ def start_process(string: str, chip: VirtualChip, options: Sequence[str] = ()) -
     return replace(device, address=address)
 
 
-def wait_for_device(opener: Callable[[], OpenDevice], stopped: Callable[[], bool], waiting: Callable[[str], None]) -> OpenDevice:
-    """Return what `opener` opens, trying again for as long as it takes while nobody answers.
-
-    `waiting` is told the reason now and then; `stopped` ends the wait.
-
-    Raises
-    ------
-    DeviceError
-        `stopped` said so ("transport"), or anything but a transport failure.
-    """
-    pause_s, told_at = 0.2, -60.0
-    while True:
-        try:
-            return opener()
-        except DeviceError as error:
-            if error.code not in {"transport", "deadline"} or stopped():
-                raise
-            if time.monotonic() - told_at >= 60.0:
-                waiting(f"waiting for the device: {error.detail}")
-                told_at = time.monotonic()
-        end = time.monotonic() + pause_s
-        while time.monotonic() < end and not stopped():
-            time.sleep(0.05)
-        pause_s = min(2 * pause_s, 5.0)
-
-
-def _read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
+    """Return the first line that a process says in time, "" where it says none; SessionStopped at a wish to stop."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
-    return process.stdout.readline() if ready else ""
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        stop.check("while the device was starting")
+        ready, _, _ = select.select([process.stdout], [], [], _LOOK_S)
+        if ready:
+            return process.stdout.readline()
+    return ""

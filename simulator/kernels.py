@@ -2,7 +2,7 @@
 
 Light is carried in single precision, sixteen samples at a time:
 
-    block[port][re | im][lane]     lane = 16 samples side by side = one AVX-512 register, a cache line
+    block[port][re | im][lane]     lane = 16 samples side by side = one AVX-512 register, two of AVX2, a cache line
 
 so that every interferometer is the same 2 × 2 product for all lanes and a block of 64 ports (8 KiB) never leaves the
 first-level cache. Work is counted in *items*, one block of one setting each; threads claim items from one another's ranges
@@ -17,9 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils, errors
+from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 """Samples of a block."""
@@ -27,10 +28,15 @@ LANES = 16
 FLOPS_PER_BLOCK = 28 * LANES
 """Operations of one interferometer on one block."""
 
+_AHEAD = 32
+"""Interferometers between asking for a phasor and using it: about the time a line takes from the third-level cache."""
+
 _entry: Any = njit(cache=True, nogil=True, fastmath=True)
 # A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
 # depends on whether it has just compiled or loads from disk. Inlined by force, a reading is the same bits in every process.
 _inlined: Any = njit(cache=True, nogil=True, fastmath=True, forceinline=True)
+# Fast mathematics lets the compiler choose the order of sums; without it, the source does.
+_as_written: Any = njit(cache=True, nogil=True, forceinline=True)
 _aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 _F = np.float32
@@ -48,6 +54,137 @@ _S0, _S1, _S2, _S3, _S4, _S5 = (
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
     _F(c) for c in (0.99999997, -0.50000375, 0.33334606, -0.24968907, 0.19913348, -0.17278206, 0.16126248, -0.09895351)
 )
+
+
+# --- Sixteen samples in registers -----------------------------------------------------------------------------------------
+
+# Loops over lanes become vector instructions by the compiler's own judgement, but it cannot keep a row of an array in registers
+# from one turn of a loop to the next. The sweep needs just that, so it says what it means: a type for one row of lanes.
+
+
+class _Lanes(types.Type):
+    """LANES single-precision numbers in vector registers, of whatever width the machine has."""
+
+    def __init__(self) -> None:
+        super().__init__(name="lanes")
+
+
+_LANES_TYPE = _Lanes()
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+
+
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+register_model(_Lanes)(_LanesModel)
+
+
+def _row_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return where block[port, part] begins, for arguments (block, port, part, …)."""
+    block = context.make_array(signature.args[0])(context, builder, arguments[0])
+    row = builder.add(builder.mul(arguments[1], ir.Constant(arguments[1].type, 2)), arguments[2])
+    first = builder.gep(block.data, [builder.mul(row, ir.Constant(row.type, LANES))])
+    return builder.bitcast(first, _VECTOR.as_pointer())
+
+
+def _check_block(block: Any) -> None:
+    if not (isinstance(block, types.Array) and (block.dtype, block.ndim, block.layout) == (types.float32, 3, "C")):
+        raise errors.TypingError(f"a block is a contiguous float32 array (ports, 2, LANES), not {block}")
+
+
+def _load_typed(_context: Any, block: Any, _port: Any, _part: Any) -> Any:
+    _check_block(block)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_row_pointer(context, builder, signature, arguments), align=4)
+
+    return _LANES_TYPE(block, types.intp, types.intp), generate
+
+
+def _store_typed(_context: Any, block: Any, _port: Any, _part: Any, _lanes: Any) -> Any:
+    _check_block(block)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[3], _row_pointer(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(block, types.intp, types.intp, _LANES_TYPE), generate
+
+
+def _in_every_lane(builder: Any, number: Any) -> Any:
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+def _times_typed(_context: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fmul(_in_every_lane(builder, arguments[0]), arguments[1])
+
+    return _LANES_TYPE(types.float32, _LANES_TYPE), generate
+
+
+def _multiply_add(builder: Any, factor: Any, lanes: Any, addend: Any) -> Any:
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    return builder.call(fused, [factor, lanes, addend])
+
+
+def _plus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _multiply_add(builder, _in_every_lane(builder, arguments[1]), arguments[2], arguments[0])
+
+    return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
+
+
+def _minus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        # The sign goes with the lanes, where it is part of the instruction; with the factor it would cost one more a row.
+        return _multiply_add(builder, _in_every_lane(builder, arguments[1]), builder.fneg(arguments[2]), arguments[0])
+
+    return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
+
+
+load_lanes: Any = intrinsic(_load_typed)
+"""(block, port, part) → the lanes at block[port, part], one register of them or as many as it takes."""
+
+store_lanes: Any = intrinsic(_store_typed)
+"""(block, port, part, lanes): write them back."""
+
+times: Any = intrinsic(_times_typed)
+"""(factor, lanes) → factor · lanes."""
+
+plus_times: Any = intrinsic(_plus_typed)
+"""(addend, factor, lanes) → addend + factor · lanes, rounded once where the machine has fused multiply-adds."""
+
+minus_times: Any = intrinsic(_minus_typed)
+"""(addend, factor, lanes) → addend - factor · lanes, likewise."""
+
+
+# --- Fetching ahead -------------------------------------------------------------------------------------------------------
+
+
+def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], structure, arguments[1:], wraparound=False)
+        address, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address, flag, flag, flag])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [builder.bitcast(pointer, address), flag(0), flag(3), flag(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
+_prefetch: Any = intrinsic(_prefetch_typed)
+"""(array, row, column): ask for array[row, column] to be in the cache soon."""
 
 
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
@@ -103,7 +240,8 @@ def next_item(control, total, worker, place):
 
 
 @_inlined
-def _finish_item(control):
+def finish_item(control):
+    """Count one more item as finished."""
     _fetch_add(control, control.size - CONTROL_STRIDE, 1)
 
 
@@ -247,7 +385,14 @@ def coefficients(phasor, theta, phi, couplers, out):
     `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles times the
     field that survives the loss; with them   M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]].
     """
+    last = theta.size - 1
     for k in range(theta.size):
+        # The sweep's order jumps between columns, and the phasors of a large mesh lie outside the second-level cache.
+        soon = min(k + _AHEAD, last)
+        _prefetch(phasor, 0, theta[soon])
+        _prefetch(phasor, 1, theta[soon])
+        _prefetch(phasor, 0, phi[soon])
+        _prefetch(phasor, 1, phi[soon])
         ct = phasor[0, theta[k]]
         st = phasor[1, theta[k]]
         cp = phasor[0, phi[k]]
@@ -293,19 +438,33 @@ def gather(source, rows, blocks):
                     block[p, 0, lane] = row[p, 0]
 
 
-@_inlined
-def sweep(field, tops, matrices):
-    """Send one block through a mesh in place: per interferometer one 2 × 2 product of modes top and top + 1."""
+@_as_written
+def sweep(block, tops, matrices):
+    """Send one block through a mesh in place: per interferometer one 2 × 2 product of modes top and top + 1.
+
+    The upper mode stays in registers: where the next interferometer couples it to the mode above, as they do along the
+    chains of `mesh.schedule`, only one mode is loaded and one stored. Any other order costs time, not correctness.
+    """
+    held = tops[0] + 1
+    yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
     for k in range(tops.size):
-        t = tops[k]
+        top = tops[k]
+        if top + 1 != held:
+            store_lanes(block, held, 0, yr)
+            store_lanes(block, held, 1, yi)
+            held = top + 1
+            yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
         ar, ai, br, bi = matrices[k, 0], matrices[k, 1], matrices[k, 2], matrices[k, 3]
         cr, ci, dr, di = matrices[k, 4], matrices[k, 5], matrices[k, 6], matrices[k, 7]
-        for lane in range(LANES):
-            xr, xi, yr, yi = field[t, 0, lane], field[t, 1, lane], field[t + 1, 0, lane], field[t + 1, 1, lane]
-            field[t, 0, lane] = ar * xr - ai * xi + br * yr - bi * yi
-            field[t, 1, lane] = ar * xi + ai * xr + br * yi + bi * yr
-            field[t + 1, 0, lane] = cr * xr - ci * xi + dr * yr - di * yi
-            field[t + 1, 1, lane] = cr * xi + ci * xr + dr * yi + di * yr
+        xr, xi = load_lanes(block, top, 0), load_lanes(block, top, 1)
+        # The held mode comes last in every sum: what does not wait for it is done while the one before is finished.
+        store_lanes(block, held, 0, minus_times(plus_times(minus_times(times(cr, xr), ci, xi), dr, yr), di, yi))
+        store_lanes(block, held, 1, plus_times(plus_times(plus_times(times(cr, xi), ci, xr), dr, yi), di, yr))
+        upper_r = minus_times(plus_times(minus_times(times(ar, xr), ai, xi), br, yr), bi, yi)
+        upper_i = plus_times(plus_times(plus_times(times(ar, xi), ai, xr), br, yi), bi, yr)
+        held, yr, yi = top, upper_r, upper_i
+    store_lanes(block, held, 0, yr)
+    store_lanes(block, held, 1, yi)
 
 
 @_inlined
@@ -348,7 +507,7 @@ def propagate(worker, control, total, blocks, tops, matrices, screen, electro_op
             break
         sweep(blocks[item], tops, matrices)
         leave_stage(blocks[item], screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor)
-        _finish_item(control)
+        finish_item(control)
 
 
 @_entry
@@ -445,4 +604,4 @@ def read_settings(
             field, noise, readout[0], readout[1], readout[2], readout[3], readout[4], readout[5], out[setting], block * LANES
         ):
             saturated[setting] = 1
-        _finish_item(control)
+        finish_item(control)

@@ -94,13 +94,20 @@ TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": re
 
 
 def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
-    """Return an order of the interferometers that keeps fields in the first-level cache, shape (interferometers,).
+    """Return an order of the interferometers that keeps light in registers and in the first-level cache, (interferometers,).
 
-    Groups of `columns` columns advance together as a skewed wavefront over the ports: sorted by top + 2·column, so that the
-    handful of modes at the front is touched by every column of the group before it leaves the cache. Two interferometers that
-    share a mode are at most one mode apart, so the earlier column always comes first.
+    Groups of `columns` columns advance together over the ports as a skewed wavefront, sorted by top + column, then by column:
+
+        top 0    ·   ·   c      a, b, c are a chain: each shares a mode with the one before it, which stays in registers;
+        top 1    ·   b   ·      d, e, f are the next one. While a chain passes, one mode a column is in use.
+        top 2    a   ·   f
+        top 3    ·   e   ·
+        top 4    d   ·   …
+        column   0   1   2
+
+    Two interferometers that share a mode are at most one mode apart, so the earlier column always comes first.
     """
-    return np.lexsort((mesh.top, mesh.top + 2 * mesh.column, mesh.column // columns))
+    return np.lexsort((mesh.column, mesh.top + mesh.column, mesh.column // columns))
 
 
 def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:

@@ -20,8 +20,8 @@ Kernel = Callable[[int], object]
 _PATIENCE = 4000
 """Looks at the counter of finished items before the processor is offered to somebody else: about 20 µs."""
 
-WORTH_SHARING_FLOPS = 2e6
-"""Work of about 40 µs, what it takes to wake a helper."""
+WORTH_SHARING_FLOPS = 5e6
+"""Work of about 60 µs: of less, a helper that takes 40 µs to wake up finds nothing left worth the waking."""
 
 
 class Job:

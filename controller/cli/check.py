@@ -9,8 +9,8 @@ from functools import partial
 from rich.console import Console
 from rich.table import Column, Table
 
-from controller.cli.console import print_json
 from controller.cli.describe import limit_rows
+from controller.cli.output import print_json
 from drivers.opening import check_table, open_table
 from drivers.station import LimitsTable, Station, load_reference
 from drivers.survey import Survey, planned, survey

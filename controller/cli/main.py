@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from controller.cli.output import tell
+
 DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
 
 
@@ -33,12 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
     except Exception as error:
-        from protocols.errors import DeviceError  # noqa: PLC0415 - brings numpy and pydantic, which --help does without
+        # Both bring more than --help should wait for.
+        from controller.stopping import SessionStopped  # noqa: PLC0415
+        from protocols.errors import DeviceError  # noqa: PLC0415
 
-        if not isinstance(error, DeviceError):
+        if isinstance(error, DeviceError):
+            sentence = error.detail
+        elif isinstance(error, SessionStopped):
+            sentence = str(error)
+        else:
             raise
-        sentence = error.detail
-    print(f"photonloop {args.command}: {sentence}", file=sys.stderr)
+    tell(f"photonloop {args.command}: {sentence}")
     return 1
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 
-from controller.cli.console import print_json, stop_on_signals
+from controller.cli.console import stop_on_signals
+from controller.cli.output import print_json, show
 from controller.devices import VirtualChip, check_device_string, open_device, start_process
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
@@ -30,15 +31,15 @@ def _serve_process(args: argparse.Namespace) -> int:
             raise ConfigError(f"--realtime is for virtual chips, and {args.device} takes the time that it takes")
         options.append("--realtime")
     chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
-    process = start_process(args.device, chip, options)
-    with stop_on_signals() as stopped:
+    with stop_on_signals() as stop:
+        process = start_process(args.device, chip, options, stop=stop)
         try:
             _announce(args, process.address)
-            while not stopped() and not process.ends_within(0.25):
+            while not stop.asked and not process.ends_within(0.25):
                 pass
         finally:
             process.end()
-    if not stopped():
+    if not stop.asked:
         raise DeviceError("transport", f"the device's process ended by itself: {process.last_words() or 'it said nothing'}")
     return 0
 
@@ -69,4 +70,4 @@ def _announce(args: argparse.Namespace, address: str) -> None:
     if args.json:
         print_json({"address": address, "device": args.device})
     else:
-        print(f"serving {args.device} at {address} until Ctrl-C", flush=True)
+        show(f"serving {args.device} at {address} until Ctrl-C")

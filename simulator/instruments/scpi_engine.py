@@ -123,9 +123,17 @@ class ErrorQueue:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Meant:
+    """What a header means where it stands: the function, the numbers it is called with, the path for whatever follows."""
+
     command: Command
-    numbered: tuple[int, ...]
+    function: Callable[[Call], str | None]
+    numbers: tuple[int, ...]
+    path: Header
+
+
+_ROOT = Header((), ())
+_REMEMBERED = 8192
 
 
 class ScpiInstrument:
@@ -150,11 +158,11 @@ class ScpiInstrument:
         self._framing = lines(manners.terminator)
         self._restore = restore
         self._events = 0
-        self._table: dict[tuple[str, ...], _Found] = {}
-        self._known: dict[str, tuple[Header, bool]] = {}
+        self._table: dict[tuple[str, ...], tuple[Command, tuple[int, ...]]] = {}
+        self._known: dict[tuple[str, Header], _Meant] = {}
         for command in [*self._common(), *commands]:
             for words, numbered in spellings(command.pattern).items():
-                self._table[words] = _Found(command, numbered)
+                self._table[words] = command, numbered
         restore()
 
     @property
@@ -174,22 +182,23 @@ class ScpiInstrument:
         if self._manners.one_query and unread and "?" in text:
             self.note(-410)
             interrupts = True
-        path: tuple[str, ...] = ()
-        numbers: tuple[int, ...] = ()
+        path = _ROOT
         for part in split_commands(text):
             words, _, rest = part.strip().partition(" ")
             if not words:
                 continue
             try:
-                header, is_query = self._parsed(words)
-                if not words.startswith((":", "*")):
-                    header = Header(path + header.mnemonics, numbers + header.suffixes)
-                if not words.startswith("*"):
-                    path, numbers = header.mnemonics[:-1], header.suffixes[:-1]
-                answer, seconds = self._carry_out(header, is_query, split_arguments(rest))
-                takes_s += seconds
+                meant = self._known.get((words, path)) or self._learned(words, path)
+                path = meant.path
+                arguments = split_arguments(rest)
+                if len(arguments) > meant.command.most:
+                    raise ScpiError(-108)
+                call = Call(meant.numbers, arguments)
+                answer = meant.function(call)
                 if answer is not None:
                     answers.append(answer)
+                duration = meant.command.takes_s
+                takes_s += duration(call) if callable(duration) else duration
             except ScpiError as error:
                 self.note(error.code)
                 if -200 < error.code <= -100:  # what cannot be read spoils the rest of the line
@@ -220,30 +229,25 @@ class ScpiInstrument:
         self._events |= 32 if -200 < code <= -100 else 16 if -300 < code <= -200 else 4 if code <= -400 else 8
         self._errors.put(code)
 
-    def _parsed(self, words: str) -> tuple[Header, bool]:
-        """Return header and whether it is a query, remembering both: sessions say the same things over and over."""
-        found = self._known.get(words)
-        if found is None:
-            found = parse_header(words.removesuffix("?")), words.endswith("?")
-            if len(self._known) < 4096:
-                self._known[words] = found
-        return found
-
-    def _carry_out(self, header: Header, is_query: bool, arguments: tuple[str, ...]) -> tuple[str | None, float]:
-        found = self._table.get(header.mnemonics)
-        if found is None:
+    def _learned(self, words: str, path: Header) -> _Meant:
+        """Return what `words` mean behind `path`, and remember it: sessions say the same things over and over."""
+        header = parse_header(words.removesuffix("?"))
+        if not words.startswith((":", "*")):
+            header = Header(path.mnemonics + header.mnemonics, path.suffixes + header.suffixes)
+        command, numbered = self._table.get(header.mnemonics, (None, ()))
+        if command is None:
             raise ScpiError(-113)
-        command = found.command
-        if any(suffix >= 0 and i not in found.numbered for i, suffix in enumerate(header.suffixes)):
+        if any(suffix >= 0 and i not in numbered for i, suffix in enumerate(header.suffixes)):
             raise ScpiError(-114)
-        function = command.ask if is_query else command.tell
+        function = command.ask if words.endswith("?") else command.tell
         if function is None:
             raise ScpiError(-113)
-        if len(arguments) > command.most:
-            raise ScpiError(-108)
-        call = Call(tuple(header.suffixes[i] for i in found.numbered), arguments)
-        answer = function(call)
-        return answer, command.takes_s(call) if callable(command.takes_s) else command.takes_s
+        # Common commands leave the path as it is.
+        after = path if words.startswith("*") else Header(header.mnemonics[:-1], header.suffixes[:-1])
+        meant = _Meant(command, function, tuple(header.suffixes[i] for i in numbered), after)
+        if len(self._known) < _REMEMBERED:
+            self._known[words, path] = meant
+        return meant
 
     def _common(self) -> list[Command]:
         return [

@@ -40,7 +40,8 @@ STAMPS = 4096
 _STAMP_TOP = 0.9
 """Share of full scale that the highest stamp takes."""
 
-_LOGGED = 100_000
+_LOG_BYTES = 1 << 26
+"""Memory for the log; what every entry may need at most decides how many there are."""
 
 
 Read = Callable[[Sequence[int]], NDArray[np.float64]]
@@ -149,7 +150,8 @@ class World:
         """Highest voltage that each heater has ever seen [V]."""
         self.peak_power_w = 0.0
         """Highest nominal power of all heaters together at any measurement [W]."""
-        self.log: deque[Measurement] = deque(maxlen=_LOGGED)
+        entry_bytes = 256 + 8 * (self.heater_v.size + self.modulator_v.size + max(s.tap_ports for s in self.stages))
+        self.log: deque[Measurement] = deque(maxlen=_LOG_BYTES // entry_bytes)
         """The last measurements, oldest first."""
         self.before_measuring: list[Callable[[], None]] = []
         """Instruments that move by a clock of their own bring their outputs up to date here."""

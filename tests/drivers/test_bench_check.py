@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from controller.devices import check_device_string
-from controller.training import pinned
+from controller.fitting import pinned
 from protocols.client import connect
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -32,7 +32,14 @@ def test_check_tells_who_is_there_and_drives_nothing(tmp_path: Path) -> None:
     filed.FiledSource("heaters", tmp_path / "heaters").set_volts({3: 2.5})  # somebody left it so
     table = photonloop(tmp_path, "check", f"lab:{station}?max_v=5")
     assert table.returncode == 0, table.stderr
-    for words in ("Filed heaters serial 7", "heaters of mesh1: 0…15", "16 channels", "0 to 10 V", "0 to 2.5 V", "5 V, no limit in mA"):
+    for words in (
+        "Filed heaters serial 7",
+        "heaters of mesh1: 0…15",
+        "16 channels",
+        "0 to 10 V",
+        "0 to 2.5 V",
+        "5 V, no limit in mA",
+    ):
         assert words in table.stdout
     answer = json.loads(photonloop(tmp_path, "check", f"lab:{station}", "--json").stdout)
     assert answer["ok"]

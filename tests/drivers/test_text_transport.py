@@ -52,9 +52,8 @@ def test_an_interrupted_question_leaves_no_answer_behind():
 
 
 def test_silence_is_told_after_the_repeats():
-    with replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport:
-        with pytest.raises(DeviceError) as caught:
-            transport.query("READ?")
+    with replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
+        transport.query("READ?")
     error = caught.value
     assert (error.code, error.retryable, error.outcome) == ("transport", True, "not_applied")
     assert error.detail == "replay did not answer 'READ?' within 1 s"
@@ -79,9 +78,8 @@ def test_garbage_is_repeated_and_then_told():
 
 
 def test_a_harmful_repeat_is_not_sent():
-    with replayed([WHO, ("TRIG;ERR?", None)], DIALECT) as transport:
-        with pytest.raises(DeviceError) as caught:
-            transport.ask("TRIG;ERR?", lambda lines: lines[0], changes=True, repeats=0)
+    with replayed([WHO, ("TRIG;ERR?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
+        transport.ask("TRIG;ERR?", lambda lines: lines[0], changes=True, repeats=0)
     assert caught.value.outcome == "unknown"
 
 
@@ -126,9 +124,8 @@ def test_a_refused_reconnection_is_one_sentence():
 
 def test_another_instrument_at_the_same_address_is_refused():
     lines = [WHO, Event("broken", b"reset by peer"), ("*IDN?", "ACME,M1,8,1.0")]
-    with replayed(lines, DIALECT) as transport:
-        with pytest.raises(DeviceError, match="another instrument now") as caught:
-            transport.query("READ?")
+    with replayed(lines, DIALECT) as transport, pytest.raises(DeviceError, match="another instrument now") as caught:
+        transport.query("READ?")
     assert caught.value.code == "device"
     assert not caught.value.retryable
 
@@ -149,7 +146,14 @@ def test_a_known_answer_in_doubt_is_waited_for_on_a_serial_line():
         with pytest.raises(DeviceError):
             transport.query("READ?")
         assert transport.query("READ?") == "0.32"
-    lines = [WHO, ("READ?", None), ("*IDN?", None), Event("silence"), ("*IDN?", "ACME,M1,7,1.0\nACME,M1,7,1.0"), ("READ?", "0.32")]
+    lines = [
+        WHO,
+        ("READ?", None),
+        ("*IDN?", None),
+        Event("silence"),
+        ("*IDN?", "ACME,M1,7,1.0\nACME,M1,7,1.0"),
+        ("READ?", "0.32"),
+    ]
     with replayed(lines, DIALECT, serial=True) as transport:
         with pytest.raises(DeviceError):
             transport.query("READ?")

@@ -137,9 +137,8 @@ def test_nobody_there():
 
 
 def test_a_serial_port_is_ours_alone():
-    with pty_peer(stamping({})) as peer, opened(peer):
-        with pytest.raises(DeviceError, match="cannot be opened"):
-            open_text(Link(peer.address), DIALECT)
+    with pty_peer(stamping({})) as peer, opened(peer), pytest.raises(DeviceError, match="cannot be opened"):
+        open_text(Link(peer.address), DIALECT)
 
 
 def test_nagle_is_off():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numba import TypingError
 from scipy import stats
 
 from protocols.device import DeviceDescription
@@ -49,6 +50,38 @@ def test_sweep_is_the_double_precision_matrix(build: Callable[[int], Mesh], n: i
     loss_db = rng.uniform(0, 0.3, mesh.interferometers)
     expected = transfer_matrix(mesh, *phases, [], error, loss_db)
     np.testing.assert_allclose(kernel_matrix(mesh, phases, error, loss_db), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("build", [clements, reck])
+def test_every_causal_order_gives_the_same_bits(build: Callable[[int], Mesh]) -> None:
+    """What the sweep keeps in registers from one interferometer to the next changes its speed, never a field."""
+    mesh = build(37)
+    rng = np.random.default_rng(4)
+    matrices = rng.normal(0, 0.5, (mesh.interferometers, 8)).astype(np.float32)
+    light = rng.normal(size=(mesh.ports, 2, kernels.LANES)).astype(np.float32)
+    found = []
+    for order in (np.arange(mesh.interferometers), schedule(mesh), schedule(mesh, 5), np.lexsort((-mesh.top, mesh.column))):
+        block = light.copy()
+        kernels.sweep(block, mesh.top[order], matrices[order])
+        found.append(block)
+    assert np.isfinite(found[0]).all()
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+@pytest.mark.parametrize("build", [clements, reck])
+def test_the_schedule_seldom_leaves_a_mode(build: Callable[[int], Mesh]) -> None:
+    """Along the chains of the schedule an interferometer takes over a mode from the one before it: that is the sweep's speed."""
+    mesh = build(256)
+    top = mesh.top[schedule(mesh)]
+    assert np.count_nonzero(np.diff(top) == -1) > 0.9 * mesh.interferometers
+
+
+def test_blocks_of_another_layout_are_refused() -> None:
+    """The sweep reads whole rows of lanes at addresses it works out itself."""
+    block = np.zeros((4, 2, 2 * kernels.LANES), np.float32)[:, :, ::2]
+    with pytest.raises(TypingError, match="contiguous float32"):
+        kernels.sweep(block, np.array([0]), np.zeros((1, 8), np.float32))
 
 
 def test_phasors_step_and_phase() -> None:
