@@ -194,14 +194,18 @@ class Readout(Instrument, Protocol):
         """Measure now and return readings [unit], shape (channels,), in the order asked for, in one exchange.
 
         What is returned was measured after the call began; a reading that was under way or buffered before is never returned.
-        An overload is returned as ±infinity, never as a number that looks like light.
+        An overload that the instrument reports as one is returned as ±infinity, never as a number that looks like light.
         """
         ...
 
 
 @runtime_checkable
 class Laser(Instrument, Protocol):
-    """A tunable laser."""
+    """A tunable laser.
+
+    A laser that has been restarted may be dark and at other settings: the driver that notices raises "device" with outcome
+    "unknown" and retryable true, and whoever wants light sets power and wavelength and switches it on again.
+    """
 
     def on(self) -> None:
         """Switch the light on; returns once the instrument has taken the command, not once the light is stable."""

@@ -188,7 +188,7 @@ class ReplayWire:
         self._events = list(events)
         self._clock = clock
         self._at = 0
-        self._waited_at = -1
+        self._waited_at = self._rest_at = -1
         self.fresh_when_reopened = fresh_when_reopened
 
     def send(self, data: bytes) -> None:
@@ -227,6 +227,7 @@ class ReplayWire:
         if len(event.data) > count:
             self._at -= 1
             self._events[self._at] = Event("got", event.data[count:])
+            self._rest_at = self._at
         return event.data[:count]
 
     def waiting(self) -> bytes:
@@ -246,7 +247,9 @@ class ReplayWire:
         """Nothing to let go of."""
 
     def reopen(self) -> ReplayWire:
-        """Be found again, with the transcript where it stands."""
+        """Be found again, with the transcript where it stands; the unread rest of an answer is gone."""
+        if self._rest_at == self._at:
+            self._at += 1
         event = self._next()
         if event is not None and event.kind == "broken":
             self._at += 1

@@ -2,7 +2,7 @@
 
 The unit of wavelengths depends on the instrument's command set (`:SYST:COMM:COD`: legacy nm, SCPI m), so it is asked for first
 and after every restart. Powers travel in dBm, whose meaning no mode changes. Settings are sent one by one, each followed by the
-question for errors.
+question for errors and read back: a command has no answer, so one that was lost on the way would not be missed.
 
 Source: command list of the TSL-570 manual, as used by public drivers.
 Not checked against a real unit: the port that a socket needs; what `:SYST:ALER?` says when all is well (anything that contains
@@ -12,7 +12,7 @@ Not checked against a real unit: the port that a socket needs; what `:SYST:ALER?
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,6 +30,8 @@ DIALECT = Dialect(ends_sent="\r", ends_got="\r", timeout_s=2.0)
 """How the laser is spoken to."""
 
 _ERRORS = ":SYST:ERR?"
+_AGREES_DB = 0.05
+_AGREES_NM = 0.01
 
 
 class SantecSettings(BaseModel):
@@ -70,7 +72,7 @@ class SantecTsl570:
         self._transport = transport
         self._settings = settings
         self._metres = False
-        transport.when_reopened(self.learn_units)
+        transport.when_reopened(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask *IDN?."""
@@ -79,17 +81,17 @@ class SantecTsl570:
     def learn_units(self) -> None:
         """Ask which command set the laser speaks, and have powers in dBm."""
         self._metres = self._transport.ask(":SYST:COMM:COD?", _zero_or_one) == 1
-        self._tell(":POW:UNIT 0")
+        self._tell(":POW:UNIT 0", ":POW:UNIT?", 0)
 
     def on(self) -> None:
         """Switch the laser diode on; "interlock" where the external interlock is open."""
         if self._transport.ask(":SYST:LOCK?", _zero_or_one) == 1:
             raise DeviceError("interlock", f"{self._transport.name} cannot be switched on: its external interlock is open")
-        self._tell(":POW:STAT 1")
+        self._tell(":POW:STAT 1", ":POW:STAT?", 1)
 
     def off(self) -> None:
-        """Switch the laser diode off; tried twice, since the way may have been lost and found."""
-        until_one_works([lambda: self._tell(":POW:STAT 0")] * 2)
+        """Switch the laser diode off; tried again, since the way may have been lost and found."""
+        until_one_works([lambda: self._tell(":POW:STAT 0", ":POW:STAT?", 0)] * 3)
 
     def is_on(self) -> bool:
         """Return whether the laser diode is on."""
@@ -103,7 +105,8 @@ class SantecTsl570:
                 f"{self._transport.name} cannot be set to {power_w:.6g} W: it takes powers above 0, up to max_power_w "
                 f"{self._settings.max_power_w:.6g} W",
             )
-        self._tell(f":POW {dbm_of(power_w):.4f}")
+        dbm = dbm_of(power_w)
+        self._tell(f":POW {dbm:.4f}", ":POW?", dbm, _AGREES_DB)
 
     def power_w(self) -> float:
         """Return the measured output power [W]."""
@@ -117,7 +120,9 @@ class SantecTsl570:
                 f"{self._transport.name} cannot be set to {wavelength_nm:.6g} nm: the station allows {self._settings.min_nm:g} "
                 f"to {self._settings.max_nm:g} nm",
             )
-        self._tell(f":WAV {wavelength_nm * 1e-9:.13e}" if self._metres else f":WAV {wavelength_nm:.4f}")
+        nm = 1e-9 if self._metres else 1.0
+        command = f":WAV {wavelength_nm * nm:.13e}" if self._metres else f":WAV {wavelength_nm:.4f}"
+        self._tell(command, ":WAV?", wavelength_nm * nm, _AGREES_NM * nm)
 
     def wavelength_nm(self) -> float:
         """Return the wavelength that is set [nm]."""
@@ -142,10 +147,30 @@ class SantecTsl570:
         """Let go of the laser; the light stays as it is."""
         self._transport.close()
 
-    def _tell(self, command: str) -> None:
-        self._transport.write(command)
-        if text := self._transport.ask(_ERRORS, lambda lines: scpi.complaint(lines[0]), changes=True, repeats=0):
-            raise DeviceError("device", f"{self._transport.name} complained after {command!r}: {text}", outcome="unknown")
+    def _start_anew(self) -> NoReturn:
+        self.learn_units()
+        raise DeviceError(
+            "device",
+            f"{self._transport.name} was lost and has been found again: its light may be off, its settings must be made again",
+            retryable=True,
+            outcome="unknown",
+        )
+
+    def _tell(self, command: str, question: str, expected: float, tolerance: float = 0.0) -> None:
+        """Send a setting, ask for errors, and read back; once more where it is not there."""
+        for again in (False, True):
+            self._transport.write(command)
+            if text := self._transport.ask(_ERRORS, lambda lines: scpi.complaint(lines[0]), changes=True, repeats=0):
+                raise DeviceError("device", f"{self._transport.name} complained after {command!r}: {text}", outcome="unknown")
+            value = self._transport.ask(question, lambda lines: scpi.number(lines[0]), changes=True)
+            if abs(value - expected) <= tolerance:
+                return
+            if again:
+                raise DeviceError(
+                    "device",
+                    f"{self._transport.name} did not take {command!r}: {question!r} is answered {value:.9g}",
+                    outcome="unknown",
+                )
 
 
 def _zero_or_one(lines: list[str]) -> int:

@@ -17,7 +17,7 @@ Not checked against a real unit: by its nature. Units are the commonest way to g
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,6 +58,8 @@ class ScpiLaserSettings(BaseModel):
     identity: str = "*IDN?"
     identity_pattern: str = r"[^,]+,[^,]+,.+"
     on_open: tuple[str, ...] = ()
+    joins: bool = True
+    """The instrument takes commands joined by ;:"""
     terminator: Annotated[str, Field(min_length=1, max_length=2)] = "\n"
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     baud: Annotated[int, Field(ge=50, le=4_000_000)] = 115200
@@ -108,7 +110,7 @@ class ScpiLaser:
     def __init__(self, transport: Transport, settings: ScpiLaserSettings) -> None:
         self._transport = transport
         self._table = settings
-        transport.when_reopened(self.configure)
+        transport.when_reopened(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask who is there."""
@@ -121,11 +123,11 @@ class ScpiLaser:
 
     def on(self) -> None:
         """Switch the light on."""
-        self._tell(self._table.on)
+        self._switch(on=True)
 
     def off(self) -> None:
-        """Switch the light off; tried twice, since the way may have been lost and found."""
-        until_one_works([lambda: self._tell(self._table.off)] * 2)
+        """Switch the light off; tried again, since the way may have been lost and found."""
+        until_one_works([lambda: self._switch(on=False)] * 3)
 
     def is_on(self) -> bool:
         """Return whether the light is on."""
@@ -177,12 +179,32 @@ class ScpiLaser:
         """Let go of the laser; the light stays as it is."""
         self._transport.close()
 
+    def _start_anew(self) -> NoReturn:
+        self.configure()
+        raise DeviceError(
+            "device",
+            f"{self._transport.name} was lost and has been found again: its light may be off, its settings must be made again",
+            retryable=True,
+            outcome="unknown",
+        )
+
+    def _switch(self, *, on: bool) -> None:
+        self._tell(self._table.on if on else self._table.off)
+        if self.is_on() != on:
+            raise DeviceError(
+                "device",
+                f"{self._transport.name} was switched {'on' if on else 'off'}, but says that it is not",
+                outcome="unknown",
+            )
+
     def _tell(self, command: str) -> None:
-        self._transport.write(command)
-        if not self._table.error:
+        """Send a setting and ask for errors: in one message where the instrument joins commands, else in two."""
+        if self._table.joins and self._table.error:
+            scpi.set_and_check(self._transport, [command], self._table.error)
             return
-        if text := self._transport.ask(self._table.error, lambda lines: scpi.complaint(lines[0]), changes=True, repeats=0):
-            raise DeviceError("device", f"{self._transport.name} complained after {command!r}: {text}", outcome="unknown")
+        self._transport.write(command)
+        if self._table.error:
+            scpi.raise_complaints(self._transport, self._table.error)
 
 
 def _yes_or_no(lines: list[str]) -> bool:

@@ -80,6 +80,7 @@ class KeysightDaq:
     def __init__(self, transport: Transport, settings: KeysightDaqSettings) -> None:
         self._transport = transport
         self._settings = settings
+        self._wanted = tuple(sorted(settings.inputs))
         self._scanned: tuple[int, ...] = ()
         transport.when_reopened(self.configure)
 
@@ -104,33 +105,33 @@ class KeysightDaq:
 
     def configure(self) -> None:
         """Write all settings; `CONF` resets format and scan list, so these follow it."""
-        inputs = tuple(sorted(self._settings.inputs))
-        listed = _listed(inputs)
+        listed = _listed(sorted(self._settings.inputs))
         commands = [
             f"CONF:VOLT:DC {scpi.decimal(self._settings.range_v)},{listed}",
             f"VOLT:DC:NPLC {scpi.decimal(self._settings.cycles)},{listed}",
-            f"ROUT:SCAN {listed}",
+            f"ROUT:SCAN {_listed(self._wanted)}",
             "FORM:READ:CHAN ON",
             "TRIG:SOUR IMM",
         ]
         scpi.set_and_check(self._transport, commands, _ERRORS)
-        self._scanned = inputs
+        self._scanned = self._wanted
 
     def read(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Scan the named channels now [V], shape (channels,)."""
         check_channels(self._transport.name, channels, self.channels)
         if not channels:
             return np.zeros(0)
-        wanted = [self._settings.inputs[channel] for channel in channels]
-        inputs = tuple(sorted(set(wanted)))
-        # The list travels with the question: repeated after a silence, both are.
-        change = [] if inputs == self._scanned else [f"ROUT:SCAN {_listed(inputs)}"]
+        names = [self._settings.inputs[channel] for channel in channels]
+        wanted = self._wanted = tuple(sorted(set(names)))
+        # The list travels with the question: repeated after a silence, both are. An instrument lost and found on the way gets
+        # it from `configure`.
+        change = [] if wanted == self._scanned else [f"ROUT:SCAN {_listed(wanted)}"]
         self._scanned = ()
         values = self._transport.ask(
-            scpi.joined([*change, "READ?"]), lambda lines: _tagged(lines[0], inputs), wait_s=self._scan_s(len(inputs))
+            scpi.joined([*change, "READ?"]), lambda lines: _tagged(lines[0], wanted), wait_s=self._scan_s(len(wanted))
         )
-        self._scanned = inputs
-        return np.array([values[name] for name in wanted])
+        self._scanned = wanted
+        return np.array([values[name] for name in names])
 
     def check(self) -> None:
         """Empty the queue of errors."""

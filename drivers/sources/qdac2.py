@@ -161,7 +161,7 @@ class Qdac2:
     def check(self) -> None:
         """Empty the queue of errors and compare every set-point with what was set last."""
         scpi.raise_complaints(self._transport, _ERRORS)
-        if still := self._still():
+        if still := [channel for channel in range(self.channels) if channel not in self._playing]:
             self._compare(still, self.read_volts(still))
 
     def safe(self) -> None:
@@ -185,9 +185,9 @@ class Qdac2:
         listed = sorted(self._playing & set(volts))
         commands = [word for c in listed for word in (f"sour{c + 1}:dc:abor", f"sour{c + 1}:volt:mode fix")]
         commands += [f"sour{channel + 1}:volt {scpi.decimal(value)}" for channel, value in volts.items()]
-        self._playing.difference_update(listed)
-        self._held[list(volts)] = list(volts.values())
-        still = self._still()
+        expected = self._held.copy()
+        expected[list(volts)] = list(volts.values())
+        still = [channel for channel in range(self.channels) if channel in volts or channel not in self._playing]
         commands += _set_points(still)
 
         def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
@@ -195,13 +195,12 @@ class Qdac2:
             return np.array([scpi.number(point) for point in points]), scpi.complaint(error)
 
         points, text = self._transport.ask(scpi.joined([*commands, _ERRORS]), understand, changes=True)
+        self._playing.difference_update(listed)
+        self._held = expected
         if text:
             self._held[still] = points
             raise DeviceError("device", f"{self._transport.name} complained when voltages were set: {text}", outcome="unknown")
         self._compare(still, points)
-
-    def _still(self) -> list[int]:
-        return [channel for channel in range(self.channels) if channel not in self._playing]
 
     def _compare(self, channels: Sequence[int], points: NDArray[np.float64]) -> None:
         """Raise where a channel is not set to what it was set to."""

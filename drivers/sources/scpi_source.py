@@ -206,11 +206,13 @@ class ScpiSource:
         self._transport.close()
 
     def _set(self, volts: Mapping[int, float]) -> None:
-        self._held[list(volts)] = list(volts.values())
         table = self._table
+        expected = self._held.copy()
+        expected[list(volts)] = list(volts.values())
         commands = templates.commands(table.set, self._numbers(list(volts)), list(volts.values()), "volts")
         if not (table.joins and table.error and table.query_volts):
             self._send(commands)
+            self._held = expected
             if table.query_volts:
                 self._compare(self._read_volts(range(self.channels)))
             return
@@ -229,6 +231,7 @@ class ScpiSource:
             raise DeviceError(
                 "device", f"{self._transport.name} complained when voltages were set: {'; '.join(texts)}", outcome="unknown"
             )
+        self._held = expected
         self._compare(points)
 
     def _send(self, commands: Sequence[str]) -> None:

@@ -76,7 +76,9 @@ class Connection:
         return got
 
     def has_waiting(self) -> bool:
-        """Return, at once, whether anything has come that was not read."""
+        """Return, at once, whether anything has come that was not read; nothing comes from a wire that is lost."""
+        if self.lost:
+            return False
         try:
             self._buffer += self._wire.waiting()
         except BrokenError:
@@ -86,6 +88,8 @@ class Connection:
     def clear(self) -> None:
         """Throw away whatever has come."""
         self._buffer.clear()
+        if self.lost:
+            return
         try:
             self._wire.clear()
         except BrokenError:

@@ -129,9 +129,11 @@ class ModbusTransport:
         self._connection.close()
 
     def _exchange(self, what: str, function: int, payload: bytes, understand: Callable[[bytes], T], *, changes: bool) -> T:
-        sent = False
-        for attempt in range(1, self._repeats + 2):
+        tries = 1 + self._repeats
+        sent = found_dead = False
+        while True:
             self._get_ready(what, changes, sent)
+            sent_before = sent
             self._number = self._number % 0xFFFF + 1
             frame = _HEADER.pack(self._number, 0, 2 + len(payload), self._unit) + bytes([function]) + payload
             try:
@@ -142,10 +144,13 @@ class ModbusTransport:
                 if isinstance(error, _WrongAnswerError):
                     self._aligned = False
                 if isinstance(error, BrokenError) and not error.sent:
-                    sent = False
-                if attempt > self._repeats:
+                    sent = sent_before
+                    if not found_dead:
+                        found_dead = True
+                        continue
+                tries -= 1
+                if tries == 0:
                     self._fail(what, error, changes=changes and sent)
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def _answer(self, what: str, function: int, deadline_s: float) -> bytes:
         """Return the payload of the answer to the last request; answers to earlier ones are thrown away."""

@@ -117,30 +117,32 @@ class TextTransport:
         Takes at most 3 · (repeats + 1) timeouts, plus as many times `wait_s`, plus opening times where the way was lost.
         """
         tries = 1 + (self._dialect.repeats if repeats is None else repeats)
-        sent = False
-        for attempt in range(1, tries + 1):
+        sent = found_dead = False
+        while True:
             self._get_ready(command, changes, sent)
             got: list[str] = []
-            complaints = len(self._unasked)
+            complaints, sent_before = len(self._unasked), sent
             try:
-                self._in_step = False
-                sent = True
+                self._in_step, sent = False, True
                 self._connection.send(self._encoded(command))
                 self._read(got, lines, self._dialect.timeout_s + wait_s)
                 value = understand(got)
             except (SilenceError, BrokenError, ValueError) as error:
                 if isinstance(error, BrokenError) and not error.sent:
-                    sent = False
+                    sent = sent_before
+                    if not found_dead:
+                        found_dead = True  # before a byte left: that try was none, however harmful a repeat may be
+                        continue
+                tries -= 1
                 # An instrument that complained instead of answering would complain again.
-                if attempt == tries or len(self._unasked) > complaints:
-                    self._fail(command, got, error, changes=changes and sent)
+                if tries == 0 or len(self._unasked) > complaints:
+                    self._fail(command, got, error, changes=changes and sent, wait_s=wait_s)
                 continue
             except DeviceError:
                 self._in_step = True  # understood, and not liked
                 raise
             self._in_step = True
             return value
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def query(self, command: str) -> str:
         """Return the one-line answer to `command`, which changes nothing."""
@@ -148,16 +150,27 @@ class TextTransport:
 
     def write(self, command: str) -> None:
         """Send `command`, to which there is no answer."""
-        self._get_ready(command, changes=True, sent=False)
-        try:
-            self._connection.send(self._encoded(command))
-        except BrokenError as error:
-            self._fail(command, [], error, changes=error.sent)
+        for found_dead in (False, True):
+            self._get_ready(command, changes=True, sent=False)
+            try:
+                self._connection.send(self._encoded(command))
+            except BrokenError as error:
+                if found_dead or error.sent:
+                    self._fail(command, [], error, changes=error.sent)
+            else:
+                return
 
     def identity(self) -> str:
         """Ask who is there and return the answer, which brings both sides into step as well."""
         self._in_step = False
-        self._get_ready(self._dialect.who, changes=False, sent=False)
+        for left in reversed(range(1 + self._dialect.repeats)):
+            try:
+                self._get_ready(self._dialect.who, changes=False, sent=False)
+            except DeviceError as error:
+                if error.code != "transport" or not left:
+                    raise
+            else:
+                break
         return self._known
 
     def take_unasked(self) -> list[str]:
@@ -216,7 +229,7 @@ class TextTransport:
                 self._connection.reopen()
                 self._in_step = self._who_in_doubt = False
             if not self._in_step:
-                self._get_in_step()
+                self._get_in_step(fresh=found_again and self._connection.fresh_when_reopened)
         except BrokenError as error:
             raise DeviceError(
                 "transport",
@@ -245,7 +258,8 @@ class TextTransport:
                     outcome="unknown",
                 )
 
-    def _get_in_step(self) -> None:
+    def _get_in_step(self, *, fresh: bool) -> None:
+        """Ask who is there until the known answer comes. On a `fresh` connection another one cannot be late."""
         dialect = self._dialect
         if self._who_in_doubt:
             self._connection.quiet(dialect.timeout_s, 5 * dialect.timeout_s)
@@ -262,7 +276,7 @@ class TextTransport:
                 break
             if dialect.unasked(line):
                 self._unasked.append(line)
-            elif re.fullmatch(dialect.known_by, line):
+            elif fresh and re.fullmatch(dialect.known_by, line):
                 raise DeviceError(
                     "device",
                     f"{self._name} is another instrument now: it answers {line!r} to {dialect.who!r}, it was {self._known!r}",
@@ -317,13 +331,13 @@ class TextTransport:
         except UnicodeDecodeError:
             raise ValueError(f"{_shown(line)!r} is not text") from None
 
-    def _fail(self, command: str, got: list[str], error: Exception, *, changes: bool) -> NoReturn:
+    def _fail(self, command: str, got: list[str], error: Exception, *, changes: bool, wait_s: float = 0.0) -> NoReturn:
         if isinstance(error, BrokenError):
             detail = f"{self._name} is gone: {error.reason}, at {_short(command)!r}"
         elif isinstance(error, SilenceError):
             came = ", ".join([*map(repr, got), *([repr(_shown(error.got))] if error.got else [])])
             only = f", only {_short(came)} came" if came else ""
-            detail = f"{self._name} did not answer {_short(command)!r} within {self._dialect.timeout_s:g} s{only}"
+            detail = f"{self._name} did not answer {_short(command)!r} within {self._dialect.timeout_s + wait_s:g} s{only}"
         else:
             answered = f"answered {_short(', '.join(got))!r}" if got else "sent an answer"
             detail = f"{self._name} {answered} to {_short(command)!r}, which makes no sense: {error}"

@@ -109,8 +109,11 @@ class VisaSocket:
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`, at most `count` bytes."""
-        if not select.select([self._plain], [], [], timeout_s)[0]:
-            return b""
+        try:
+            if not select.select([self._plain], [], [], timeout_s)[0]:
+                return b""
+        except (OSError, ValueError) as error:  # closed
+            raise BrokenError(_first_line(error), sent=False) from None
         come = min(self._has_come(), count)
         try:
             return bytes(self._resource.visalib.read(self._resource.session, come)[0]) if come else b""

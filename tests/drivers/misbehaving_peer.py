@@ -44,9 +44,9 @@ class Peer:
 
 
 @contextmanager
-def tcp_peer(react: React, terminator: bytes = b"\n") -> Iterator[Peer]:
+def tcp_peer(react: React, terminator: bytes = b"\n", port: int = 0) -> Iterator[Peer]:
     """Yield a peer on a loopback socket, one connection at a time; it goes on listening after each."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     stop = threading.Event()
     peer = Peer(f"TCPIP::127.0.0.1::{listener.getsockname()[1]}::SOCKET", [])
 

@@ -107,7 +107,12 @@ def test_a_command_is_not_sent_into_an_instrument_that_was_lost_and_found():
     lines = [WHO, Event("broken", b"reset by peer"), WHO, ("LIMITS", ""), ("V 1;ERR?", "0")]
     configured = []
     with replayed(lines, DIALECT) as transport:
-        transport.when_reopened(lambda: (configured.append(True), transport.write("LIMITS")))
+
+        def configure() -> None:
+            configured.append(True)
+            transport.write("LIMITS")
+
+        transport.when_reopened(configure)
         with pytest.raises(DeviceError) as caught:
             transport.ask("V 1;ERR?", lambda lines: lines[0], changes=True)
         assert configured == [True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
@@ -35,7 +35,7 @@ def opened(peer: Peer, dialect: Dialect = DIALECT) -> Iterator[TextTransport]:
     transport.close()
 
 
-def stamping(faults: dict[int, Callable[[bytes], Reaction]]) -> React:
+def stamping(faults: Mapping[int, Callable[[bytes], Reaction]]) -> React:
     """Answer READ? with 1, 2, 3, … but the n-th as `faults` say."""
     count = itertools.count(1)
 
@@ -123,6 +123,21 @@ def test_a_pulled_cable_is_told():
         with pytest.raises(DeviceError, match="is gone") as caught:
             transport.query("READ?")
         assert caught.value.code == "transport"
+
+
+def test_an_instrument_that_was_away_is_found_when_it_is_back():
+    with tcp_peer(stamping({})) as peer:
+        transport = open_text(Link(peer.address), DIALECT)
+        assert transport.query("READ?") == "1"
+        port = int(peer.address.split("::")[2])
+    for _ in range(3):
+        with pytest.raises(DeviceError, match="nobody answers there|is gone") as caught:
+            transport.query("READ?")
+        assert (caught.value.code, caught.value.retryable) == ("transport", True)
+        assert transport.take_unasked() == []
+    with tcp_peer(stamping({}), port=port):
+        assert transport.query("READ?") == "1"
+        transport.close()
 
 
 def test_nobody_there():
