@@ -132,3 +132,21 @@ def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Pa
     with pytest.raises(DeviceError, match="does not answer") as caught:
         open_device(f"lab:{filed.station(tmp_path, heaters='{ dead = true }')}", write=True)
     assert caught.value.code == "transport"
+
+
+def test_first_light(tmp_path: Path) -> None:
+    """The script of the documentation, on a bench in files."""
+    filed.station(tmp_path)
+    script = Path(__file__).parent.parent.parent / "docs" / "first_light.py"
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=filed.install(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[16000." in done.stdout.replace("[ ", "[")  # V_pi squared where the light is, in thousandths
+    assert not filed.volts(tmp_path).any()
