@@ -11,10 +11,10 @@ laid out, and the script compares what they give. Limits are measured in the sam
     cache        a mode read and written and a matrix read by every interferometer, at the pace of the first-level cache
     stream       all matrices, once for every block of 16 samples, at the pace of reading an array of their size
 
-The largest of the three binds, and `limit_fraction` is its share of our time; `one_thread_fraction` is the same for one thread on
-one processor. Everything is timed in turn, round after round, so that a machine whose speed drifts slows all alike. Times are
-medians over rounds and the ratio is the median of each round's own, but a limit is the best of any round: what the machine can
-do, not what it did while something else ran. For the same reason the least times are told too.
+The largest of the three binds, and `limit_fraction` is its share of our time. Everything is timed in turn, round after round, so
+that a machine whose speed drifts slows all alike. Times are medians over rounds and the ratio is the median of each round's own,
+but a limit is the best of any round: what the machine can do, not what it did while something else ran. For the same reason
+the least times are told too, and `one_thread_fraction`: one thread against the arithmetic of one, both in the thread's own time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import numpy as np
 import psutil
+from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s, seconds
 from numba import njit
 
 from controller.devices import VirtualChip, open_device
@@ -48,12 +47,7 @@ from simulator.workers import Workers, default_count
 _compiled: Any = njit(nogil=True)
 
 SEED = 0
-SLICE_S = 4e-3
-"""Least time of one measurement; what is faster is repeated."""
-
 _MATRIX_BYTES = 32
-_MODE_BYTES = 2 * 4 * kernels.LANES
-"""One mode of one block, real and imaginary parts."""
 
 
 # --- The forward, ours and NumPy's ----------------------------------------------------------------------------------------
@@ -100,7 +94,7 @@ class Forward:
     @property
     def cache_bytes(self) -> float:
         """What interferometers read and write of the first-level cache."""
-        return self.blocks.shape[0] * self.interferometers * (2 * _MODE_BYTES + _MATRIX_BYTES)
+        return self.blocks.shape[0] * self.interferometers * (2 * MODE_BYTES + _MATRIX_BYTES)
 
     @property
     def stream_bytes(self) -> float:
@@ -135,98 +129,12 @@ class Forward:
         return float(np.max(np.abs(out.view(np.complex64)[..., 0].T - self.state)))
 
 
-# --- The machine ----------------------------------------------------------------------------------------------------------
+# --- Measuring ------------------------------------------------------------------------------------------------------------
 
 
-@_compiled
-def _multiply_adds(block, repeats):
-    """Five independent chains of fused multiply-adds, LANES wide, in registers."""
-    factor = block[0, 0, 0]
-    a = b = c = d = e = kernels.load_lanes(block, 0, 0)
-    addend = kernels.load_lanes(block, 0, 1)
-    for _ in range(repeats):
-        a = kernels.plus_times(addend, factor, a)
-        b = kernels.plus_times(addend, factor, b)
-        c = kernels.plus_times(addend, factor, c)
-        d = kernels.plus_times(addend, factor, d)
-        e = kernels.plus_times(addend, factor, e)
-    # All of them are written, or the compiler leaves out the chains that nobody reads.
-    rest = kernels.plus_times(kernels.plus_times(a, factor, b), factor, kernels.plus_times(c, factor, d))
-    kernels.store_lanes(block, 0, 1, kernels.plus_times(rest, factor, e))
-
-
-@_compiled
-def _copies(block, repeats):
-    """Write the first half of the ports, times a factor, onto the second half."""
-    half = block.shape[0] // 2
-    factor = block[0, 0, 0]
-    for _ in range(repeats):
-        for port in range(half):
-            kernels.store_lanes(block, half + port, 0, kernels.times(factor, kernels.load_lanes(block, port, 0)))
-            kernels.store_lanes(block, half + port, 1, kernels.times(factor, kernels.load_lanes(block, port, 1)))
-
-
-@_compiled
-def _reads(block, repeats):
-    """Add up an even number of ports, in four sums."""
-    one = np.float32(1.0)
-    a = b = c = d = kernels.load_lanes(block, 0, 0)
-    for _ in range(repeats):
-        for port in range(0, block.shape[0], 2):
-            a = kernels.plus_times(a, one, kernels.load_lanes(block, port, 0))
-            b = kernels.plus_times(b, one, kernels.load_lanes(block, port, 1))
-            c = kernels.plus_times(c, one, kernels.load_lanes(block, port + 1, 0))
-            d = kernels.plus_times(d, one, kernels.load_lanes(block, port + 1, 1))
-    kernels.store_lanes(block, 0, 0, kernels.plus_times(kernels.plus_times(a, one, b), one, kernels.plus_times(c, one, d)))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Micro-kernels on all processors at once; `repeats` remembers how often each fills a slice of time."""
-
-    processors: int
-    threads: ThreadPoolExecutor
-    repeats: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def pace(self, kernel: Any, blocks: Sequence[np.ndarray], amount: float) -> float:
-        """Return how much a second all do together, where one repeat on one block is `amount`."""
-        key = (kernel.__name__, blocks[0].shape[0])
-        if key not in self.repeats:
-            kernel(blocks[0], 1)
-            self.repeats[key] = max(1, round(20 * SLICE_S / seconds(lambda: kernel(blocks[0], 20))))
-        repeats, together = self.repeats[key], Barrier(self.processors)
-
-        def one(block: np.ndarray) -> float:
-            together.wait()
-            return repeats * amount / seconds(lambda: kernel(block, repeats))
-
-        return sum(self.threads.map(one, blocks))
-
-    def operations_per_s(self) -> float:
-        """Return additions and multiplications a second, as fused multiply-adds in registers."""
-        blocks = [np.full((1, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_multiply_adds, blocks, 5 * 2 * kernels.LANES)
-
-    def cache_bytes_per_s(self) -> float:
-        """Return bytes a second, half of them read and half written, in 12 KiB: at home in any first-level cache."""
-        ports = 96
-        blocks = [np.full((ports, 2, kernels.LANES), 0.5, np.float32) for _ in range(self.processors)]
-        return self.pace(_copies, blocks, ports * _MODE_BYTES)
-
-    def stream_bytes_per_s(self, shared: np.ndarray) -> float:
-        """Return bytes a second that all processors together read of one array."""
-        return self.pace(_reads, [shared] * self.processors, shared.nbytes)
-
-
-def seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Return the seconds of one call, over `repeats` of them."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - start) / repeats
-
-
-def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    works: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of each work in each round, repeated to fill a slice of time."""
     repeats = {}
     for name, work in works.items():
@@ -235,28 +143,31 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            times[name].append(seconds(work, repeats[name]))
+            times[name].append(seconds(work, repeats[name], clock))
     return times
 
 
 # --- What is measured -----------------------------------------------------------------------------------------------------
 
 
-def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine, one: Machine) -> dict[str, Any]:
-    """Return times at one size, the ratio to NumPy and the share of the binding limit; `one` is a single processor."""
+def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Machine) -> dict[str, Any]:
+    """Return times at one size, the ratio to NumPy and the share of the binding limit."""
     it, alone = Forward(ports, args.batch), Workers(1)
     difference = it.disagreement(workers)
     if not difference < 1e-5:
         raise SystemExit(f"at {ports} ports the two forwards differ by {difference:.1e}: there is nothing to compare")
-    rows = max(2, it.matrices.nbytes // (2 * _MODE_BYTES) * 2)
+    rows = max(2, it.matrices.nbytes // (2 * MODE_BYTES) * 2)
     shared = np.zeros((rows, 2, kernels.LANES), np.float32)
-    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": [], "one": []}
+    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": []}
+    fractions: list[float] = []
+    often = max(1, round(SLICE_S / seconds(partial(it.ours, alone))))
 
     def look() -> None:
         seen["arithmetic"].append(it.flops / machine.operations_per_s())
         seen["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
         seen["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
-        seen["one"].append(it.flops / one.operations_per_s())
+        own_s = seconds(partial(it.ours, alone), often, time.thread_time)
+        fractions.append(it.flops / operations_per_thread_s() / own_s)
 
     works = {
         "ours": partial(it.ours, workers),
@@ -270,14 +181,13 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
     del times["look"]
     median = {name: statistics.median(values) for name, values in times.items()}
     limit = {name: min(values) for name, values in seen.items()}
-    of_one = limit.pop("one")
     binding = max(limit, key=lambda name: limit[name])
     return {
         "ports": ports,
         **{f"{name}_ms": 1e3 * value for name, value in median.items()},
         "ratio": statistics.median(b / a for a, b in zip(times["ours"], times["numpy"], strict=True)),
         "limit_fraction": limit[binding] / median["ours"],
-        "one_thread_fraction": of_one / median["one_thread"],
+        "one_thread_fraction": statistics.median(fractions),
         "gflops": it.flops / median["ours"] / 1e9,
         "binding": binding,
         **{f"{name}_limit_ms": 1e3 * value for name, value in limit.items()},
@@ -286,11 +196,11 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:
-    """Return exponents of fits time ~ ports^a at the batch, and ~ batch^b at 128 ports: one thread, the least of the rounds."""
+    """Return exponents of fits time ~ ports^a at the batch and ~ batch^b at 128 ports: the least time of one thread."""
     sizes, batches = (128, 192, 256, 384, 512, 784), (64, 128, 256, 512, 1024)
     alone = Workers(1)
-    by_size = in_turn({str(n): partial(Forward(n, args.batch).ours, alone) for n in sizes}, args.rounds)
-    by_batch = in_turn({str(b): partial(Forward(128, b).ours, alone) for b in batches}, args.rounds)
+    by_size = in_turn({str(n): partial(Forward(n, args.batch).ours, alone) for n in sizes}, args.rounds, time.thread_time)
+    by_batch = in_turn({str(b): partial(Forward(128, b).ours, alone) for b in batches}, args.rounds, time.thread_time)
     size_ms = {name: 1e3 * min(times) for name, times in by_size.items()}
     batch_ms = {name: 1e3 * min(times) for name, times in by_batch.items()}
     return {
@@ -396,9 +306,13 @@ def peak_mb(pid: int) -> float | None:
 # --- Telling --------------------------------------------------------------------------------------------------------------
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Return records of the same keys as a Markdown table."""
-    names = list(lines[0])
+_FORWARD = ("ports", "ours_ms", "one_thread_ms", "numpy_ms", "ratio", "limit_fraction", "one_thread_fraction", "gflops")
+_LIMITS = ("ports", "ours_least_ms", "arithmetic_limit_ms", "cache_limit_ms", "stream_limit_ms", "binding", "coefficients_ms")
+
+
+def table(lines: list[dict[str, Any]], names: Sequence[str] = ()) -> str:
+    """Return records of the same keys as a Markdown table, of all columns or of those in `names`."""
+    names = list(names or lines[0])
     rows = [names, ["---"] * len(names), *([shown(line[name]) for name in names] for line in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -407,6 +321,8 @@ def shown(value: Any) -> str:
     """Return three digits of a number."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(shown(v) for v in value)
     return ", ".join(f"{k}: {shown(v)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
@@ -421,11 +337,11 @@ def main() -> int:
     args = parser.parse_args()
     processors = default_count()
     workers = Workers(processors)
-    machine, one = (Machine(count, ThreadPoolExecutor(count)) for count in (processors, 1))
+    machine = Machine(processors, ThreadPoolExecutor(processors))
     before = os.getloadavg()[0]
     answer: dict[str, Any] = {"batch": args.batch, "rounds": args.rounds, "threads": processors}
     if "forward" in args.only:
-        answer["results"] = [forward(ports, args, workers, machine, one) for ports in args.ports]
+        answer["results"] = [forward(ports, args, workers, machine) for ports in args.ports]
     if "growth" in args.only:
         answer["growth"] = growth(args)
     if "settings" in args.only:
@@ -439,13 +355,15 @@ def main() -> int:
         print(json.dumps(answer))
         return 0
     for name, part in answer.items():
-        if isinstance(part, list) and isinstance(part[0], dict):
+        if name == "results":
+            print(f"\nforward\n\n{table(part, _FORWARD)}\n\nlimits\n\n{table(part, _LIMITS)}")
+        elif name in {"settings", "remembered"}:
             print(f"\n{name}\n\n{table(part)}")
         elif isinstance(part, dict):
             print(f"\n{name}\n")
             print("\n".join(f"    {key:18} {shown(value)}" for key, value in part.items()))
         else:
-            print(f"{name:10} {part}")
+            print(f"{name:10} {shown(part)}")
     return 0
 
 
