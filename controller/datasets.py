@@ -10,8 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from controller.archives import DAMAGED
 from protocols.validation import ConfigError
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -180,8 +179,7 @@ def _load_npz(path: Path) -> _Raw:
         raise
     except PermissionError:
         raise DataError(f"{path} may not be read: permission denied") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError):
-        # numpy and zipfile raise all of these for damaged bytes; which one says nothing to a user.
+    except DAMAGED:
         raise DataError(f"{path} cannot be read as an .npz archive: it is damaged or of another format") from None
 
 
@@ -215,9 +213,9 @@ def _download_mnist() -> _Raw:
         table: Any = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff", n_retries=1, delay=0.5)
         x = np.asarray(table.data).astype(np.uint8).reshape(-1, 28, 28)
         y = np.asarray(table.target).astype(np.int64)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as aside:
-            np.savez_compressed(aside, x_train=x[:60000], y_train=y[:60000], x_test=x[60000:], y_test=y[60000:])
-        Path(aside.name).replace(kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+            np.savez_compressed(Path(aside) / kept.name, x_train=x[:60000], y_train=y[:60000], x_test=x[60000:], y_test=y[60000:])
+            (Path(aside) / kept.name).replace(kept)
         return _Raw(x[:60000], y[:60000], x[60000:], y[60000:])
     except DataError:
         raise

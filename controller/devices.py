@@ -19,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from controller.stopping import Stop
 from protocols.client import DeviceClient, connect
 from protocols.device import PhotonicDevice
 from protocols.errors import DeviceError
@@ -33,6 +34,9 @@ _LOG = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
 """How long a simulator process may take to announce itself: the first start after an installation compiles its kernels."""
+
+_LOOK_S = 0.1
+"""How often the wait for it looks whether the user wants to stop."""
 
 LEASE_TTL_S = 5.0
 """How long a server keeps the chip hot for a controller it no longer hears from."""
@@ -126,6 +130,7 @@ def open_device(
     lease_key: str | None = None,
     keys: Path | None = None,
     clear: str | None = None,
+    stop: Stop | None = None,
 ) -> OpenDevice:
     """Return the device that `string` names, connected.
 
@@ -145,17 +150,21 @@ def open_device(
         Folder of CURVE keys, for servers off this machine.
     clear
         Name of a latched fault to be cleared on the way in, because a person said so.
+    stop
+        Ends the wait for a simulator that is starting, which the first time takes minutes.
 
     Raises
     ------
     ConfigError
         The string names nothing.
+    SessionStopped
+        `stop` was asked for before the device was open; nothing is left running.
     DeviceError
         "transport" where nobody answers (within 3 s at a network address), "lease" where another controller holds it,
         "interlock" where a fault is latched that this writer did not cause.
     """
     check_device_string(string)
-    simulator = start_simulator(string, chip or VirtualChip()) if string.startswith("sim") else None
+    simulator = start_simulator(string, chip or VirtualChip(), stop=stop) if string.startswith("sim") else None
     try:
         client = connect(simulator.address if simulator else string, label=label, lease_key=lease_key, keys=keys)
         if write:
@@ -198,7 +207,7 @@ def simulator_command(string: str, chip: VirtualChip) -> list[str]:
     return command
 
 
-def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ()) -> SimulatorProcess:
+def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = (), *, stop: Stop | None = None) -> SimulatorProcess:
     """Start a simulator process for `sim…`, with further `options`, and return it once it has announced its address.
 
     Raises
@@ -207,6 +216,8 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ())
         The preset or chip file cannot be used; the simulator's own sentence.
     DeviceError
         "transport" where it ends or stays silent instead of announcing an address.
+    SessionStopped
+        `stop` was asked for meanwhile; the process is ended.
     """
     said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
     # A session of its own, so that Ctrl-C reaches only the controller, which then ends the simulator in order.
@@ -220,7 +231,7 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ())
     )
     simulator = SimulatorProcess(process, said)
     try:
-        address = str(json.loads(_read_line(process, START_TIMEOUT_S))["address"])
+        address = str(json.loads(read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
     except (json.JSONDecodeError, KeyError, TypeError):
         refused = simulator.ends_within(2.0) and process.returncode in {1, 2}
         simulator.end()
@@ -234,33 +245,13 @@ def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = ())
     return replace(simulator, address=address)
 
 
-def wait_for_device(opener: Callable[[], OpenDevice], stopped: Callable[[], bool], waiting: Callable[[str], None]) -> OpenDevice:
-    """Return what `opener` opens, trying again for as long as it takes while nobody answers.
-
-    `waiting` is told the reason now and then; `stopped` ends the wait.
-
-    Raises
-    ------
-    DeviceError
-        `stopped` said so ("transport"), or anything but a transport failure.
-    """
-    pause_s, told_at = 0.2, -60.0
-    while True:
-        try:
-            return opener()
-        except DeviceError as error:
-            if error.code not in {"transport", "deadline"} or stopped():
-                raise
-            if time.monotonic() - told_at >= 60.0:
-                waiting(f"waiting for the device: {error.detail}")
-                told_at = time.monotonic()
-        end = time.monotonic() + pause_s
-        while time.monotonic() < end and not stopped():
-            time.sleep(0.05)
-        pause_s = min(2 * pause_s, 5.0)
-
-
-def _read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
+    """Return the first line that a process says in time, "" where it says none; SessionStopped at a wish to stop."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
-    return process.stdout.readline() if ready else ""
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        stop.check("while the simulator was starting")
+        ready, _, _ = select.select([process.stdout], [], [], _LOOK_S)
+        if ready:
+            return process.stdout.readline()
+    return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +39,7 @@ class RuleSpec(_Spec):
 
     name: Literal["prototype"] = "prototype"
     loss: Literal["cosine", "margin", "softmax"] = "softmax"
-    margin: _Positive = 0.3
+    margin: Annotated[float, Field(gt=0, le=1e4)] = 0.3
     """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
     scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """For `softmax`: cosines are multiplied by this before the cross-entropy."""
@@ -59,7 +59,7 @@ class OptimizerSpec(_Spec):
     """How a direction becomes new variables."""
 
     name: Literal["sgd", "momentum", "adam"] = "adam"
-    rate: _Positive = 0.02
+    rate: Annotated[float, Field(gt=0, le=1e6)] = 0.02
     """Learning rate [rad for `adam`, rad² a unit of loss for the others]."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine`: from `rate` down to zero over each layer's updates."""
@@ -131,17 +131,37 @@ def _put(tables: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override!r} is not of the form key=value, as in --set training.epochs=5")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word, as a shell user writes it: --set rule.loss=cosine
-    *tables_in, last = key.strip().split(".")
+    path = key.strip().split(".")
+    *tables_in, last = path
     for name in tables_in:
         inner = tables.setdefault(name, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {override!r}: {name!r} is a value, not a table")
         tables = inner
-    tables[last] = value
+    tables[last] = _value(text.strip(), is_text=_takes_text(path))
+
+
+def _value(text: str, *, is_text: bool) -> Any:
+    """Return the value that a shell user wrote: TOML, or a bare word, as in rule.loss=cosine and name=2024."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = parsed["value"]
+    # A text like 2024, true or 1e3 is TOML of another kind; more than one key is a text with a line end in it.
+    return text if len(parsed) > 1 or (is_text and not isinstance(value, str)) else value
+
+
+def _takes_text(path: list[str]) -> bool:
+    """Return whether the key at `path` of an experiment holds text of any kind."""
+    model: Any = Experiment
+    for name in path[:-1]:
+        field = model.model_fields.get(name)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return False
+        model = field.annotation
+    field = model.model_fields.get(path[-1])
+    return field is not None and str in (field.annotation, *get_args(field.annotation))
 
 
 def _literal(value: Any) -> str:

@@ -3,15 +3,23 @@
 A session speaks to its device through a `DeviceLink`. When the way to the device breaks, the link opens it again (an
 embedded simulator is started anew, a remote server waited for), puts staged inputs and held drive back and repeats the
 request. That is harmless: drives are absolute, and an evaluation leaves nothing behind.
+
+It does not do so for ever: a device that breaks at the same request again and again, and one that another session has taken
+over, are for a person.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
-from controller.devices import OpenDevice, wait_for_device
+from controller.devices import OpenDevice
+from controller.identity import difference
+from controller.stopping import Stop
+from controller.waiting import pauses, wait_for_device
 from protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, StagedRows
 from protocols.errors import DeviceError
 
@@ -20,6 +28,9 @@ Request = tuple[Drive, StagedRows, str]
 
 BROKEN = frozenset({"transport", "lease", "deadline"})
 """Codes after which a fresh connection may help. All else is for a person: a limit, a latched fault, dead hardware."""
+
+MOST_BREAKS = 8
+"""A device that came back so often and broke again, with no answer in between, is given up."""
 
 
 class Pending(Protocol):
@@ -33,43 +44,55 @@ class Pending(Protocol):
 class DeviceLink:
     """The session's way to its device.
 
+    `stage`, `hold` and `evaluate` look whether the user wants to stop before they send anything: they either carry out
+    what they are asked, or raise `SessionStopped` with the device as it was. `start` and `finish` don't; whoever uses them
+    has a step to finish and looks for himself.
+
     Parameters
     ----------
     opener
         Opens the device, as its writer; called again whenever it is lost.
-    stopped
-        Says whether the user wants to stop, which ends any wait.
+    stop
+        Says whether the user wants to stop, which also ends any wait.
     lost, found
         Told one sentence when the device is lost, and when it is back.
+    still
+        Told now and then, while the device is waited for, for how long and why.
     """
 
     def __init__(
         self,
         opener: Callable[[], OpenDevice],
         *,
-        stopped: Callable[[], bool] = lambda: False,
+        stop: Stop | None = None,
         lost: Callable[[str], None] = lambda _: None,
         found: Callable[[str], None] = lambda _: None,
+        still: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._opener, self._stopped, self._lost, self._found = opener, stopped, lost, found
+        self._opener, self._lost, self._found, self._still = opener, lost, found, still
+        self._stop = stop or Stop()
         self._staged: dict[str, Inputs] = {}
         self._held: Drive | None = None
         self._open = opener()
         self.description: DeviceDescription = self._open.device.describe()
         self._requests: deque[tuple[Request, Pending | None]] = deque()
+        self._is_open = True
 
     def stage(self, name: str, inputs: Inputs) -> None:
         """Stage `inputs` under `name`, now and after every loss."""
+        self._stop.check()
         self._staged[name] = inputs
         self._persist(lambda device: device.stage_inputs(name, inputs))
 
     def hold(self, drive: Drive) -> None:
         """Hold `drive`, now and after every loss."""
+        self._stop.check()
         self._held = drive.copy()
         self._persist(lambda device: device.apply(drive))
 
     def evaluate(self, drives: Drive, rows: StagedRows, stage: str) -> Readings:
         """Return the readings of `drives`, whatever happens to the device meanwhile."""
+        self._stop.check()
         return self._persist(lambda device: device.evaluate(drives, rows, stage))
 
     def start(self, drives: Drive, rows: StagedRows, stage: str) -> None:
@@ -103,58 +126,80 @@ class DeviceLink:
 
         return self._persist(first_or_again)
 
+    def drop(self) -> None:
+        """Give up what `start` sent off: the device stops at its next setting, and the readings are thrown away."""
+        dropped = [pending for _, pending in self._requests if pending is not None]
+        self._requests.clear()
+        with suppress(DeviceError):  # a device that is gone does nothing any more
+            if dropped:
+                self._open.device.cancel()
+        for pending in dropped:
+            with suppress(DeviceError):
+                pending.result()
+
     def close(self) -> None:
-        """Make the device safe and let go of it."""
+        """Make the device safe and let go of it; what is under way is stopped and thrown away."""
         self._open.close()
 
     def _persist(self, action: Callable[[PhotonicDevice], Answer]) -> Answer:
-        """Return what `action` answers, on a fresh connection where the present one breaks."""
-        while True:
+        """Return what `action` answers, on a fresh connection where the present one breaks.
+
+        Raises
+        ------
+        SessionStopped
+            The device broke, and the user wants to stop.
+        DeviceError
+            What a fresh connection does not help against: the device broke `MOST_BREAKS` times in a row, somebody else holds
+            it, another one came back in its place, or it said anything but that it broke.
+        """
+        told = ""
+        for pause_s in chain((0.0,), islice(pauses(), MOST_BREAKS - 1)):
             try:
-                return action(self._open.device)
+                self._reopen()
+                answer = action(self._open.device)
             except DeviceError as error:
                 if error.code not in BROKEN:
                     raise
-                self._recover(error)
-
-    def _recover(self, cause: DeviceError) -> None:
-        self._lost(f"device lost: {cause.detail}")
-        self._requests = deque((request, None) for request, _ in self._requests)  # what was under way is gone with it
-        self._open.close()
-        while True:
-            self._open = wait_for_device(self._opener, self._stopped, self._lost)
-            try:
-                self._restore()
-            except DeviceError as error:
-                self._open.close()
-                if error.code not in BROKEN or self._stopped():
-                    raise
-                self._lost(f"device lost again: {error.detail}")
+                if error.detail != told:
+                    self._lost(f"device lost: {error.detail}")
+                    told = error.detail
+                self._let_go(error)
+                self._stop.pause(pause_s)
             else:
-                self._found("device back, staged inputs and held drive restored")
-                return
+                if told:
+                    self._found("device back, staged inputs and held drive restored")
+                return answer
+        raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {told}", outcome="unknown")
 
-    def _restore(self) -> None:
-        description = self._open.device.describe()
-        if _shape(description) != _shape(self.description):
-            raise DeviceError(
-                "device", f"the device that came back is another one: {_told(description)}, not {_told(self.description)}"
-            )
+    def _let_go(self, cause: DeviceError) -> None:
+        """Close a connection that broke; raise `DeviceError` where another session has the device now."""
+        self._requests = deque((request, None) for request, _ in self._requests)  # what was under way is gone with it
+        if cause.code == "lease":
+            if not self._is_open:
+                raise cause  # from opening it again: says who holds it
+            if holder := self._holder():
+                raise DeviceError(
+                    "lease", f"another session ({holder!r}) has taken the device over: this one stops where it is"
+                ) from None
+        self._open.close()
+        self._is_open = False
+
+    def _holder(self) -> str:
+        """Return who holds the lease now, by name; empty where nobody does, or nobody knows."""
+        try:
+            return self._open.device.status().leased_to
+        except DeviceError:
+            return ""
+
+    def _reopen(self) -> None:
+        """Have the device as it was before it broke; nothing where it did not."""
+        if self._is_open:
+            return
+        self._open = wait_for_device(self._opener, self._stop, self._still)
+        self._is_open = True
+        if (other := difference(self.description, self._open.device.describe())) is not None:
+            raise DeviceError("device", f"the device that came back is another one: {other.told}")
         for name, inputs in self._staged.items():
             self._open.device.stage_inputs(name, inputs)
         if self._held is not None:
             self._open.device.apply(self._held)
-
-
-def _shape(description: DeviceDescription) -> tuple[object, ...]:
-    return (
-        tuple(sorted(description.serials.items())),
-        description.input_ports,
-        tuple((s.name, s.topology, s.channels, s.tap_ports) for s in description.stages),
-    )
-
-
-def _told(description: DeviceDescription) -> str:
-    stages = ", ".join(f"{stage.name} of {stage.ports} ports" for stage in description.stages)
-    serials = " ".join(f"{name} {serial}" for name, serial in description.serials.items())
-    return f"{description.name} ({serials}) with {description.input_ports} inputs and stages {stages}"

@@ -16,8 +16,15 @@ from controller.link import DeviceLink
 from controller.rules import Rule, majority_vote, make_rule
 from controller.streams import Purpose, stream
 from controller.variables import Phases, volts
-from protocols.device import DeviceDescription, StageDescription, StagedRows
+from protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
+from protocols.errors import DeviceError
 from protocols.validation import ConfigError
+
+DRIVE_BYTES = 2**25
+"""Drives of one evaluation travel as one message; servers take twice as much and more."""
+
+LONGEST_S = 1.0
+"""A look at a device in real time is cut into evaluations of about this length."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,14 @@ class Prediction:
         Predicted class of the network, shape (samples,).
     readings
         Readings of each layer, shape (samples, tap ports).
+    flags
+        FLAG_* of each layer's readings, or-ed together.
     """
 
     layers: NDArray[np.int64]
     vote: NDArray[np.int64]
     readings: list[NDArray[np.float32]]
+    flags: list[int]
 
 
 def build_network(experiment: Experiment, description: DeviceDescription, classes: int) -> list[Layer]:
@@ -93,27 +103,69 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     return drive
 
 
-def portions(description: DeviceDescription, layer: Layer, samples: int) -> list[NDArray[np.int64]]:
-    """Return row numbers 0 … samples−1 in runs that fit one evaluation of one setting."""
-    limits = description.limits
-    most = max(1, min(limits.max_batch, limits.max_readings // layer.stage.tap_ports))
-    return [np.arange(start, min(start + most, samples)) for start in range(0, samples, most)]
+def portion(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
+    """Return how many settings and samples of a stage one evaluation may have, of as many settings as you like.
+
+    The device's limits are max_batch, max_readings and max_settings. A message of drives has its own, and in real time an
+    evaluation should be over after `LONGEST_S`, so that nobody who wants to stop waits longer.
+    """
+    limits, settle_s, sample_s = description.limits, description.drive.settle_s, description.readout.sample_s
+    in_time = LONGEST_S / sample_s if description.clock == "real" and sample_s > 0 else samples
+    samples = max(1, min(samples, limits.max_batch, limits.max_readings // stage.tap_ports, int(in_time)))
+    setting_s = settle_s + samples * sample_s
+    in_time = LONGEST_S / setting_s if description.clock == "real" and setting_s > 0 else limits.max_settings
+    settings = min(
+        limits.max_settings,
+        limits.max_readings // (samples * stage.tap_ports),
+        DRIVE_BYTES // (stage.channels * np.dtype(np.float64).itemsize),
+        int(in_time),
+    )
+    return max(1, settings), samples
 
 
-def read_layer(link: DeviceLink, layer: Layer, phases: Phases, inputs: str, samples: int) -> NDArray[np.float32]:
-    """Return the readings of one layer at `phases` for the first `samples` staged `inputs`, shape (samples, tap ports)."""
-    drive = volts(phases, link.description.drive)[np.newaxis]
+def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: StagedRows) -> Readings:
+    """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
+
+    No evaluation is larger than `portion` says.
+
+    Raises
+    ------
+    SessionStopped
+        The user wants to stop; asked before every evaluation.
+    DeviceError
+        As `DeviceLink.evaluate`; "device" where a reading is NaN or infinite.
+    """
+    stage, drives = layer.stage, volts(settings, link.description.drive)
+    count, samples = portion(link.description, stage, rows.rows.size)
     parts = [
-        link.evaluate(drive, StagedRows(inputs, rows), layer.stage.name).values[0]
-        for rows in portions(link.description, layer, samples)
+        [
+            link.evaluate(drives[first : first + count], StagedRows(rows.name, rows.rows[start : start + samples]), stage.name)
+            for start in range(0, rows.rows.size, samples)
+        ]
+        for first in range(0, len(drives), count)
     ]
-    return np.concatenate(parts)
+    values = np.concatenate([np.concatenate([part.values for part in some], axis=1) for some in parts])
+    if not np.isfinite(values).all():
+        raise DeviceError("device", f"readings of {layer.name} hold a value that is no number")
+    return Readings(
+        values=values,
+        time_s=np.concatenate([some[0].time_s for some in parts]),
+        flags=np.concatenate([np.bitwise_or.reduce([part.flags for part in some]) for some in parts]),
+    )
+
+
+def read_layer(link: DeviceLink, layer: Layer, phases: Phases, inputs: str, samples: int) -> Readings:
+    """Return the readings of one layer at `phases`, shape (channels,), for the first `samples` staged `inputs`."""
+    return read_settings(link, layer, phases[np.newaxis], StagedRows(inputs, np.arange(samples)))
 
 
 def predict(link: DeviceLink, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
     """Return what every layer and the whole network answer to the first `samples` staged `inputs`."""
     link.hold(held_drive(link.description, layers, variables))
-    readings = [read_layer(link, layer, phases, inputs, samples) for layer, phases in zip(layers, variables, strict=True)]
+    read = [read_layer(link, layer, phases, inputs, samples) for layer, phases in zip(layers, variables, strict=True)]
+    readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])
-    return Prediction(layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings)
+    return Prediction(
+        layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings, flags=[int(each.flags[0]) for each in read]
+    )

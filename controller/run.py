@@ -21,8 +21,6 @@ import json
 import os
 import platform
 import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,6 +30,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.archives import read_npz, write_npz
 from protocols.validation import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
@@ -130,16 +129,6 @@ def write_aside(path: Path, content: bytes) -> None:
     aside.replace(path)
 
 
-def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays to an uncompressed .npz at `path`, aside and then renamed; equal arrays give equal bytes."""
-    aside = path.with_name(path.name + ".tmp.npz")
-    with aside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of the checkpoint in run folder `path`; empty where there is none yet.
 
@@ -152,10 +141,9 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
     if not file.exists():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"checkpoint {file} is damaged ({error}): put back a copy of it, or start a new run") from None
+        return read_npz(file)
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint {error}: put back a copy of it, or start a new run") from None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

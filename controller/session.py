@@ -10,24 +10,26 @@ The session never sees a phase, a field or a gradient of the device; what trains
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.archives import write_npz
 from controller.estimators import Probe, estimator, slopes
 from controller.estimators.step import choose_step, longest_step
 from controller.experiment import Experiment
+from controller.flags import FlagWatch
 from controller.link import DeviceLink
-from controller.network import Layer, Prediction, held_drive, predict, read_layer
+from controller.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
 from controller.optimizers import descend, fresh_moments, learning_rate
-from controller.run import EVALUATION, RunFolder, read_events, write_npz
+from controller.progress import EpochReport, Listener, Stopwatch
+from controller.run import EVALUATION, RunFolder, read_events
 from controller.state import State, to_arrays
+from controller.stopping import SessionStopped, Stop
 from controller.streams import Purpose, stream
 from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
-from protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Readings, StagedRows
+from protocols.device import Drive, StagedRows
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
@@ -52,40 +54,6 @@ class Samples:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """Progress at the end of an epoch; accuracies only where they were just measured."""
-
-    layer: int
-    layers: int
-    epoch: int
-    epochs: int
-    update: int
-    loss: float
-    train_accuracy: float | None
-    test_accuracy: float | None
-    evaluations: int
-    evaluations_per_s: float
-    wall_s: float
-    left_s: float
-
-
-class Listener(Protocol):
-    """Whoever watches a session live."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Take note of an epoch's end."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Take note of something a person should read."""
-        ...
-
-
-class SessionStopped(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The session stopped at a step boundary because it was asked to; its run can be resumed."""
-
-
 class Session:
     """One training session, from its state to the finished network.
 
@@ -105,8 +73,8 @@ class Session:
         Where events, journal and checkpoints go, and where journalled losses come from.
     listener
         Who watches.
-    stopped
-        Asked at every step boundary.
+    stop
+        Looked at between updates, and by `link` before every look at the accuracies: give both the same.
     """
 
     def __init__(
@@ -119,11 +87,11 @@ class Session:
         state: State,
         folder: RunFolder,
         listener: Listener,
-        stopped: Callable[[], bool] = lambda: False,
+        stop: Stop | None = None,
     ) -> None:
         self.state = state
         self._experiment, self._link, self._layers, self._samples = experiment, link, layers, samples
-        self._folder, self._listener, self._stopped = folder, listener, stopped
+        self._folder, self._listener, self._stop = folder, listener, stop or Stop()
         self._estimator = estimator(experiment.estimator)
         self._batch = min(experiment.training.batch, samples.train_labels.size)
         self._batches = samples.train_labels.size // self._batch
@@ -131,9 +99,9 @@ class Session:
         self._told = {(e["event"], e.get("layer"), e.get("epoch")) for e in read_events(folder.path) if "event" in e}
         self._journal = folder.take_journal()
         self._order = (-1, -1, np.empty(0, dtype=np.int64))  # layer, epoch and its shuffle
-        self._flagged: set[int] = set()  # layers whose flagged readings were told of
-        self._saved_at = self._started_at = time.monotonic()
-        self._rate_mark = (time.monotonic(), state.evaluations)
+        self._flags = FlagWatch()
+        self._saved_at = time.monotonic()
+        self._stopwatch = Stopwatch(state.evaluations)
 
     def run(self) -> Prediction:
         """Learn what is left to learn, then return the network's answer to the test part.
@@ -141,7 +109,7 @@ class Session:
         Raises
         ------
         SessionStopped
-            `stopped` said so; the checkpoint is written.
+            `stop` was asked for; the checkpoint is written.
         DeviceError
             The device refused or failed beyond what the link can mend; the checkpoint is written.
         """
@@ -151,7 +119,11 @@ class Session:
                     self._learn(number)
             self.state.finished = True
             prediction = self._conclude()
-        except (SessionStopped, DeviceError):
+        except SessionStopped:
+            self._link.drop()
+            self._save()
+            raise
+        except DeviceError:
             self._save()
             raise
         self._save()
@@ -164,6 +136,7 @@ class Session:
         box, limits = self._boxes(layer, state.steps[number])
         pipelined = self._experiment.training.pipelined
         self._link.hold(held_drive(self._link.description, self._layers, state.variables))
+        self._end_epoch_if_due(number)
 
         def drives_around(base: Phases, probe: Probe) -> Drive:
             return volts(fold(probe.settings(base), limits), self._link.description.drive)
@@ -174,7 +147,7 @@ class Session:
         rows, probe = self._rows(number, state.update), self._probe(number, state.update)
         drives = drives_around(state.variables[number] if state.base is None else state.base, probe)
         while state.update < self._updates:
-            self._stop_if_asked()
+            self._stop.check(f"after update {state.total}")
             variables = state.variables[number]
             recorded = self._journal.pop(state.total, None)
             if recorded is None and not self._link.under_way:
@@ -186,7 +159,8 @@ class Session:
                 if pipelined and not self._pauses_after(state.update):
                     start(next_drives, next_rows)
                 readings = self._link.finish()
-                self._look_at_flags(number, readings)
+                if readings.flags.any():
+                    self._look_at_flags(layer, readings.flags, f"of update {state.total}")
                 losses = layer.rule.losses(readings.values, self._samples.train_labels[rows])
                 if not np.isfinite(losses).all():
                     raise DeviceError("device", f"readings of {layer.name} at update {state.total} give a loss that is no number")
@@ -202,24 +176,15 @@ class Session:
                 state.base = variables
             else:
                 next_drives = drives_around(state.variables[number], next_probe)
-            if state.update % self._batches == 0:
-                self._end_epoch(number)
+            self._end_epoch_if_due(number)
             if time.monotonic() - self._saved_at > self._experiment.training.checkpoint_s:
                 self._save()
             rows, probe, drives = next_rows, next_probe, next_drives
         self._end_layer(number)
 
-    def _look_at_flags(self, number: int, readings: Readings) -> None:
-        if readings.flags.any() and number not in self._flagged:
-            self._flagged.add(number)
-            name, update = self._layers[number].name, self.state.total
-            self._warn(f"{name}: readings of update {update} are {_told(readings.flags)}; said once a layer")
-
-    def _stop_if_asked(self) -> None:
-        if self._stopped():
-            while self._link.under_way:
-                self._link.finish()  # of updates to come, which will be measured again
-            raise SessionStopped(f"stopped as asked after update {self.state.total}")
+    def _look_at_flags(self, layer: Layer, flags: NDArray[np.uint32] | int, occasion: str) -> None:
+        if (sentence := self._flags.look(layer.name, flags, occasion)) is not None:
+            self._warn(sentence)
 
     def _pauses_after(self, update: int) -> bool:
         """Return whether the device is wanted for something else after this update: a look at the accuracies, or the end."""
@@ -289,16 +254,9 @@ class Session:
         return Probe(directions, self.state.steps[number])
 
     def _losses_at(self, layer: Layer, settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        drives = volts(settings, self._link.description.drive)
-        most = self._link.description.limits.max_settings
-        parts = [
-            layer.rule.losses(
-                self._link.evaluate(drives[start : start + most], StagedRows(TRAIN, rows), layer.stage.name).values,
-                self._samples.train_labels[rows],
-            )
-            for start in range(0, len(drives), most)
-        ]
-        return np.concatenate(parts)
+        readings = read_settings(self._link, layer, settings, StagedRows(TRAIN, rows))
+        self._look_at_flags(layer, readings.flags, "while its probe step was measured")
+        return layer.rule.losses(readings.values, self._samples.train_labels[rows])
 
     def _update(self, number: int, probe: Probe, losses: NDArray[np.float64], box: Box) -> None:
         state, layer = self.state, self._layers[number]
@@ -313,19 +271,22 @@ class Session:
         state.loss_sum += float(losses.mean())
         state.loss_count += 1
 
-    def _end_epoch(self, number: int) -> None:
+    def _end_epoch_if_due(self, number: int) -> None:
+        """Look at the accuracies where the epoch asks for it, tell, and begin the next epoch.
+
+        Stopped or failed while it looks, it leaves the epoch as it is, due: a resumed session looks then.
+        """
         state = self.state
+        if state.loss_count < self._batches:
+            return
         epoch = state.update // self._batches
-        loss, state.loss_sum, state.loss_count = state.loss_sum / state.loss_count, 0.0, 0
         accuracies: list[float | None] = [None, None]
         told = ("epoch", number, epoch) in self._told
         if self._looks_at(epoch):
-            for place, (part, labels) in enumerate(((TRAIN, self._samples.train_labels), (TEST, self._samples.test_labels))):
-                # As many training samples as test samples, at most: looking should not cost more than learning.
-                known = labels[: self._samples.test_labels.size]
-                state.evaluations += 1
-                if not told:
-                    accuracies[place] = self._accuracy(number, part, known)
+            if not told:
+                accuracies = [self._accuracy(number, part, labels) for part, labels in self._parts()]
+            state.evaluations += len(accuracies)
+        loss, state.loss_sum, state.loss_count = state.loss_sum / state.loss_count, 0.0, 0
         if told:
             return  # the session that died had got as far as telling this
         report = self._report(number, epoch, loss, accuracies[0], accuracies[1])
@@ -343,20 +304,23 @@ class Session:
         )
         self._listener.epoch(report)
 
+    def _parts(self) -> tuple[tuple[str, NDArray[np.int64]], ...]:
+        # As many training samples as test samples, at most: looking should not cost more than learning.
+        known = self._samples.train_labels[: self._samples.test_labels.size]
+        return (TRAIN, known), (TEST, self._samples.test_labels)
+
     def _accuracy(self, number: int, part: str, labels: NDArray[np.int64]) -> float:
         layer = self._layers[number]
         readings = read_layer(self._link, layer, self.state.variables[number], part, labels.size)
-        return float((layer.rule.scores(readings).argmax(axis=1) == labels).mean())
+        self._look_at_flags(layer, readings.flags, f"of the {part} part after update {self.state.total}")
+        return float((layer.rule.scores(readings.values[0]).argmax(axis=1) == labels).mean())
 
     def _report(
         self, number: int, epoch: int, loss: float, train_accuracy: float | None, test_accuracy: float | None
     ) -> EpochReport:
-        state, now = self.state, time.monotonic()
-        wall_s, layers = now - self._started_at, len(self._layers)
-        mark_s, mark = self._rate_mark
-        rate = (state.evaluations - mark) / max(now - mark_s, 1e-9)
+        state, layers, epochs = self.state, len(self._layers), self._experiment.training.epochs
+        rate = self._stopwatch.evaluations_per_s(state.evaluations)
         left = (self._updates * layers - state.total) * 2 * self._experiment.estimator.directions
-        epochs = self._experiment.training.epochs
         return EpochReport(
             layer=number,
             layers=layers,
@@ -368,7 +332,7 @@ class Session:
             test_accuracy=test_accuracy,
             evaluations=state.evaluations,
             evaluations_per_s=rate,
-            wall_s=wall_s,
+            wall_s=self._stopwatch.wall_s,
             left_s=left / rate if rate > 0 else float("inf"),
         )
 
@@ -383,6 +347,8 @@ class Session:
     def _conclude(self) -> Prediction:
         labels = self._samples.test_labels
         prediction = predict(self._link, self._layers, self.state.variables, TEST, labels.size)
+        for layer, flags in zip(self._layers, prediction.flags, strict=True):
+            self._look_at_flags(layer, flags, "of the test part at the end")
         classes = range(len(self._samples.classes))
         means = {
             f"class_readings_{k}": np.stack([_mean(values[labels == c]) for c in classes])
@@ -421,10 +387,3 @@ class Session:
 def _mean(readings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the mean over samples; NaN for a class of which the test part has none."""
     return readings.mean(axis=0) if len(readings) else np.full(readings.shape[1], np.nan, dtype=np.float32)
-
-
-def _told(flags: NDArray[np.uint32]) -> str:
-    """Return what the flags of some settings say, in words."""
-    seen = int(np.bitwise_or.reduce(flags))
-    words = {FLAG_SATURATED: "saturated", FLAG_UNSETTLED: "read before they had settled"}
-    return " and ".join(word for flag, word in words.items() if seen & flag) or f"{seen:#x}"

@@ -5,7 +5,6 @@ What `photonloop train` and `photonloop evaluate` do, as functions for scripts a
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -15,23 +14,33 @@ from typing import Any
 
 import numpy as np
 
-from controller.datasets import Dataset, DataSpec, load_dataset
+from controller.datasets import Dataset, load_dataset
 from controller.devices import OpenDevice, VirtualChip, check_device_string, open_device
 from controller.encoding import encode, fit_encoding
-from controller.estimators import estimator
-from controller.experiment import Experiment, as_toml, load_experiment
+from controller.experiment import Experiment, as_toml
+from controller.fitting import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
+from controller.flags import FlagWatch
 from controller.link import DeviceLink
 from controller.network import Layer, Prediction, build_network, predict
-from controller.run import CHECKPOINT, DEVICE, EXPERIMENT, RunFolder, new_run, read_checkpoint, read_events, versions, write_aside
-from controller.session import TEST, TRAIN, Listener, Samples, Session, SessionStopped
-from controller.state import State, from_arrays
-from controller.variables import stage_box
-from protocols.device import DeviceDescription
+from controller.progress import Listener
+from controller.provenance import (
+    changed_device,
+    check_variables,
+    digest,
+    fingerprint,
+    open_run,
+    read_state,
+    started,
+    write_device,
+)
+from controller.run import EXPERIMENT, RunFolder, new_run, versions, write_aside
+from controller.session import TEST, TRAIN, Samples, Session
+from controller.state import State
+from controller.stopping import SessionStopped, Stop
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
 Opener = Callable[[], OpenDevice]
-Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -62,57 +71,6 @@ class Result:
     wall_s: float
 
 
-def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> VirtualChip:
-    """Return what a virtual chip should be for this experiment; a chip file is a chip already, and taken as it is."""
-    if device.endswith(".toml"):
-        return VirtualChip()
-    needed = max(dataset.x_train.shape[1] + (experiment.encoding.reference > 0), len(dataset.classes))
-    ports = experiment.network.ports or needed + needed % 2
-    return VirtualChip(ports=ports, stages=experiment.network.layers, seed=experiment.seed)
-
-
-def with_absolute_paths(spec: DataSpec) -> DataSpec:
-    """Return `spec` with its files named from the root, so that a run can be resumed from another folder."""
-    files = {"path": spec.path, "source": spec.source if spec.source.endswith(".npz") else None}
-    return spec.model_copy(update={key: str(Path(file).expanduser().resolve()) for key, file in files.items() if file})
-
-
-def pinned(device: str) -> str:
-    """Return a device string with its chip file named from the root."""
-    kind, _, source = device.partition(":")
-    return f"sim:{Path(source).expanduser().resolve()}" if kind == "sim" and source.endswith(".toml") else device
-
-
-def check_fits(experiment: Experiment, description: DeviceDescription, layers: list[Layer], samples: int) -> None:
-    """Refuse an experiment whose updates the device would refuse.
-
-    Raises
-    ------
-    ConfigError
-        One sentence that names the key, its value and the device's limit.
-    """
-    limits, spec = description.limits, experiment.estimator
-    batch, settings = min(experiment.training.batch, samples), 2 * spec.directions
-    if batch > limits.max_batch:
-        raise ConfigError(f"training.batch is {batch}, but the device takes {limits.max_batch} samples at once")
-    if settings > limits.max_settings:
-        raise ConfigError(
-            f"estimator.directions is {spec.directions}, but the device takes {limits.max_settings} settings at once"
-        )
-    for layer in layers:
-        readings = settings * batch * layer.stage.tap_ports
-        if readings > limits.max_readings:
-            raise ConfigError(
-                f"estimator.directions {spec.directions} and training.batch {batch} make {readings} readings, but the device "
-                f"takes {limits.max_readings} at once"
-            )
-        if spec.step != "auto":
-            try:
-                stage_box(description, layer.stage, estimator(spec).reach(spec.step, layer.groups))
-            except ValueError as error:
-                raise ConfigError(f"estimator.step is {spec.step:g}, but {error}") from None
-
-
 def stage_parts(link: DeviceLink, experiment: Experiment, dataset: Dataset) -> int:
     """Stage the encoded training and test parts; return how many test values lay outside the training range.
 
@@ -134,7 +92,7 @@ def train(
     *,
     runs: Path,
     listener: Listener,
-    stopped: Stopped = lambda: False,
+    stop: Stop | None = None,
     keys: Path | None = None,
 ) -> Result:
     """Run a new session of `experiment` in a new folder under `runs`.
@@ -146,26 +104,27 @@ def train(
     DeviceError
         The device cannot be had, or failed beyond mending.
     SessionStopped
-        `stopped` said so; the run can be resumed.
+        `stop` was asked for; where a run folder had been made by then, the run can be resumed.
     """
     check_device_string(experiment.device)
     experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
+    stop = stop or Stop()
     # A virtual chip is built to the data; whether any other device is there is known sooner than the data is read.
-    dataset = load_dataset(experiment.data) if experiment.device.startswith("sim") else None
+    dataset = _load(experiment, stop) if experiment.device.startswith("sim") else None
     chip = virtual_chip(experiment.device, experiment, dataset) if dataset is not None else VirtualChip()
     lease_key = secrets.token_hex(16)
-    opener = _opener(experiment.device, chip, experiment.name, lease_key, keys)
+    opener = _opener(experiment.device, chip, experiment.name, lease_key, keys, stop)
     watch = _Watch(listener)
-    link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
+    link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     try:
         if dataset is None:
-            dataset = load_dataset(experiment.data)
+            dataset = _load(experiment, stop)
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_fits(experiment, link.description, layers, dataset.y_train.size)
         clipped = stage_parts(link, experiment, dataset)
         path = new_run(runs, experiment.name)
         write_aside(path / EXPERIMENT, as_toml(experiment).encode())
-        write_aside(path / DEVICE, link.description.model_dump_json().encode())
+        write_device(path, link.description)
         folder = watch.folder = RunFolder(path)
         if clipped:
             watch.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
@@ -180,7 +139,7 @@ def train(
             versions=versions(),
         )
         listener.message(f"run {path}")
-        return _run_session(experiment, link, layers, dataset, State(), folder, listener, stopped)
+        return _run_session(experiment, link, layers, dataset, State(), folder, listener, stop)
     finally:
         link.close()
         if watch.folder is not None:
@@ -192,119 +151,101 @@ def resume(
     *,
     listener: Listener,
     device: str | None = None,
-    stopped: Stopped = lambda: False,
+    stop: Stop | None = None,
     keys: Path | None = None,
 ) -> Result:
-    """Go on with the session in folder `run`, on its own device or on another one of the same shape.
+    """Go on with the session in folder `run`, on the chip it learned on.
 
-    Raises as `train` does, and `ConfigError` where the folder is no run or its checkpoint is damaged.
+    To go on with another chip of the same shape, name it as `device`: variables and optimiser are taken over, and the run folder
+    keeps the new chip's description.
+
+    Raises as `train` does, and `ConfigError` where the folder is no run, its checkpoint is damaged, or the device is another
+    one than it was.
     """
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
+    stop = stop or Stop()
     folder = RunFolder(run)  # before anything is read: a session that is just stopping may still write
     watch = _Watch(listener, folder)
     try:
-        state = _state(run, experiment)
-        dataset = load_dataset(experiment.data)
-        lease_key = str(_started(run, experiment, dataset).get("session", "")) or secrets.token_hex(16)
-        opener = _opener(string, _same_chip(string, run, experiment), experiment.name, lease_key, keys)
-        link = DeviceLink(opener, stopped=stopped, lost=watch.lost, found=watch.found)
+        state = read_state(run, experiment)
+        dataset = _load(experiment, stop)
+        lease_key = str(started(run, experiment, dataset).get("session", "")) or secrets.token_hex(16)
+        opener = _opener(string, same_chip(string, run, experiment), experiment.name, lease_key, keys, stop)
+        link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     except BaseException:
         folder.close()
         raise
     try:
+        changed = changed_device(run, string, link.description)
+        if changed is not None and device is None:
+            raise ConfigError(
+                f"{string} is another chip than run {run} learned on: {changed.told}; put that one back, or go on with this "
+                f"one by naming it: photonloop train --resume {run} --device {string}"
+            )
         layers = build_network(experiment, link.description, len(dataset.classes))
-        _check_fits(state, layers, run)
+        check_variables(run, state, layers)
+        check_fits(experiment, link.description, layers, dataset.y_train.size)
         stage_parts(link, experiment, dataset)
+        if changed is not None:
+            watch.warn(f"{string} is another chip than the one learned on so far: {changed.told}")
+            if not state.finished:
+                write_device(run, link.description)
         folder.event("resume", device=string, update=state.total, versions=versions())
         told = "finished: measuring it again" if state.finished else f"resuming after update {state.total + folder.journalled}"
         watch.tell(f"run {run}: {told}")
-        return _run_session(experiment, link, layers, dataset, state, folder, listener, stopped, string)
+        return _run_session(experiment, link, layers, dataset, state, folder, listener, stop, string)
     finally:
         link.close()
         folder.close()
 
 
-def evaluate(run: Path, *, device: str | None = None, stopped: Stopped = lambda: False, keys: Path | None = None) -> Result:
+def evaluate(
+    run: Path,
+    *,
+    listener: Listener,
+    device: str | None = None,
+    stop: Stop | None = None,
+    keys: Path | None = None,
+) -> Result:
     """Return the test accuracies of the network in folder `run` as it is now, measured on a device.
 
-    Raises as `resume` does, and `ConfigError` where no layer has been begun.
+    Another chip of the same shape is warned of and measured. Raises as `resume` does otherwise, and `ConfigError` where no layer
+    has been begun.
     """
     began = time.monotonic()
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
-    state = _state(run, experiment)
+    stop = stop or Stop()
+    state = read_state(run, experiment)
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
-    dataset = load_dataset(experiment.data)
-    _started(run, experiment, dataset)
-    opener = _opener(string, _same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys)
-    link = DeviceLink(opener, stopped=stopped)
+    dataset = _load(experiment, stop)
+    started(run, experiment, dataset)
+    watch = _Watch(listener)
+    opener = _opener(string, same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys, stop)
+    link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     try:
+        if (changed := changed_device(run, string, link.description)) is not None:
+            watch.warn(f"{string} is another chip than run {run} learned on: {changed.told}")
         layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]
-        _check_fits(state, layers, run)
+        check_variables(run, state, layers)
         stage_parts(link, experiment, dataset)
         prediction = predict(link, layers, state.variables, TEST, dataset.y_test.size)
     finally:
         link.close()
+    flags = FlagWatch()
+    for layer, seen in zip(layers, prediction.flags, strict=True):
+        if (sentence := flags.look(layer.name, seen, "of the test part")) is not None:
+            watch.warn(sentence)
     return _result(run, string, layers, prediction, dataset, state, began)
 
 
-def open_run(run: Path) -> Experiment:
-    """Return the experiment of run folder `run`.
-
-    Raises
-    ------
-    ConfigError
-        The folder is not there or is no run.
-    """
-    if not (run / EXPERIMENT).is_file():
-        raise ConfigError(f"run {run} is not a run folder: it holds no {EXPERIMENT}")
-    return load_experiment(run / EXPERIMENT)
-
-
-def digest(dataset: Dataset) -> str:
-    """Return a digest of all features and labels: a run goes on with the data it began with, or not at all."""
-    found = hashlib.sha256()
-    for part in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
-        found.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()
-
-
-def fingerprint(experiment: Experiment) -> str:
-    """Return a digest of all that decides what is learned: everything but the name and the device."""
-    return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
-
-
-def _started(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
-    """Return the first event of a run, which must have begun with the same experiment and data."""
-    started = next((event for event in read_events(run) if event.get("event") == "start"), {})
-    if started.get("experiment", now := fingerprint(experiment)) != now:
-        raise ConfigError(f"experiment.toml of run {run} is not what it began with: put it back, or start a new run")
-    if started.get("data", now := digest(dataset)) != now:
-        raise ConfigError(f"the data of run {run} is not what it began with: put it back, or start a new run")
-    return started
-
-
-def _state(run: Path, experiment: Experiment) -> State:
-    """Return the state in the checkpoint of a run, or a fresh one where nothing was learned before the end came."""
-    arrays = read_checkpoint(run)
-    if not arrays and any(event.get("event") == "epoch" for event in read_events(run)):
-        raise ConfigError(f"run {run} has lost its checkpoint.npz: put back a copy of it, or start a new run")
-    return from_arrays(arrays, experiment.seed, str(run / CHECKPOINT))
-
-
-def _same_chip(device: str, run: Path, experiment: Experiment) -> VirtualChip:
-    """Return a virtual chip of the shape that the run was begun on; a chip file is taken as it is."""
-    if device.endswith(".toml"):
-        return VirtualChip()
-    try:
-        began = DeviceDescription.model_validate_json((run / DEVICE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"run {run} has no usable {DEVICE}: {str(error).splitlines()[0]}") from None
-    return VirtualChip(ports=began.input_ports, stages=len(began.stages), seed=experiment.seed)
+def _load(experiment: Experiment, stop: Stop) -> Dataset:
+    with stop.at_once("while the data was read"):
+        return load_dataset(experiment.data)
 
 
 def _run_session(
@@ -315,7 +256,7 @@ def _run_session(
     state: State,
     folder: RunFolder,
     listener: Listener,
-    stopped: Stopped,
+    stop: Stop,
     device: str | None = None,
 ) -> Result:
     began = time.monotonic()
@@ -327,13 +268,14 @@ def _run_session(
         state=state,
         folder=folder,
         listener=listener,
-        stopped=stopped,
+        stop=stop,
     )
     try:
         prediction = session.run()
-    except (SessionStopped, DeviceError, OSError, ValueError) as reason:
-        folder.event("stopped", update=state.total, reason=str(reason))
-        folder.log(f"stopped: {reason}")
+    except (SessionStopped, KeyboardInterrupt, DeviceError, OSError, ValueError) as reason:
+        words = str(reason) or "interrupted"
+        folder.event("stopped", update=state.total, reason=words)
+        folder.log(f"stopped: {words}")
         listener.message(f"the run stands as it was at its last step: photonloop train --resume {folder.path}")
         raise
     result = _result(folder.path, device or experiment.device, layers, prediction, dataset, state, began)
@@ -355,18 +297,9 @@ def _result(
     )
 
 
-def _check_fits(state: State, layers: list[Layer], run: Path) -> None:
-    for layer, phases in zip(layers, state.variables, strict=False):
-        if phases.size != layer.stage.channels:
-            raise ConfigError(
-                f"run {run} holds {phases.size} variables for {layer.name}, but stage {layer.stage.name} of the device has "
-                f"{layer.stage.channels} channels"
-            )
-
-
-def _opener(string: str, chip: VirtualChip, label: str, lease_key: str, keys: Path | None) -> Opener:
+def _opener(string: str, chip: VirtualChip, label: str, lease_key: str, keys: Path | None, stop: Stop) -> Opener:
     def opener() -> OpenDevice:
-        return open_device(string, write=True, chip=chip, label=label, lease_key=lease_key, keys=keys)
+        return open_device(string, write=True, chip=chip, label=label, lease_key=lease_key, keys=keys, stop=stop)
 
     return opener
 
@@ -394,4 +327,4 @@ class _Watch:
     def _pass_on(self, event: str, message: str) -> None:
         if self.folder is not None:
             self.folder.event(event, message=message)
-        self.tell(message)
+        self.tell(f"warning: {message}" if event == "warning" else message)

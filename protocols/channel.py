@@ -14,7 +14,7 @@ import zmq
 from protocols import wire
 from protocols.errors import DeviceError
 from protocols.keys import secure_client
-from protocols.sockets import send_frames
+from protocols.sockets import receive_frames, send_frames
 from protocols.wire import AnyArray, Frames, Reply, Request
 
 _SLICE_MS = 100
@@ -136,7 +136,7 @@ class Channel:
             if time.monotonic() >= until_s:
                 raise self._silent(request)
             try:
-                received = self._socket.recv_multipart(copy=False)
+                received = receive_frames(self._socket)
             except zmq.Again:
                 if self._closing:
                     raise self._closed("closed by this side") from None
@@ -152,7 +152,7 @@ class Channel:
                 continue
             except zmq.ZMQError as error:
                 raise self._closed(error.strerror) from None
-            answer, is_own = self._read(request, [frame.buffer for frame in received])
+            answer, is_own = self._read(request, received)
             if answer is not None:
                 return answer
             heard_s = connected_s = time.monotonic()

@@ -210,10 +210,9 @@ class Desk:
         self, request: Request, body: dict[str, JsonValue] | None = None, arrays: Mapping[str, AnyArray] | None = None
     ) -> Frames:
         specs, ready = wire.array_specs(arrays or {})
-        header = Reply(
-            id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body if body is not None else {}
-        )
-        return wire.encode(header, ready)
+        if not body:
+            return wire.encode_done(request, self.epoch, specs, ready)
+        return wire.encode(Reply(id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body), ready)
 
     def _error_frames(self, request_id: int, op: str, error: DeviceError) -> Frames:
         return wire.encode(Reply(id=request_id, op=op, epoch=self.epoch, state="error", error=error.body()))

@@ -22,7 +22,7 @@ class ReplyCache:
     out; once a session's numbers are too many, all up to the highest forgotten one count as carried out.
     """
 
-    def __init__(self, max_bytes: int, max_replies: int = 64) -> None:
+    def __init__(self, max_bytes: int, max_replies: int = 8) -> None:
         self._max_bytes = max_bytes
         self._max_replies = max_replies
         self._sessions: OrderedDict[str, OrderedDict[int, Frames]] = OrderedDict()
@@ -51,11 +51,12 @@ class ReplyCache:
         self._kept[session, seq] = size
         self._bytes += size
         if self._bytes > self._max_bytes or len(self._kept) > self._max_replies:
-            newest = list(islice(reversed(numbers), MOST_PENDING))
-            for key in [key for key in self._kept if key[0] != session or key[1] not in newest]:
-                self._drop(key)
-                if self._bytes <= self._max_bytes and len(self._kept) <= self._max_replies:
+            newest = {(session, number) for number in islice(reversed(numbers), MOST_PENDING)}
+            while self._bytes > self._max_bytes or len(self._kept) > self._max_replies:
+                oldest_kept = next((key for key in self._kept if key not in newest), None)
+                if oldest_kept is None:
                     break
+                self._drop(oldest_kept)
         while len(numbers) > _NUMBERS_A_SESSION:
             oldest, _ = numbers.popitem(last=False)
             self._forgotten[session] = max(oldest, self._forgotten.get(session, 0))

@@ -26,7 +26,7 @@ from protocols.desk import Desk, ServerOptions
 from protocols.device import PhotonicDevice
 from protocols.errors import DeviceError
 from protocols.keys import secure_server
-from protocols.sockets import send_frames
+from protocols.sockets import receive_frames, send_frames
 from protocols.wire import Frames
 
 if TYPE_CHECKING:
@@ -126,12 +126,14 @@ class DeviceServer:
         ticked_s = called_s = time.monotonic()
         try:
             while not self._stopping:
-                patience_s = _BUSY_TICK_S if self._desk.busy else tick_s / 2
-                for ready, _ in poller.poll(int(1000 * patience_s)):
-                    if ready is router:
-                        self._receive(router)
-                    else:
-                        self._awake()
+                # A message that waits already needs no poll, which costs as much as answering it; but a job's end may wait too.
+                if self._desk.busy or not self._receive(router):
+                    patience_s = _BUSY_TICK_S if self._desk.busy else tick_s / 2
+                    for ready, _ in poller.poll(int(1000 * patience_s)):
+                        if ready is router:
+                            self._receive(router)
+                        else:
+                            self._awake()
                 now_s = time.monotonic()
                 if now_s - ticked_s >= _BUSY_TICK_S:
                     ticked_s = now_s
@@ -150,13 +152,15 @@ class DeviceServer:
         self._stopping = True
         self._wake()
 
-    def _receive(self, router: zmq.Socket) -> None:
+    def _receive(self, router: zmq.Socket) -> bool:
+        """Take one message; return False where none is there."""
         try:
-            route, *frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            route, *frames = receive_frames(router, zmq.NOBLOCK)
         except zmq.ZMQError:
-            return
-        if not self._desk.handle(route.bytes, [frame.buffer for frame in frames]):
+            return False
+        if not self._desk.handle(bytes(route), frames):
             self.dropped += 1
+        return True
 
     def _send(self, route: bytes, frames: Frames) -> None:
         router = self._router

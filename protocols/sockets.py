@@ -1,10 +1,10 @@
-"""Sending, tuned: the one thing that client and server do alike with their sockets."""
+"""Sending and receiving, tuned: what client and server do alike with their sockets."""
 
 from __future__ import annotations
 
 import zmq
 
-from protocols.wire import Frames
+from protocols.wire import Buffer, Frames
 
 _COPY_BELOW_BYTES = 2**20
 _LAST = int(zmq.NOBLOCK)
@@ -19,3 +19,16 @@ def send_frames(socket: zmq.Socket, frames: Frames) -> None:
     last = len(frames) - 1
     for index, frame in enumerate(frames):
         socket.send(frame, _LAST if index == last else _MORE, len(frame) < _COPY_BELOW_BYTES)
+
+
+def receive_frames(socket: zmq.Socket, flags: int = 0) -> list[Buffer]:
+    """Return the frames of the next message, on the memory in which they came; raises as `zmq.Socket.recv` does.
+
+    `recv_multipart` asks the socket after every frame whether another one follows; the frame knows it.
+    """
+    frame = socket.recv(flags, copy=False)
+    frames: list[Buffer] = [frame.buffer]
+    while frame.more:
+        frame = socket.recv(flags, copy=False)
+        frames.append(frame.buffer)
+    return frames

@@ -177,9 +177,22 @@ def encode(header: Request | Reply, arrays: Sequence[AnyArray] = ()) -> list[Buf
 
     The frames share memory with the arrays: leave these unchanged until the message is sent.
     """
-    frames: list[Buffer] = [PREFIX, header.model_dump_json(exclude_defaults=True).encode()]
-    frames.extend(memoryview(array.data).cast("B") if array.size else b"" for array in arrays)
-    return frames
+    return [PREFIX, header.model_dump_json(exclude_defaults=True).encode(), *map(_raw, arrays)]
+
+
+def encode_done(request: Request, epoch: str, specs: tuple[ArraySpec, ...], arrays: Sequence[AnyArray]) -> list[Buffer]:
+    """Return the frames of the reply "done" without a body, as `encode` would: its header differs from the last in its id."""
+    return [PREFIX, b'{"id":%d,%b' % (request.id, _done_but_id(request.op, epoch, specs)), *map(_raw, arrays)]
+
+
+@lru_cache(maxsize=64)
+def _done_but_id(op: str, epoch: str, specs: tuple[ArraySpec, ...]) -> bytes:
+    header = Reply(id=0, op=op, epoch=epoch, state="done", arrays=specs)
+    return header.model_dump_json(exclude_defaults=True, exclude={"id"}).encode()[1:]
+
+
+def _raw(array: AnyArray) -> Buffer:
+    return memoryview(array.data).cast("B") if array.size else b""
 
 
 def array_specs(arrays: Mapping[str, AnyArray]) -> tuple[tuple[ArraySpec, ...], list[AnyArray]]:
@@ -272,8 +285,11 @@ def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...])
             raise DeviceError("bad_request", f"no array has the shape {shape}") from None
     else:
         array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
-        if not array.flags.aligned:
+        flags = array.flags
+        if not flags.aligned:
             array = array.copy()
+        elif not flags.writeable:
+            return array
     array.flags.writeable = False
     return array
 

@@ -9,6 +9,7 @@ both. The physics is in the modules of their names, the speed in `kernels`.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -232,6 +233,10 @@ class Chip:
         """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
         return self._held.volts.copy()
 
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        self._clock.advance(duration_s, lambda: False)
+
     def _evaluate(
         self,
         here: Stage,
@@ -402,7 +407,7 @@ def _describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: b
     return DeviceDescription(
         name=parameters.name,
         kind="simulator",
-        serials={"chip": parameters.name, "seed": str(parameters.seed)},
+        serials={"chip": parameters.name, "seed": str(parameters.seed), "parameters": _digest(parameters)},
         input_ports=parameters.ports,
         phases_settable=parameters.laser.phases_settable,
         stages=tuple(s.description for s in stages),
@@ -433,6 +438,11 @@ def _describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: b
         ),
         clock="real" if realtime else "virtual",
     )
+
+
+def _digest(parameters: ChipParameters) -> str:
+    """Return what an edited chip file changes: a short digest of all parameters that are not at their defaults."""
+    return hashlib.sha256(parameters.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]
 
 
 def _scratch(stage: Stage) -> _Scratch:

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from controller.session import EpochReport, Listener
+from controller.cli.output import Unheard, tell
+from controller.progress import EpochReport, Listener
+from controller.stopping import Stop
 
 PLAIN_EVERY_S = 5.0
 """Seconds between progress lines where standard error is no terminal."""
 
-
-class StopRequest:
-    """True once the user asked to stop."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Return whether to stop at the next step boundary."""
-        return self.asked
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop at a step boundary; a second Ctrl-C interrupts at once."""
-    request = StopRequest()
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn the first Ctrl-C, SIGTERM or hang-up of the terminal into a wish to stop; a second Ctrl-C interrupts at once.
+
+    Under nohup, which ignores hang-ups, they stay ignored.
+    """
+    stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request.asked and number == signal.SIGINT:
+        again = stop.asked
+        stop.ask()
+        if stop.breaks_off or (again and number == signal.SIGINT):
             raise KeyboardInterrupt
-        request.asked = True
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
-        yield request
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -51,19 +48,18 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def watching() -> Iterator[Listener]:
-    """Yield a listener that shows a session on standard error: live on a terminal, a line now and then elsewhere."""
-    console = Console(stderr=True, highlight=False)
+    """Yield a listener that shows a session on standard error: live on a terminal, a line now and then elsewhere.
+
+    Whoever reads it may go away: a session goes on without being watched.
+    """
+    console = Console(file=cast(TextIO, Unheard(sys.stderr)), highlight=False)
     if not console.is_terminal:
         yield _PlainLines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
-    with Progress(*columns, console=console, refresh_per_second=5) as progress:
+    # The bar takes what the words leave, nothing where that is nothing.
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"), BarColumn(bar_width=None))
+    with Progress(*columns, console=console, refresh_per_second=5, expand=True) as progress:
         yield _LiveBars(progress)
-
-
-def print_json(answer: Any) -> None:
-    """Print one JSON object on standard output."""
-    print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 class _LiveBars:
@@ -103,13 +99,12 @@ class _PlainLines:
             self._told_at = time.monotonic()
 
     def message(self, text: str) -> None:
-        with suppress(OSError):  # that nobody listens any more must not end a session
-            print(text, file=sys.stderr, flush=True)
+        tell(text)
 
 
 def _figures(report: EpochReport, accuracy: str) -> str:
     minutes, seconds = divmod(round(min(report.left_s, 359_999)), 60)
     return (
         f"epoch {report.epoch}/{report.epochs} · loss {report.loss:.4f}{accuracy} · "
-        f"{report.evaluations_per_s:,.0f} evaluations/s · {minutes}:{seconds:02d} left"
+        f"{report.evaluations_per_s:,.0f} eval/s · {minutes}:{seconds:02d} left"
     )

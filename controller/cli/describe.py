@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from controller.cli.console import print_json
+from controller.cli.output import print_json, show
 from controller.devices import VirtualChip, open_device
 from controller.variables import drive_step_rad
 from protocols.device import DeviceDescription, DeviceStatus, PerChannel
@@ -38,10 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(device: str, description: DeviceDescription, status: DeviceStatus) -> None:
-    console = Console(highlight=False)
-    serials = ", ".join(f"{name} {serial}" for name, serial in description.serials.items())
-    console.print(f"{device}: {description.name} ({description.kind}{', ' + serials if serials else ''})", markup=False)
-    stages = Table("stage", "topology", "ports", "channels", "detectors", "then", "full scale")
+    serials = [f"{name} {serial}" for name, serial in description.serials.items() if serial != description.name]
+    stages = Table("stage", "topology", "ports", "channels", "taps", "full scale", "then")
     for stage, full_scale in zip(description.stages, description.readout.full_scale, strict=True):
         last = stage.first_channel + stage.channels - 1
         stages.add_row(
@@ -50,30 +48,35 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
             str(stage.ports),
             f"{stage.first_channel}…{last}",
             str(stage.tap_ports),
+            _engineering(full_scale, description.readout.unit),
             stage.nonlinearity,
-            f"{full_scale:.3g} {description.readout.unit}",
         )
-    console.print(stages)
     figures = Table("", "", show_header=False)
     for name, value in (*_abilities(description), *_limits(description), *_health(status)):
         figures.add_row(name, value)
-    console.print(figures)
+    console = Console(highlight=False)
+    with console.capture() as drawn:
+        console.print(f"{device}: {' · '.join([f'{description.kind} {description.name!r}', *serials])}", markup=False)
+        console.print(stages)
+        console.print(figures)
+    show(drawn.get().rstrip())
 
 
 def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
     drive, readout = description.drive, description.readout
-    resolution = f"{drive.bits} bit, {drive.step_v * 1e6:.4g} µV" if drive.bits else "continuous"
-    step = f", {drive_step_rad(drive):.2g} rad a step around π" if drive.bits else ""
+    step = f"{_engineering(drive.step_v, 'V')} or {drive_step_rad(drive):.2g} rad at π a step"
+    resolution = f"{drive.bits} bit: {step}" if drive.bits else "continuous"
+    virtual = "virtual: advances by what a lab would take" if description.clock == "virtual" else "real time"
     return [
         (
             "inputs",
             f"{description.input_ports} ports, {'amplitude and phase' if description.phases_settable else 'amplitude only'}",
         ),
-        ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}{step}"),
-        ("heaters", f"{drive.resistance_ohm:g} Ω, {drive.pi_power_w * 1e3:.4g} mW for π (nominal)"),
-        ("readout", f"{f'{readout.bits} bit' if readout.bits else 'continuous'}, {readout.sample_s * 1e6:g} µs a sample"),
-        ("settle time", f"{drive.settle_s * 1e6:g} µs"),
-        ("clock", description.clock),
+        ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}"),
+        ("a heater", f"nominally {drive.resistance_ohm:g} Ω and {drive.pi_power_w * 1e3:.4g} mW for π"),
+        ("a new drive", f"{drive.settle_s * 1e6:g} µs to settle"),
+        ("a sample", f"{readout.sample_s * 1e6:g} µs to read, {f'{readout.bits} bit' if readout.bits else 'continuous'}"),
+        ("clock", virtual),
     ]
 
 
@@ -85,7 +88,7 @@ def _limits(description: DeviceDescription) -> list[tuple[str, str]]:
         ("slew", f"{limits.slew_v_per_s:g} V/s" if limits.slew_v_per_s else "no limit"),
         (
             "one evaluation",
-            f"{limits.max_settings} settings, {limits.max_batch} samples, {limits.max_readings} readings at most",
+            f"at most {limits.max_settings} settings, {limits.max_batch} samples, {limits.max_readings} readings",
         ),
     ]
 
@@ -100,6 +103,13 @@ def _health(status: DeviceStatus) -> list[tuple[str, str]]:
     rows += [(f"fault {fault.name}", fault.detail) for fault in status.faults]
     rows += [(name, value if isinstance(value, str) else f"{value:.6g}") for name, value in status.health.items()]
     return rows
+
+
+def _engineering(value: float, unit: str) -> str:
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
 
 
 def _one(limit: PerChannel, scale: float = 1.0) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from controller.cli.console import print_json, stop_on_signals
+from controller.cli.console import stop_on_signals, watching
+from controller.cli.output import print_json, show
 from controller.cli.train import accuracies
 from controller.training import evaluate
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    with stop_on_signals() as stopped:
-        result = evaluate(args.run, device=args.device, stopped=stopped, keys=args.keys)
+    with stop_on_signals() as stop, watching() as listener:
+        result = evaluate(args.run, listener=listener, device=args.device, stop=stop, keys=args.keys)
     if args.json:
         print_json(asdict(result))
     else:
-        print(accuracies(result))
-        print(f"measured on {result.device} in {result.wall_s:.1f} s")
+        show(*accuracies(result), f"measured on {result.device} in {result.wall_s:.1f} s")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from controller.cli.console import print_json
+from controller.cli.output import print_json, show
 from protocols.keys import add_client, create_server_keys
 
 
@@ -15,7 +15,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"keys": str(args.folder), "clients": carried})
         return 0
-    print(f"server keys in {args.folder}: photonloop serve DEVICE --bind tcp://HOST:PORT --keys {args.folder}")
+    show(f"server keys in {args.folder}: photonloop serve DEVICE --bind tcp://HOST:PORT --keys {args.folder}")
     for name, folder in carried.items():
-        print(f"carry {folder} to {name}: photonloop … --device tcp://HOST:PORT --keys {folder}")
+        show(f"carry {folder} to {name}: photonloop … --device tcp://HOST:PORT --keys {folder}")
     return 0

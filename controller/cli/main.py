@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from controller.cli.output import tell
+
 DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
 
 
@@ -33,12 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
     except Exception as error:
-        from protocols.errors import DeviceError  # noqa: PLC0415 - brings numpy and pydantic, which --help does without
+        # Both bring more than --help should wait for.
+        from controller.stopping import SessionStopped  # noqa: PLC0415
+        from protocols.errors import DeviceError  # noqa: PLC0415
 
-        if not isinstance(error, DeviceError):
+        if isinstance(error, DeviceError):
+            sentence = error.detail
+        elif isinstance(error, SessionStopped):
+            sentence = str(error)
+        else:
             raise
-        sentence = error.detail
-    print(f"photonloop {args.command}: {sentence}", file=sys.stderr)
+    tell(f"photonloop {args.command}: {sentence}")
     return 1
 
 
@@ -81,6 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of a run anew")
     report.add_argument("run", type=Path, metavar="RUN")
     _add_common(report, device=False)
+
+    bench = commands.add_parser("bench", help="run virtual instruments in front of a virtual chip, with a station file")
+    bench.add_argument("--chip", default="soi", metavar="CHIP", help="preset or chip file [%(default)s]")
+    bench.add_argument("--ports", type=int, default=8, metavar="N", help="ports of the chip [%(default)s]")
+    bench.add_argument("--stages", type=int, default=1, metavar="K", help="meshes of the chip [%(default)s]")
+    bench.add_argument("--seed", type=int, metavar="S", help="which chip of its kind")
+    bench.add_argument("--heaters", metavar="NAME", help="what drives the heaters: qontrol, qdac2, scpi-source")
+    bench.add_argument("--modulators", metavar="NAME", help="what drives the input modulators: qdac2, qontrol, scpi-source")
+    bench.add_argument("--detectors", metavar="NAME", help="what reads: labjack-t7, keysight-daq970a, scpi-readout")
+    bench.add_argument("--laser", metavar="NAME", help="what shines: santec-tsl570, scpi-laser")
+    bench.add_argument("--speed", type=float, metavar="F", help="factor on response times: 1 as in the lab, 0 none [0]")
+    bench.add_argument("--out", type=Path, metavar="DIR", help="where station.toml and the serial line go (a temporary folder)")
+    _add_common(bench, device=False)
 
     keys = commands.add_parser("keys", help="make keys for a server that is reached from other machines")
     keys.add_argument("folder", type=Path, metavar="DIR")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from controller.cli.console import print_json
+from controller.cli.output import print_json, show
+from controller.provenance import open_run
 from controller.report import write_report
-from controller.training import open_run
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,5 +16,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": str(args.run), "report": str(report)})
     else:
-        print(report)
+        show(str(report))
     return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 
-from controller.cli.console import print_json, stop_on_signals
+from controller.cli.console import stop_on_signals
+from controller.cli.output import print_json, show
 from controller.devices import VirtualChip, check_device_string, open_device, start_simulator
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
@@ -27,15 +28,15 @@ def _serve_simulator(args: argparse.Namespace) -> int:
     if args.realtime:
         options.append("--realtime")
     chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
-    simulator = start_simulator(args.device, chip, options)
-    with stop_on_signals() as stopped:
+    with stop_on_signals() as stop:
+        simulator = start_simulator(args.device, chip, options, stop=stop)
         try:
             _announce(args, simulator.address)
-            while not stopped() and not simulator.ends_within(0.25):
+            while not stop.asked and not simulator.ends_within(0.25):
                 pass
         finally:
             simulator.end()
-    if not stopped():
+    if not stop.asked:
         raise DeviceError("transport", f"the simulator ended by itself: {simulator.last_words() or 'it said nothing'}")
     return 0
 
@@ -66,4 +67,4 @@ def _announce(args: argparse.Namespace, address: str) -> None:
     if args.json:
         print_json({"address": address, "device": args.device})
     else:
-        print(f"serving {args.device} at {address} until Ctrl-C", flush=True)
+        show(f"serving {args.device} at {address} until Ctrl-C")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from controller.cli.console import print_json, stop_on_signals, watching
+from controller.cli.console import stop_on_signals, watching
+from controller.cli.output import print_json, show, tell
 from controller.experiment import load_experiment
 from controller.report import write_report
-from controller.session import SessionStopped
+from controller.stopping import SessionStopped, Stop
 from controller.training import Result, resume, train
 from protocols.validation import ConfigError
 
@@ -18,36 +18,39 @@ from protocols.validation import ConfigError
 def run(args: argparse.Namespace) -> int:
     """Train, write the report, and say what was reached."""
     if (args.experiment is None) == (args.resume is None):
-        print("photonloop train: give either EXPERIMENT.toml or --resume RUN", file=sys.stderr)
+        tell("photonloop train: give either EXPERIMENT.toml or --resume RUN")
         return 2
     if args.resume is not None and args.set:
         raise ConfigError("--set changes a new session; a resumed one goes on as it began")
-    with stop_on_signals() as stopped, watching() as listener:
-        try:
+    with stop_on_signals() as stop:
+        with watching() as listener:
             if args.resume is not None:
-                result = resume(args.resume, listener=listener, device=args.device, stopped=stopped, keys=args.keys)
+                result = resume(args.resume, listener=listener, device=args.device, stop=stop, keys=args.keys)
             else:
                 experiment = load_experiment(args.experiment, args.set, args.device)
-                result = train(experiment, runs=args.runs, listener=listener, stopped=stopped, keys=args.keys)
-        except SessionStopped as stop:
-            print(f"photonloop train: {stop}", file=sys.stderr)
-            return 1
-    if args.json:
-        print_json(asdict(result))
-    else:
-        print(accuracies(result))
-        print(f"{result.evaluations} evaluations in all, {result.wall_s:.1f} s in this session, device {result.device}")
-    try:
-        report = write_report(Path(result.run))
-    except (ConfigError, OSError) as error:
-        print(f"photonloop train: the run is finished, but its report could not be written: {error}", file=sys.stderr)
-    else:
-        if not args.json:
-            print(f"report: {report}")
+                result = train(experiment, runs=args.runs, listener=listener, stop=stop, keys=args.keys)
+        if args.json:
+            print_json(asdict(result))
+        else:
+            ended = f"{result.evaluations} evaluations in all, {result.wall_s:.1f} s in this session, device {result.device}"
+            show(*accuracies(result), ended)
+        _report(Path(result.run), stop, quiet=args.json)
     return 0
 
 
-def accuracies(result: Result) -> str:
+def _report(run: Path, stop: Stop, *, quiet: bool) -> None:
+    """Write the report of a finished run. That it cannot be written takes nothing from the run."""
+    try:
+        with stop.at_once("while the report was written"):
+            report = write_report(run)
+    except (ConfigError, OSError, SessionStopped) as error:
+        tell(f"photonloop train: the run is finished, but not its report ({error}): photonloop report {run}")
+    else:
+        if not quiet:
+            show(f"report: {report}")
+
+
+def accuracies(result: Result) -> list[str]:
     """Return the accuracies of `result`, a line each."""
     lines = [f"{layer['name']}: test accuracy {layer['test_accuracy']:.4f}" for layer in result.layers]
-    return "\n".join([*lines, f"vote: test accuracy {result.test_accuracy:.4f}"])
+    return [*lines, f"vote: test accuracy {result.test_accuracy:.4f}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tomllib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from controller.archives import read_npz
 from controller.run import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
 from protocols.device import DeviceDescription
 from protocols.validation import ConfigError
@@ -74,12 +74,13 @@ class Contents:
         return [event for event in self.events if event.get("event") in kinds]
 
     def layer_name(self, layer: int) -> str:
-        """Return "Layer 1 (mesh 1)", counted from one, with the stage's name where it is known."""
-        names = {event.get("layer"): event.get("name") for event in self.of_kind("layer_done")}
-        name = names.get(layer)
-        if not name and self.device is not None and layer < len(self.device.stages):
-            name = self.device.stages[layer].name
-        return f"Layer {layer + 1} ({name})" if name else f"Layer {layer + 1}"
+        """Return "Layer 1 (mesh 1)", counted from one, with the name of its stage where that is known and says more."""
+        plain = f"Layer {layer + 1}"
+        told = {event.get("layer"): event.get("name") for event in self.of_kind("layer_done")}
+        has_stage = self.device is not None and layer < len(self.device.stages)
+        names = (self.device.stages[layer].name if self.device is not None and has_stage else None, told.get(layer))
+        name = next((name for name in names if name and str(name).casefold() != plain.casefold()), None)
+        return f"{plain} ({name})" if name else plain
 
 
 def read_contents(run: Path) -> Contents:
@@ -175,16 +176,16 @@ def _evaluation(path: Path, remarks: list[str]) -> Evaluation | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            layers = archive["layer_predictions"].astype(np.int64)
-            evaluation = Evaluation(
-                y_true=archive["y_true"].astype(np.int64),
-                vote=archive["vote"].astype(np.int64),
-                layer_predictions=layers,
-                class_readings=tuple(archive[f"class_readings_{k}"].astype(np.float64) for k in range(len(layers))),
-                classes=tuple(str(label) for label in archive["classes"]),
-            )
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        arrays = read_npz(path)
+        layers = arrays["layer_predictions"].astype(np.int64)
+        evaluation = Evaluation(
+            y_true=arrays["y_true"].astype(np.int64),
+            vote=arrays["vote"].astype(np.int64),
+            layer_predictions=layers,
+            class_readings=tuple(arrays[f"class_readings_{k}"].astype(np.float64) for k in range(len(layers))),
+            classes=tuple(str(label) for label in arrays["classes"]),
+        )
+    except (ValueError, TypeError, KeyError):  # ConfigError of a damaged file among them
         remarks.append(f"{path.name} is damaged, so the test results cannot be shown.")
         return None
     if not _consistent(evaluation):

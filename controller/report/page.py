@@ -59,11 +59,11 @@ def _head(contents: Contents) -> str:
     latest: Event = result or (epochs[-1] if epochs else {})
     tiles = []
     if result:
-        tiles.append(("Test accuracy by vote", _percent(result.get("test_accuracy"))))
-        tiles += [
-            (f"Layer {number_of + 1} alone", _percent(layer.get("test_accuracy")))
-            for number_of, layer in enumerate(_layers(result))
-        ]
+        layers = _layers(result)
+        voted = len(layers) > 1
+        tiles.append(("Test accuracy by vote" if voted else "Test accuracy", _percent(result.get("test_accuracy"))))
+        if voted:
+            tiles += [(f"Layer {at + 1} alone", _percent(layer.get("test_accuracy"))) for at, layer in enumerate(layers)]
     else:
         done = {event["layer"]: event for event in contents.of_kind("layer_done") if isinstance(event.get("layer"), int)}
         tiles += [
@@ -87,8 +87,9 @@ def _subtitle(contents: Contents) -> str:
     parts = []
     starts = contents.of_kind("start")
     if contents.device is not None:
-        serials = ", ".join(f"{name} {value}" for name, value in contents.device.serials.items())
-        parts.append(contents.device.name + (f" ({serials})" if serials else ""))
+        device = contents.device
+        serials = ", ".join(f"{name} {value}" for name, value in device.serials.items() if value != device.name)
+        parts.append(device.name + (f" ({serials})" if serials else ""))
     if starts:
         if "device" in starts[0]:
             parts.append(f"asked for as {starts[0]['device']}")
@@ -122,14 +123,15 @@ def _test(contents: Contents) -> str:
         return _section("Test part", _note("The test part was not evaluated yet, so there is no confusion matrix."))
     counts = grids.confusion_counts(evaluation.y_true, evaluation.vote, len(evaluation.classes))
     total, right = int(counts.sum()), int(np.trace(counts))
-    words = f"The vote names {right} of {total} test samples rightly."
+    who = "The vote" if len(evaluation.layer_predictions) > 1 else "The layer"
+    words = f"{who} names {right} of {total} test samples rightly."
     if mistakes := grids.confused_most(counts, evaluation.classes):
         words += f" Most often confused: {mistakes}."
-    rows = [
-        (contents.layer_name(layer), f"{float(np.mean(predicted == evaluation.y_true)):.1%}")
-        for layer, predicted in enumerate(evaluation.layer_predictions)
-    ]
-    rows.append(("Vote of all layers", f"{right / total:.1%}"))
+    shares = [float(np.mean(predicted == evaluation.y_true)) for predicted in evaluation.layer_predictions]
+    rows = [(contents.layer_name(layer), f"{share:.1%}") for layer, share in enumerate(shares)]
+    if len(shares) > 1:
+        rows.append(("Vote of all layers", f"{right / total:.1%}"))
+        words = f"{words} {_vote(right / total, shares)}"
     table = _table(("", "test accuracy"), [(escape(name), value) for name, value in rows])
     return _section(
         "Test part",
@@ -137,6 +139,22 @@ def _test(contents: Contents) -> str:
         "<figcaption>Counts; the last column is the share of each class that was found.</figcaption></figure>"
         f"<div>{table}<p>{escape(words)}</p></div></div>",
     )
+
+
+def _vote(vote: float, shares: list[float]) -> str:
+    """Return what a vote is and what it is worth against each layer alone, in plain words."""
+    rule = "The vote is the class that most layers name; where they tie, the last layer chooses among them"
+    if len(shares) == 2:
+        rule += " (of two layers every disagreement is a tie, so that the vote is the last layer's answer)"
+    worth = [f"{_points(vote - share)} layer {number + 1}" for number, share in enumerate(shares)]
+    return f"{rule}: {vote:.1%} here, {', '.join(worth[:-1])} and {worth[-1]}."
+
+
+def _points(difference: float) -> str:
+    points = f"{abs(100 * difference):.1f}"
+    if points == "0.0":
+        return "as good as"
+    return f"{points} points {'better' if difference > 0 else 'worse'} than"
 
 
 def _phases(contents: Contents) -> str:
@@ -245,7 +263,8 @@ def _words(contents: Contents, event: Event) -> str:
         name = contents.layer_name(layer) if isinstance(layer, int) else str(event.get("name", ""))
         return f"{name}, test accuracy {_percent(event.get('test_accuracy'))}"
     if event["event"] == "result":
-        return f"test accuracy by vote {_percent(event.get('test_accuracy'))} after {_duration(event.get('wall_s'))}"
+        by = " by vote" if len(_layers(event)) > 1 else ""
+        return f"test accuracy{by} {_percent(event.get('test_accuracy'))} after {_duration(event.get('wall_s'))}"
     if "message" in event:
         return str(event["message"])
     told = [f"{key} {value}" for key, value in event.items() if key not in _UNTOLD]

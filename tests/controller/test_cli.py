@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,12 +49,17 @@ def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
 
 
 def one_sentence(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """Assert that the command failed as a user should see it."""
+    """Assert that the command failed as a user should see it: one line on standard error, which says what, and nothing else."""
     assert ended.returncode in {1, 2}, ended.stderr
-    lines = [line for line in ended.stderr.strip().splitlines() if line]
-    assert "Traceback" not in ended.stderr
+    assert not ended.stdout
+    (line,) = ended.stderr.splitlines()
+    command = ended.args[3]
+    assert line.startswith(f"photonloop {command}: "), line
     for part in parts:
-        assert part in lines[-1], ended.stderr
+        assert part in line, line
+    # Neither Python's words nor the same thing twice.
+    assert not re.search(r"Traceback|Error\b|Exception|<class|\\n", line), line
+    assert len(line) < 400, line
 
 
 @pytest.fixture
@@ -320,3 +328,111 @@ def test_made_safe_by_somebody_else_a_session_stops_until_a_person_cleared_it(
     wait_for(lambda: journal.stat().st_size != before, resumed)
     resumed.send_signal(signal.SIGINT)
     assert "--resume" in resumed.communicate(timeout=20)[1]
+
+
+SLOW = """
+import pathlib, time
+pathlib.Path("here").touch()
+time.sleep(60)
+"""
+
+
+def slow(folder: Path, module: str) -> None:
+    """Put a module that takes a minute where commands that run in `folder` find it first."""
+    file = folder / module
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / "__init__.py").touch()
+    file.write_text(SLOW, encoding="utf-8")
+
+
+def stops(running: subprocess.Popen[str], number: signal.Signals, within_s: float = 20.0) -> str:
+    """Send a signal, and return the last line that the command says before it ends, as documented."""
+    began = time.monotonic()
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert time.monotonic() - began < within_s
+    assert running.returncode == 1, said
+    assert "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+def test_stopped_while_data_is_read_or_a_simulator_starts(experiment: Path, tmp_path: Path) -> None:
+    slow(tmp_path, "sklearn/datasets.py")
+    running = start("train", experiment, cwd=tmp_path)
+    wait_for((tmp_path / "here").exists, running)
+    assert stops(running, signal.SIGINT) == "photonloop train: stopped as asked while the data was read"
+    shutil.rmtree(tmp_path / "sklearn")
+    (tmp_path / "here").unlink()
+    slow(tmp_path, "simulator/__main__.py")
+    running = start("train", experiment, cwd=tmp_path)
+    wait_for((tmp_path / "here").exists, running)
+    children = psutil.Process(running.pid).children()
+    assert stops(running, signal.SIGTERM) == "photonloop train: stopped as asked while the simulator was starting"
+    assert not any(child.is_running() for child in children)
+    assert not (tmp_path / "runs").exists(), "nothing had begun"
+
+
+@pytest.fixture
+def served_slowly(tmp_path: Path) -> Iterator[str]:
+    """Address of a chip in real time that reads a sample in 50 ms."""
+    (tmp_path / "slow.toml").write_text('preset = "ideal"\nports = 8\nstages = 2\n[clock]\nsample_s = 0.05\n')
+    server = start("serve", "sim:slow.toml", "--realtime", "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path)
+    assert server.stdout is not None
+    yield json.loads(server.stdout.readline())["address"]
+    server.terminate()
+    assert server.wait(10) == 0
+
+
+def test_stopped_while_the_step_is_measured(experiment: Path, tmp_path: Path, served_slowly: str) -> None:
+    def is_busy() -> bool:
+        with connect(served_slowly) as looking:
+            status = looking.status()
+            return status.busy and bool(status.leased_to)
+
+    options = ("--device", served_slowly, "--set", "training.epochs=2")
+    running = start("train", experiment, *options, cwd=tmp_path)  # 144 settings of 3 s each to measure the step
+    wait_for(is_busy, running)
+    assert stops(running, signal.SIGINT, within_s=20.0) == "photonloop train: stopped as asked"
+    with connect(served_slowly) as looking:
+        assert looking.status().safe
+        assert not looking.status().faults
+    assert not (tmp_path / "runs" / "small" / "journal.bin").read_bytes()
+
+
+def test_whoever_reads_may_go_away(experiment: Path, tmp_path: Path) -> None:
+    """A closed pipe behind both streams, as in `2>&1 | head -1`, and a terminal that is gone: the session goes on."""
+    reading, writing = os.pipe()
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "-m", "controller.cli.main", "train", str(experiment), "--set", "training.epochs=100", "--runs"]
+    piped = subprocess.Popen([*command, "piped"], cwd=tmp_path, stdout=writing, stderr=writing)
+    live = subprocess.Popen([*command, "live"], cwd=tmp_path, stdout=its_end, stderr=its_end)
+    os.close(writing)
+    os.close(its_end)
+    for source, process in ((reading, piped), (terminal, live)):
+        assert os.read(source, 4)
+        os.close(source)
+        assert process.poll() is None
+    for name, process in (("piped", piped), ("live", live)):
+        assert process.wait(60) == 0, name
+        folder = tmp_path / name / "small"
+        assert "result" in (folder / "metrics.jsonl").read_text(encoding="utf-8")
+        assert (folder / "report.html").exists()
+        assert "Traceback" not in (folder / "log.txt").read_text(encoding="utf-8")
+
+
+def test_two_copies_of_a_run_do_not_fight_over_a_device(experiment: Path, tmp_path: Path, served: str) -> None:
+    first = start("train", experiment, "--device", served, "--set", "training.epochs=100000", cwd=tmp_path)
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, first)
+    shutil.copytree(tmp_path / "runs" / "small", tmp_path / "runs" / "copy")
+    copied = (tmp_path / "runs" / "copy" / "journal.bin").stat().st_size
+    second = start("train", "--resume", "runs/copy", cwd=tmp_path)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert said.splitlines()[-1] == (
+        "photonloop train: another session ('small') has taken the device over: this one stops where it is"
+    )
+    assert "photonloop train --resume runs/small" in said
+    assert said.count("device lost") == 1
+    wait_for(lambda: (tmp_path / "runs" / "copy" / "journal.bin").stat().st_size != copied, second)
+    assert stops(second, signal.SIGINT).startswith("photonloop train: stopped as asked after update ")

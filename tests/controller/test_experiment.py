@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from controller.experiment import as_toml, load_experiment
+from controller.experiment import Experiment, as_toml, load_experiment
 from protocols.validation import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,6 +54,8 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
         (SMALL + "[network]\nports = 'many'\n", "network.ports is 'many', but should be a valid integer"),
         ('[data]\nsource = "iris"\n', "key 'name' is missing"),
         ("name = \n", "is not TOML"),
+        (SMALL + "[optimizer]\nrate = 1e308\n", "optimizer.rate is 1e+308, but should be less than or equal to 1000000"),
+        (SMALL + "[rule]\nmargin = 1e308\n", "rule.margin is 1e+308, but should be less than or equal to 10000"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -69,3 +73,45 @@ def test_a_missing_file_and_bad_options_are_named(tmp_path: Path) -> None:
         load_experiment(path, ["training.epochs"])
     with pytest.raises(ConfigError, match="'name' is a value, not a table"):
         load_experiment(path, ["name.x=3"])
+
+
+@pytest.mark.parametrize("word", ["2024", "true", "1e3", "2024-01-01", "inf", "0x10", '"2024"'])
+def test_a_text_key_takes_the_text_whatever_it_looks_like(tmp_path: Path, word: str) -> None:
+    path = write(tmp_path, SMALL)
+    assert load_experiment(path, [f"name={word}"]).name == word.strip('"')
+    assert load_experiment(path, ["data.source=mnist", f"data.path={word}"]).data.path == word.strip('"')
+
+
+@pytest.mark.parametrize("word", ["cosine", '"cosine"', " cosine "])
+def test_a_choice_is_a_word_with_or_without_quotes(tmp_path: Path, word: str) -> None:
+    assert load_experiment(write(tmp_path, SMALL), [f"rule.loss={word}"]).rule.loss == "cosine"
+
+
+def test_an_option_is_one_value(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.epochs is '1\\nseed = 9', but should be a valid integer"):
+        load_experiment(write(tmp_path, SMALL), ["training.epochs=1\nseed = 9"])
+
+
+def numbers(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from numbers(field.annotation, f"{path}{name}.")
+        elif "float" in str(field.annotation) or "int" in str(field.annotation):
+            yield path + name
+
+
+@pytest.mark.parametrize("key", list(numbers(Experiment)))
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-nan"])
+def test_no_number_is_nan_or_infinite(tmp_path: Path, key: str, value: str) -> None:
+    *tables, name = key.split(".")
+    text = f"{SMALL}{name} = {value}\n" if tables == ["data"] else f"{name} = {value}\n{SMALL}"
+    if tables and tables != ["data"]:
+        text = f"{SMALL}[{tables[0]}]\n{name} = {value}\n"
+    attempts = (
+        lambda: load_experiment(write(tmp_path, text)),
+        lambda: load_experiment(write(tmp_path, SMALL), [f"{key}={value}"]),
+    )
+    for attempt in attempts:
+        with pytest.raises(ConfigError, match=f"{key} is -?(nan|inf), but should be ") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)

@@ -370,6 +370,39 @@ def test_many_classes_and_a_triangle_without_output_phases(tmp_path: Path) -> No
     assert text.count("<title>") == 1 + 40 * 40 + 40 * 8
 
 
+def test_a_layer_is_named_once(tmp_path: Path) -> None:
+    """Sessions call their layers "layer 1": the stage says more, and where it is not known nothing is said twice."""
+    run = write_run(tmp_path / "r")
+    metrics = run / "metrics.jsonl"
+    metrics.write_text(re.sub(r'"name": "mesh(\d)"', r'"name": "layer \1"', metrics.read_text()))
+    text = _report(run)[1].text
+    assert "Layer 1 (mesh1)" in text and "(layer 1)" not in text
+    (run / "device.json").unlink()
+    text = _report(run)[1].text
+    assert "(layer" not in text and "Layer 2 " in text
+
+
+def test_the_vote_is_explained_against_each_layer(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", layers=3)
+    with np.load(run / "evaluation.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    y_true = np.arange(100) % 3
+    layers = np.stack([y_true, np.where(np.arange(100) < 10, (y_true + 1) % 3, y_true), y_true])
+    vote = np.where(np.arange(100) < 4, (y_true + 1) % 3, y_true)
+    for count, told in (
+        (3, "where they tie, the last layer chooses among them: 96.0% here, 4.0 points worse than layer 1, "
+            "6.0 points better than layer 2 and 4.0 points worse than layer 3."),
+        (2, "so that the vote is the last layer's answer): 96.0% here, 4.0 points worse than layer 1 and 6.0 points"),
+    ):  # fmt: skip
+        changed = {"y_true": y_true, "vote": vote, "layer_predictions": layers[:count]}
+        np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | changed))
+        assert told in _report(run)[1].text
+    alone = {"y_true": y_true, "vote": layers[1], "layer_predictions": layers[1:2]}
+    np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | alone))
+    text = _report(run)[1].text
+    assert "The layer names 90 of 100" in text and "Vote of all layers" not in text
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not there or not a folder"):
         write_report(tmp_path / "none")

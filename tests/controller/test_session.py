@@ -12,13 +12,18 @@ from controller.datasets import DataSpec, load_dataset
 from controller.devices import OpenDevice
 from controller.encoding import EncodingSpec
 from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
+from controller.fitting import check_fits
+from controller.flags import FlagWatch
 from controller.link import DeviceLink
-from controller.network import build_network
+from controller.network import build_network, portion, read_settings
+from controller.progress import EpochReport
 from controller.run import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
-from controller.session import EpochReport, Samples, Session, SessionStopped
+from controller.session import Samples, Session
 from controller.state import from_arrays
-from controller.training import check_fits, stage_parts
-from protocols.device import Drive, Inputs, Readings, StagedRows
+from controller.stopping import SessionStopped, Stop
+from controller.training import stage_parts
+from controller.variables import volts
+from protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 from simulator.chip import Chip
@@ -56,10 +61,10 @@ def chip(preset: str, experiment: Experiment) -> Chip:
 
 
 def session(
-    path: Path, experiment: Experiment, opener: Callable[[], OpenDevice], stopped: Callable[[], bool] = lambda: False
+    path: Path, experiment: Experiment, opener: Callable[[], OpenDevice], stop: Stop | None = None
 ) -> tuple[Session, DeviceLink, RunFolder, Notes]:
     path.mkdir(exist_ok=True)
-    notes, dataset, link = Notes(), load_dataset(experiment.data), DeviceLink(opener, stopped=stopped)
+    notes, dataset, link = Notes(), load_dataset(experiment.data), DeviceLink(opener, stop=stop)
     stage_parts(link, experiment, dataset)
     folder = RunFolder(path)
     made = Session(
@@ -70,7 +75,7 @@ def session(
         state=from_arrays(read_checkpoint(path), experiment.seed, "checkpoint"),
         folder=folder,
         listener=notes,
-        stopped=stopped,
+        stop=stop,
     )
     return made, link, folder, notes
 
@@ -142,7 +147,7 @@ def test_an_interrupted_session_ends_bit_for_bit_like_an_unbroken_one(tmp_path: 
         # As after kill -9: no checkpoint at the end, only what the journal holds.
         made, link, folder, _ = session(broken, experiment, lambda: OpenDevice(chip("ideal", experiment)))
         made._save = saving_only_at_layer_start(made)
-        made._stopped = lambda made=made, update=update: made.state.total >= update
+        made._stop = Stop(lambda made=made, update=update: made.state.total >= update)
         with pytest.raises(SessionStopped):
             made.run()
         link.close()
@@ -168,14 +173,14 @@ def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
     made._save = saving_only_at_layer_start(made)
-    made._stopped = lambda: made.state.total >= 25
+    made._stop = Stop(lambda: made.state.total >= 25)
     with pytest.raises(SessionStopped):
         made.run()
     reached = made.state.variables[0].copy()
     link.close()
     folder.close()
     again, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-    again._stopped = lambda: again.state.total >= 25
+    again._stop = Stop(lambda: again.state.total >= 25)
     with pytest.raises(SessionStopped):
         again.run()
     np.testing.assert_array_equal(again.state.variables[0], reached)
@@ -294,7 +299,7 @@ def test_a_device_that_comes_back_as_another_one_is_refused(tmp_path: Path) -> N
         return flaky.open(experiment.model_copy(update={"seed": next(seeds)}))
 
     made, link, folder, _ = session(tmp_path, experiment, opener)
-    with pytest.raises(DeviceError, match="is another one: .*seed 1.*, not .*seed 0"):
+    with pytest.raises(DeviceError, match="is another one: serials.seed is 1 and was 0"):
         made.run()
     link.close()
     folder.close()
@@ -333,7 +338,7 @@ def test_a_session_stopped_while_it_replays_keeps_the_rest_of_the_journal(tmp_pa
         made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
         if stop == 25:
             made._save = saving_only_at_layer_start(made)
-        made._stopped = lambda made=made, stop=stop: made.state.total >= stop
+        made._stop = Stop(lambda made=made, stop=stop: made.state.total >= stop)
         with pytest.raises(SessionStopped):
             made.run()
         link.close()
@@ -342,3 +347,193 @@ def test_a_session_stopped_while_it_replays_keeps_the_rest_of_the_journal(tmp_pa
     folder = RunFolder(tmp_path)
     assert sorted(folder.take_journal()) == list(range(10, 25))
     folder.close()
+
+
+def two_short_layers() -> Experiment:
+    return iris(
+        network=NetworkSpec(ports=8, layers=2),
+        estimator=EstimatorSpec(directions=1),
+        training=TrainingSpec(epochs=2, batch=60, evaluate_every=1),
+    )
+
+
+class Counted:
+    """An ideal chip that counts its evaluations, and breaks at one of them if told to."""
+
+    def __init__(self, breaks_at: int = 0) -> None:
+        self.count, self.breaks_at = 0, breaks_at
+
+    def open(self, experiment: Experiment) -> OpenDevice:
+        real = chip("ideal", experiment)
+        evaluate = real.evaluate
+
+        def counting(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+            self.count += 1
+            if self.count == self.breaks_at:
+                raise DeviceError("device", "heater supply over temperature")
+            return evaluate(drives, inputs, stage)
+
+        real.evaluate = counting
+        return OpenDevice(real)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The run of `two_short_layers` without any break, and how many evaluations it takes."""
+    path, counted, experiment = tmp_path_factory.mktemp("unbroken"), Counted(), two_short_layers()
+    made, link, folder, _ = session(path, experiment, lambda: counted.open(experiment))
+    made.run()
+    link.close()
+    folder.close()
+    return path, counted.count
+
+
+@pytest.mark.parametrize("how", ["stopped", "broken"])
+def test_wherever_a_session_stops_it_goes_on_as_if_it_had_not(tmp_path: Path, unbroken: tuple[Path, int], how: str) -> None:
+    """At every single evaluation: steps measured, updates, looks in mid-epoch and at the end of a layer, and the last one."""
+    experiment, (whole, evaluations) = two_short_layers(), unbroken
+    assert evaluations >= 30
+    told = [(e["event"], e.get("layer"), e.get("epoch"), e.get("test_accuracy")) for e in read_events(whole)]
+    for at in range(1, evaluations + 1):
+        path = tmp_path / str(at)
+        counted = Counted(breaks_at=at if how == "broken" else 0)
+        stop = Stop(lambda counted=counted, at=at: how == "stopped" and counted.count >= at)
+        made, link, folder, _ = session(path, experiment, lambda counted=counted: counted.open(experiment), stop)
+        if how == "stopped" and at == evaluations:
+            made.run()  # nothing is left to stop
+        else:
+            with pytest.raises(SessionStopped if how == "stopped" else DeviceError):
+                made.run()
+        # Stopped, it asks for nothing more than what is under way.
+        assert counted.count == at
+        link.close()
+        folder.close()
+        run(path, experiment, "ideal")
+        assert (path / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes(), f"{how} at evaluation {at}"
+        again = [(e["event"], e.get("layer"), e.get("epoch"), e.get("test_accuracy")) for e in read_events(path)]
+        assert again == told, f"{how} at evaluation {at}"
+
+
+def test_a_step_is_measured_within_the_limits_of_the_device(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=2, batch=60, evaluate_every=2), estimator=EstimatorSpec(directions=1))
+    parameters = load_chip("ideal", ports=8, stages=1, seed=0)
+    narrow = parameters.limits.model_copy(update={"max_settings": 5, "max_readings": 2 * 60 * 8, "max_batch": 60})
+    checkpoints = []
+    for name, limits in (("wide", parameters.limits), ("narrow", narrow)):
+        device = Chip(parameters.model_copy(update={"limits": limits}))
+        made, link, folder, _ = session(tmp_path / name, experiment, lambda device=device: OpenDevice(device))
+        made.run()
+        link.close()
+        folder.close()
+        checkpoints.append((tmp_path / name / CHECKPOINT).read_bytes())
+    assert checkpoints[0] == checkpoints[1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "settings", "samples", "expected"),
+    [
+        ({}, 1, 100, (1024, 100)),
+        ({"max_batch": 7}, 3, 20, (1024, 7)),
+        ({"max_settings": 2}, 5, 20, (2, 20)),
+        ({"max_readings": 8 * 20 * 3}, 7, 20, (3, 20)),
+        ({"max_readings": 8 * 6}, 3, 20, (1, 6)),
+    ],
+)
+def test_a_look_is_cut_into_what_the_device_takes(
+    limits: dict[str, int], settings: int, samples: int, expected: tuple[int, int]
+) -> None:
+    parameters = load_chip("ideal", ports=8, stages=1)
+    device = Chip(parameters.model_copy(update={"limits": parameters.limits.model_copy(update=limits)}))
+    whole = Chip(parameters)
+    rng = np.random.default_rng(0)
+    inputs = rng.random((samples, 8), np.float32)
+    link = DeviceLink(lambda: OpenDevice(device))
+    link.stage("x", inputs)
+    stage = link.description.stages[0]
+    assert portion(link.description, stage, samples) == expected
+    layer = build_network(iris(), link.description, 3)[0]
+    phases = rng.random((settings, stage.channels))
+    read = read_settings(link, layer, phases, StagedRows("x", np.arange(samples)))
+    drives = volts(phases, link.description.drive)
+    np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
+    assert read.flags.shape == read.time_s.shape == (settings,)
+    link.close()
+    whole.close()
+
+
+def test_in_real_time_a_look_is_cut_into_evaluations_of_a_second() -> None:
+    description = Chip(load_chip("ideal", ports=8, stages=1), realtime=True).describe()
+    drive = description.drive.model_copy(update={"settle_s": 0.05})
+    slow = description.model_copy(update={"drive": drive, "readout": description.readout.model_copy(update={"sample_s": 0.001})})
+    assert portion(slow, slow.stages[0], 50) == (10, 50)
+    assert portion(slow, slow.stages[0], 5000) == (1, 1000)
+    slower = slow.model_copy(update={"readout": description.readout.model_copy(update={"sample_s": 7.0})})
+    assert portion(slower, slow.stages[0], 50) == (1, 1)
+
+
+@pytest.mark.parametrize("settings", [32, 1])
+def test_a_value_that_is_no_number_stops_a_look_too(tmp_path: Path, settings: int) -> None:
+    """While the step is measured (32 settings) and in a look at the accuracies (1): it would be the wrong class, silently."""
+    experiment = two_short_layers()
+
+    def opener() -> OpenDevice:
+        real = chip("ideal", experiment)
+        evaluate = real.evaluate
+
+        def blind(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+            readings = evaluate(drives, inputs, stage)
+            if len(drives) == settings:
+                readings.values[-1, 2, 3] = np.nan
+            return readings
+
+        real.evaluate = blind
+        return OpenDevice(real)
+
+    made, link, folder, _ = session(tmp_path, experiment, opener)
+    with pytest.raises(DeviceError, match="readings of layer 1 hold a value that is no number"):
+        made.run()
+    link.close()
+    folder.close()
+
+
+@pytest.mark.parametrize("settings", [2, 32, 1])
+def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: int) -> None:
+    """In updates (2 settings), while the step is measured (32) and in looks at the accuracies (1): once a layer and kind."""
+    experiment = two_short_layers()
+
+    def opener() -> OpenDevice:
+        real = chip("ideal", experiment)
+        evaluate = real.evaluate
+
+        def flagging(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+            readings = evaluate(drives, inputs, stage)
+            if len(drives) == settings:
+                readings.flags[-1] |= FLAG_UNSETTLED
+            return readings
+
+        real.evaluate = flagging
+        return OpenDevice(real)
+
+    made, link, folder, notes = session(tmp_path, experiment, opener)
+    made.run()
+    link.close()
+    folder.close()
+    warned = [message for message in notes.messages if "before they had settled" in message]
+    assert [message.partition(":")[2].strip()[:7] for message in warned] == ["layer 1", "layer 2"]
+    assert [e["message"] for e in read_events(tmp_path) if e["event"] == "warning"] == [
+        message.removeprefix("warning: ") for message in warned
+    ]
+
+
+def test_another_kind_of_flag_in_the_same_layer_is_told_too() -> None:
+    watch = FlagWatch()
+    assert watch.look("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
+    told = watch.look("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
+    assert told == "layer 1: readings of update 2 are saturated; said once a layer"
+    assert watch.look("layer 1", FLAG_SATURATED, "of the test part") is None
+    told = watch.look("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
+    assert told == "layer 1: readings of the test part were taken before they had settled; said once a layer"
+    assert (
+        watch.look("layer 2", 1 << 5, "of the test part")
+        == "layer 2: readings of the test part are flagged 0x20; said once a layer"
+    )

@@ -37,12 +37,12 @@ def test_replies_are_bounded_in_number_and_in_sessions() -> None:
     assert cache.get("s", 900) is GONE
     assert cache.get("s", 1) is GONE  # forgotten, but below what is remembered: carried out long ago
     assert cache.get("s", 1001) is None
-    assert cache.nbytes == 640
+    assert cache.nbytes == 80
     for n in range(200):
         cache.put(f"t{n}", 1, [b"x" * 10])
     assert cache.get("s", 1000) is None
     assert cache.get("t199", 1) == [b"x" * 10]
-    assert cache.nbytes <= 640
+    assert cache.nbytes <= 80
 
 
 def body(offset: int, shape: tuple[int, ...] = (4, 3), name: str = "a") -> StageBody:

@@ -1,0 +1,102 @@
+"""`photonloop bench`: virtual instruments in front of a virtual chip, for trying the hardware path without hardware.
+
+The instruments live in a process of their own, which ends with this command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from controller.cli.console import stop_on_signals
+from controller.cli.output import print_json, show
+from controller.devices import START_TIMEOUT_S, SimulatorProcess, read_line
+from controller.stopping import Stop
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detectors", "laser", "speed", "out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a bench until Ctrl-C or SIGTERM."""
+    with stop_on_signals() as stop:
+        bench, announced = start_bench(args, stop)
+        try:
+            _tell(args, announced)
+            while not stop.asked and not bench.ends_within(0.25):
+                pass
+        finally:
+            bench.end()
+    if not stop.asked:
+        raise DeviceError("transport", f"the bench ended by itself: {bench.last_words() or 'it said nothing'}")
+    return 0
+
+
+def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[SimulatorProcess, dict[str, Any]]:
+    """Start the instruments and return their process with what it announced (`simulator.instruments.__main__`).
+
+    Raises
+    ------
+    ConfigError
+        The bench cannot be built like this; its own sentence.
+    DeviceError
+        "transport" where it ends or stays silent instead of announcing itself.
+    SessionStopped
+        `stop` was asked for meanwhile; the process is ended.
+    """
+    command = [sys.executable, "-m", "simulator.instruments", "--parent", str(os.getpid())]
+    for name in OPTIONS:
+        if (value := getattr(args, name)) is not None:
+            command += [f"--{name}", str(value)]
+    said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+    # A session of its own, so that Ctrl-C reaches only this command, which then ends the instruments in order.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
+    )
+    bench = SimulatorProcess(process, said)
+    try:
+        announced = json.loads(read_line(process, START_TIMEOUT_S, stop))
+        return replace(bench, address=str(announced["control"])), announced
+    except (json.JSONDecodeError, KeyError, TypeError):
+        refused = bench.ends_within(2.0) and process.returncode in {1, 2}
+        bench.end()
+        words = bench.last_words()
+        if refused and words:
+            raise ConfigError(words) from None
+        raise DeviceError("transport", f"the bench did not start: {words or 'it said nothing'}") from None
+    except BaseException:
+        bench.end()
+        raise
+
+
+def _tell(args: argparse.Namespace, announced: dict[str, Any]) -> None:
+    if args.json:
+        print_json(announced)
+        return
+    station = _as_seen_from_here(Path(announced["station"]))
+    instruments: dict[str, str] = announced["instruments"]
+    width = max(map(len, instruments))
+    show(
+        f"virtual bench of chip {announced['chip']}, {announced['ports']} ports, until Ctrl-C",
+        "",
+        *(f"  {name:<{width}}  {address}" for name, address in instruments.items()),
+        f"  {'control':<{width}}  {announced['control']}  (faults, state and log, one JSON object a line)",
+        "",
+        f"station file: {station}, so try",
+        f"  photonloop check lab:{station}",
+        f"  photonloop describe lab:{station}",
+        f"  photonloop train examples/iris.toml --device lab:{station}",
+    )
+
+
+def _as_seen_from_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

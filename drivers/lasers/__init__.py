@@ -1,0 +1,1 @@
+"""Lasers, one file an instrument."""

@@ -1,0 +1,130 @@
+"""LabJack T7 and T7-Pro: 14 analog inputs over Modbus TCP, all of them in one request.
+
+Channels 0 … 13 are AIN0 … AIN13, single-ended. One request reads from the lowest to the highest channel asked for, two registers
+each. An input beyond its range is returned as infinity.
+
+Source: LabJack Modbus map (AIN at 0, AIN_RANGE at 40000, AIN_RESOLUTION_INDEX at 41500, AIN_SETTLING_US at 42000, PRODUCT_ID at
+60000, FIRMWARE_VERSION at 60004, SERIAL_NUMBER at 60028).
+Not checked against a real unit: what an input beyond its range reads (here -9999, or more than 1.05 of the range, counts as
+overload); the time of a reading by resolution index (data sheet, gain 1).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from drivers.channels import check_channels
+from drivers.choices import one_of
+from drivers.instrument import Identity
+from drivers.registry import Driver
+from drivers.transport.modbus import ModbusTransport
+from drivers.transport.opening import through_modbus
+from protocols.errors import DeviceError
+
+_INPUTS = 14
+_RANGES, _RESOLUTIONS, _SETTLINGS = 40000, 41500, 42000
+_PRODUCT, _FIRMWARE, _SERIAL = 60000, 60004, 60028
+_BEYOND = 1.05
+_NO_READING = -9999.0
+_SAMPLE_S = (1.1e-3, 0.04e-3, 0.06e-3, 0.1e-3, 0.16e-3, 0.3e-3, 0.55e-3, 1.1e-3, 1.1e-3)
+
+
+class LabJackSettings(BaseModel):
+    """Settings of a station file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    range_v: Annotated[float, one_of(10.0, 1.0, 0.1, 0.01)] = 10.0
+    """±, of all inputs."""
+    resolution: Annotated[int, Field(ge=0, le=8)] = 0
+    """Resolution index; 0 is the default of the unit, 8 the slowest and least noisy."""
+    settling_us: Annotated[float, Field(ge=0, le=50_000)] = 0.0
+    """Before each input [µs]; 0 leaves it to the unit."""
+
+
+def open_labjack(transport: ModbusTransport, settings: LabJackSettings) -> LabJackT7:
+    """Return the unit behind `transport`, its inputs set up.
+
+    Raises
+    ------
+    DeviceError
+        "transport" where it does not answer, "device" where it is no T7 or refuses a setting.
+    """
+    product = float(transport.read_floats(_PRODUCT, 1)[0])
+    if product != 7.0:
+        raise DeviceError("device", f"{transport.name} is no LabJack T7: its product number is {product:g}")
+    labjack = LabJackT7(transport, settings)
+    labjack.configure()
+    return labjack
+
+
+class LabJackT7:
+    """A `Readout` in volts. Made by `open_labjack`."""
+
+    channels = _INPUTS
+    unit = "V"
+
+    def __init__(self, transport: ModbusTransport, settings: LabJackSettings) -> None:
+        self._transport = transport
+        self._settings = settings
+        transport.when_reopened(self.configure)
+
+    @property
+    def full_scale(self) -> float:
+        """The range [V]."""
+        return self._settings.range_v
+
+    @property
+    def sample_s(self) -> float:
+        """About the time of one reading of all inputs [s]."""
+        return _INPUTS * (_SAMPLE_S[self._settings.resolution] + 1e-6 * self._settings.settling_us)
+
+    def identify(self) -> Identity:
+        """Read serial number and firmware."""
+        serial = struct.unpack(">I", self._transport.read(_SERIAL, 2))[0]
+        firmware = float(self._transport.read_floats(_FIRMWARE, 1)[0])
+        return Identity("LabJack", "T7", str(serial), f"{firmware:.4f}")
+
+    def configure(self) -> None:
+        """Write range, resolution and settling of every input."""
+        self._transport.write_floats(_RANGES, np.full(_INPUTS, self._settings.range_v))
+        self._transport.write(_RESOLUTIONS, struct.pack(f">{_INPUTS}H", *[self._settings.resolution] * _INPUTS))
+        self._transport.write_floats(_SETTLINGS, np.full(_INPUTS, self._settings.settling_us))
+
+    def read(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Measure now [V], shape (channels,)."""
+        check_channels(self._transport.name, channels, _INPUTS)
+        if not channels:
+            return np.zeros(0)
+        first, last = min(channels), max(channels)
+        volts = self._transport.read_floats(2 * first, last - first + 1)[np.asarray(channels) - first]
+        if not np.isfinite(volts).all():
+            raise DeviceError("transport", f"{self._transport.name} answered readings that are no numbers", retryable=True)
+        beyond = (np.abs(volts) > _BEYOND * self._settings.range_v) | (volts == _NO_READING)
+        return np.where(beyond, np.copysign(np.inf, np.where(volts == _NO_READING, 1.0, volts)), volts)
+
+    def check(self) -> None:
+        """Compare the range of every input with what it was set to: a unit that was restarted has forgotten it."""
+        ranges = self._transport.read_floats(_RANGES, _INPUTS)
+        if not np.allclose(ranges, self._settings.range_v):
+            self.configure()
+            raise DeviceError(
+                "device",
+                f"{self._transport.name} had forgotten its ranges, so it was restarted or set by other hands; set up again",
+                retryable=True,
+                outcome="unknown",
+            )
+
+    def close(self) -> None:
+        """Let go of the unit."""
+        self._transport.close()
+
+
+DRIVER = Driver("readout", LabJackSettings, through_modbus(open_labjack), "LabJack T7 and T7-Pro, 14 analog inputs, Modbus TCP")
+"""What the registry finds."""

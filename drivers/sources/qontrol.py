@@ -1,0 +1,302 @@
+"""Qontrol Q8iv and Q8b driver modules on a BP8 backplane: 8 voltage channels a module, one serial line for the chain.
+
+    port ── Q8iv 0 ── Q8iv 1 ── …        channels 0 … 7, 8 … 15, … along the chain
+
+Channels count along the chain from 0, as the modules themselves count. Voltages are set a module at a time (`VVEC`), all modules
+of one call in one write. The modules guard themselves: `arm` writes VMAX and IMAX of every channel, and a module that has been
+switched off forgets them and says so (error 90), upon which they are written again. Errors come at any time, asked for or not;
+`set_volts`, `read_…` and `check` raise whatever has come.
+
+Sources: vendor's public Python API (github.com/takeqontrol/api); command set as published there.
+Not checked against a real unit: that the number behind VVEC is the first channel of the vector; the text around numbers (anything
+around the first number of a line is ignored); how NUPALL ends (here: a tenth of the timeout without a line, or OK); how long a
+message the modules take (after error 14 everything is sent again). The binary mode, about twice as fast, is not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.instrument import ChannelLimits, Identity
+from drivers.registry import Driver
+from drivers.transport.contract import Transport
+from drivers.transport.opening import through_text
+from drivers.transport.text import Dialect
+from protocols.errors import DeviceError
+
+_ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_MODULE = re.compile(r"(([A-Za-z]+)(\d+)\w*)-([0-9A-Fa-f*]+)\s*:\s*(\d+)")
+
+_POWERED_UP = 90
+_SEND_AGAIN = frozenset({14, 15, 16})
+_ANSWERS = frozenset(range(10, 17))
+"""Errors about a command: they come instead of its answer. All others come unasked."""
+
+_WORDS = {
+    1: "over-voltage",
+    2: "over-current",
+    3: "power",
+    4: "calibration",
+    5: "output",
+    10: "unknown command",
+    11: "unknown parameter",
+    12: "unknown channel",
+    13: "forbidden",
+    14: "serial buffer overflow",
+    15: "serial line",
+    16: "command timed out",
+    30: "too many errors, some were dropped",
+    31: "firmware trap",
+    90: "powered up",
+}
+
+_FULL_SCALE = {"Q8iv": (12.0, 0.024), "Q8b": (12.0, 0.25 / 3)}
+"""Volts and amperes of the modules that a chain may mix; of others, what the chain answers is taken for all."""
+
+
+class QontrolSettings(BaseModel):
+    """Settings of a station file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modules: Annotated[int, Field(ge=0, le=64)] = 0
+    """Modules that must be there; 0: as many as answer."""
+
+
+@dataclass(frozen=True)
+class _Module:
+    kind: str
+    serial: str
+    first: int
+    channels: int
+
+
+def _error_code(line: str) -> int | None:
+    match = _ERROR.fullmatch(line)
+    return int(match[1]) if match else None
+
+
+def _is_unasked(line: str) -> bool:
+    code = _error_code(line)
+    return code is not None and code not in _ANSWERS
+
+
+DIALECT = Dialect(timeout_s=0.5, repeats=2, who="id?", known_by=r"\w+-[0-9A-Fa-f*]+", unasked=_is_unasked, baud=115200)
+"""How the modules are spoken to."""
+
+
+def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
+    """Return the chain behind `transport`, counted and asked for its full scales. No output changes.
+
+    Raises
+    ------
+    DeviceError
+        "transport" where it does not answer, "device" where modules are missing.
+    """
+    transport.ask("nup=0", _all_ok)  # the modules number themselves anew
+    modules = transport.ask("nupall?", _modules, lines=0)
+    if settings.modules and len(modules) != settings.modules:
+        raise DeviceError(
+            "device", f"{transport.name} has {len(modules)} modules on its chain where the station file says {settings.modules}"
+        )
+    full_v, full_ma = (transport.ask(f"{what}full?", _one_number) for what in ("v", "i"))
+    hardware: list[ChannelLimits] = []
+    for module in modules:
+        max_v, max_a = _FULL_SCALE.get(module.kind, (full_v, full_ma / 1000))
+        hardware += [ChannelLimits(min_v=0.0, max_v=max_v, max_a=max_a, bits=16, range_v=max_v)] * module.channels
+    transport.take_unasked()  # what was said before somebody listened
+    return Qontrol(transport, modules, hardware)
+
+
+class Qontrol:
+    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured. Made by `open_qontrol`."""
+
+    def __init__(self, transport: Transport, modules: Sequence[_Module], hardware: Sequence[ChannelLimits]) -> None:
+        self._transport = transport
+        self._modules = tuple(modules)
+        self._hardware = tuple(hardware)
+        self._limits = list(hardware)
+        self._armed: dict[int, ChannelLimits] = {}
+        self._held = np.zeros(len(hardware))
+        transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the whole chain."""
+        return len(self._hardware)
+
+    def identify(self) -> Identity:
+        """Ask the first module; the model counts them all."""
+        model, _, serial = self._transport.identity().partition("-")
+        firmware = self._transport.query("firmware?")
+        more = f" and {len(self._modules) - 1} more" if len(self._modules) > 1 else ""
+        return Identity("Qontrol", model + more, serial, firmware)
+
+    def limits(self, channel: int) -> ChannelLimits:
+        """Return the limits of `channel`."""
+        check_channels(self._transport.name, [channel], self.channels)
+        return self._limits[channel]
+
+    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+        """Write VMAX and IMAX of the named channels."""
+        check_channels(self._transport.name, tuple(limits), self.channels)
+        wanted = {c: tightened(self._transport.name, c, self._hardware[c], limit) for c, limit in limits.items()}
+        self._write_limits(wanted)
+        self._armed.update(wanted)
+        for channel, limit in wanted.items():
+            self._limits[channel] = limit
+        self._raise_unasked()
+
+    def set_volts(self, volts: Mapping[int, float]) -> None:
+        """Set the named channels: a vector for each module that has any, all in one write."""
+        check_volts(self._transport.name, volts, self._limits)
+        self._raise_unasked()
+        held = self._held.copy()
+        held[list(volts)] = list(volts.values())
+        lines = [
+            _vector(module, held)
+            for module in self._modules
+            if any(module.first <= channel < module.first + module.channels for channel in volts)
+        ]
+        if lines:
+            self._ask(lines, changes=True)
+        self._held = held
+        self._raise_unasked()
+
+    def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return measured voltages [V]; every channel of the chain is asked for, in one exchange."""
+        return self._read_all("vall?", channels)
+
+    def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return measured currents [A]; every channel of the chain is asked for, in one exchange."""
+        return self._read_all("iall?", channels) / 1000
+
+    def check(self) -> None:
+        """Raise what the modules have said; asks the first one for a sign of life."""
+        self._transport.identity()
+        self._raise_unasked()
+
+    def safe(self) -> None:
+        """Set every channel to 0 V: by vectors, by vectors again (the way may have been found anew), then one by one."""
+        zeros = np.zeros(self.channels)
+        vectors = [_vector(module, zeros) for module in self._modules]
+        singles = [[f"v{channel}=0.00000"] for channel in range(self.channels)]
+
+        def all_at_once() -> None:
+            self._ask(vectors, changes=True)
+
+        def one_by_one() -> None:
+            send_all(singles, lambda lines: self._ask(lines, changes=True))
+
+        until_one_works([all_at_once, all_at_once, one_by_one])
+        self._held = zeros
+
+    def close(self) -> None:
+        """Let go of the serial line; the outputs stay as they are."""
+        self._transport.close()
+
+    def _ask(self, lines: list[str], *, changes: bool) -> None:
+        """Send commands that are answered OK, all in one write."""
+        try:
+            self._transport.ask("\n".join(lines), _all_ok, lines=len(lines), changes=changes)
+        except DeviceError as error:
+            if error.code == "transport":
+                self._raise_unasked()  # what the modules complained of explains their silence
+            raise
+
+    def _read_all(self, command: str, channels: Sequence[int]) -> NDArray[np.float64]:
+        check_channels(self._transport.name, channels, self.channels)
+        values = self._transport.ask(command, lambda lines: np.array([_number(line) for line in lines]), lines=self.channels)
+        self._raise_unasked()
+        return values[list(channels)]
+
+    def _write_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
+        for module in self._modules:
+            here = [c for c in range(module.first, module.first + module.channels) if c in limits]
+            lines = [f"vmax{c}={limits[c].max_v:.5f}" for c in here] + [
+                f"imax{c}={1000 * limits[c].max_a:.5f}" for c in here if limits[c].max_a > 0
+            ]
+            if lines:
+                self._ask(lines, changes=False)
+
+    def _raise_unasked(self) -> None:
+        """Raise what came unasked; after a power-up, write the limits again first."""
+        found = [(int(m[1]), int(m[2])) for line in self._transport.take_unasked() if (m := _ERROR.fullmatch(line))]
+        if any(code == _POWERED_UP for code, _ in found):
+            self._start_anew(f"was switched on anew ({_told(found)})")
+        if found:
+            channel = next((number for code, number in found if code in {1, 2}), None)
+            raise DeviceError("device", f"{self._transport.name} complains: {_told(found)}", outcome="unknown", channel=channel)
+
+    def _start_anew(self, why: str) -> NoReturn:
+        self._held[:] = 0.0
+        self._write_limits(self._armed)
+        raise DeviceError(
+            "device",
+            f"{self._transport.name} {why}: its limits have been written again, its channels stand at 0 V",
+            retryable=True,
+            outcome="unknown",
+        )
+
+
+def _vector(module: _Module, volts: NDArray[np.float64]) -> str:
+    values = volts[module.first : module.first + module.channels]
+    return f"VVEC{module.first}=" + ",".join(f"{value:.5f}" for value in values)
+
+
+def _told(found: Sequence[tuple[int, int]]) -> str:
+    return "; ".join(f"{_WORDS.get(code, f'error {code}')} at {where}" for code, where in found)
+
+
+def _all_ok(lines: list[str]) -> None:
+    for line in lines:
+        if line == "OK":
+            continue
+        code = _error_code(line)
+        if code is None or code in _SEND_AGAIN:
+            raise ValueError(f"{line!r} instead of OK")
+        raise DeviceError("device", f"the driver module refused a command: {_WORDS.get(code, code)} ({line})", outcome="unknown")
+
+
+def _modules(lines: list[str]) -> tuple[_Module, ...]:
+    modules: dict[int, _Module] = {}
+    for line in lines:
+        if line in {"", "OK"}:
+            continue
+        match = _MODULE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"{line!r} is no module")
+        modules[int(match[5])] = _Module(match[1], match[4], 0, int(match[3]))
+    if sorted(modules) != list(range(len(modules))) or not modules:
+        raise ValueError(f"modules are numbered {sorted(modules)}")
+    first, placed = 0, []
+    for index in range(len(modules)):
+        placed.append(_Module(modules[index].kind, modules[index].serial, first, modules[index].channels))
+        first += modules[index].channels
+    return tuple(placed)
+
+
+def _number(line: str) -> float:
+    match = _NUMBER.search(line)
+    if match is None:
+        raise ValueError(f"no number in {line!r}")
+    return float(match[0])
+
+
+def _one_number(lines: list[str]) -> float:
+    return _number(lines[0])
+
+
+DRIVER = Driver(
+    "source", QontrolSettings, through_text(open_qontrol, DIALECT), "Qontrol Q8iv and Q8b modules on a BP8 backplane, serial"
+)
+"""What the registry finds."""

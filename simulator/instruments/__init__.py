@@ -1,0 +1,1 @@
+"""Virtual instruments in front of a virtual chip: real command sets over real sockets and serial lines."""

@@ -1,0 +1,97 @@
+"""Archives with a wrong byte: one sentence or exactly what was written, whichever byte it is."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller.archives import read_npz, write_npz
+from controller.optimizers import Moments
+from controller.report.contents import read_contents
+from controller.run import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
+from controller.state import State, from_arrays, to_arrays
+from protocols.validation import ConfigError
+
+
+def a_checkpoint(path: Path) -> State:
+    rng = np.random.default_rng(0)
+    state = State(
+        variables=[rng.random(4)], initial=[rng.random(4)], base=rng.random(4), moments=Moments(7, rng.random(4), rng.random(4))
+    )
+    state.steps, state.update = [0.05], 7
+    write_npz(path, to_arrays(state, 3))
+    return state
+
+
+def damaged(content: bytes, seed: int) -> list[bytes]:
+    """Return `content` with one byte wrong: each byte once, by a random amount."""
+    rng = np.random.default_rng(seed)
+    changes = rng.integers(1, 256, len(content))
+    return [content[:at] + bytes([content[at] ^ int(change)]) + content[at + 1 :] for at, change in enumerate(changes)]
+
+
+def test_a_checkpoint_with_any_byte_wrong_is_one_sentence_or_what_was_written(tmp_path: Path) -> None:
+    file = tmp_path / CHECKPOINT
+    a_checkpoint(file)
+    whole, content, refused = read_npz(file), file.read_bytes(), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wrong in damaged(content, 0):
+            file.write_bytes(wrong)
+            try:
+                arrays = read_checkpoint(tmp_path)
+                from_arrays(arrays, 3, "checkpoint")
+            except ConfigError as error:
+                assert "\n" not in str(error) and "damaged" in str(error)
+                refused += 1
+            else:  # a date, say, that nobody reads
+                assert arrays.keys() == whole.keys()
+                for name, array in arrays.items():
+                    np.testing.assert_array_equal(array, whole[name])
+    assert refused > 0.7 * len(content)
+
+
+def test_cut_short_or_overwritten_it_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / CHECKPOINT
+    a_checkpoint(file)
+    content, rng = file.read_bytes(), np.random.default_rng(1)
+    for _ in range(200):
+        start, stop = np.sort(rng.integers(0, len(content), 2))
+        for wrong in (content[:start], content[:start] + rng.bytes(int(stop - start)) + content[stop:], content[start:]):
+            file.write_bytes(wrong)
+            if wrong == content:
+                continue
+            with pytest.raises(ConfigError, match="damaged"):
+                from_arrays(read_checkpoint(tmp_path), 3, "checkpoint")
+
+
+def test_an_evaluation_with_any_byte_wrong_is_a_remark_or_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / EXPERIMENT).write_text("name = 'x'\n", encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")
+    file, rng = tmp_path / EVALUATION, np.random.default_rng(2)
+    labels = np.arange(6) % 2
+    arrays = {"y_true": labels, "vote": labels, "layer_predictions": labels[np.newaxis], "classes": np.array(["a", "b"])}
+    write_npz(file, {**arrays, "class_readings_0": rng.random((2, 4), np.float32)})
+    whole = read_contents(tmp_path).evaluation
+    assert whole is not None
+    remarked = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wrong in damaged(file.read_bytes(), 3):
+            file.write_bytes(wrong)
+            contents = read_contents(tmp_path)
+            if contents.evaluation is None:
+                assert any("evaluation.npz is damaged" in remark for remark in contents.remarks)
+                remarked += 1
+            else:
+                assert repr(contents.evaluation) == repr(whole)
+    assert remarked > 0
+
+
+def test_a_folder_in_its_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).mkdir()
+    with pytest.raises(ConfigError, match=r"checkpoint.npz cannot be read: Is a directory"):
+        read_checkpoint(tmp_path)

@@ -1,0 +1,32 @@
+"""What `photonloop bench` says; that it runs and ends is in tests/simulator/instruments/test_process.py."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from controller.cli import bench
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_it_says_where_everything_is_and_what_to_try(
+    inside: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    station = (here if inside else tmp_path) / "b" / "station.toml"
+    announced = {
+        "chip": "soi",
+        "ports": 8,
+        "station": str(station),
+        "control": "127.0.0.1:4",
+        "instruments": {"qontrol": "ASRL/dev/x::INSTR", "labjack-t7": "TCPIP::127.0.0.1::5::SOCKET"},
+    }
+    bench._tell(argparse.Namespace(json=False), announced)
+    said = capsys.readouterr().out
+    assert "  qontrol     ASRL/dev/x::INSTR\n  labjack-t7  TCPIP::127.0.0.1::5::SOCKET\n  control     127.0.0.1:4" in said
+    seen = "b/station.toml" if inside else str(station)
+    assert f"  photonloop check lab:{seen}\n" in said

@@ -1,0 +1,188 @@
+"""Runs that are gone on with: on their own chip, on another one, on one that does not fit; and stopped at either end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller import training
+from controller.archives import write_npz
+from controller.datasets import DataSpec, load_dataset
+from controller.devices import OpenDevice
+from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
+from controller.progress import EpochReport
+from controller.run import CHECKPOINT, DEVICE, read_checkpoint, read_events
+from controller.stopping import SessionStopped, Stop
+from protocols.device import DeviceDescription
+from protocols.validation import ConfigError
+from simulator.chip import Chip
+from simulator.parameters import ChipParameters, load_chip
+
+EXPERIMENT = Experiment(
+    name="small",
+    device="tcp://lab:5555",
+    data=DataSpec(source="iris"),
+    network=NetworkSpec(layers=2),
+    estimator=EstimatorSpec(directions=1),
+    training=TrainingSpec(epochs=2, batch=60, evaluate_every=1),
+)
+
+
+class Notes:
+    """A listener that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def epoch(self, report: EpochReport) -> None:
+        del report
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class Bench:
+    """Every device string leads to a chip of `parameters` in this process."""
+
+    def __init__(self) -> None:
+        self.parameters = load_chip("soi", ports=8, stages=2)
+
+    def open(self, string: str, **_: object) -> OpenDevice:
+        del string
+        return OpenDevice(Chip(self.parameters, threads=1))
+
+    def change(self, **tables: object) -> None:
+        self.parameters = ChipParameters.model_validate({**load_chip("soi", ports=8, stages=2).model_dump(), **tables})
+
+    def describe(self) -> DeviceDescription:
+        return Chip(self.parameters, threads=1).describe()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench()
+    monkeypatch.setattr(training, "open_device", bench.open)
+    return bench
+
+
+@pytest.fixture
+def run(bench: Bench, tmp_path: Path) -> Path:
+    """A finished run."""
+    return Path(training.train(EXPERIMENT, runs=tmp_path, listener=Notes()).run)
+
+
+def unfinished(run: Path) -> None:
+    """Take back that the run was finished."""
+    arrays = read_checkpoint(run)
+    arrays["meta"] = np.array(str(arrays["meta"]).replace('"finished": true', '"finished": false'))
+    write_npz(run / CHECKPOINT, arrays)
+
+
+def stored(run: Path) -> DeviceDescription:
+    return DeviceDescription.model_validate_json((run / DEVICE).read_text(encoding="utf-8"))
+
+
+def test_on_its_own_chip_nothing_is_said(run: Path) -> None:
+    for act in (training.resume, training.evaluate):
+        notes = Notes()
+        act(run, listener=notes)
+        assert not [message for message in notes.messages if "another chip" in message]
+
+
+def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench, run: Path) -> None:
+    unfinished(run)
+    began = bench.describe()
+    bench.change(coupler={"angle_sigma_rad": 0.1})
+    with pytest.raises(ConfigError) as caught:
+        training.resume(run, listener=Notes())
+    for part in (
+        "tcp://lab:5555 is another chip than run",
+        "serials.parameters is",
+        "put that one back",
+        f"photonloop train --resume {run} --device tcp://lab:5555",
+    ):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    notes = Notes()
+    assert training.evaluate(run, listener=notes).layers
+    assert [message.partition(": serials")[0] for message in notes.messages] == [
+        f"warning: tcp://lab:5555 is another chip than run {run} learned on"
+    ]
+    assert stored(run) == began, "nothing was learned there"
+    notes = Notes()
+    training.resume(run, device="tcp://lab:5555", listener=notes)
+    assert any(message.startswith("warning: tcp://lab:5555 is another chip than the one") for message in notes.messages)
+    assert any(event["event"] == "warning" and "another chip" in event["message"] for event in read_events(run))
+    assert stored(run) == bench.describe(), "the run is of that chip from now on"
+    training.resume(run, listener=Notes())
+    bench.parameters = load_chip("soi", ports=8, stages=2)
+    with pytest.raises(ConfigError, match="another chip"):
+        training.resume(run, listener=Notes())
+
+
+def test_a_finished_run_that_is_measured_elsewhere_keeps_its_chip(bench: Bench, run: Path) -> None:
+    began = stored(run)
+    bench.change(seed=5)
+    training.resume(run, device="tcp://other:5555", listener=Notes())
+    assert stored(run) == began
+
+
+@pytest.mark.parametrize("device", [None, "tcp://other:5555"])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ports": 10}, "input_ports is 10 and was 8"),
+        ({"stages": 3}, "it has 3 stages and had 2"),
+        ({"dac": {"max_v": 9.0}}, "drive.max_v is 9.0 and was 10.8"),
+        ({"limits": {"power_w": 0.05}}, "limits.power_w is 0.05 and was 0.06"),
+    ],
+)
+def test_another_shape_is_refused_however_it_is_named(
+    bench: Bench, run: Path, changes: dict[str, object], told: str, device: str | None
+) -> None:
+    bench.change(**changes)
+    for act in (training.resume, training.evaluate):
+        with pytest.raises(ConfigError, match=rf"is not what run .* learned on: {told}$"):
+            act(run, device=device, listener=Notes())
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"name": "x"}', None])
+def test_a_lost_description_is_one_sentence(run: Path, content: str | None) -> None:
+    (run / DEVICE).unlink()
+    if content is not None:
+        (run / DEVICE).write_text(content, encoding="utf-8")
+    for act in (training.resume, training.evaluate):
+        with pytest.raises(ConfigError, match=r"has no usable device.json \([^\n]*\): put back a copy of it"):
+            act(run, listener=Notes())
+
+
+def test_saturated_detectors_are_warned_of_when_a_run_is_measured(bench: Bench, run: Path) -> None:
+    bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
+    notes = Notes()
+    training.evaluate(run, listener=notes)
+    assert "warning: layer 1: readings of the test part are saturated; said once a layer" in notes.messages
+
+
+@pytest.mark.parametrize("act", [training.resume, training.evaluate])
+def test_asked_to_stop_it_neither_reads_nor_measures(
+    monkeypatch: pytest.MonkeyPatch, run: Path, act: Callable[..., object]
+) -> None:
+    stop, before = Stop(), (run / CHECKPOINT).read_bytes()
+    stop.ask()
+    with pytest.raises(SessionStopped, match="stopped as asked while the data was read"):
+        act(run, listener=Notes(), stop=stop)
+    # Asked a little later, when the data is there, it ends before the device has got anything.
+    read = False
+
+    def reading(spec: DataSpec) -> object:
+        nonlocal read
+        read = True
+        return load_dataset(spec)
+
+    monkeypatch.setattr(training, "load_dataset", reading)
+    with pytest.raises(SessionStopped):
+        act(run, listener=Notes(), stop=Stop(lambda: read))
+    assert (run / CHECKPOINT).read_bytes() == before

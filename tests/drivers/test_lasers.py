@@ -1,0 +1,191 @@
+"""Lasers, as transcripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from replays import driven
+
+from drivers.instrument import Laser
+from drivers.lasers import santec_tsl570
+from drivers.lasers.santec_tsl570 import SantecSettings, open_santec
+from drivers.lasers.scpi_laser import ScpiLaserSettings, open_scpi_laser
+from drivers.recording import Event
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError, validate
+
+WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
+FINE = '0,"No error"'
+ERRORS = (":SYST:ERR?", FINE)
+UNIT = (":POW:UNIT?", "0")
+
+
+def santec(lines, code: str = "0", settings: SantecSettings | None = None):
+    hello = [WHO, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
+    return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*hello, *lines])
+
+
+@pytest.mark.parametrize(
+    ("code", "set_to", "answered"), [("0", "1550.1200", "1550.1200"), ("+1", "1.5501200000000e-06", "+1.55012000E-006")]
+)
+def test_wavelengths_in_the_unit_of_the_command_set(code: str, set_to: str, answered: str):
+    with santec([(f":WAV {set_to}", ""), ERRORS, (":WAV?", answered), (":WAV?", answered)], code) as laser:
+        assert isinstance(laser, Laser)
+        laser.set_wavelength_nm(1550.12)
+        assert laser.wavelength_nm() == pytest.approx(1550.12)
+
+
+def test_a_command_set_changed_by_other_hands_is_noticed():
+    with santec([(":WAV?", "+1.55012000E-006")]) as laser:
+        with pytest.raises(DeviceError, match="no wavelength in nm: was its command set changed"):
+            laser.wavelength_nm()
+
+
+def test_powers_travel_in_dbm():
+    with santec([(":POW 3.0103", ""), ERRORS, (":POW?", "+3.01"), (":POW:ACT?", "+3.010")]) as laser:
+        laser.set_power_w(2e-3)
+        assert laser.power_w() == pytest.approx(2e-3, rel=1e-3)
+
+
+def test_limits():
+    with santec([], settings=SantecSettings(max_power_w=0.01, min_nm=1500, max_nm=1600)) as laser:
+        for refused in (0.0, 0.011, float("nan"), -1.0):
+            with pytest.raises(DeviceError, match="it takes powers above 0, up to max_power_w 0.01 W") as caught:
+                laser.set_power_w(refused)
+            assert (caught.value.code, caught.value.outcome) == ("limit", "not_applied")
+        with pytest.raises(DeviceError, match="the station allows 1500 to 1600 nm"):
+            laser.set_wavelength_nm(1601)
+
+
+def test_light_on_and_off():
+    lines = [
+        (":SYST:LOCK?", "0"),
+        (":POW:STAT 1", ""),
+        ERRORS,
+        (":POW:STAT?", "+1"),
+        (":POW:STAT?", "+1"),
+        (":POW:STAT 0", ""),
+        ERRORS,
+        (":POW:STAT?", "0"),
+        (":POW:STAT?", "0"),
+    ]
+    with santec(lines) as laser:
+        laser.on()
+        assert laser.is_on()
+        laser.off()
+        assert not laser.is_on()
+
+
+def test_an_open_interlock():
+    with santec([(":SYST:LOCK?", "1")]) as laser:
+        with pytest.raises(DeviceError, match="external interlock is open") as caught:
+            laser.on()
+        assert caught.value.code == "interlock"
+
+
+def test_complaints_and_alerts():
+    lines = [
+        (":POW 3.0103", ""),
+        (":SYST:ERR?", '-222,"Data out of range"'),
+        ERRORS,
+        (":SYST:ALER?", "No alerts."),
+        ERRORS,
+        (":SYST:ALER?", "No.06 LD temperature"),
+    ]
+    with santec(lines) as laser:
+        with pytest.raises(DeviceError, match="complained after ':POW 3.0103': -222"):
+            laser.set_power_w(2e-3)
+        laser.check()
+        with pytest.raises(DeviceError, match="raises an alert: No.06 LD temperature"):
+            laser.check()
+
+
+def test_off_is_tried_again_and_units_are_learned_again_after_the_way_was_lost():
+    lines = [
+        Event("broken", b"reset by peer"),
+        WHO,
+        (":SYST:COMM:COD?", "1"),
+        (":POW:UNIT 0", ""),
+        ERRORS,
+        UNIT,
+        (":POW:STAT 0", ""),
+        ERRORS,
+        (":POW:STAT?", "0"),
+        (":WAV?", "+1.55000000E-006"),
+    ]
+    with santec(lines) as laser:
+        laser.off()
+        assert laser.wavelength_nm() == pytest.approx(1550)
+
+
+def test_a_setting_that_was_lost_on_the_way_is_sent_again_and_then_told():
+    off = [(":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "1")]
+    with santec([*off, (":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "0")]) as laser:
+        laser.off()
+    with santec(off * 6) as laser:
+        with pytest.raises(DeviceError, match="did not take ':POW:STAT 0': ':POW:STAT[?]' is answered 1"):
+            laser.off()
+
+
+TABLE: dict[str, Any] = {
+    "max_power_w": 0.02,
+    "min_nm": 1500.0,
+    "max_nm": 1600.0,
+    "on": "OUTP ON",
+    "off": "OUTP OFF",
+    "query_on": "OUTP?",
+    "set_power": "POW {power}",
+    "query_power": "POW?",
+    "power_unit": "mW",
+    "set_wavelength": "WAV {wavelength}",
+    "query_wavelength": "WAV?",
+    "wavelength_unit": "m",
+    "error": "SYST:ERR?",
+}
+
+
+def test_laser_by_table():
+    fine = '+0,"No error"'
+    errors = ("SYST:ERR?", fine)
+    lines = [
+        ("*IDN?", "ACME,L1,7,1.0"),
+        errors,
+        (":POW 2;:SYST:ERR?", fine),
+        ("POW?", "2.001"),
+        (":WAV 1.55012e-06;:SYST:ERR?", fine),
+        ("WAV?", "1.55012E-6"),
+        (":OUTP ON;:SYST:ERR?", fine),
+        ("OUTP?", "ON"),
+        ("OUTP?", "1"),
+        (":OUTP OFF;:SYST:ERR?", fine),
+        ("OUTP?", "0"),
+        errors,
+    ]
+    settings = ScpiLaserSettings(**TABLE)
+    with driven(open_scpi_laser, settings, settings.dialect, lines) as laser:
+        assert isinstance(laser, Laser)
+        laser.set_power_w(2e-3)
+        assert laser.power_w() == pytest.approx(2.001e-3)
+        laser.set_wavelength_nm(1550.12)
+        assert laser.wavelength_nm() == pytest.approx(1550.12)
+        laser.on()
+        assert laser.is_on()
+        laser.off()
+        laser.check()
+        with pytest.raises(DeviceError, match="its table allows 1500 to 1600 nm"):
+            laser.set_wavelength_nm(1400)
+
+
+def test_a_laser_of_one_wavelength_without_errors():
+    table = {**TABLE, "set_wavelength": "", "query_wavelength": "", "error": "", "min_nm": 1550.0, "max_nm": 1550.0}
+    settings = ScpiLaserSettings(**table)
+    with driven(open_scpi_laser, settings, settings.dialect, [("*IDN?", "ACME,L1,7,1.0"), ("*IDN?", "ACME,L1,7,1.0")]) as laser:
+        laser.set_wavelength_nm(1550.0)
+        assert laser.wavelength_nm() == 1550.0
+        laser.check()
+
+
+def test_a_laser_table_that_does_not_fit():
+    with pytest.raises(ConfigError, match="has the place {watts}; only {power} are known"):
+        validate(ScpiLaserSettings, {**TABLE, "set_power": "POW {watts}"}, "table")

@@ -1,0 +1,83 @@
+"""What was recorded plays back as a test, and a replay says what a driver does differently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from misbehaving_peer import Late, Reaction, tcp_peer
+from replays import WHO, replayed
+
+from drivers.recording import Recorder, read_recording, replay_text
+from drivers.transport.clock import SteppedClock
+from drivers.transport.opening import Link, open_text
+from drivers.transport.text import Dialect
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+DIALECT = Dialect(timeout_s=0.15)
+
+
+def test_a_recording_with_a_late_answer_plays_back_in_no_time(tmp_path: Path):
+    """The same silence, the same late answer, the same way back into step."""
+    path = tmp_path / "recording.jsonl"
+    count = 0
+
+    def react(line: bytes) -> Reaction:
+        nonlocal count
+        if line == b"*IDN?":
+            return b"ACME,M1,7,1.0\n"
+        count += 1
+        return Late(b"first\n", 0.2) if count == 1 else b"second\n"
+
+    with tcp_peer(react) as peer, path.open("w") as file:
+        transport = open_text(Link(peer.address, name="meter", recorder=Recorder(file)), DIALECT)
+        assert transport.query("READ?") == "second"
+        transport.close()
+
+    events = read_recording(path, "meter")
+    assert [event.kind for event in events].count("silence") >= 1
+    assert b"first\n" in b"".join(event.data for event in events if event.kind == "got")
+    replay, wire = replay_text(events, DIALECT)
+    assert replay.query("READ?") == "second"
+    wire.check_finished()
+
+
+def test_a_recording_is_read_line_by_line(tmp_path: Path):
+    path = tmp_path / "recording.jsonl"
+    clock = SteppedClock()
+    with tcp_peer(lambda line: b"ACME,M1,7,1.0\n") as peer, path.open("w") as file:
+        open_text(Link(peer.address, name="meter", recorder=Recorder(file, clock)), DIALECT).close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0] == {"s": 0.0, "to": "meter", "event": "opened", "data": ""}
+    assert {"s": 0.0, "to": "meter", "event": "sent", "data": "*IDN?\n"} in lines
+    assert lines[-1]["event"] == "closed"
+    with pytest.raises(ConfigError, match="holds nothing of 'laser'; it holds: meter"):
+        read_recording(path, "laser")
+    path.write_text('{"to": "meter"}\n')
+    with pytest.raises(ConfigError, match="line 1 is no event"):
+        read_recording(path, "meter")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_recording(tmp_path / "none", "meter")
+
+
+def test_a_replay_teaches():
+    with pytest.raises(AssertionError, match="the driver sent     b'READ[?].n'\nthe transcript has  b'MEAS[?].n'"):
+        with replayed([WHO, ("MEAS?", "1")], DIALECT) as transport:
+            transport.query("READ?")
+    with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([WHO, ("MEAS?", "1")], DIALECT):
+        pass
+    with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([WHO], DIALECT) as transport:
+        transport.query("READ?")
+    with pytest.raises(AssertionError, match="waited in vain for an answer to the line before: is the answer missing"):
+        with replayed([WHO, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
+            transport.query("READ?")
+    with pytest.raises(AssertionError, match="the driver never read b'2.n'"):
+        with replayed([WHO, ("READ?", "1"), (None, "2")], DIALECT) as transport:
+            transport.query("READ?")
+
+
+def test_silence_on_purpose_is_no_mistake():
+    with pytest.raises(DeviceError), replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport:
+        transport.query("READ?")

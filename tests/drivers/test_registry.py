@@ -1,0 +1,127 @@
+"""Drivers by name, those that come along and those of other packages."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+from misbehaving_peer import tcp_peer
+
+from drivers.instrument import Laser, Readout
+from drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
+from drivers.transport.opening import Link
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+FOREIGN = """
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from drivers.registry import Driver
+
+
+class Settings(BaseModel):
+    gain: float = 1.0
+
+
+@dataclass
+class Box:
+    address: str
+    gain: float
+    closed: bool = False
+
+    def close(self):
+        self.closed = True
+
+
+DRIVER = Driver("readout", Settings, lambda link, settings: Box(link.address, settings.gain), "A box")
+NO_DRIVER = 3
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of others, installed beside this one."""
+    (tmp_path / "box_of_others.py").write_text(FOREIGN)
+    info = tmp_path / "box_of_others-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: box-of-others\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[{GROUP}]\nbox = box_of_others:DRIVER\nnumber = box_of_others:NO_DRIVER\nmissing = no_such_module:DRIVER\n"
+        "qontrol = box_of_others:DRIVER\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_what_pyproject_registers_can_be_loaded():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    points = project["project"]["entry-points"][GROUP]
+    assert set(points) <= set(driver_names())
+    for name, value in points.items():
+        driver = EntryPoint(name, value, GROUP).load()
+        assert driver == find_driver(name)
+        assert driver.summary
+
+
+def test_an_unknown_name_comes_with_the_nearest():
+    with pytest.raises(ConfigError, match="there is no driver 'qontroll'; did you mean 'qontrol'?"):
+        find_driver("qontroll")
+
+
+def test_drivers_of_other_packages_are_found(foreign: Path):
+    assert "box" in driver_names()
+    assert find_driver("box").summary == "A box"
+    with pytest.raises(ConfigError, match="settings of driver box: gain is 'much', but should be a valid number"):
+        read_settings("box", {"gain": "much"})
+
+
+def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
+    with pytest.raises(ConfigError, match="driver 'number' of box-of-others is no drivers.registry.Driver but int"):
+        find_driver("number")
+    with pytest.raises(ConfigError, match="driver 'missing' of box-of-others cannot be loaded: ModuleNotFoundError"):
+        find_driver("missing")
+    with pytest.raises(ConfigError, match="driver 'qontrol' is offered twice, by box-of-others .* and photonloop"):
+        find_driver("qontrol")
+
+
+def test_what_a_driver_opens_is_checked(foreign: Path):
+    with pytest.raises(DeviceError, match="driver 'box' opened something that is no Readout"):
+        open_instrument("box", Link("anywhere"), {"gain": 2.0})
+
+
+def test_no_entry_points_at_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("drivers.registry.entry_points", lambda **_: entry_points(group="photonloop.nothing"))
+    with pytest.raises(ConfigError, match="no driver is installed"):
+        find_driver("qontrol")
+
+
+def test_opened_over_a_real_socket(tmp_path: Path):
+    """From a station's words to an instrument that answers, with a table beside the station."""
+    answers = {
+        b"*IDN?": b"ACME,M1,7,1.0\n",
+        b":MEAS:VOLT? (@1,2)": b"0.5,0.25\n",
+        b"SYST:ERR?": b'+0,"No error"\n',
+    }
+    (tmp_path / "readout.toml").write_text('channels = 2\nunit = "V"\nread = "MEAS:VOLT? (@{channels})"\nerror = "SYST:ERR?"\n')
+    with tcp_peer(answers.get) as peer:
+        readout = open_instrument("scpi-readout", Link(peer.address, name="daq"), {"table": "readout.toml"}, tmp_path)
+        assert isinstance(readout, Readout)
+        assert readout.read([0, 1]).tolist() == [0.5, 0.25]
+        assert readout.identify().model == "M1"
+        readout.close()
+        readout.close()
+
+
+def test_a_failed_opening_lets_go_of_the_instrument():
+    answers = {b"*IDN?": b"SANTEC,TSL-570,1,1\n", b":SYST:ERR?": b"0\n", b":SYST:COMM:COD?": b"7\n", b":POW:UNIT?": b"0\n"}
+    with tcp_peer(lambda line: (answers.get(line) or b"").replace(b"\n", b"\r") or None, b"\r") as peer:
+        with pytest.raises(DeviceError, match="answered '7' to ':SYST:COMM:COD[?]', which makes no sense"):
+            open_instrument("santec-tsl570", Link(peer.address, name="laser"), {})
+        answers[b":SYST:COMM:COD?"] = b"1\n"
+        laser = open_instrument("santec-tsl570", Link(peer.address, name="laser"), {})
+        assert isinstance(laser, Laser)
+        laser.close()

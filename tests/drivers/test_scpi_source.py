@@ -1,0 +1,163 @@
+"""Voltage sources described by a table, as transcripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from replays import driven
+
+from drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
+from drivers.recording import Event
+from drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
+from drivers.templates import TABLE_FOLDER, with_table
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError, validate
+
+FINE = '+0,"No error"'
+WHO = ("*IDN?", "ACME,M1,7,1.0")
+TABLE: dict[str, Any] = {
+    "channels": 3,
+    "max_v": 15.0,
+    "set": "VOLT {volts},(@{channel})",
+    "query_volts": "VOLT? (@{channels})",
+    "query_amps": "MEAS:CURR? (@{channels})",
+    "limit_volts": "VOLT:PROT {volts},(@{channel})",
+    "limit_amps": "CURR:LIM {amps},(@{channel})",
+    "error": "SYST:ERR?",
+}
+ASK = ":VOLT? (@1,2,3)"
+HELLO = [WHO, ("SYST:ERR?", FINE), (ASK, "+0.0E+00,+0.0E+00,+0.0E+00")]
+
+
+def source(lines, **changes: Any):
+    settings = validate(ScpiSourceSettings, {**TABLE, **changes}, "table")
+    return driven(open_scpi_source, settings, settings.dialect, lines)
+
+
+def test_a_setting_is_one_message():
+    lines = [*HELLO, (f":VOLT 1.5,(@1);:VOLT 2,(@3);{ASK};:SYST:ERR?", f"1.5,0,2;{FINE}")]
+    with source(lines) as instrument:
+        assert isinstance(instrument, DriveSource)
+        instrument.set_volts({0: 1.5, 2: 2.0})
+
+
+def test_one_question_a_channel():
+    hello = [WHO, ("SYST:ERR?", FINE), (":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?", "0;0;0")]
+    asked = ":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?"
+    changes = {"first": 0, "set": "SOUR{channel}:VOLT {volts}", "query_volts": "SOUR{channel}:VOLT?"}
+    with source([*hello, (f":SOUR1:VOLT 1;{asked};:SYST:ERR?", f"0;1;0;{FINE}")], **changes) as instrument:
+        instrument.set_volts({1: 1.0})
+
+
+def test_an_instrument_that_joins_nothing():
+    lines = [
+        WHO,
+        ("SYST:ERR?", FINE),
+        ("V? 1", "0"),
+        ("V? 2", "0"),
+        ("V? 3", "0"),
+        ("V 1,0.5", ""),
+        ("V 2,0.25", ""),
+        ("SYST:ERR?", FINE),
+        ("V? 1", "0.5"),
+        ("V? 2", "0.25"),
+        ("V? 3", "0"),
+    ]
+    with source(lines, joins=False, set="V {channel},{volts}", query_volts="V? {channel}") as instrument:
+        instrument.set_volts({0: 0.5, 1: 0.25})
+
+
+def test_complaints_are_taken_all():
+    lines = [
+        *HELLO,
+        (f":VOLT 1.5,(@1);{ASK};:SYST:ERR?", '0,0,0;-222,"Data out of range"'),
+        ("SYST:ERR?", '-100,"Command error"'),
+        ("SYST:ERR?", FINE),
+    ]
+    with source(lines) as instrument, pytest.raises(DeviceError, match='-222,"Data out of range"; -100,"Command error"'):
+        instrument.set_volts({0: 1.5})
+
+
+def test_limits_are_written_where_there_is_a_word_for_them_and_again_after_a_restart():
+    armed = (":VOLT:PROT 5,(@1);:CURR:LIM 0.01,(@1);:SYST:ERR?", FINE)
+    lines = [*HELLO, armed, Event("broken", b"reset by peer"), WHO, armed, (ASK, "0,0,0"), ("SYST:ERR?", FINE), (ASK, "0,0,0")]
+    with source(lines) as instrument:
+        instrument.arm({0: ChannelLimits(0.0, 5.0, max_a=0.01)})
+        with pytest.raises(DeviceError, match="above|its limits are 0 V and 5 V"):
+            instrument.set_volts({0: 5.5})
+        with pytest.raises(DeviceError, match="was lost and has been found again"):
+            instrument.check()
+        instrument.check()
+
+
+def test_other_hands_are_noticed():
+    lines = [*HELLO, ("SYST:ERR?", FINE), (ASK, "0,3,0"), (ASK, "0,3,0"), ("SYST:ERR?", FINE), (ASK, "0,3,0")]
+    with source(lines) as instrument:
+        with pytest.raises(DeviceError, match="holds channel 1 at 3 V where it was set to 0 V"):
+            instrument.check()
+        instrument.check()
+
+
+def test_a_table_without_words_has_no_capabilities():
+    lines = [WHO, (":VOLT 1,(@1)", ""), WHO]
+    with source(lines, query_volts="", query_amps="", error="") as instrument:
+        assert not isinstance(instrument, ReadsVolts)
+        assert not isinstance(instrument, ReadsAmps)
+        instrument.set_volts({0: 1.0})
+        instrument.check()
+
+
+def test_currents():
+    with source([*HELLO, (":MEAS:CURR? (@3,1)", "3e-3,1e-3")]) as instrument:
+        assert isinstance(instrument, ReadsAmps)
+        np.testing.assert_allclose(instrument.read_amps([2, 0]), [3e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"set": "VOLT {volt},(@{channel})"}, "has the place {volt}; only {channel} or {volts} are known"),
+        ({"set": "VOLT {volts.__class__},(@{channel})"}, "only {channel} or {volts} are known"),
+        ({"set": "VOLT {volts:.3f},(@{channel})"}, "without further signs"),
+        ({"set": "VOLT {volts"}, "is no template"),
+        ({"set": "VOLT {volts}"}, "lacks {channel}"),
+        ({"query_volts": "VOLT?"}, "lacks {channel} or {channels}"),
+        ({"max_v": -1.0}, "max_v -1 V is not above min_v 0 V"),
+        ({"chanels": 3}, "unknown key 'chanels'; did you mean 'channels'?"),
+        ({"error": "SYST:ERR? {channel}"}, "has the place {channel}"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_one_sentence(changes: dict[str, Any], sentence: str):
+    with pytest.raises(ConfigError) as caught:
+        validate(ScpiSourceSettings, {**TABLE, **changes}, "table")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_come_from_files(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('channels = 2\nmax_v = 5.0\nset = "V{channel} {volts}"\n')
+    assert with_table({"table": "mine.toml", "max_v": 4.0}, tmp_path) == {
+        "channels": 2,
+        "max_v": 4.0,
+        "set": "V{channel} {volts}",
+    }
+    with pytest.raises(ConfigError, match="did you mean 'virtual-source'"):
+        with_table({"table": "virtual-sorce"}, tmp_path)
+    with pytest.raises(ConfigError, match="does not exist"):
+        with_table({"table": "other.toml"}, tmp_path)
+
+
+def test_tables_that_come_along_fit():
+    from drivers.lasers.scpi_laser import ScpiLaserSettings
+    from drivers.readouts.scpi_readout import ScpiReadoutSettings
+
+    models = {"set": ScpiSourceSettings, "read": ScpiReadoutSettings, "set_power": ScpiLaserSettings}
+    names = sorted(path.stem for path in TABLE_FOLDER.glob("*.toml"))
+    assert names
+    for name in names:
+        table = with_table({"table": name}, Path())
+        model = next(model for key, model in models.items() if key in table)
+        validate(model, table, name)

@@ -1,0 +1,182 @@
+"""Real sockets and pseudo-terminals, with an instrument that misbehaves."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
+
+from drivers.transport.opening import Link, open_text
+from drivers.transport.text import Dialect, TextTransport
+from drivers.transport.visa import VisaMessages, VisaSocket, open_visa
+from protocols.errors import DeviceError
+
+WHO = b"ACME,M1,7,1.0\n"
+TIMEOUT_S = 0.15
+DIALECT = Dialect(timeout_s=TIMEOUT_S)
+
+Medium = Callable[[React], AbstractContextManager[Peer]]
+
+
+@pytest.fixture(params=[tcp_peer, pty_peer], ids=["tcp", "serial"])
+def medium(request: pytest.FixtureRequest) -> Medium:
+    return request.param
+
+
+@contextmanager
+def opened(peer: Peer, dialect: Dialect = DIALECT) -> Iterator[TextTransport]:
+    transport = open_text(Link(peer.address, name="meter"), dialect)
+    yield transport
+    transport.close()
+
+
+def stamping(faults: Mapping[int, Callable[[bytes], Reaction]]) -> React:
+    """Answer READ? with 1, 2, 3, … but the n-th as `faults` say."""
+    count = itertools.count(1)
+
+    def react(line: bytes) -> Reaction:
+        if line == b"*IDN?":
+            return WHO
+        number = next(count)
+        answer = b"%d\n" % number
+        return faults[number](answer) if number in faults else answer
+
+    return react
+
+
+def test_questions_and_answers(medium: Medium):
+    with medium(stamping({})) as peer, opened(peer) as transport:
+        assert [transport.query("READ?") for _ in range(5)] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("delay_s", [1.2 * TIMEOUT_S, 1.9 * TIMEOUT_S, 2.5 * TIMEOUT_S, 4 * TIMEOUT_S])
+def test_no_stale_answer_is_ever_used(medium: Medium, delay_s: float):
+    """Answers carry the number of their question; one that is not newer than the last was kept from before."""
+    faults = {3: lambda answer: Late(answer, delay_s), 6: lambda answer: Late(answer, delay_s)}
+    with medium(stamping(faults)) as peer, opened(peer) as transport:
+        answers: list[int] = []
+        asked: list[int] = []
+        while len(answers) < 8:
+            before = sum(line == b"READ?" for line in peer.got)
+            try:
+                answers.append(int(transport.query("READ?")))
+                asked.append(before)
+            except DeviceError as error:
+                assert error.code == "transport"
+                assert error.retryable
+        # An answer belongs to a question sent after the call began: its number is beyond those asked before.
+        assert all(answer > before for answer, before in zip(answers, asked, strict=True))
+        assert answers == sorted(set(answers))
+
+
+def test_silence_ends_within_its_deadline(medium: Medium):
+    with medium(lambda line: WHO if line == b"*IDN?" else None) as peer, opened(peer) as transport:
+        start_s = time.monotonic()
+        with pytest.raises(DeviceError, match="did not answer 'READ[?]' within 0.15 s"):
+            transport.query("READ?")
+        assert time.monotonic() - start_s < 6 * TIMEOUT_S + 0.5
+
+
+def test_garbage_is_asked_again(medium: Medium):
+    with medium(stamping({2: lambda _: b"\xff\x00\xfe"})) as peer, opened(peer) as transport:
+        assert transport.query("READ?") == "1"
+        assert transport.query("READ?") == "3"
+
+
+def test_what_is_said_unasked_is_kept(medium: Medium):
+    dialect = Dialect(timeout_s=TIMEOUT_S, unasked=lambda line: line.startswith("E"))
+    with medium(stamping({2: lambda answer: b"E01:02\n" + answer})) as peer, opened(peer, dialect) as transport:
+        transport.query("READ?")
+        peer.say(b"E90:00\n")
+        time.sleep(0.05)
+        assert transport.query("READ?") == "2"
+        assert transport.take_unasked() == ["E90:00", "E01:02"]
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_closed_connection_is_found_and_opened_again(end: str):
+    with tcp_peer(stamping({2: lambda _: end})) as peer, opened(peer) as transport:
+        assert transport.query("READ?") == "1"
+        assert transport.query("READ?") == "3"  # the second was swallowed by the end
+        assert peer.connections == 2
+
+
+def test_a_write_to_a_dead_peer_does_not_succeed():
+    with tcp_peer(stamping({1: lambda answer: CLOSE})) as peer, opened(peer) as transport:
+        transport.write("GO")
+        time.sleep(0.1)  # now the other end is closed
+        with pytest.raises(DeviceError, match="was lost and has been opened again") as caught:
+            transport.write("GO ON")
+        assert caught.value.outcome == "unknown"
+        assert b"GO ON" not in peer.got
+
+
+def test_a_pulled_cable_is_told():
+    with pty_peer(stamping({})) as peer, opened(peer) as transport:
+        transport.query("READ?")
+        peer.hang_up()
+        with pytest.raises(DeviceError, match="is gone") as caught:
+            transport.query("READ?")
+        assert caught.value.code == "transport"
+
+
+def test_an_instrument_that_was_away_is_found_when_it_is_back():
+    with tcp_peer(stamping({})) as peer:
+        transport = open_text(Link(peer.address), DIALECT)
+        assert transport.query("READ?") == "1"
+        port = int(peer.address.split("::")[2])
+    for _ in range(3):
+        with pytest.raises(DeviceError, match="nobody answers there|is gone") as caught:
+            transport.query("READ?")
+        assert (caught.value.code, caught.value.retryable) == ("transport", True)
+        assert transport.take_unasked() == []
+    with tcp_peer(stamping({}), port=port):
+        assert transport.query("READ?") == "1"
+        transport.close()
+
+
+def test_nobody_there():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(DeviceError, match="nobody answers there \\(connection refused\\)"):
+        open_text(Link(f"TCPIP::127.0.0.1::{port}::SOCKET", name="meter"), DIALECT)
+    with pytest.raises(DeviceError, match="/dev/ttyNONE cannot be opened"):
+        open_text(Link("ASRL/dev/ttyNONE::INSTR"), DIALECT)
+    with pytest.raises(DeviceError, match="cannot be opened"):
+        open_text(Link("nonsense"), DIALECT)
+
+
+def test_a_serial_port_is_ours_alone():
+    with pty_peer(stamping({})) as peer, opened(peer), pytest.raises(DeviceError, match="cannot be opened"):
+        open_text(Link(peer.address), DIALECT)
+
+
+def test_nagle_is_off():
+    with tcp_peer(stamping({})) as peer:
+        wire = open_visa(peer.address, timeout_s=1.0, ends_got="\n")
+        assert isinstance(wire, VisaSocket)
+        assert wire._plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert wire._plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        wire.close()
+        wire.close()
+
+
+def test_other_visa_libraries_are_used_through_visa_alone(monkeypatch: pytest.MonkeyPatch):
+    """The path for libraries whose sockets are out of reach, here on pyvisa-py as if its were."""
+    monkeypatch.setattr("drivers.transport.visa._socket_behind", lambda resource: None)
+    with tcp_peer(stamping({2: lambda answer: Late(answer, 2.5 * TIMEOUT_S)})) as peer, opened(peer) as transport:
+        assert isinstance(transport._connection._wire, VisaMessages)
+        assert transport.query("READ?") == "1"
+        assert int(transport.query("READ?")) > 2
+
+
+def test_long_answers_arrive_whole(medium: Medium):
+    long = ",".join(str(number) for number in range(30_000))
+    with medium(lambda line: WHO if line == b"*IDN?" else long.encode() + b"\n") as peer:
+        with opened(peer, Dialect(timeout_s=3.0)) as transport:
+            assert transport.query("READ?") == long

@@ -1,0 +1,111 @@
+"""The project's own drivers against the emulators: two readings of the same manuals that have to meet."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.instruments.choices import Choices
+from simulator.instruments.running import RunningBench, running
+from simulator.instruments.world import AMPLIFIER_V
+from simulator.parameters import load_chip
+
+opening = pytest.importorskip("drivers.transport.opening")
+
+MODULES = {
+    "qontrol": "drivers.sources.qontrol",
+    "qdac2": "drivers.sources.qdac2",
+    "scpi-source": "drivers.sources.scpi_source",
+    "labjack-t7": "drivers.readouts.labjack_t7",
+    "keysight-daq970a": "drivers.readouts.keysight_daq",
+    "scpi-readout": "drivers.readouts.scpi_readout",
+    "pm100d": "drivers.readouts.pm100d",
+    "santec-tsl570": "drivers.lasers.santec_tsl570",
+    "scpi-laser": "drivers.lasers.scpi_laser",
+}
+
+
+@contextmanager
+def opened(bench: RunningBench, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Open instruments as the station file says."""
+    station = tomllib.loads(bench.addresses.station.read_text(encoding="utf-8"))
+    settings = {table["name"]: table.get("settings", {}) for table in station["instruments"]}
+    instruments: dict[str, Any] = {}
+    try:
+        for name in names:
+            driver = import_module(MODULES[name]).DRIVER
+            link = opening.Link(bench.addresses.instruments[name], name)
+            instruments[name] = driver.open(link, driver.settings(**settings.get(name, {})))
+        yield instruments
+    finally:
+        for instrument in instruments.values():
+            instrument.close()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices("qontrol", "qdac2", "labjack-t7", "santec-tsl570"),
+        Choices("scpi-source", "qontrol", "keysight-daq970a", "scpi-laser"),
+        Choices("qdac2", "scpi-source", "scpi-readout", "santec-tsl570", laser_command_set="scpi"),
+    ],
+    ids=["first", "second", "third"],
+)
+def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
+    parameters = load_chip("ideal", ports=4, stages=1, seed=1)
+    with running(parameters, choices) as bench:
+        wiring, world = bench.bench.wiring, bench.bench.world
+        with opened(bench, list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))) as here:
+            here[wiring.laser].set_wavelength_nm(1550.0)
+            here[wiring.laser].set_power_w(0.02)
+            here[wiring.laser].on()
+            assert here[wiring.laser].power_w() == pytest.approx(0.02, rel=1e-3)
+            rng = np.random.default_rng(7)
+            heater_v, modulator_v = rng.uniform(0, 5, 16), rng.uniform(0.5, 4, 4)
+            here[wiring.heaters].set_volts(dict(zip(wiring.heater_channels, heater_v, strict=True)))
+            here[wiring.modulators].set_volts(dict(zip(wiring.modulator_channels, modulator_v, strict=True)))
+            volts = here[wiring.detectors].read(wiring.detector_channels)
+            np.testing.assert_allclose(world.heater_v, heater_v, atol=1.1e-3)
+            np.testing.assert_allclose(world.modulator_v, modulator_v, atol=1.1e-3)
+            expected = bench.call(lambda: world.measure(0)) * AMPLIFIER_V / world.full_scale_a[0]
+            assert expected.max() > 0.1
+            np.testing.assert_allclose(volts, expected, atol=1e-3)
+            amps = here[wiring.heaters].read_amps(wiring.heater_channels)
+            np.testing.assert_allclose(amps, heater_v / parameters.heater.resistance_ohm, atol=5e-6)
+            for instrument in here.values():
+                instrument.check()
+            here[wiring.heaters].safe()
+            assert (world.heater_v == 0.0).all()
+
+
+def test_the_power_meter() -> None:
+    with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["pm100d", "santec-tsl570"]) as here:
+        here["santec-tsl570"].set_power_w(0.01)
+        here["santec-tsl570"].on()
+        assert here["pm100d"].read([0])[0] == pytest.approx(1e-4, rel=2e-3)
+        here["santec-tsl570"].off()
+        assert here["pm100d"].read([0])[0] == pytest.approx(0.0, abs=1e-8)
+
+
+def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -> None:
+    limits = import_module("drivers.instrument").ChannelLimits
+    errors = import_module("protocols.errors").DeviceError
+    with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["qontrol"]) as here:
+        chain, emulator = here["qontrol"], bench.bench.units["qontrol"].emulator
+        chain.arm({channel: limits(0.0, 5.0, max_a=0.01) for channel in range(4)})
+        ask = lambda: bench.call(lambda: emulator.handle(b"vmax2?").data)  # noqa: E731
+        assert ask() == b"+5.000000 V\n"
+        chain.set_volts({2: 3.0})
+        bench.inject("qontrol", "reset")
+        with pytest.raises(errors) as told:
+            chain.set_volts({2: 3.0})
+        assert (told.value.code, told.value.outcome) == ("device", "unknown")
+        assert ask() == b"+5.000000 V\n"
+        chain.set_volts({2: 3.0})
+        assert bench.bench.world.heater_v[2] == pytest.approx(3.0, abs=1e-3)
