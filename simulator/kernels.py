@@ -31,16 +31,17 @@ FLOPS_PER_BLOCK = 28 * LANES
 _AHEAD = 32
 """Interferometers between asking for a phasor and using it: about the time a line takes from the third-level cache."""
 
-CHUNK = 8192
-"""Channels whose power and phase are worked out together: they stay in the second-level cache, and workers share them."""
+CHUNK = 2048
+"""Channels whose power and phase are worked out together: they stay in the first-level cache, and workers share them."""
 
-_entry: Any = njit(cache=True, nogil=True, fastmath=True)
+# A division that could raise would be done one number at a time: error_model "numpy" has none that does.
+_entry: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 # A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
 # depends on whether it has just compiled or loads from disk. Inlined by force, a reading is the same bits in every process.
-_inlined: Any = njit(cache=True, nogil=True, fastmath=True, forceinline=True)
+_inlined: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 # Fast mathematics lets the compiler choose the order of sums; without it, the source does.
-_as_written: Any = njit(cache=True, nogil=True, forceinline=True)
-_aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+_as_written: Any = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 _F = np.float32
 _HALF = _F(0.5)
@@ -261,7 +262,7 @@ class Readout(NamedTuple):
     Parameters
     ----------
     ampere, dark_a
-        Current [A] per |E|² = 1 and dark current of each detector, shape (ports,).
+        Current [A] per |E|² = 1 and dark current of each detector, once for every lane, shape (ports · LANES,).
     rin
         Relative standard deviation of the light, common to all detectors.
     inverse_saturation
@@ -299,8 +300,8 @@ class Scratch(NamedTuple):
         float32 (ports, 2, LANES).
     noise
         float32 (ports made even + 2, LANES).
-    relative
-        float32 (LANES,).
+    current
+        float32 (ports · LANES,).
     """
 
     power: np.ndarray
@@ -309,7 +310,7 @@ class Scratch(NamedTuple):
     matrices: np.ndarray
     field: np.ndarray
     noise: np.ndarray
-    relative: np.ndarray
+    current: np.ndarray
 
 
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
@@ -720,74 +721,76 @@ def scatter(blocks, rows, target):
 # --- Light to photocurrents -----------------------------------------------------------------------------------------------
 
 
+# What follows goes over all detectors and lanes in one long loop an effect: of loops over 16 lanes the compiler makes single
+# numbers, of these it makes vectors.
+
+
 @_inlined
-def _clip(field, count, full_scale_a):
-    """Limit the currents in the real parts of `field`; return whether one of the first `count` lanes was at the limit."""
-    peak = field[0, 1]
-    for lane in range(LANES):
-        peak[lane] = _F(0.0)
-    for p in range(field.shape[0]):
+def _illuminate(readout, light, field, noise, current):
+    """Write photocurrents into `current`: ampere · light · |E|² · (1 + RIN), compressed by the diode, + dark.
+
+    The last two rows of `noise` are RIN's.
+    """
+    ports = field.shape[0]
+    if readout.rin > _F(0.0):
+        common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
-            peak[lane] = max(peak[lane], field[p, 0, lane])
-            field[p, 0, lane] = min(field[p, 0, lane], full_scale_a)
+            common[lane] = light * (_ONE + readout.rin * common[lane])
+        for p in range(ports):
+            for lane in range(LANES):
+                xr, xi = field[p, 0, lane], field[p, 1, lane]
+                current[p * LANES + lane] = common[lane] * (xr * xr + xi * xi)
+    else:
+        for p in range(ports):
+            for lane in range(LANES):
+                xr, xi = field[p, 0, lane], field[p, 1, lane]
+                current[p * LANES + lane] = light * (xr * xr + xi * xi)
+    for i in range(current.size):
+        current[i] *= readout.ampere[i]
+    if readout.inverse_saturation > _F(0.0):
+        for i in range(current.size):
+            current[i] /= _ONE + readout.inverse_saturation * current[i]
+    for i in range(current.size):
+        current[i] += readout.dark_a[i]
+
+
+@_inlined
+def _clip(current, count, full_scale_a):
+    """Limit currents to full scale; return whether one of the first `count` lanes was there."""
+    peak = _F(0.0)
+    for i in range(current.size):
+        peak = max(peak, current[i])
     clipped = False
-    for lane in range(count):
-        clipped |= peak[lane] >= full_scale_a
+    if peak >= full_scale_a:
+        for i in range(current.size):
+            clipped |= (i % LANES < count) & (current[i] >= full_scale_a)
+            current[i] = min(current[i], full_scale_a)
     return clipped
 
 
 @_inlined
-def _illuminate(readout, light, field, noise, relative):
-    """Turn fields into photocurrents, in their real parts: ampere · light · |E|² · (1 + RIN), compressed by the diode.
-
-    `relative`, float32 (LANES,), is scratch. The last two rows of `noise` are RIN's.
-    """
-    for lane in range(LANES):
-        relative[lane] = light
-    if readout.rin > _F(0.0):
-        common = noise[noise.shape[0] - 2]
-        for lane in range(LANES):
-            relative[lane] = light * (_ONE + readout.rin * common[lane])
-    for p in range(field.shape[0]):
-        ampere = readout.ampere[p]
-        for lane in range(LANES):
-            xr = field[p, 0, lane]
-            xi = field[p, 1, lane]
-            field[p, 0, lane] = ampere * relative[lane] * (xr * xr + xi * xi)
-        if readout.inverse_saturation > _F(0.0):
-            for lane in range(LANES):
-                field[p, 0, lane] /= _ONE + readout.inverse_saturation * field[p, 0, lane]
-
-
-@_inlined
-def detect(readout, light, field, noise, relative, count, out, first):
+def detect(readout, light, field, noise, current, count, out, first):
     """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, ports).
 
-    Photocurrent + dark; noise of variance thermal_a2 + shot_a · current; then the converter: codes of `code_a` from 0, at most
-    `full_scale_a`. Returns whether any reading saturated. `field` is used up; `light`: laser power relative to nominal; the rest
-    as in `_illuminate`.
+    Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter: codes of `code_a` from 0, at most
+    `full_scale_a`. Returns whether any reading saturated. `light`: laser power relative to nominal; `noise` is used up and
+    `current`, float32 (ports · LANES,), is scratch.
     """
-    ports = field.shape[0]
-    noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
+    _illuminate(readout, light, field, noise, current)
+    if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        deviates = noise.reshape(noise.size)
+        for i in range(current.size):
+            current[i] += np.sqrt(readout.thermal_a2 + readout.shot_a * current[i]) * deviates[i]
     saturated = False
-    _illuminate(readout, light, field, noise, relative)
-    for p in range(ports):
-        dark_a = readout.dark_a[p]
-        for lane in range(LANES):
-            current = field[p, 0, lane] + dark_a
-            if noisy:
-                current += np.sqrt(readout.thermal_a2 + readout.shot_a * current) * noise[p, lane]
-            field[p, 0, lane] = current
     if readout.full_scale_a > _F(0.0):
-        saturated = _clip(field, count, readout.full_scale_a)
+        saturated = _clip(current, count, readout.full_scale_a)
     if readout.code_a > _F(0.0):
         inverse = _ONE / readout.code_a
-        for p in range(ports):
-            for lane in range(LANES):
-                field[p, 0, lane] = max(np.floor(field[p, 0, lane] * inverse + _HALF), _F(0.0)) * readout.code_a
+        for i in range(current.size):
+            current[i] = max(np.floor(current[i] * inverse + _HALF), _F(0.0)) * readout.code_a
     for lane in range(count):
-        for p in range(ports):
-            out[first + lane, p] = field[p, 0, lane]
+        for p in range(field.shape[0]):
+            out[first + lane, p] = current[p * LANES + lane]
     return saturated
 
 
@@ -801,7 +804,7 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
         normals(start, noise)
     elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         normals(start, noise[: noise.shape[0] - 2])
-    return detect(readout, light, field, noise, scratch.relative, count, out, first)
+    return detect(readout, light, field, noise, scratch.current, count, out, first)
 
 
 @_entry
@@ -929,7 +932,7 @@ def ring_shares(phasor, rings, start, stop, out):
 
 @_inlined
 def _weigh(power, shares, first_ring, inputs, currents):
-    """Write the power that a row sends to its drop and its through detector into `currents`, float32 (2, LANES)."""
+    """Write the power that a row sends to its drop and its through detector into the first two rows of `currents`."""
     dropped, through = currents[0], currents[1]
     for lane in range(LANES):
         dropped[lane] = _F(0.0)
@@ -947,7 +950,7 @@ def _balance(readout, row, noise, currents, count):
 
     The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
     """
-    ampere, dark_a = readout.ampere[row], readout.dark_a[row]
+    ampere, dark_a = readout.ampere[row * LANES], readout.dark_a[row * LANES]
     noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
     reading, through = currents[0], currents[1]
     for lane in range(LANES):
@@ -975,9 +978,9 @@ def _balance(readout, row, noise, currents, count):
 def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
     """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, rows of the bank).
 
-    `currents`, float32 (2, LANES), is scratch; the rest as in `_read_block`.
+    `currents`, float32 (3, LANES), is scratch; the rest as in `_read_block`.
     """
-    power, noise, relative = scratch.field, scratch.noise, scratch.relative
+    power, noise, relative = scratch.field, scratch.noise, currents[2]
     if readout.rin > _F(0.0):
         normals(start, noise)
     elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
@@ -993,7 +996,7 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
             xr, xi = block[m, 0, lane], block[m, 1, lane]
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
     saturated = False
-    for row in range(readout.ampere.size):
+    for row in range(readout.ampere.size // LANES):
         _weigh(power, shares, row * inputs, inputs, currents)
         saturated |= _balance(readout, row, noise, currents, count)
         for lane in range(count):
@@ -1007,7 +1010,7 @@ def read_bank(
     saturated, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting: as `read_settings` does of a mesh."""
-    currents = np.empty((2, LANES), np.float32)
+    currents = np.empty((3, LANES), np.float32)
     place = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
@@ -1053,7 +1056,7 @@ def read_bank_prepared(
     worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
-    currents = np.empty((2, LANES), np.float32)
+    currents = np.empty((3, LANES), np.float32)
     place = np.zeros(2, np.int64)
     while True:
         item = next_item(control, total, worker, place)

@@ -183,6 +183,7 @@ class NonlinearityParameters(_Part):
     """
 
     kind: Literal["none", "electro-optic"] = "none"
+    """Behind every mesh but the last."""
     detected_fraction: _Fraction = 0.1
     """α: share of the power that the nonlinearity's own photodiode takes."""
     gain_rad: Annotated[float, Field(ge=0, le=100)] = 0.15707963267948966

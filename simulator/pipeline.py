@@ -373,7 +373,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
         matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),
         noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
-        relative=np.empty(kernels.LANES, np.float32),
+        current=np.empty(outputs * kernels.LANES, np.float32),
     )
 
 

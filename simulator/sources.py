@@ -7,8 +7,9 @@ Units are in the names of the parameters, meanings and bounds in their declarati
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -77,16 +78,17 @@ def stated(source: str) -> dict[str, str]:
 def comments(text: str, otherwise: str) -> dict[str, str]:
     """Return the comment beside every key of a TOML text by its dotted name; `otherwise` where there is none.
 
-    A table on one line (`dac = { bits = 8 }`) counts for all its keys.
+    What stands beside a table on one line (`dac = { bits = 8 }`) counts for all its keys.
     """
-    table, found = "", {}
+    table, found, tables = "", {}, tomllib.loads(text)
     for line in text.splitlines():
         code, said = _split_comment(line)
         if code.startswith("["):
             table = code.strip("[] ") + "."
         elif "=" in code:
             key = ".".join(part.strip().strip("\"'") for part in code.partition("=")[0].split("."))
-            found[table + key] = said or otherwise
+            for name in _names(tables, table + key):
+                found[name] = said or otherwise
     return found
 
 
@@ -111,12 +113,12 @@ def shown(row: Row) -> str:
 
 
 def _part_rows(name: str, part: BaseModel, told: dict[str, str]) -> list[Row]:
-    if not any(key == name or key.startswith(f"{name}.") for key in told):
+    if not any(key.startswith(f"{name}.") for key in told):
         return [Row(name, "", None, "", "", (type(part).__doc__ or "").partition("\n")[0], "")]
     rows = []
     for key, field in type(part).model_fields.items():
         value = getattr(part, key)
-        said = told.get(f"{name}.{key}", told.get(name))
+        said = told.get(f"{name}.{key}")
         if said is None and value == 0 and field.default == 0:
             rows.append(Row(name, key, None, _unit(key), _bounds(field), _meaning(field), ""))
         elif not key.startswith("max_") or said is not None:
@@ -129,6 +131,14 @@ def _fault_row(number: int, fault: BaseModel) -> Row:
     kind = what.pop("kind")
     words = ", ".join(f"{key} {value:g}" for key, value in what.items())
     return Row("faults", f"faults.{number}", f"{kind} {words}".strip(), "", "", "", "chip file")
+
+
+def _names(tables: dict[str, Any], key: str) -> list[str]:
+    """Return `key`, or the keys of the table that it stands for."""
+    value: Any = tables
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
 
 
 def _split_comment(line: str) -> tuple[str, str]:

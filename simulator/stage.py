@@ -166,8 +166,9 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
             forced[channel] = _forced_w(parameters, truth, channel, fault)
         if fault.stage != index:
             continue
-        if fault.kind == "open_detector":
-            ampere[fault.port] = dark_a[fault.port] = 0.0
+        if fault.kind == "open_detector" and fault.port is not None:
+            lanes = slice(fault.port * kernels.LANES, (fault.port + 1) * kernels.LANES)
+            ampere[lanes] = dark_a[lanes] = 0.0
         if fault.kind == "broken_coupler":
             mesh = stage.mesh
             broken = np.flatnonzero((mesh.column == fault.column) & (mesh.top == fault.top))
@@ -235,8 +236,8 @@ def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels,
     """Return the detectors of a stage; `loss_db` is lost right in front of them."""
     diode = parameters.photodiode
     return kernels.Readout(
-        ampere=(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity).astype(np.float32),
-        dark_a=np.full(truth.responsivity.size, diode.dark_a, np.float32),
+        ampere=np.repeat(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity, kernels.LANES).astype(np.float32),
+        dark_a=np.full(truth.responsivity.size * kernels.LANES, diode.dark_a, np.float32),
         rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz)),
         inverse_saturation=np.float32(1.0 / diode.saturation_a if diode.saturation_a > 0 else 0.0),
         thermal_a2=np.float32(levels.thermal_a2),

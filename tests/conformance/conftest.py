@@ -122,6 +122,12 @@ def virtual_instruments_behind_a_server() -> Iterator[Open]:
             process.end()
 
 
+def wired(topology: str, stages: int) -> Callable[[], PhotonicDevice]:
+    parameters = load_chip("soi", ports=4, stages=stages, seed=1)
+    mesh = parameters.mesh.model_copy(update={"topology": topology})
+    return lambda: Chip(parameters.model_copy(update={"mesh": mesh}))
+
+
 def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
@@ -136,6 +142,8 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
     "fake-ipc": lambda: behind_a_server(FakeDevice, ipc(), INLINE),
     "ideal": lambda: in_process(chip("ideal")),
     "soi": lambda: in_process(chip("soi")),
+    "svd": lambda: in_process(wired("svd", 2)),
+    "weight-bank": lambda: in_process(wired("weight_bank", 1)),
     "soi-tcp": lambda: behind_a_server(chip("soi"), "tcp://127.0.0.1:*", PIECES),
     "soi-process": in_a_process_of_its_own,
     "bench": lambda: in_process(bench()),

@@ -53,7 +53,7 @@ def felt_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
     return watts + share @ watts
 
 
-def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = None) -> NDArray[np.complex128]:
+def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = None) -> NDArray:
     """From volts (or the power of the heaters) to a matrix, element by element, from drawn truth and description alone."""
     p, s = chip.parameters, chip.stages[stage]
     truth, eta = s.truth, p.heater.curvature
@@ -76,7 +76,7 @@ def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = No
     return kept * screen[:, None] * whole
 
 
-def entering(chip: Chip, inputs: NDArray) -> NDArray[np.complex128]:
+def entering(chip: Chip, inputs: NDArray) -> NDArray:
     """Fields behind modulators and input waveguides, in units of the nominal power of one port."""
     p, truth = chip.parameters, chip.input_truth()
     leak = 10 ** (-p.modulator.extinction_db / 10) if p.modulator.extinction_db else 0.0

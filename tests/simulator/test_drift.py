@@ -1,0 +1,175 @@
+"""What time does to a chip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from chips import chip_of, parameters_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from protocols.device import StagedRows
+from simulator.ambient import STEPS_PER_TAU, Ambient, Moment
+from simulator.drift import OrnsteinUhlenbeck
+
+
+def normals(number: int, out: NDArray[np.float32]) -> None:
+    out[:] = np.random.default_rng(number).standard_normal(out.size)
+
+
+def test_stationary_deviation_and_correlation_time() -> None:
+    """20 000 processes at several lags: deviation σ, correlation e^{-t/τ}, normal."""
+    sigma, steps_per_tau, size = 0.3, 64.0, 20000
+    process = OrnsteinUhlenbeck(normals, size, sigma, steps_per_tau)
+    lags = [0, 1, 7, 32, 64, 128, 256]
+    for start in (0, 5, 4000, 4095):
+        values = np.stack([process.at(start + lag) for lag in lags]).astype(float)
+        np.testing.assert_allclose(values.std(axis=1), sigma, rtol=5 / np.sqrt(2 * size))
+        np.testing.assert_allclose(values.mean(axis=1), 0.0, atol=5 * sigma / np.sqrt(size))
+        correlation = (values @ values[0]) / size / sigma**2
+        np.testing.assert_allclose(correlation, np.exp(-np.array(lags) / steps_per_tau), atol=5 * np.sqrt(2 / size))
+
+
+def test_steps_are_as_small_as_they_should_be() -> None:
+    process = OrnsteinUhlenbeck(normals, 5000, 1.0, 2.0**14)
+    values = np.stack([process.at(10_000_000 + k) for k in range(33)]).astype(float)
+    moved = np.diff(values, axis=0)
+    np.testing.assert_allclose(moved.std(axis=1), np.sqrt(2 * (1 - np.exp(-1 / 2**14))), rtol=5 / np.sqrt(10000))
+    # Increments of a random walk: independent of one another.
+    assert np.abs(np.corrcoef(moved) - np.eye(32)).max() < 6 / np.sqrt(5000)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    steps=st.lists(st.integers(0, 10**7), min_size=1, max_size=8),
+    steps_per_tau=st.sampled_from([0.5, 3.0, 1000.0, 2.0**14]),
+)
+def test_a_process_is_a_function_of_time(steps: list[int], steps_per_tau: float) -> None:
+    """Whatever was asked for before, in whatever order, a step has one value."""
+    process = OrnsteinUhlenbeck(normals, 3, 1.0, steps_per_tau)
+    for step in steps:
+        np.testing.assert_array_equal(process.at(step), OrnsteinUhlenbeck(normals, 3, 1.0, steps_per_tau).at(step))
+
+
+def test_a_night_passes_in_a_few_draws() -> None:
+    drawn = []
+
+    def counted(number: int, out: NDArray[np.float32]) -> None:
+        drawn.append(number)
+        normals(number, out)
+
+    process = OrnsteinUhlenbeck(counted, 2, 1.0, 2.0**14)
+    process.at(0)
+    drawn.clear()
+    process.at(12 * 2**14)  # twelve correlation times
+    assert len(drawn) <= 24
+    drawn.clear()
+    for step in range(12 * 2**14, 12 * 2**14 + 1000):
+        process.at(step)
+    assert len(drawn) < 2.1 * 1000
+
+
+def test_phases_of_a_chip_drift_by_their_numbers() -> None:
+    parts = {"drift": {"sigma_rad": 0.05, "tau_s": 2.0}, "temperature": {"sigma_k": 0.5, "tau_s": 8.0, "imbalance_sigma": 0.4}}
+    parameters = parameters_of("ideal", parts, ports=40, stages=1)
+    ambient = Ambient(parameters, (1600,))
+    assert ambient.step_s == pytest.approx(2.0 / STEPS_PER_TAU)
+    flat = np.zeros(1600)
+    start, later = (ambient.offset_rad(0, ambient.moment(t), flat) for t in (100.0, 102.0))
+    assert start is not None and later is not None
+    assert np.std(start) == pytest.approx(0.05, rel=5 / np.sqrt(3200))
+    assert np.corrcoef(start, later)[0, 1] == pytest.approx(np.exp(-1), abs=5 / np.sqrt(1600))
+    warm_rad = ambient.offset_rad(0, ambient.moment(100.0), np.ones(1600))
+    temperature_k = ambient.gauges(ambient.moment(100.0)).temperature_k
+    assert warm_rad is not None and temperature_k is not None
+    np.testing.assert_allclose(warm_rad - start, 0.045 * (temperature_k - 298.15), rtol=1e-6)
+
+
+def test_temperature_and_laser_have_their_deviation() -> None:
+    parts = {"temperature": {"sigma_k": 0.5, "tau_s": 1.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1.0}}
+    gauges = []
+    for seed in range(400):
+        ambient = Ambient(parameters_of("ideal", parts, ports=2, seed=seed), (4,))
+        gauges.append(ambient.gauges(ambient.moment(3.0)))
+    kelvin = np.array([g.temperature_k for g in gauges], float) - 298.15
+    watts = np.log(np.array([g.laser_power_w for g in gauges]) / 0.01)
+    for values, sigma in ((kelvin, 0.5), (watts, 0.1)):
+        assert np.std(values) == pytest.approx(sigma, rel=5 / np.sqrt(800))
+        assert np.mean(values) == pytest.approx(0.0, abs=5 * sigma / 20)
+    assert abs(np.corrcoef(kelvin, watts)[0, 1]) < 5 / 20
+
+
+def test_readings_drift_and_do_not_depend_on_how_time_is_cut_up() -> None:
+    parts = {"drift": {"sigma_rad": 0.2, "tau_s": 0.5}}
+    chips = [chip_of("ideal", parts, ports=6) for _ in range(2)]
+    volts, inputs = np.full(36, 3.0), np.random.default_rng(0).random((10, 6))
+    drives = np.repeat(volts[np.newaxis], 400, axis=0)
+    at_once = chips[0].evaluate(drives, inputs, "mesh1")
+    one_by_one = [chips[1].evaluate(drives[:1], inputs, "mesh1") for _ in range(400)]
+    times = np.concatenate([r.time_s for r in one_by_one])
+    np.testing.assert_allclose(times, at_once.time_s)
+    same = [chips[0].ambient().moment(a) == chips[0].ambient().moment(b) for a, b in zip(times, at_once.time_s, strict=True)]
+    assert np.mean(same) > 0.99  # rounding may put a time on the other side of a step
+    values = np.concatenate([r.values for r in one_by_one])
+    np.testing.assert_allclose(values[same], at_once.values[same], rtol=1e-5)
+    moved = np.abs(at_once.values - at_once.values[0]).max(axis=(1, 2)) / at_once.values.max()
+    assert moved[1] < 0.02 < moved[-1]
+
+
+def test_remembered_fields_move_with_the_drift() -> None:
+    """Staged rows at a later stage read like the same inputs sent along, also after hours."""
+    parts = {"drift": {"sigma_rad": 0.3, "tau_s": 1e-2}, "laser": {"drift_sigma": 0.2, "drift_tau_s": 1e-2}}
+    chip, other = (chip_of("ideal", parts, ports=6) for _ in range(2))
+    inputs = np.random.default_rng(0).random((20, 6))
+    for each in (chip, other):
+        each.apply(np.full(72, 3.0))
+        each.stage_inputs("a", inputs)
+    seen = []
+    for _ in range(6):
+        staged = chip.evaluate(np.full((40, 36), 2.0), StagedRows("a", np.arange(20)), "mesh1").values
+        sent = other.evaluate(np.full((40, 36), 2.0), inputs, "mesh1").values
+        np.testing.assert_array_equal(staged, sent)
+        seen.append(staged[0])
+    assert np.abs(seen[-1] - seen[0]).max() > 0.05 * seen[0].max()
+
+
+def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `soi` slow things move every 0.2 s of the chip's clock; between, staged rows don't pass upstream stages again."""
+    from simulator.pipeline import Pipeline
+
+    chip = chip_of("soi", {}, ports=6)
+    assert chip.ambient().step_s == pytest.approx(3600 / 2**14)
+    passed = []
+    original = Pipeline.pass_on
+    monkeypatch.setattr(Pipeline, "pass_on", lambda self, *rest: passed.append(1) or original(self, *rest))
+    chip.stage_inputs("a", np.random.default_rng(0).random((20, 6)))
+    drives = np.full((8, 36), 2.0)
+    evaluations = 100
+    for _ in range(evaluations):
+        chip.evaluate(drives, StagedRows("a", np.arange(20)), "mesh1")
+    steps = chip.ambient().moment(chip.status().clock_s).step
+    assert len(passed) <= steps + 1 < evaluations / 10
+
+
+def test_a_laser_that_fades_dims_every_stage_by_its_own_law() -> None:
+    """The first stage in proportion; the second, behind a nonlinearity cubic in weak light, by more."""
+    chip = chip_of("ideal", {"laser": {"drift_sigma": 0.3, "drift_tau_s": 1.0}}, ports=4)
+    volts, inputs = np.full((1, 16), 3.0), np.ones((1, 4))
+    ambient = chip.ambient()
+    powers, totals = [], []
+    for _ in range(2):
+        powers.append(ambient.laser_power(ambient.moment(chip.status().clock_s)))
+        totals.append([chip.evaluate(volts, inputs, f"mesh{k}").values.sum() for k in (0, 1)])
+        chip.evaluate(np.zeros((1000, 16)), np.ones((500, 4), np.float32), "mesh0")  # five seconds
+    ratio = powers[1] / powers[0]
+    assert abs(ratio - 1) > 0.05
+    assert totals[1][0] / totals[0][0] == pytest.approx(ratio, rel=2e-3)
+    assert totals[1][1] / totals[0][1] == pytest.approx(ratio**3, rel=0.1)
+
+
+def test_time_means_nothing_to_a_chip_without_drift() -> None:
+    ambient = Ambient(parameters_of("ideal", {}, ports=4), (16, 16))
+    assert ambient.moment(0.0) == ambient.moment(1e9) == Moment(0, 0)
+    assert ambient.offset_rad(0, Moment(0, 0), np.zeros(16)) is None
+    assert ambient.laser_power(Moment(0, 0)) == 1.0
