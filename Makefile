@@ -2,17 +2,22 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+ORACLES ?= .venv-oracles
 
 # Debian ships Python without its venv module; as root it can be had here and now.
 INSTALL_VENV := apt-get update -qq && apt-get install -y -qq python3-venv
 
-.PHONY: train test check setup setup-dev clean
+.PHONY: train test test-oracles check setup setup-dev clean
 
 train: $(VENV)/.run
 	$(BIN)/photonloop train examples/digits.toml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+
+# Apart from the rest, so that `make test` shows every time that nothing needs JAX: about a gigabyte.
+test-oracles: $(ORACLES)/.oracles
+	$(ORACLES)/bin/python -m pytest -q tests/oracles
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,5 +41,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.run
 
+$(ORACLES)/.oracles: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[oracles]' pytest pytest-timeout hypothesis
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLES) build *.egg-info .pytest_cache .ruff_cache .hypothesis

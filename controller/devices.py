@@ -5,7 +5,9 @@ sim:PRESET             the same of another preset
 sim:chip.toml          the same of a chip file
 tcp://HOST:PORT        any device server
 ipc://PATH             the same on this machine
-lab:station.toml       instruments on this machine
+lab:station.toml       instruments on this machine, held by a process beside the command, ending with it
+lab:station.toml?max_v=5&total_w=0.2
+                       the same within limits of this session, which tighten those of the station
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from controller.stopping import Stop
+from drivers.station import load_reference
 from protocols.client import DeviceClient, connect
 from protocols.device import PhotonicDevice
 from protocols.errors import DeviceError
@@ -34,6 +37,9 @@ _LOG = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
 """How long a simulator process may take to announce itself: the first start after an installation compiles its kernels."""
+
+LAB_END_S = 20.0
+"""Patience with a bench that is ramped down; it goes on doing so, and ends by itself, when this is over."""
 
 _LOOK_S = 0.1
 """How often the wait for it looks whether the user wants to stop."""
@@ -52,18 +58,20 @@ class VirtualChip:
 
 
 @dataclass(frozen=True)
-class SimulatorProcess:
-    """A running simulator process; `said` collects its standard error."""
+class DeviceProcess:
+    """A running process with a device in it, a simulator or a bench; `said` collects its standard error."""
 
     process: subprocess.Popen[str]
     said: IO[str]
     address: str = ""
+    patience_s: float = 3.0
+    """How long it may take to end when told to."""
 
-    def end(self, patience_s: float = 3.0) -> None:
+    def end(self) -> None:
         """End the process politely, then by force. Ending twice is harmless."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            if not self.ends_within(patience_s):
+            if not self.ends_within(self.patience_s):
                 self.process.kill()
                 self.process.wait()
         if self.process.stdout is not None:
@@ -86,10 +94,10 @@ class SimulatorProcess:
 
 @dataclass(frozen=True)
 class OpenDevice:
-    """A connected device and, for `sim…`, the process behind it. Close it to make the device safe and end the process."""
+    """A connected device and the process behind it, where this command started one. Close it to make safe and end both."""
 
     device: PhotonicDevice
-    simulator: SimulatorProcess | None = None
+    process: DeviceProcess | None = None
 
     def close(self) -> None:
         """Make the device safe, let go of it and end the process. Closing twice is harmless."""
@@ -98,8 +106,8 @@ class OpenDevice:
         except DeviceError as error:
             _LOG.warning("the device could not be closed in order: %s", error.detail)
         finally:
-            if self.simulator is not None:
-                self.simulator.end()
+            if self.process is not None:
+                self.process.end()
 
 
 def check_device_string(string: str) -> None:
@@ -108,14 +116,13 @@ def check_device_string(string: str) -> None:
     Raises
     ------
     ConfigError
-        One sentence that lists the kinds.
+        One sentence that lists the kinds; for `lab:` also whatever is wrong with the station file.
     """
     if string == "sim" or string.startswith(("sim:", "tcp://", "ipc://")):
         return
     if string.startswith("lab:"):
-        raise ConfigError(
-            f"device {string!r}: this version has no instrument drivers yet, use sim, sim:PRESET or tcp://HOST:PORT"
-        )
+        load_reference(string.removeprefix("lab:"))
+        return
     raise ConfigError(
         f"device {string!r} is of no known kind: sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
     )
@@ -164,9 +171,9 @@ def open_device(
         "interlock" where a fault is latched that this writer did not cause.
     """
     check_device_string(string)
-    simulator = start_simulator(string, chip or VirtualChip(), stop=stop) if string.startswith("sim") else None
+    process = start_process(string, chip or VirtualChip(), stop=stop) if string.startswith(("sim", "lab:")) else None
     try:
-        client = connect(simulator.address if simulator else string, label=label, lease_key=lease_key, keys=keys)
+        client = connect(process.address if process else string, label=label, lease_key=lease_key, keys=keys)
         if write:
             try:
                 _take(client, lease_key, clear)
@@ -174,10 +181,10 @@ def open_device(
                 client.close()
                 raise
     except BaseException:
-        if simulator is not None:
-            simulator.end()
+        if process is not None:
+            process.end()
         raise
-    return OpenDevice(client, simulator)
+    return OpenDevice(client, process)
 
 
 def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> None:
@@ -207,42 +214,53 @@ def simulator_command(string: str, chip: VirtualChip) -> list[str]:
     return command
 
 
-def start_simulator(string: str, chip: VirtualChip, options: Sequence[str] = (), *, stop: Stop | None = None) -> SimulatorProcess:
-    """Start a simulator process for `sim…`, with further `options`, and return it once it has announced its address.
+def lab_command(string: str) -> list[str]:
+    """Return the command that starts the process which holds the instruments of the device string `lab:…`."""
+    return [sys.executable, "-m", "drivers", string.removeprefix("lab:"), "--parent", str(os.getpid())]
+
+
+def start_process(string: str, chip: VirtualChip, options: Sequence[str] = (), *, stop: Stop | None = None) -> DeviceProcess:
+    """Start the process behind `sim…` or `lab:…`, with further `options`, and return it once it has announced its address.
 
     Raises
     ------
     ConfigError
-        The preset or chip file cannot be used; the simulator's own sentence.
+        The preset, chip file or station file cannot be used; the process's own sentence.
     DeviceError
-        "transport" where it ends or stays silent instead of announcing an address.
+        "transport" where it ends or stays silent instead of announcing an address, or an instrument is not there or in use;
+        "device" where an instrument says that something is wrong.
     SessionStopped
         `stop` was asked for meanwhile; the process is ended.
     """
+    is_lab = string.startswith("lab:")
+    command = lab_command(string) if is_lab else simulator_command(string, chip)
     said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
-    # A session of its own, so that Ctrl-C reaches only the controller, which then ends the simulator in order.
+    # A session of its own, so that Ctrl-C reaches only the controller, which then ends the process in order.
     process = subprocess.Popen(
-        [*simulator_command(string, chip), *options],
+        [*command, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=said,
         text=True,
         start_new_session=True,
     )
-    simulator = SimulatorProcess(process, said)
+    device = DeviceProcess(process, said, patience_s=LAB_END_S if is_lab else DeviceProcess.patience_s)
     try:
         address = str(json.loads(read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
     except (json.JSONDecodeError, KeyError, TypeError):
-        refused = simulator.ends_within(2.0) and process.returncode in {1, 2}
-        simulator.end()
-        words = simulator.last_words()
-        if refused and words:
-            raise ConfigError(words) from None
-        raise DeviceError("transport", f"the simulator for {string!r} did not start: {words or 'it said nothing'}") from None
+        refused = device.ends_within(2.0) and process.returncode in {1, 2, 3}
+        device.end()
+        words = device.last_words()
+        if not refused or not words:
+            what = "bench" if is_lab else "simulator"
+            raise DeviceError("transport", f"the {what} for {string!r} did not start: {words or 'it said nothing'}") from None
+        if is_lab and process.returncode != 2:  # 1: an instrument is not there now; 3: one says that something is wrong
+            raise DeviceError("transport" if process.returncode == 1 else "device", words) from None
+        raise ConfigError(words) from None
     except BaseException:
-        simulator.end()
+        device.end()
         raise
-    return replace(simulator, address=address)
+    return replace(device, address=address)
 
 
 def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
@@ -250,7 +268,7 @@ def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> s
     assert process.stdout is not None
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
-        stop.check("while the simulator was starting")
+        stop.check("while the device was starting")
         ready, _, _ = select.select([process.stdout], [], [], _LOOK_S)
         if ready:
             return process.stdout.readline()

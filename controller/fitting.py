@@ -31,8 +31,11 @@ def with_absolute_paths(spec: DataSpec) -> DataSpec:
 
 
 def pinned(device: str) -> str:
-    """Return a device string with its chip file named from the root."""
+    """Return a device string with its chip file or station file named from the root."""
     kind, _, source = device.partition(":")
+    if kind == "lab":
+        file, query, limits = source.partition("?")
+        return f"lab:{Path(file).expanduser().resolve()}{query}{limits}"
     return f"sim:{Path(source).expanduser().resolve()}" if kind == "sim" and source.endswith(".toml") else device
 
 

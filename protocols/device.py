@@ -61,17 +61,19 @@ class StageDescription(_Model):
 
     name: str
     topology: str
-    """How the mesh is wired: "clements" and so on; "unknown" where nobody says."""
+    """How the mesh is wired: "clements" and so on; "unknown" where nobody says. "weight_bank" is no mesh: channel
+    n · ports + m is the ring that weighs input m for reading n, and only the power of an input counts."""
     ports: _Count
-    """Modes of the mesh."""
+    """Modes of the mesh; inputs of a weight bank."""
     first_channel: Annotated[int, Field(ge=0)]
     """The stage owns channels first_channel … first_channel + channels - 1 of the device."""
     channels: _Count
     groups: dict[str, tuple[int, int]]
-    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma. They cover every channel once."""
+    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma; attenuator_theta, attenuator_phi
+    where there are attenuators; ring of a weight bank. They cover every channel once."""
     layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row an interferometer: column, top mode, θ channel, φ channel (channels within the stage). For drawing and
-    calibration; empty where unknown."""
+    """One row an interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ channel is
+    in the group attenuator_theta sits on its top mode alone. For drawing and calibration; empty where unknown."""
     tap_ports: _Count
     """Detectors behind the mesh: the last axis of its readings."""
     nonlinearity: Literal["none", "electro-optic"] = "none"
@@ -108,6 +110,8 @@ class ReadoutDescription(_Model):
     unit: str = "A"
     full_scale: tuple[float, ...]
     """Reading at which a detector of the stage saturates, one a stage."""
+    signed: bool = False
+    """True where readings run from -full_scale to full_scale: differences of two photocurrents, as of a weight bank."""
     bits: Annotated[int, Field(ge=0, le=32)] = 0
     """0: continuous."""
     sample_s: _NotNegative

@@ -140,7 +140,8 @@ class DeviceServer:
                     _guard(self._desk.tick)
                 if on_tick is not None and now_s - called_s >= tick_s / 2:
                     called_s = now_s
-                    self._stopping = self._stopping or not on_tick()
+                    if not on_tick():  # a `stop` that comes meanwhile, from a signal handler, must not be overwritten
+                        self._stopping = True
         finally:
             _guard(self._desk.shut_down)
             self._close(context, router)

@@ -265,8 +265,8 @@ def largest(args: argparse.Namespace) -> dict[str, Any]:
     opened = open_device("sim:ideal", write=True, chip=VirtualChip(ports=784, stages=2, seed=SEED))
     try:
         opened_s = time.perf_counter() - start
-        assert opened.simulator is not None
-        process = psutil.Process(opened.simulator.process.pid)
+        assert opened.process is not None
+        process = psutil.Process(opened.process.process.pid)
         device, description = opened.device, opened.device.describe()
         rng = np.random.default_rng(SEED)
         device.stage_inputs("bench", rng.uniform(0, 1, (args.batch, 784)).astype(np.float32))

@@ -23,8 +23,12 @@ from protocols.device import DeviceDescription, StageDescription
 
 
 def draw_mesh(axes: Axes, stage: StageDescription, phases: np.ndarray, title: str) -> None:
-    """Draw θ of every interferometer at its column and top mode; `phases` [rad] has shape (channels,)."""
-    layout = np.array(stage.layout)
+    """Draw θ of every interferometer at its column and top mode; `phases` [rad] has shape (channels,).
+
+    Channels of a stage without a layout are drawn row by row, as many a row as the stage has ports.
+    """
+    rows = [(k % stage.ports, k // stage.ports, k, k) for k in range(stage.channels)]
+    layout = np.array(stage.layout or rows)
     wheel = ListedColormap(list(phase_wheel()))
     theta = np.mod(phases[layout[:, 2]], 2 * np.pi)
     axes.scatter(layout[:, 0], layout[:, 1] + 0.5, c=theta, cmap=wheel, vmin=0, vmax=2 * np.pi, s=5, marker="s", linewidths=0)

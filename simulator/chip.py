@@ -36,12 +36,10 @@ from simulator.description import describe
 from simulator.early import LaggingHeat
 from simulator.fabrication import fabricate_inputs
 from simulator.faults import check_faults
-from simulator.levels import levels
-from simulator.mesh import TOPOLOGIES
-from simulator.modulator import InputTruth, has_phases, is_ideal, modulated
+from simulator.modulator import InputTruth, has_phases, is_ideal, modulated, own_modulator
 from simulator.parameters import ChipParameters
 from simulator.pipeline import Exposure, Held, Pipeline, Source
-from simulator.stage import Stage, build_stage, stage_power_w
+from simulator.stage import Stage, build_stages, stage_power_w
 from simulator.thermal import always_settled
 from simulator.workers import Job, Workers, default_count
 
@@ -64,8 +62,7 @@ class Chip:
 
     def __init__(self, parameters: ChipParameters, *, threads: int | None = None, realtime: bool = False) -> None:
         self.parameters = parameters
-        mesh = TOPOLOGIES[parameters.mesh.topology](parameters.ports)
-        self.stages = tuple(build_stage(parameters, mesh, index, level) for index, level in enumerate(levels(parameters, mesh)))
+        self.stages = build_stages(parameters)
         self._description = describe(parameters, self.stages, realtime)
         check_faults(parameters.faults, self._description.stages)
         self._inputs = fabricate_inputs(parameters)
@@ -215,6 +212,10 @@ class Chip:
         """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
         return self._held.volts.copy()
 
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        self._clock.advance(duration_s, lambda: False)
+
     def ambient(self) -> Ambient:
         """Return the slow world around the chip. In-process only; no part of the contract."""
         return self._ambient
@@ -226,10 +227,6 @@ class Chip:
     def input_truth(self) -> InputTruth:
         """Return what the modulators really do. In-process only; no part of the contract."""
         return self._inputs
-
-    def let_pass(self, duration_s: float) -> None:
-        """Let time pass [s] with everything held. In-process only; no part of the contract."""
-        self._clock.advance(duration_s, lambda: False)
 
     def _supply_current_a(self, held: Held) -> float:
         """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
@@ -254,7 +251,7 @@ class Chip:
                 raise _stopped()
 
         settings, samples, held = volts.shape[0], exposure.rows.size, exposure.held
-        values = np.empty((settings, samples, self.parameters.ports), np.float32)
+        values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
         flags = np.zeros(settings, np.uint32)
         start_s = self._clock.now_s()
         time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
@@ -286,7 +283,7 @@ class Chip:
 
         `copy`: where nothing changes them on the way, not to be shared with whoever sent them.
         """
-        modulator = self.parameters.modulator
+        modulator = own_modulator(self.parameters)
         has_phase = inputs.dtype.kind == "c" or has_phases(modulator)
         kind = np.complex64 if has_phase else np.float32
         if is_ideal(modulator):

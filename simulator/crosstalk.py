@@ -6,6 +6,7 @@ Heaters lie on a lattice of half columns along the light and modes across it (`C
     mode 1   ──────────────[φ]────[θ]──── …
     mode 2   ──[φ]────[θ]──────────────── …        ▲ mode_pitch ▼           from mode to mode
 
+A weight bank's rings lie half a column pitch apart along their row, rows one mode pitch. Either way the lattice is regular,
 so that pairs of like distance lie in straight lines, also in the order of the channels: the matrix is kept as runs of
 neighbouring channels that feel the same share of as many other neighbouring channels, added up a vector at a time.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from simulator.mesh import Mesh
 from simulator.parameters import CrosstalkParameters
+from simulator.weight_bank import WeightBank
 
 
 class Pairs(NamedTuple):
@@ -55,6 +57,12 @@ def lattice(mesh: Mesh) -> NDArray[np.int64]:
     last = 2 * (int(mesh.column.max()) + 1)
     gamma = np.stack((np.full(mesh.gammas, last), np.arange(mesh.gammas)), axis=1)
     return np.concatenate((theta, phi, gamma))
+
+
+def bank_lattice(bank: WeightBank) -> NDArray[np.int64]:
+    """Return where each ring's heater lies: half a column pitch from one to the next along a row, rows a mode pitch apart."""
+    row, ring = np.divmod(np.arange(bank.channels), bank.inputs)
+    return np.stack((ring, row), axis=1)
 
 
 def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:

@@ -31,6 +31,7 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
         readout=ReadoutDescription(
             full_scale=tuple(s.levels.full_scale_a for s in stages),
             bits=parameters.adc.bits,
+            signed=parameters.mesh.topology == "weight_bank",
             sample_s=parameters.clock.sample_s,
         ),
         limits=LimitsDescription(

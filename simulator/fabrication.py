@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simulator.mesh import Mesh
 from simulator.modulator import InputTruth
 from simulator.parameters import ChipParameters
+from simulator.weight_bank import WeightBank
 
 # Places in the tree of seeds; never renumber, or every chip of an old seed changes.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
@@ -38,9 +39,9 @@ class StageTruth:
     bend
         Shape of each channel's integral nonlinearity (`dac.bend`), shape (channels, 2).
     responsivity
-        Of each detector relative to the mean, shape (ports,).
+        Of each detector relative to the mean, shape (outputs,).
     imbalance
-        Path difference behind each phase, in heater lengths, shape (channels,).
+        Path difference behind each phase, in heater lengths, shape (channels,): of a ring its whole round, about one.
     """
 
     offset_rad: NDArray[np.float64]
@@ -52,9 +53,9 @@ class StageTruth:
     imbalance: NDArray[np.float64]
 
 
-def fabricate(parameters: ChipParameters, mesh: Mesh, stage: int, channels: int) -> StageTruth:
+def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int) -> StageTruth:
     """Return stage number `stage` as drawn from the chip's seed."""
-    heater, pairs = parameters.heater, mesh.interferometers
+    heater, pairs, channels = parameters.heater, wiring.interferometers, wiring.channels
 
     def generator(effect: int) -> np.random.Generator:
         return _generator(parameters.seed, _FABRICATION, stage, effect)
@@ -71,16 +72,16 @@ def fabricate(parameters: ChipParameters, mesh: Mesh, stage: int, channels: int)
     bend = np.zeros((channels, 2))
     if parameters.dac.inl_lsb > 0:
         bend = generator(_BEND).uniform(-1.0, 1.0, bend.shape)
-    imbalance = np.zeros(channels)
+    imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
-        imbalance = parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
+        imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
     return StageTruth(
-        offset_rad=offset,
+        offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
         pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
         coupler_error_rad=error,
         loss_db=loss,
         bend=bend,
-        responsivity=_spread(parameters.photodiode.responsivity_sigma, mesh.ports, lambda: generator(_RESPONSIVITY)),
+        responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
     )
 

@@ -60,112 +60,6 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
 )
 
 
-class Heaters(NamedTuple):
-    """How the drive of one stage becomes phases; arrays of shape (channels,) unless said.
-
-    Parameters
-    ----------
-    step_v, range_v
-        Step of the converter [V] (0: continuous) and its full scale.
-    bow, twist
-        `dac.bent_v`; empty where the converter is linear.
-    conductance_s
-        1/R₀ [S].
-    self_heating, inverse_pi_w
-        ρ and 1/P_π [1/W] of `heater.power_w`.
-    forced, forced_w
-        Channels whose power [W] does not follow the drive, shape (forced,).
-    span, share, bounds
-        `crosstalk.Runs`.
-    curvature, curve_scale
-        η and 1/(1 + η) of `heater.phase_rad`.
-    field
-        Field that survives a shifter.
-    """
-
-    step_v: float
-    range_v: float
-    bow: np.ndarray
-    twist: np.ndarray
-    conductance_s: float
-    self_heating: float
-    inverse_pi_w: np.ndarray
-    forced: np.ndarray
-    forced_w: np.ndarray
-    span: np.ndarray
-    share: np.ndarray
-    bounds: np.ndarray
-    curvature: float
-    curve_scale: float
-    field: np.float32
-
-
-class Wiring(NamedTuple):
-    """The interferometers of one stage in the order of the sweep: upper mode, channel of θ, channel of φ, `coefficients`."""
-
-    tops: np.ndarray
-    theta: np.ndarray
-    phi: np.ndarray
-    couplers: np.ndarray
-
-
-class Readout(NamedTuple):
-    """The detectors of one stage, single precision, see `detect`.
-
-    Parameters
-    ----------
-    ampere, dark_a
-        Current [A] per |E|² = 1 and dark current of each detector, once for every lane, shape (ports · LANES,).
-    rin
-        Relative standard deviation of the light, common to all detectors.
-    inverse_saturation
-        1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
-    thermal_a2, shot_a
-        Noise variance is thermal_a2 + shot_a · current.
-    full_scale_a, code_a
-        Where the converter ends (0: never), and its step (0: continuous).
-    """
-
-    ampere: np.ndarray
-    dark_a: np.ndarray
-    rin: np.float32
-    inverse_saturation: np.float32
-    thermal_a2: np.float32
-    shot_a: np.float32
-    full_scale_a: np.float32
-    code_a: np.float32
-
-
-class Scratch(NamedTuple):
-    """What one worker writes while it works on a stage.
-
-    Parameters
-    ----------
-    power
-        float64 (channels,).
-    felt
-        float64 (CHUNK,).
-    phasor
-        float32 (2, channels).
-    matrices
-        float32 (interferometers, 8).
-    field
-        float32 (ports, 2, LANES).
-    noise
-        float32 (ports made even + 2, LANES).
-    current
-        float32 (ports · LANES,).
-    """
-
-    power: np.ndarray
-    felt: np.ndarray
-    phasor: np.ndarray
-    matrices: np.ndarray
-    field: np.ndarray
-    noise: np.ndarray
-    current: np.ndarray
-
-
 # --- Sixteen samples in registers -----------------------------------------------------------------------------------------
 
 # Loops over lanes become vector instructions by the compiler's own judgement, but it cannot keep a row of an array in registers
@@ -295,6 +189,128 @@ def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
 
 _prefetch: Any = intrinsic(_prefetch_typed)
 """(array, row, column): ask for array[row, column] to be in the cache soon."""
+
+
+# --- What a stage is made of, as the kernels take it ----------------------------------------------------------------------
+
+
+class Heaters(NamedTuple):
+    """How the drive of one stage becomes phases; arrays of shape (channels,) unless said.
+
+    Parameters
+    ----------
+    step_v, range_v
+        Step of the converter [V] (0: continuous) and its full scale.
+    bow, twist
+        `dac.bent_v`; empty where the converter is linear.
+    conductance_s
+        1/R₀ [S].
+    self_heating, inverse_pi_w
+        ρ and 1/P_π [1/W] of `heater.power_w`.
+    forced, forced_w
+        Channels whose power [W] does not follow the drive, shape (forced,).
+    span, share, bounds
+        `crosstalk.Runs`.
+    curvature, curve_scale
+        η and 1/(1 + η) of `heater.phase_rad`.
+    field
+        Field that survives a shifter.
+    """
+
+    step_v: float
+    range_v: float
+    bow: np.ndarray
+    twist: np.ndarray
+    conductance_s: float
+    self_heating: float
+    inverse_pi_w: np.ndarray
+    forced: np.ndarray
+    forced_w: np.ndarray
+    span: np.ndarray
+    share: np.ndarray
+    bounds: np.ndarray
+    curvature: float
+    curve_scale: float
+    field: np.float32
+
+
+class Wiring(NamedTuple):
+    """The interferometers of one stage in the order of the sweep: upper mode, channel of θ, channel of φ, `coefficients`.
+
+    `attenuators` as in `attenuate`.
+    """
+
+    tops: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+    couplers: np.ndarray
+    attenuators: np.ndarray
+
+
+class Rings(NamedTuple):
+    """The rings of a weight bank: how many a row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+
+    inputs: int
+    steepness_2: np.float32
+    dropped: np.float32
+    leaked: np.float32
+
+
+class Readout(NamedTuple):
+    """The detectors of one stage, single precision, see `detect`.
+
+    Parameters
+    ----------
+    ampere, dark_a
+        Current [A] per |E|² = 1 and dark current of each detector, once for every lane, shape (ports · LANES,).
+    rin
+        Relative standard deviation of the light, common to all detectors.
+    inverse_saturation
+        1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
+    thermal_a2, shot_a
+        Noise variance is thermal_a2 + shot_a · current.
+    full_scale_a, code_a
+        Where the converter ends (0: never), and its step (0: continuous).
+    """
+
+    ampere: np.ndarray
+    dark_a: np.ndarray
+    rin: np.float32
+    inverse_saturation: np.float32
+    thermal_a2: np.float32
+    shot_a: np.float32
+    full_scale_a: np.float32
+    code_a: np.float32
+
+
+class Scratch(NamedTuple):
+    """What one worker writes while it works on a stage.
+
+    Parameters
+    ----------
+    power
+        float64 (channels,).
+    felt
+        float64 (CHUNK,).
+    phasor
+        float32 (2, channels).
+    matrices
+        float32 (interferometers, 8).
+    field
+        float32 (ports, 2, LANES).
+    noise
+        float32 (ports made even + 2, LANES).
+    current
+        float32 (ports · LANES,).
+    """
+
+    power: np.ndarray
+    felt: np.ndarray
+    phasor: np.ndarray
+    matrices: np.ndarray
+    field: np.ndarray
+    noise: np.ndarray
+    current: np.ndarray
 
 
 # --- Sharing work ---------------------------------------------------------------------------------------------------------
@@ -572,6 +588,26 @@ def coefficients(phasor, theta, phi, couplers, out):
         out[k, 7] = -ss * st
 
 
+@_inlined
+def attenuate(attenuators, start, stop, out):
+    """Leave of each attenuator's matrix in `out` only M₀₀, on the one mode where it sits: diag(M₀₀, 1) or diag(1, M₀₀).
+
+    `attenuators`, int64 (count, 2): number of the matrix, and 0 where the mode is the upper of its two, 1 where the lower. Only
+    matrices start … stop - 1 are touched.
+    """
+    for a in range(attenuators.shape[0]):
+        k = attenuators[a, 0]
+        if not start <= k < stop:
+            continue
+        here = 6 * attenuators[a, 1]
+        re, im = out[k, 0], out[k, 1]
+        for j in range(8):
+            out[k, j] = _F(0.0)
+        out[k, 6 - here] = _ONE
+        out[k, here] = re
+        out[k, here + 1] = im
+
+
 # --- Light through a mesh -------------------------------------------------------------------------------------------------
 
 
@@ -800,6 +836,7 @@ def read_settings(
             for chunk in range(_chunks(scratch.power.size)):
                 phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
             coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
+            attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
         first = block * LANES
         lanes = min(LANES, out.shape[1] - first)
@@ -852,6 +889,7 @@ def find_matrices(worker, control, total, phasor, wiring, out):
         stop = min(start + CHUNK, out.shape[1])
         theta, phi, factors = wiring.theta[start:stop], wiring.phi[start:stop], wiring.couplers[start:stop]
         coefficients(phasor[setting], theta, phi, factors, out[setting, start:stop])
+        attenuate(wiring.attenuators, start, stop, out[setting])
         finish_item(control)
 
 
@@ -873,5 +911,165 @@ def read_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_block(blocks[block], tops, matrices[look], readout, light, scratch, start, lanes, out[setting], first):
+            saturated[setting] |= 1
+        finish_item(control)
+
+
+# --- Weight banks ---------------------------------------------------------------------------------------------------------
+
+
+@_inlined
+def ring_shares(phasor, rings, start, stop, out):
+    """Write what rings start … stop - 1 send to drop and through port into the first two columns of `out` (rings, 8).
+
+    `phasor` as from `phasors`. sin²(φ/2) comes from cos φ or, near resonance, from sin φ, whichever keeps its digits.
+    """
+    for k in range(start, stop):
+        c, s = phasor[0, k], phasor[1, k]
+        half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
+        x2 = rings.steepness_2 * half
+        share = _ONE / (_ONE + x2)
+        out[k, 0] = rings.dropped * share
+        out[k, 1] = (rings.leaked + x2) * share
+
+
+@_inlined
+def _weigh(power, shares, first_ring, inputs, currents):
+    """Write the power that a row sends to its drop and its through detector into the first two rows of `currents`."""
+    dropped, through = currents[0], currents[1]
+    for lane in range(LANES):
+        dropped[lane] = _F(0.0)
+        through[lane] = _F(0.0)
+    for m in range(inputs):
+        drop, pass_by = shares[first_ring + m, 0], shares[first_ring + m, 1]
+        for lane in range(LANES):
+            dropped[lane] += drop * power[m, 0, lane]
+            through[lane] += pass_by * power[m, 0, lane]
+
+
+@_inlined
+def _balance(readout, row, noise, currents, count):
+    """Turn the powers in `currents` into the reading of a balanced pair, in its first row; return whether it saturated.
+
+    The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
+    """
+    ampere, dark_a = readout.ampere[row * LANES], readout.dark_a[row * LANES]
+    noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
+    reading, through = currents[0], currents[1]
+    for lane in range(LANES):
+        plus, minus = ampere * reading[lane], ampere * through[lane]
+        plus /= _ONE + readout.inverse_saturation * plus
+        minus /= _ONE + readout.inverse_saturation * minus
+        current = plus - minus
+        if noisy:
+            current += np.sqrt(readout.thermal_a2 + readout.shot_a * (plus + minus + _TWO * dark_a)) * noise[row, lane]
+        reading[lane] = current
+    saturated = False
+    if readout.full_scale_a > _F(0.0):
+        for lane in range(count):
+            saturated |= abs(reading[lane]) >= readout.full_scale_a
+        for lane in range(LANES):
+            reading[lane] = min(max(reading[lane], -readout.full_scale_a), readout.full_scale_a)
+    if readout.code_a > _F(0.0):
+        inverse = _ONE / readout.code_a
+        for lane in range(LANES):
+            reading[lane] = np.floor(reading[lane] * inverse + _HALF) * readout.code_a
+    return saturated
+
+
+@_inlined
+def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
+    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, rows of the bank).
+
+    `currents`, float32 (3, LANES), is scratch; the rest as in `_read_block`.
+    """
+    power, noise, relative = scratch.field, scratch.noise, currents[2]
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[: noise.shape[0] - 2])
+    for lane in range(LANES):
+        relative[lane] = light
+    if readout.rin > _F(0.0):
+        common = noise[noise.shape[0] - 2]
+        for lane in range(LANES):
+            relative[lane] = light * (_ONE + readout.rin * common[lane])
+    for m in range(inputs):
+        for lane in range(LANES):
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
+    saturated = False
+    for row in range(readout.ampere.size // LANES):
+        _weigh(power, shares, row * inputs, inputs, currents)
+        saturated |= _balance(readout, row, noise, currents, count)
+        for lane in range(count):
+            out[first + lane, row] = currents[0, lane]
+    return saturated
+
+
+@_entry
+def read_bank(
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
+    saturated, out,
+):  # fmt: skip
+    """Read every item of a weight bank, one block of one setting: as `read_settings` does of a mesh."""
+    currents = np.empty((3, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    count = blocks.shape[0]
+    ready = -1
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        setting = item // count
+        block = item % count
+        if setting != ready:
+            for chunk in range(_chunks(scratch.power.size)):
+                powers(heaters, drives[setting], chunk, scratch.power)
+            for chunk in range(_chunks(scratch.power.size)):
+                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
+            ready = setting
+        first = block * LANES
+        lanes = min(LANES, out.shape[1] - first)
+        start = stream_start(key, evaluation, first_item + item)
+        if _read_balanced(
+            blocks[block], scratch.matrices, rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+        ):
+            saturated[setting] |= 1
+        finish_item(control)
+
+
+@_entry
+def find_ring_shares(worker, control, total, phasor, rings, out):
+    """Write the shares of every ring; an item is a chunk of a setting: (S, 2, channels) → (S, rings, 8)."""
+    place = np.zeros(2, np.int64)
+    count = _chunks(out.shape[1])
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        start = item % count * CHUNK
+        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), out[item // count])
+        finish_item(control)
+
+
+@_entry
+def read_bank_prepared(
+    worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
+):  # fmt: skip
+    """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
+    currents = np.empty((3, LANES), np.float32)
+    place = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, place)
+        if item < 0:
+            break
+        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
+        start = stream_start(key, evaluation, number)
+        if _read_balanced(
+            blocks[block], shares[look], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)

@@ -99,13 +99,36 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
     return tuple(found)
 
 
+def bank_levels(parameters: ChipParameters) -> StageLevels:
+    """Return the levels of a weight bank: a pair's full scale, to either side, is all the light of its row in one diode."""
+    diode, adc = parameters.photodiode, parameters.adc
+    rows = parameters.mesh.outputs or parameters.ports
+    arrives = 10.0 ** (-parameters.ring.row_loss_db / 10.0) / rows
+    ampere = diode.responsivity_a_per_w * port_power_w(parameters) * arrives
+    full_scale_a = ampere * parameters.ports
+    if full_scale_a < DARKEST_A:
+        raise ConfigError(
+            f"the weight bank gets no light: its full scale would be {full_scale_a:.3g} A, ring.row_loss_db is too large"
+        )
+    return StageLevels(
+        ampere=ampere,
+        full_scale_a=full_scale_a,
+        saturates=adc.headroom > 0,
+        code_a=2.0 * full_scale_a / (2**adc.bits - 1) if adc.bits else 0.0,
+        thermal_a2=thermal_variance_a2(diode, diode.load_ohm or adc.range_v / full_scale_a),
+        shot_a=shot_variance_a(diode),
+        passed=0.0,
+        gain_rad=0.0,
+    )
+
+
 def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
     """Return the mean share of the light that a mesh lets through; a shifter's loss meets half of the light that passes it by."""
     loss = parameters.loss
     both_arms = 10.0 ** (-(loss.mzi_db + 2.0 * loss.coupler_db) / 10.0)
     shifter = 10.0 ** (-loss.shifter_db / 10.0)
     screen = shifter if mesh.gammas else 1.0
-    return (both_arms * (0.5 + 0.5 * shifter) ** 2) ** mesh.mean_passes * screen
+    return mesh.mean_transmitted * (both_arms * (0.5 + 0.5 * shifter) ** 2) ** mesh.mean_passes * screen
 
 
 def _why(stage: int) -> str:

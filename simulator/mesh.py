@@ -8,12 +8,16 @@ One interferometer couples modes `top` and top + 1; light comes from the left an
 
 θ = 0 is cross, θ = π is bar. Behind the last column every output has a phase shifter γ. A topology is a list of such
 interferometers by column; one engine serves them all.
+
+An attenuator is an interferometer that sits on one mode alone: nothing enters its lower arm and what leaves there is lost, so
+that the mode is multiplied by the M₀₀ of the same 2 × 2 matrix, at θ = π by e^{iφ}·(-1), at θ = 0 by nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,8 +38,11 @@ class Mesh:
         Modes.
     column, top
         Where each interferometer sits and the upper of its two modes, shape (interferometers,), sorted by column, then top.
+        Of an attenuator `top` is its only mode.
     theta, phi
         Which θ and which φ it uses, indices into the arrays given to `transfer_matrix`.
+    attenuates
+        True for attenuators. Their θ and φ are the last of all.
     gammas
         Phase shifters of the output screen: `ports`, or 0 where there is none.
     """
@@ -46,17 +53,45 @@ class Mesh:
     top: NDArray[np.int64]
     theta: NDArray[np.int64]
     phi: NDArray[np.int64]
+    attenuates: NDArray[np.bool_]
     gammas: int
 
     @property
     def interferometers(self) -> int:
-        """Interferometers of the mesh."""
+        """Interferometers of the mesh, attenuators among them."""
         return self.top.size
+
+    @property
+    def channels(self) -> int:
+        """Phase shifters of the mesh."""
+        return 2 * self.interferometers + self.gammas
+
+    @property
+    def outputs(self) -> int:
+        """Detectors behind the mesh."""
+        return self.ports
+
+    @property
+    def groups(self) -> dict[str, tuple[int, int]]:
+        """Kinds of phase shifters as [start, stop) of the channels: all θ, all φ, all γ, attenuators apart from the rest."""
+        count, alone = self.interferometers, int(self.attenuates.sum())
+        parts = {"theta": count - alone, "attenuator_theta": alone, "phi": count - alone, "attenuator_phi": alone}
+        found, start = {}, 0
+        for name, size in {**parts, "gamma": self.gammas}.items():
+            if size:
+                found[name] = (start, start + size)
+            start += size
+        return found
 
     @property
     def mean_passes(self) -> float:
         """Interferometers that a path from input to output meets, averaged over all."""
-        return 2.0 * self.interferometers / self.ports
+        return float(np.where(self.attenuates, 1, 2).sum()) / self.ports
+
+    @property
+    def mean_transmitted(self) -> float:
+        """Share of the light that lossless elements let through, averaged over random θ: half, where there are attenuators."""
+        return 0.5 ** (float(self.attenuates.sum()) / self.ports)
 
 
 def clements(n: int) -> Mesh:
@@ -89,7 +124,38 @@ def reck(n: int) -> Mesh:
     return _mesh("reck", n, [(c, t) for c in columns for t in range(n - 2 - depth[c], n - 1, 2)])
 
 
-TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": reck}
+def svd(n: int) -> Mesh:
+    """Return the mesh on `n` ≥ 2 modes that makes any matrix of norm ≤ 1, M = U·Σ·V†, up to the loss of its parts.
+
+        ──┤      ├──[ Σ₀ ]──┤     ├──[ γ₀ ]──        V†, U: rectangular meshes, of which V† has no output screen:
+        ──┤  V†  ├──[ Σ₁ ]──┤  U  ├──[ γ₁ ]──        its phases are the φ of the attenuators
+        ──┤      ├──[ Σ₂ ]──┤     ├──[ γ₂ ]──
+
+    n(n-1) interferometers and n attenuators. Source: Miller, Photonics Research 1, 1 (2013); Shen et al., Nature Photonics
+    11, 441 (2017).
+
+    Raises
+    ------
+    ValueError
+        For fewer than two modes.
+    """
+    half = clements(n)
+    depth, count = int(half.column.max()) + 1, half.interferometers
+    first = np.arange(count)
+    index = np.concatenate((first, 2 * count + np.arange(n), count + first))
+    return Mesh(
+        topology="svd",
+        ports=n,
+        column=np.concatenate((half.column, np.full(n, depth), half.column + depth + 1)),
+        top=np.concatenate((half.top, np.arange(n), half.top)),
+        theta=index,
+        phi=index.copy(),
+        attenuates=np.repeat([False, True, False], (count, n, count)),
+        gammas=n,
+    )
+
+
+TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": reck, "svd": svd}
 """Every topology by name: modes → mesh."""
 
 
@@ -116,10 +182,10 @@ def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:
         return False
     last = np.full(mesh.ports, -1)
     for k in order:
-        top, column = mesh.top[k], mesh.column[k]
-        if max(last[top], last[top + 1]) >= column:
+        modes = slice(mesh.top[k], mesh.top[k] + (1 if mesh.attenuates[k] else 2))
+        if last[modes].max() >= mesh.column[k]:
             return False
-        last[top] = last[top + 1] = column
+        last[modes] = mesh.column[k]
     return True
 
 
@@ -139,6 +205,97 @@ def couplers(mesh: Mesh, coupler_error: ArrayLike | None = None, loss_db: ArrayL
         np.sin(second) * np.cos(first),
     )
     return np.stack(products, axis=1) * field[:, np.newaxis]
+
+
+class Elements(NamedTuple):
+    """The 2 × 2 matrices of all interferometers, M = (through · e^{iθ} + around) · diag(e^{iφ}, 1).
+
+    Parameters
+    ----------
+    through, around
+        What light does on its way through θ, and past it: couplers and losses, complex, shape (interferometers, 2, 2). Of an
+        attenuator only [0, 0] counts.
+    internal, external
+        e^{iθ} and e^{iφ} of each, shape (interferometers,), times the field that survives a shifter.
+    screen
+        The same of γ, shape (ports,); empty where there is none.
+    """
+
+    through: NDArray[np.complex128]
+    around: NDArray[np.complex128]
+    internal: NDArray[np.complex128]
+    external: NDArray[np.complex128]
+    screen: NDArray[np.complex128]
+
+    @property
+    def matrices(self) -> NDArray[np.complex128]:
+        """The matrices M, shape (interferometers, 2, 2)."""
+        return self._with_external(self.through * self.internal[:, np.newaxis, np.newaxis] + self.around)
+
+    @property
+    def inverses(self) -> NDArray[np.complex128]:
+        """M⁻¹, shape (interferometers, 2, 2)."""
+        (a, b), (c, d) = self.matrices.transpose(1, 2, 0)
+        return _two_by_two(d, -b, -c, a) / (a * d - b * c)[:, np.newaxis, np.newaxis]
+
+    @property
+    def theta_slopes(self) -> NDArray[np.complex128]:
+        """∂M/∂θ, shape (interferometers, 2, 2)."""
+        return self._with_external(1j * self.through * self.internal[:, np.newaxis, np.newaxis])
+
+    def _with_external(self, matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        matrices[:, :, 0] *= self.external[:, np.newaxis]
+        return matrices
+
+
+def elements(
+    mesh: Mesh,
+    theta: ArrayLike,
+    phi: ArrayLike,
+    gamma: ArrayLike,
+    coupler_error: ArrayLike | None = None,
+    loss_db: ArrayLike | None = None,
+    shifter_db: float = 0.0,
+) -> Elements:
+    """Return the parts of a mesh, interferometers in its order; parameters and errors as for `transfer_matrix`."""
+    for name, phases in (("theta", theta), ("phi", phi)):
+        if np.shape(phases) != (mesh.interferometers,):
+            raise ValueError(f"{name} has shape {np.shape(phases)}, but the mesh takes ({mesh.interferometers},)")
+    if np.shape(gamma) not in {(0,), (mesh.ports,)}:
+        raise ValueError(f"gamma has shape {np.shape(gamma)}, but the mesh takes ({mesh.ports},), or (0,) for no screen")
+    cc, ss, cs, sc = couplers(mesh, coupler_error, loss_db).T
+    survives = 10.0 ** (-shifter_db / 20.0)
+    internal, external, screen = (survives * np.exp(1j * np.asarray(phases, np.float64)) for phases in (theta, phi, gamma))
+    return Elements(
+        through=_two_by_two(cc, 1j * cs, 1j * sc, -ss),
+        around=_two_by_two(-ss, 1j * sc, 1j * cs, cc),
+        internal=internal[mesh.theta],
+        external=external[mesh.phi],
+        screen=screen,
+    )
+
+
+class Column(NamedTuple):
+    """The elements of one column: which couple two modes, and which attenuate one; indices into the mesh."""
+
+    pairs: NDArray[np.int64]
+    alone: NDArray[np.int64]
+
+
+def columns(mesh: Mesh) -> list[Column]:
+    """Return the columns of a mesh in the order of the light."""
+    by_column = np.split(np.arange(mesh.interferometers), np.flatnonzero(np.diff(mesh.column)) + 1)
+    return [Column(here[~mesh.attenuates[here]], here[mesh.attenuates[here]]) for here in by_column]
+
+
+def pass_column(mesh: Mesh, matrices: NDArray[np.complex128], column: Column, fields: NDArray[np.complex128]) -> None:
+    """Send `fields`, shape (ports, samples), through one column in place; `matrices` as `Elements.matrices`."""
+    top = mesh.top[column.pairs]
+    upper, lower = fields[top], fields[top + 1]
+    (m00, m01), (m10, m11) = matrices[column.pairs].transpose(1, 2, 0)[..., np.newaxis]
+    fields[top] = m00 * upper + m01 * lower
+    fields[top + 1] = m10 * upper + m11 * lower
+    fields[mesh.top[column.alone]] *= matrices[column.alone, 0, 0, np.newaxis]
 
 
 def transfer_matrix(
@@ -166,28 +323,32 @@ def transfer_matrix(
         Insertion loss of each interferometer [dB], on both arms alike; a number or shape (interferometers,).
     shifter_db
         Loss of every phase shifter [dB], in its own arm only.
+
+    Raises
+    ------
+    ValueError
+        For another number of phases than the mesh has.
     """
-    survives = 10.0 ** (-shifter_db / 20.0)
-    cc, ss, cs, sc = couplers(mesh, coupler_error, loss_db).T
-    internal = survives * np.exp(1j * np.asarray(theta, np.float64))[mesh.theta]
-    external = survives * np.exp(1j * np.asarray(phi, np.float64))[mesh.phi]
-    m00, m01 = (cc * internal - ss) * external, 1j * (cs * internal + sc)
-    m10, m11 = 1j * (sc * internal + cs) * external, cc - ss * internal
-    matrix = np.eye(mesh.ports, dtype=np.complex128)
-    for column in np.unique(mesh.column):
-        here = mesh.column == column
-        top = mesh.top[here]
-        upper, lower = matrix[top], matrix[top + 1]
-        matrix[top] = m00[here, np.newaxis] * upper + m01[here, np.newaxis] * lower
-        matrix[top + 1] = m10[here, np.newaxis] * upper + m11[here, np.newaxis] * lower
-    screen = np.asarray(gamma, np.float64)
-    return matrix if screen.size == 0 else survives * np.exp(1j * screen)[:, np.newaxis] * matrix
+    parts = elements(mesh, theta, phi, gamma, coupler_error, loss_db, shifter_db)
+    return propagated(mesh, parts, np.eye(mesh.ports, dtype=np.complex128))
+
+
+def propagated(mesh: Mesh, parts: Elements, fields: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Return what leaves the mesh where `fields`, shape (ports, samples), enter it."""
+    fields, matrices = fields.astype(np.complex128), parts.matrices
+    for column in columns(mesh):
+        pass_column(mesh, matrices, column, fields)
+    return fields * parts.screen[:, np.newaxis] if parts.screen.size else fields
+
+
+def _two_by_two(a: NDArray, b: NDArray, c: NDArray, d: NDArray) -> NDArray[np.complex128]:
+    return np.stack((a, b, c, d), axis=1).reshape(-1, 2, 2).astype(np.complex128)
 
 
 def _mesh(topology: str, n: int, places: list[tuple[int, int]]) -> Mesh:
     column, top = np.array(places, np.int64).T.copy()
     index = np.arange(top.size)
-    return Mesh(topology, n, column, top, theta=index, phi=index, gammas=n)
+    return Mesh(topology, n, column, top, theta=index, phi=index, attenuates=np.zeros(top.size, np.bool_), gammas=n)
 
 
 def _check_modes(n: int) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.parameters import ModulatorParameters
+from simulator.parameters import ChipParameters, ModulatorParameters
 
 Amplitudes = NDArray[np.inexact]
 """float64 or complex128."""
@@ -23,6 +23,12 @@ class InputTruth(NamedTuple):
 
     amplitude: NDArray[np.float64]
     phase_rad: NDArray[np.float64]
+
+
+def own_modulator(parameters: ChipParameters) -> ModulatorParameters:
+    """Return what sets the inputs of a chip: a weight bank's are wavelengths of one waveguide, which do not couple."""
+    alone = parameters.mesh.topology == "weight_bank"
+    return parameters.modulator.model_copy(update={"crosstalk": 0.0}) if alone else parameters.modulator
 
 
 def is_ideal(modulator: ModulatorParameters) -> bool:

@@ -31,9 +31,31 @@ class _Part(BaseModel):
 
 
 class MeshParameters(_Part):
-    """How the interferometers of every stage are wired."""
+    """How every stage is wired: a mesh of interferometers, or a bank of ring filters."""
 
-    topology: Literal["clements", "reck"] = "clements"
+    topology: Literal["clements", "reck", "svd", "weight_bank"] = "clements"
+    """Meshes, and weight_bank: rows of rings on many wavelengths, a single stage without couplers, taps and nonlinearity."""
+    outputs: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
+
+    @model_validator(mode="after")
+    def _has_outputs_to_choose(self) -> Self:
+        if self.outputs > 0 and self.topology != "weight_bank":
+            raise ValueError(f"outputs {self.outputs} is for topology 'weight_bank': a {self.topology} mesh has one a port")
+        return self
+
+
+class RingParameters(_Part):
+    """The ring filters of a weight_bank; their heaters are those of `heater`, P_π for half a free spectral range."""
+
+    finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
+    """Free spectral range over the width of the resonance at half its height."""
+    cold_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """How far below its wavelength's resonance a ring is designed to be at zero volts, as phase of a round trip [rad]."""
+    drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Loss from the input to the drop port in resonance [dB]."""
+    row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Loss on the way to and through a row, to both detectors alike [dB], besides the equal split between rows."""
 
 
 class DacParameters(_Part):
@@ -275,6 +297,7 @@ class ChipParameters(_Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Everything random follows from it."""
     mesh: MeshParameters = MeshParameters()
+    ring: RingParameters = RingParameters()
     dac: DacParameters = DacParameters()
     heater: HeaterParameters = HeaterParameters()
     crosstalk: CrosstalkParameters = CrosstalkParameters()
@@ -292,6 +315,12 @@ class ChipParameters(_Part):
     limits: LimitParameters = LimitParameters()
     faults: tuple[FaultParameters, ...] = ()
     """What is broken, or will break."""
+
+    @model_validator(mode="after")
+    def _is_one_bank(self) -> Self:
+        if self.mesh.topology == "weight_bank" and self.stages != 1:
+            raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: it is a chip of 1 stage")
+        return self
 
 
 def preset_names() -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Optics:
-    """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports)."""
+    """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports); of a bank its rings."""
 
     matrices: NDArray[np.float32]
     screen: NDArray[np.float32]
@@ -132,9 +132,9 @@ class Pipeline:
         """Return the optics of a stage for each row of felt powers `power_w`, shape (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
-        matrices = np.empty((power_w.shape[0], here.wiring.tops.size, 8), np.float32)
+        matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
         self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
-        start = here.description.channels - here.mesh.gammas
+        start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [Optics(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
     def read(
@@ -156,12 +156,13 @@ class Pipeline:
             return
         light = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
-        job = self._workers.new_job(items, items * here.wiring.tops.size * kernels.FLOPS_PER_BLOCK)
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK)
         drives = _read_only(volts)
+        read, parts = (kernels.read_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
         def kernel(worker: int) -> None:
-            kernels.read_settings(
-                worker, job.control, items, blocks, drives, offset, here.heaters, here.wiring, here.readout, light,
+            read(
+                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
                 self._scratch[worker], self._noise_key, exposure.draw, first_noise, saturated, out,
             )  # fmt: skip
 
@@ -186,7 +187,7 @@ class Pipeline:
         try:
             power = self._buffer("power", (at_once, channels), np.float64)
             phasor = self._buffer("phasor", (at_once, 2, channels), np.float32)
-            matrices = self._buffer("matrices", (at_once, here.wiring.tops.size, 8), np.float32)
+            matrices = self._buffer("matrices", (at_once, here.elements, 8), np.float32)
             for first in range(0, volts.shape[0], at_once):
                 here_volts = _read_only(volts[first : first + at_once])
                 settings = here_volts.shape[0]
@@ -215,11 +216,14 @@ class Pipeline:
         """Read blocks through matrices already worked out; `plan` as in `kernels.read_prepared`."""
         light = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
-        job = self._workers.new_job(items, items * here.wiring.tops.size * kernels.FLOPS_PER_BLOCK)
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK)
+        read, parts = (
+            (kernels.read_prepared, here.wiring.tops) if here.rings is None else (kernels.read_bank_prepared, here.rings)
+        )
 
         def kernel(worker: int) -> None:
-            kernels.read_prepared(
-                worker, job.control, items, blocks, plan, matrices, here.wiring.tops, here.readout, light,
+            read(
+                worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
                 self._scratch[worker], self._noise_key, draw, saturated, out,
             )  # fmt: skip
 
@@ -316,9 +320,10 @@ class Pipeline:
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
+        find, parts = (kernels.find_matrices, here.wiring) if here.rings is None else (kernels.find_ring_shares, here.rings)
 
         def find_matrices(worker: int) -> None:
-            kernels.find_matrices(worker, products.control, products.items, phasor, here.wiring, matrices)
+            find(worker, products.control, products.items, phasor, parts, matrices)
 
         run(products, find_matrices)
 
@@ -360,15 +365,15 @@ def plan_of(
 
 
 def _scratch(stage: Stage) -> kernels.Scratch:
-    ports = stage.mesh.ports
+    ports, outputs = stage.description.ports, stage.description.tap_ports
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
         felt=np.empty(kernels.CHUNK),
         phasor=np.empty((2, stage.description.channels), np.float32),
-        matrices=np.empty((stage.wiring.tops.size, 8), np.float32),
+        matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),
-        noise=np.empty((ports + ports % 2 + 2, kernels.LANES), np.float32),
-        current=np.empty(ports * kernels.LANES, np.float32),
+        noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
+        current=np.empty(outputs * kernels.LANES, np.float32),
     )
 
 

@@ -1,6 +1,7 @@
 """One stage as the kernels want it: wiring, true values and levels folded into flat arrays.
 
-Channels of a stage: all θ, then all φ, then all γ, each in the order of the mesh (by column, then by top mode).
+Channels of a mesh: all θ, then all φ, then all γ, each in the order of the mesh (by column, then by top mode), attenuators
+behind the interferometers. Channels of a weight bank: its rings, row by row.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from protocols.device import StageDescription
 from simulator import crosstalk, dac, heater, kernels, laser
 from simulator.fabrication import StageTruth, fabricate
 from simulator.faults import FaultParameters
-from simulator.levels import StageLevels
-from simulator.mesh import Mesh, couplers, schedule
+from simulator.levels import StageLevels, bank_levels, levels
+from simulator.mesh import TOPOLOGIES, Mesh, couplers, schedule
 from simulator.parameters import ChipParameters
+from simulator.weight_bank import Ring, WeightBank
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,38 @@ class Stage:
     ----------
     description
         What the controller may know.
-    mesh, truth, levels
-        Wiring, true values, trimmed levels.
+    layout, truth, levels
+        A mesh or a weight bank, its true values, its trimmed levels.
     pairs
         Which heater warms which.
     order
         The interferometers in the order of the sweep.
-    wiring, heaters, readout
-        What the kernels call so.
+    wiring, rings, heaters, readout
+        What the kernels call so: interferometers of a mesh, none in a bank; rings of a bank, None in a mesh.
     """
 
     description: StageDescription
-    mesh: Mesh
+    layout: Mesh | WeightBank
     truth: StageTruth
     levels: StageLevels
     pairs: crosstalk.Pairs
     order: NDArray[np.int64]
     wiring: kernels.Wiring
+    rings: kernels.Rings | None
     heaters: kernels.Heaters
     readout: kernels.Readout
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh; TypeError where the stage is a weight bank."""
+        if isinstance(self.layout, Mesh):
+            return self.layout
+        raise TypeError(f"stage {self.description.name} is a weight bank, which has no interferometers")
+
+    @property
+    def elements(self) -> int:
+        """Rows of the kernels' coefficients: interferometers or rings."""
+        return self.wiring.tops.size if self.rings is None else self.layout.channels
 
     @property
     def channels(self) -> slice:
@@ -54,11 +69,17 @@ class Stage:
         return slice(self.description.first_channel, self.description.first_channel + self.description.channels)
 
 
-def build_stage(parameters: ChipParameters, mesh: Mesh, index: int, levels: StageLevels) -> Stage:
-    """Return stage number `index` of a chip with nothing broken."""
-    n = mesh.interferometers
-    channels = 2 * n + mesh.gammas
-    truth = fabricate(parameters, mesh, index, channels)
+def build_stages(parameters: ChipParameters) -> tuple[Stage, ...]:
+    """Return the stages of a chip with nothing broken."""
+    if parameters.mesh.topology == "weight_bank":
+        return (_build_bank(parameters),)
+    mesh = TOPOLOGIES[parameters.mesh.topology](parameters.ports)
+    return tuple(_build_mesh(parameters, mesh, index, level) for index, level in enumerate(levels(parameters, mesh)))
+
+
+def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: StageLevels) -> Stage:
+    n, channels = mesh.interferometers, mesh.channels
+    truth = fabricate(parameters, mesh, index)
     last = index == parameters.stages - 1
     description = StageDescription(
         name=f"mesh{index}",
@@ -66,35 +87,77 @@ def build_stage(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         ports=mesh.ports,
         first_channel=index * channels,
         channels=channels,
-        groups={"theta": (0, n), "phi": (n, 2 * n), "gamma": (2 * n, channels)},
+        groups=mesh.groups,
         layout=tuple(zip(mesh.column.tolist(), mesh.top.tolist(), mesh.theta.tolist(), (n + mesh.phi).tolist(), strict=True)),
         tap_ports=mesh.ports,
         nonlinearity="none" if last else parameters.nonlinearity.kind,
     )
     order = schedule(mesh)
     pairs = crosstalk.pairs(crosstalk.lattice(mesh), parameters.crosstalk)
+    alone = np.flatnonzero(mesh.attenuates[order])
     return Stage(
         description=description,
-        mesh=mesh,
+        layout=mesh,
         truth=truth,
         levels=levels,
         pairs=pairs,
         order=order,
         wiring=kernels.Wiring(
-            tops=mesh.top[order],
+            # An attenuator on the last mode is swept as the lower of the last two.
+            tops=np.minimum(mesh.top[order], mesh.ports - 2),
             theta=mesh.theta[order],
             phi=n + mesh.phi[order],
             couplers=couplers(mesh, truth.coupler_error_rad, truth.loss_db)[order].astype(np.float32),
+            attenuators=np.stack((alone, (mesh.top[order][alone] > mesh.ports - 2).astype(np.int64)), axis=1),
         ),
-        heaters=_heaters(parameters, truth, pairs),
-        readout=_readout(parameters, mesh, truth, levels),
+        rings=None,
+        heaters=_heaters(parameters, truth, pairs, parameters.loss.shifter_db),
+        # Behind the mesh light passes one shifter more, which no reading sees but for its loss.
+        readout=_readout(parameters, truth, levels, parameters.loss.shifter_db if mesh.gammas else 0.0),
     )
+
+
+def _build_bank(parameters: ChipParameters) -> Stage:
+    bank = WeightBank(parameters.ports, parameters.mesh.outputs or parameters.ports)
+    truth, own_levels = fabricate(parameters, bank, 0), bank_levels(parameters)
+    pairs = crosstalk.pairs(crosstalk.bank_lattice(bank), parameters.crosstalk)
+    ring, none = ring_of(parameters), np.empty(0, np.int64)
+    return Stage(
+        description=StageDescription(
+            name="bank",
+            topology="weight_bank",
+            ports=bank.inputs,
+            first_channel=0,
+            channels=bank.channels,
+            groups=bank.groups,
+            tap_ports=bank.outputs,
+        ),
+        layout=bank,
+        truth=truth,
+        levels=own_levels,
+        pairs=pairs,
+        order=none,
+        wiring=kernels.Wiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
+        rings=kernels.Rings(
+            inputs=bank.inputs,
+            steepness_2=np.float32(ring.steepness**2),
+            dropped=np.float32(ring.dropped),
+            leaked=np.float32(ring.leaked),
+        ),
+        heaters=_heaters(parameters, truth, pairs, 0.0),
+        readout=_readout(parameters, truth, own_levels, 0.0),
+    )
+
+
+def ring_of(parameters: ChipParameters) -> Ring:
+    """Return what all rings of a weight bank have in common."""
+    return Ring(parameters.ring.finesse, parameters.ring.drop_loss_db)
 
 
 def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters]) -> Stage:
     """Return stage number `index`, built without faults, as `faults` leave it; the last one of a part counts."""
     first = stage.description.first_channel
-    truth, mesh = stage.truth, stage.mesh
+    truth = stage.truth
     forced: dict[int, float] = {}
     error, ampere, dark_a = truth.coupler_error_rad.copy(), stage.readout.ampere.copy(), stage.readout.dark_a.copy()
     for fault in faults:
@@ -107,12 +170,16 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
             lanes = slice(fault.port * kernels.LANES, (fault.port + 1) * kernels.LANES)
             ampere[lanes] = dark_a[lanes] = 0.0
         if fault.kind == "broken_coupler":
+            mesh = stage.mesh
             broken = np.flatnonzero((mesh.column == fault.column) & (mesh.top == fault.top))
             error[broken, fault.coupler - 1] = fault.angle_rad - np.pi / 4
+    wiring = stage.wiring
+    if isinstance(stage.layout, Mesh):
+        wiring = wiring._replace(couplers=couplers(stage.layout, error, truth.loss_db)[stage.order].astype(np.float32))
     return replace(
         stage,
         truth=replace(truth, coupler_error_rad=error),
-        wiring=stage.wiring._replace(couplers=couplers(mesh, error, truth.loss_db)[stage.order].astype(np.float32)),
+        wiring=wiring,
         heaters=stage.heaters._replace(
             forced=np.array(sorted(forced), np.int64), forced_w=np.array([forced[c] for c in sorted(forced)], np.float64)
         ),
@@ -140,7 +207,7 @@ def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault
     return float(heater.power_w(volts, parameters.heater.resistance_ohm, pi_power_w, parameters.heater.self_heating)[0])
 
 
-def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs) -> kernels.Heaters:
+def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
     bow = twist = np.empty(0)
     if parameters.dac.inl_lsb > 0:
         bow, twist = dac.bend(parameters.dac, truth.bend)
@@ -161,17 +228,16 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
         bounds=runs.bounds,
         curvature=curvature,
         curve_scale=1.0 / (1.0 + curvature),
-        field=np.float32(10.0 ** (-parameters.loss.shifter_db / 20.0)),
+        field=np.float32(10.0 ** (-shifter_db / 20.0)),
     )
 
 
-def _readout(parameters: ChipParameters, mesh: Mesh, truth: StageTruth, levels: StageLevels) -> kernels.Readout:
+def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.Readout:
+    """Return the detectors of a stage; `loss_db` is lost right in front of them."""
     diode = parameters.photodiode
-    # Behind the mesh light passes one shifter more, which no reading sees but for its loss.
-    screen = 10.0 ** (-parameters.loss.shifter_db / 10.0) if mesh.gammas else 1.0
     return kernels.Readout(
-        ampere=np.repeat(levels.ampere * screen * truth.responsivity, kernels.LANES).astype(np.float32),
-        dark_a=np.full(mesh.ports * kernels.LANES, diode.dark_a, np.float32),
+        ampere=np.repeat(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity, kernels.LANES).astype(np.float32),
+        dark_a=np.full(truth.responsivity.size * kernels.LANES, diode.dark_a, np.float32),
         rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz)),
         inverse_saturation=np.float32(1.0 / diode.saturation_a if diode.saturation_a > 0 else 0.0),
         thermal_a2=np.float32(levels.thermal_a2),

@@ -17,7 +17,7 @@ from typing import Any
 
 from controller.cli.console import stop_on_signals
 from controller.cli.output import print_json, show
-from controller.devices import START_TIMEOUT_S, SimulatorProcess, read_line
+from controller.devices import START_TIMEOUT_S, DeviceProcess, read_line
 from controller.stopping import Stop
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[SimulatorProcess, dict[str, Any]]:
+def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, dict[str, Any]]:
     """Start the instruments and return their process with what it announced (`simulator.instruments.__main__`).
 
     Raises
@@ -61,7 +61,7 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[SimulatorProcess,
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
     )
-    bench = SimulatorProcess(process, said)
+    bench = DeviceProcess(process, said)
     try:
         announced = json.loads(read_line(process, START_TIMEOUT_S, stop))
         return replace(bench, address=str(announced["control"])), announced

@@ -86,7 +86,7 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
             stage.nonlinearity,
         )
     figures = Table("", "", show_header=False)
-    for name, value in (*_abilities(description), *_limits(description), *_health(status)):
+    for name, value in (*_abilities(description), *limit_rows(description), *_health(status)):
         figures.add_row(name, value)
     console = Console(highlight=False)
     with console.capture() as drawn:
@@ -114,7 +114,8 @@ def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
     ]
 
 
-def _limits(description: DeviceDescription) -> list[tuple[str, str]]:
+def limit_rows(description: DeviceDescription) -> list[tuple[str, str]]:
+    """Return the limits of a device as names and words."""
     limits = description.limits
     return [
         ("limit a channel", f"{_one(limits.voltage_v)} V, {_one(limits.current_a, 1e3)} mA, {_one(limits.power_w, 1e3)} mW"),

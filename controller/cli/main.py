@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_chip(describe)
     _add_common(describe)
 
+    check = commands.add_parser("check", help="whether the instruments of a bench are there and wired; drives nothing")
+    check.add_argument("device", help="lab:station.toml")
+    check.add_argument("--dry-run", action="store_true", help="touch no instrument: read the station file and show the wiring")
+    _add_common(check, device=False)
+
     serve = commands.add_parser("serve", help="put a device on the network")
     serve.add_argument("device", help=DEVICE_HELP)
     serve.add_argument(

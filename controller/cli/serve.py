@@ -7,37 +7,40 @@ import signal
 
 from controller.cli.console import stop_on_signals
 from controller.cli.output import print_json, show
-from controller.devices import VirtualChip, check_device_string, open_device, start_simulator
+from controller.devices import VirtualChip, check_device_string, open_device, start_process
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
+from protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, then leave the device safe."""
     check_device_string(args.device)
-    if args.device.startswith("sim"):
-        return _serve_simulator(args)
+    if args.device.startswith(("sim", "lab:")):
+        return _serve_process(args)
     return _relay(args)
 
 
-def _serve_simulator(args: argparse.Namespace) -> int:
-    """The simulator process is a server already: it only has to be told where."""
+def _serve_process(args: argparse.Namespace) -> int:
+    """The process of a simulator or a bench is a server already: it only has to be told where."""
     options = ["--bind", args.bind]
     if args.keys is not None:
         options += ["--keys", str(args.keys)]
     if args.realtime:
+        if not args.device.startswith("sim"):
+            raise ConfigError(f"--realtime is for virtual chips, and {args.device} takes the time that it takes")
         options.append("--realtime")
     chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
     with stop_on_signals() as stop:
-        simulator = start_simulator(args.device, chip, options, stop=stop)
+        process = start_process(args.device, chip, options, stop=stop)
         try:
-            _announce(args, simulator.address)
-            while not stop.asked and not simulator.ends_within(0.25):
+            _announce(args, process.address)
+            while not stop.asked and not process.ends_within(0.25):
                 pass
         finally:
-            simulator.end()
+            process.end()
     if not stop.asked:
-        raise DeviceError("transport", f"the simulator ended by itself: {simulator.last_words() or 'it said nothing'}")
+        raise DeviceError("transport", f"the device's process ended by itself: {process.last_words() or 'it said nothing'}")
     return 0
 
 

@@ -62,11 +62,15 @@ def confused_most(counts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
 
 
 def readings(mean_readings: NDArray[np.float64], classes: tuple[str, ...], unit: str) -> str:
-    """Return mean readings as SVG, shape (classes, ports), and a scale of its own from 0 to the greatest."""
+    """Return mean readings as SVG, shape (classes, ports), and a scale of its own from 0 to the greatest.
+
+    Where some are negative, as balanced detectors read them, the other colour is theirs and the scale runs to both sides.
+    """
     count, ports = mean_readings.shape
     left, top, row = _label_width(classes), 22, max(8, min(18, 480 // count))
     column = max(4, min(40, 960 // ports))
-    greatest = float(np.nanmax(np.where(np.isfinite(mean_readings), mean_readings, 0.0), initial=0.0))
+    finite = np.where(np.isfinite(mean_readings), mean_readings, 0.0)
+    greatest, signed = float(np.abs(finite).max(initial=0.0)), bool((finite < 0).any())
     factor, prefix = next(((f, p) for f, p in _PREFIXES if greatest >= f), _PREFIXES[-1])
     parts: list[str] = []
     for number, name in enumerate(classes[:count]):
@@ -74,23 +78,25 @@ def readings(mean_readings: NDArray[np.float64], classes: tuple[str, ...], unit:
         parts.append(f'<text class="end" x="{left - 8}" y="{y + row / 2:g}">{_short(name)}</text>')
         for port in range(ports):
             value = float(mean_readings[number, port])
-            strength = min(max(value / greatest, 0.0), 1.0) if greatest > 0 and np.isfinite(value) else 0.0
+            strength = min(abs(value) / greatest, 1.0) if greatest > 0 and np.isfinite(value) else 0.0
+            colour = "down" if value < 0 else "hit"
             parts.append(
-                f'<rect class="hit" x="{left + port * column}" y="{y}" width="{column - 1}" height="{row - 1}" '
+                f'<rect class="{colour}" x="{left + port * column}" y="{y}" width="{column - 1}" height="{row - 1}" '
                 f'fill-opacity="{0.04 + 0.96 * strength:.3g}"><title>{escape(name)}, port {port}: '
                 f"{value / factor:.4g} {prefix}{escape(unit)}</title></rect>"
             )
     every = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if step * column >= 24 or step == 512)
     parts += [f'<text x="{left + (p + 0.5) * column:g}" y="10">{p}</text>' for p in range(0, ports, every)]
     foot, bar = top + count * row + 10, 160
+    levels = [2 * (k + 0.5) / 32 - 1 if signed else (k + 0.5) / 32 for k in range(32)]
     parts += [
-        f'<rect class="hit" x="{left + k * bar / 32:g}" y="{foot}" width="{bar / 32:g}" height="7" '
-        f'fill-opacity="{0.04 + 0.96 * (k + 0.5) / 32:.3g}"/>'
-        for k in range(32)
+        f'<rect class="{"down" if level < 0 else "hit"}" x="{left + k * bar / 32:g}" y="{foot}" width="{bar / 32:g}" height="7" '
+        f'fill-opacity="{0.04 + 0.96 * abs(level):.3g}"/>'
+        for k, level in enumerate(levels)
     ]
     parts.append(
         f'<text class="start muted" x="{left + bar + 8}" y="{foot + 4}">'
-        f"0 to {greatest / factor:.3g} {prefix}{escape(unit)}</text>"
+        f"{f'−{greatest / factor:.3g}' if signed else '0'} to {greatest / factor:.3g} {prefix}{escape(unit)}</text>"
     )
     parts.append(f'<text class="end muted" x="{left - 8}" y="10">port</text>')
     return _svg("matrix", left + ports * column + 4, foot + 14, "Mean readings by class", parts)

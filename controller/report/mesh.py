@@ -3,7 +3,7 @@
     ──┬────┬───────────── γ ──        a coloured cell is an interferometer at (column, top mode);
     ──┴────┴──┬────┬───── γ ──        light enters on the left, lines are waveguides
     ──┬────┬──┴────┴───── γ ──
-    ──┴────┴───────────── γ ──
+    ──┴────┴───────────── γ ──        an attenuator sits on one mode
 
 Cells of one colour share one path: 2016 interferometers take 40 kB a panel instead of 300.
 """
@@ -58,16 +58,23 @@ Paint = Callable[[float], str]
 
 
 def drawings(stage: StageDescription | None, channels: int) -> tuple[Drawing, ...]:
-    """Return what is drawn of a stage: its θ, then its φ with the output phases γ; a plain list where wiring is unknown."""
+    """Return what is drawn of a stage: its θ, then its φ with the output phases γ; a plain list where wiring is unknown.
+
+    Rings of a weight bank are a table, a row an output, a column an input.
+    """
+    if stage is not None and stage.topology == "weight_bank" and stage.ports * stage.tap_ports == channels:
+        return (_table("rings, a row an output, a column an input", channels, stage.ports),)
     usable = stage is not None and all(0 <= row[2] < channels and 0 <= row[3] < channels for row in stage.layout)
     if stage is None or not stage.layout or not usable:
-        return (_list(channels),)
+        return (_table("all channels, row by row", channels, _PER_ROW),)
     columns = 1 + max(row[0] for row in stage.layout)
     start, stop = stage.groups.get("gamma", (0, 0))
     gammas = range(start, min(stop, channels))
     screen = tuple(Cell(channel, _screen_box(columns, port)) for port, channel in enumerate(gammas))
-    theta = tuple(Cell(row[2], _mzi_box(row[0], row[1])) for row in stage.layout)
-    phi = tuple(Cell(row[3], _mzi_box(row[0], row[1])) for row in stage.layout)
+    alone = range(*stage.groups.get("attenuator_theta", (0, 0)))
+    boxes = [_attenuator_box(row[0], row[1]) if row[2] in alone else _mzi_box(row[0], row[1]) for row in stage.layout]
+    theta = tuple(Cell(row[2], box) for row, box in zip(stage.layout, boxes, strict=True))
+    phi = tuple(Cell(row[3], box) for row, box in zip(stage.layout, boxes, strict=True))
     guides = tuple(_PITCH * mode + _PITCH // 2 for mode in range(stage.ports))
     size = (_PITCH * (columns + 3), _PITCH * stage.ports)
     return (
@@ -153,14 +160,18 @@ def _mzi_box(column: int, top_mode: int) -> tuple[int, int, int, int]:
     return (_PITCH * (column + 1) - _PITCH // 2 + 2, _PITCH * top_mode + 4, _PITCH - 4, 2 * _PITCH - 8)
 
 
+def _attenuator_box(column: int, mode: int) -> tuple[int, int, int, int]:
+    return (_PITCH * (column + 1) - _PITCH // 2 + 2, _PITCH * mode + 4, _PITCH - 4, _PITCH - 8)
+
+
 def _screen_box(columns: int, port: int) -> tuple[int, int, int, int]:
     return (_PITCH * (columns + 1), _PITCH * port + 2, _PITCH, _PITCH - 4)
 
 
-def _list(channels: int) -> Drawing:
-    rows = math.ceil(channels / _PER_ROW)
+def _table(title: str, channels: int, per_row: int) -> Drawing:
+    rows = math.ceil(channels / per_row)
     cells = tuple(
-        Cell(channel, (_PITCH * (channel % _PER_ROW) + 1, _PITCH * (channel // _PER_ROW) + 1, _PITCH - 2, _PITCH - 2))
+        Cell(channel, (_PITCH * (channel % per_row) + 1, _PITCH * (channel // per_row) + 1, _PITCH - 2, _PITCH - 2))
         for channel in range(channels)
     )
-    return Drawing("all channels, row by row", cells, (), _PITCH * min(channels, _PER_ROW), _PITCH * rows)
+    return Drawing(title, cells, (), _PITCH * min(channels, per_row), _PITCH * rows)

@@ -198,7 +198,14 @@ def _layer_phases(contents: Contents, layer: int, phases: Phases, limit_rad: flo
 
 def _moved(groups: dict[str, tuple[int, int]], phases: Phases) -> str:
     change = np.abs(phases.after - phases.before)
-    names = {"theta": "θ", "phi": "φ", "gamma": "γ"}
+    names = {
+        "theta": "θ",
+        "phi": "φ",
+        "gamma": "γ",
+        "attenuator_theta": "θ of attenuators",
+        "attenuator_phi": "φ of attenuators",
+        "ring": "rings",
+    }
     told = []
     for name, (start, stop) in (groups or {"all": (0, len(change))}).items():
         if 0 <= start < stop <= len(change):

@@ -112,6 +112,8 @@ def bench_chip(parameters: ChipParameters) -> ChipParameters:
         update={
             "dac": parameters.dac.model_copy(update={"bits": 0, "max_v": 1000.0, "range_v": 1000.0}),
             "adc": parameters.adc.model_copy(update={"bits": 0}),
+            # Here a modulator passes a share of whatever light there is, also of none: `World.amplitudes` does it.
+            "modulator": parameters.modulator.model_copy(update={"extinction_db": 0.0}),
             "limits": free,
         }
     )
@@ -204,7 +206,10 @@ class World:
             return np.zeros(self.modulator_v.size, np.float32)
         detuning = (light.wavelength_nm - CENTRE_NM) / GRATING_FWHM_NM
         share = light.power_w / self.laser_max_w * math.exp(-4.0 * math.log(2.0) * detuning**2)
-        return (math.sqrt(share) * np.abs(np.sin(0.5 * np.pi / self.v_pi * self.modulator_v))).astype(np.float32)
+        extinction_db = self.parameters.modulator.extinction_db
+        leak = 10.0 ** (-extinction_db / 10.0) if extinction_db else 0.0
+        passed = leak + (1.0 - leak) * np.sin(0.5 * np.pi / self.v_pi * self.modulator_v) ** 2
+        return np.sqrt(share * passed).astype(np.float32)
 
     def let_pass(self, duration_s: float) -> None:
         """Let time pass [s]: what instruments take about their work goes by on the chip's clock, waited for or not."""

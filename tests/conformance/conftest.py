@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from controller.devices import VirtualChip, start_process
+from drivers.clock import WallClock
+from drivers.opening import open_lab
 from protocols.client import connect
 from protocols.device import PhotonicDevice
 from protocols.server import DeviceServer, ServerOptions
@@ -23,8 +26,10 @@ from simulator.chip import Chip
 from simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "drivers"))
 
 from fake_device import FakeDevice  # pyright: ignore[reportMissingImports]
+from fake_instruments import FakeLab, bench_of  # pyright: ignore[reportMissingImports]
 
 Open = Callable[[], PhotonicDevice]
 
@@ -77,6 +82,52 @@ def chip(preset: str) -> Callable[[], PhotonicDevice]:
     return lambda: Chip(load_chip(preset, ports=4, stages=2, seed=1))
 
 
+def bench() -> Callable[[], PhotonicDevice]:
+    """A bench of instruments in memory."""
+    locks = Path(tempfile.mkdtemp())
+    clock = WallClock()
+    return lambda: bench_of(FakeLab(clock), clock, locks)
+
+
+@contextmanager
+def virtual_instruments() -> Iterator[Path]:
+    """Emulators in a process of their own; yields their station file, which allows less at once so that tests are quick."""
+    folder = Path(tempfile.mkdtemp())
+    command = [sys.executable, "-m", "simulator.instruments", "--chip", "soi", "--ports", "4", "--stages", "2", "--seed", "1"]
+    process = subprocess.Popen([*command, "--out", str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        station = Path(json.loads(process.stdout.readline())["station"])
+        capacity = "[capacity]\nmax_batch = 128\nmax_settings = 8\nmax_readings = 1024\n\n[limits]"
+        station.write_text(station.read_text().replace("[limits]", capacity))
+        yield station
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@contextmanager
+def bench_on_virtual_instruments() -> Iterator[Open]:
+    with virtual_instruments() as station:
+        yield lambda: open_lab(str(station))
+
+
+@contextmanager
+def virtual_instruments_behind_a_server() -> Iterator[Open]:
+    with virtual_instruments() as station:
+        process = start_process(f"lab:{station}", VirtualChip())
+        try:
+            yield lambda: opened(process.address)
+        finally:
+            process.end()
+
+
+def wired(topology: str, stages: int) -> Callable[[], PhotonicDevice]:
+    parameters = load_chip("soi", ports=4, stages=stages, seed=1)
+    mesh = parameters.mesh.model_copy(update={"topology": topology})
+    return lambda: Chip(parameters.model_copy(update={"mesh": mesh}))
+
+
 def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
@@ -91,8 +142,14 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
     "fake-ipc": lambda: behind_a_server(FakeDevice, ipc(), INLINE),
     "ideal": lambda: in_process(chip("ideal")),
     "soi": lambda: in_process(chip("soi")),
+    "svd": lambda: in_process(wired("svd", 2)),
+    "weight-bank": lambda: in_process(wired("weight_bank", 1)),
     "soi-tcp": lambda: behind_a_server(chip("soi"), "tcp://127.0.0.1:*", PIECES),
     "soi-process": in_a_process_of_its_own,
+    "bench": lambda: in_process(bench()),
+    "bench-instruments": bench_on_virtual_instruments,
+    "bench-process": virtual_instruments_behind_a_server,
+    "bench-tcp": lambda: behind_a_server(bench(), "tcp://127.0.0.1:*", ServerOptions()),
 }
 
 

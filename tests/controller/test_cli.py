@@ -367,7 +367,7 @@ def test_stopped_while_data_is_read_or_a_simulator_starts(experiment: Path, tmp_
     running = start("train", experiment, cwd=tmp_path)
     wait_for((tmp_path / "here").exists, running)
     children = psutil.Process(running.pid).children()
-    assert stops(running, signal.SIGTERM) == "photonloop train: stopped as asked while the simulator was starting"
+    assert stops(running, signal.SIGTERM) == "photonloop train: stopped as asked while the device was starting"
     assert not any(child.is_running() for child in children)
     assert not (tmp_path / "runs").exists(), "nothing had begun"
 

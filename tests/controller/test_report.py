@@ -14,7 +14,7 @@ import pytest
 
 from controller.report import write_report
 from controller.report.colours import phase_wheel
-from controller.report.grids import confused_most, confusion, confusion_counts
+from controller.report.grids import confused_most, confusion, confusion_counts, readings
 from controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
 from protocols.device import (
     DeviceDescription,
@@ -503,3 +503,34 @@ def test_matplotlib_waits_until_a_report_is_written() -> None:
     script = "import controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
+
+
+def test_attenuators_are_drawn_on_their_own_mode() -> None:
+    """An svd mesh of two modes: an interferometer, two attenuators, an interferometer, the screen."""
+    layout = ((0, 0, 0, 4), (1, 0, 2, 6), (1, 1, 3, 7), (2, 0, 1, 5))
+    groups = {"theta": (0, 2), "attenuator_theta": (2, 4), "phi": (4, 6), "attenuator_phi": (6, 8), "gamma": (8, 10)}
+    changes = {"layout": layout, "groups": groups, "channels": 10, "topology": "svd"}
+    stage = describe(2, 1).stages[0].model_copy(update=changes)
+    theta, phi = drawings(stage, 10)
+    assert sorted(theta.channels + phi.channels) == list(range(10))
+    for drawing, first, channels in ((theta, 0, (2, 3)), (phi, 4, (6, 7))):
+        boxes = {cell.channel: cell.box for cell in drawing.cells}
+        covered = [[k for k, y in enumerate(drawing.guides) if box[1] < y < box[1] + box[3]] for box in boxes.values()]
+        assert dict(zip(boxes, covered, strict=True))[first] == [0, 1]
+        assert [dict(zip(boxes, covered, strict=True))[channel] for channel in channels] == [[0], [1]]
+        assert boxes[first][0] < boxes[channels[0]][0] == boxes[channels[1]][0] < boxes[first + 1][0]
+
+
+def test_rings_of_a_weight_bank_are_a_table() -> None:
+    changes = {"layout": (), "groups": {"ring": (0, 12)}, "channels": 12, "topology": "weight_bank", "ports": 4, "tap_ports": 3}
+    (table,) = drawings(describe(4, 1).stages[0].model_copy(update=changes), 12)
+    assert table.channels == list(range(12))
+    boxes = [cell.box for cell in table.cells]
+    assert boxes[4][0] == boxes[0][0] and boxes[4][1] > boxes[3][1] == boxes[0][1]
+
+
+def test_negative_readings_have_a_colour_of_their_own() -> None:
+    signed = readings(np.array([[-2e-6, 1e-6], [0.5e-6, np.nan]]), ("a", "b"), "A")
+    assert signed.count('class="down"') == 1 + 16 and "−2 to 2 µA" in signed
+    plain = readings(np.array([[2e-6, 1e-6], [0.5e-6, 0.0]]), ("a", "b"), "A")
+    assert 'class="down"' not in plain and ">0 to 2 µA" in plain

@@ -654,6 +654,21 @@ def test_an_ipc_path_that_is_taken_is_refused_and_left_alone(serve: Serve, tmp_p
         assert client.status().safe
 
 
+def test_a_stop_that_comes_during_on_tick_is_not_forgotten() -> None:
+    """A signal handler runs between any two steps of the loop."""
+    server: DeviceServer
+
+    def interrupted() -> bool:
+        server.stop()
+        return True
+
+    server = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(on_tick=interrupted, tick_s=0.02))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_on_tick_ends_the_server_which_leaves_the_device_safe(serve: Serve) -> None:
     device = FakeDevice()
     device.held[:] = 1.0

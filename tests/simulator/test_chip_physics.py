@@ -72,7 +72,8 @@ def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = No
         shifters = [np.diag([kept * np.exp(1j * phase[c]), 1]) for c in (theta, phi)]
         whole[top : top + 2] = 10 ** (-truth.loss_db[k] / 20) * second @ shifters[0] @ first @ shifters[1] @ whole[top : top + 2]
     start, stop = s.description.groups["gamma"]
-    return kept * np.exp(1j * phase[start:stop])[:, None] * whole
+    screen: NDArray[np.complex128] = np.exp(1j * phase[start:stop])
+    return kept * screen[:, None] * whole
 
 
 def entering(chip: Chip, inputs: NDArray) -> NDArray:

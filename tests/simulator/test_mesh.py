@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh, clements, keeps_causality, reck, schedule, transfer_matrix
+from simulator.mesh import Mesh, clements, columns, elements, keeps_causality, pass_column, reck, schedule, svd, transfer_matrix
 
-BOTH = pytest.mark.parametrize("build", [clements, reck])
+UNITARY = pytest.mark.parametrize("build", [clements, reck])
+ALL = pytest.mark.parametrize("build", [clements, reck, svd])
 
 
 def dense_product(
@@ -23,24 +24,27 @@ def dense_product(
     error: NDArray,
     loss_db: NDArray,
 ) -> NDArray[np.complex128]:
-    """The mesh as a product of n × n matrices, one physical element after the other."""
+    """The mesh as a product of matrices, one physical element after the other; each attenuator dumps into a mode of its own."""
     n = mesh.ports
-    whole = np.eye(n, dtype=complex)
+    dump = iter(range(n, n + int(mesh.attenuates.sum())))
+    size = n + int(mesh.attenuates.sum())
+    whole = np.eye(size, dtype=complex)
     for k in np.lexsort((mesh.top, mesh.column)):
         t = mesh.top[k]
-        pair = slice(t, t + 2)
-        for kind, value in (("phase", phi[k]), ("coupler", error[k, 0]), ("phase", theta[k]), ("coupler", error[k, 1])):
-            element = np.eye(n, dtype=complex)
+        pair = np.ix_(*2 * ([t, next(dump) if mesh.attenuates[k] else t + 1],))
+        p, q = phi[mesh.phi[k]], theta[mesh.theta[k]]
+        for kind, value in (("phase", p), ("coupler", error[k, 0]), ("phase", q), ("coupler", error[k, 1])):
+            element = np.eye(size, dtype=complex)
             if kind == "phase":
                 element[t, t] = np.exp(1j * value)
             else:
                 angle = np.pi / 4 + value
-                element[pair, pair] = [[np.cos(angle), 1j * np.sin(angle)], [1j * np.sin(angle), np.cos(angle)]]
+                element[pair] = [[np.cos(angle), 1j * np.sin(angle)], [1j * np.sin(angle), np.cos(angle)]]
             whole = element @ whole
-        attenuation = np.eye(n, dtype=complex)
-        attenuation[pair, pair] *= 10 ** (-loss_db[k] / 20)
+        attenuation = np.eye(size, dtype=complex)
+        attenuation[pair] *= 10 ** (-loss_db[k] / 20)
         whole = attenuation @ whole
-    return np.diag(np.exp(1j * gamma)) @ whole
+    return np.diag(np.exp(1j * gamma)) @ whole[:n, :n]
 
 
 def draw(mesh: Mesh, seed: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -72,7 +76,7 @@ def test_all_cross_reverses_the_modes_of_a_clements_mesh() -> None:
     np.testing.assert_allclose(np.abs(transfer_matrix(mesh, zeros, zeros, np.zeros(n))), np.eye(n)[::-1], atol=1e-14)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 8])
 def test_matrix_is_the_product_of_its_elements(build: Callable[[int], Mesh], n: int) -> None:
     mesh = build(n)
@@ -84,7 +88,7 @@ def test_matrix_is_the_product_of_its_elements(build: Callable[[int], Mesh], n: 
     np.testing.assert_allclose(transfer_matrix(mesh, *phases, error, loss_db), expected, atol=1e-13)
 
 
-@BOTH
+@UNITARY
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 2**32), sigma=st.floats(0, 0.7))
 def test_lossless_meshes_are_unitary_whatever_the_couplers(build: Callable[[int], Mesh], n: int, seed: int, sigma: float) -> None:
@@ -94,7 +98,7 @@ def test_lossless_meshes_are_unitary_whatever_the_couplers(build: Callable[[int]
     np.testing.assert_allclose(matrix.conj().T @ matrix, np.eye(n), atol=1e-12)
 
 
-@BOTH
+@ALL
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 2**32), loss_db=st.floats(0.0, 3.0))
 def test_loss_never_adds_light(build: Callable[[int], Mesh], n: int, seed: int, loss_db: float) -> None:
@@ -109,7 +113,28 @@ def test_loss_never_adds_light(build: Callable[[int], Mesh], n: int, seed: int, 
         assert np.all(lost <= 10 ** (-loss_db * n / 20) + 1e-12)
 
 
-@BOTH
+@ALL
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(2, 12), seed=st.integers(0, 2**32), sigma=st.floats(0, 0.3), loss_db=st.floats(0.0, 1.0))
+def test_every_column_can_be_undone(build: Callable[[int], Mesh], n: int, seed: int, sigma: float, loss_db: float) -> None:
+    """The light behind a column, sent back through its inverse, is the light before it; and a column never adds power."""
+    mesh = build(n)
+    rng = np.random.default_rng(seed)
+    theta, phi, _ = draw(mesh, seed)
+    error, losses = rng.normal(0, sigma, (mesh.interferometers, 2)), rng.uniform(0, loss_db, mesh.interferometers)
+    parts = elements(mesh, theta, phi, [], error, losses)
+    light = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
+    for column in columns(mesh):
+        before = light.copy()
+        pass_column(mesh, parts.matrices, column, light)
+        assert np.linalg.norm(light) <= np.linalg.norm(before) * (1 + 1e-12)
+        back = light.copy()
+        pass_column(mesh, parts.inverses, column, back)
+        shut = mesh.top[column.alone]  # an attenuator may let nothing through: nothing comes back
+        np.testing.assert_allclose(np.delete(back, shut, axis=0), np.delete(before, shut, axis=0), atol=1e-12)
+
+
+@ALL
 def test_a_number_of_loss_is_the_same_as_an_array(build: Callable[[int], Mesh]) -> None:
     mesh = build(5)
     phases = draw(mesh, 1)
@@ -117,12 +142,16 @@ def test_a_number_of_loss_is_the_same_as_an_array(build: Callable[[int], Mesh]) 
     np.testing.assert_array_equal(one, transfer_matrix(mesh, *phases, loss_db=np.full(mesh.interferometers, 0.3)))
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 16, 33, 70])
 def test_counts_and_order(build: Callable[[int], Mesh], n: int) -> None:
     mesh = build(n)
-    assert mesh.interferometers == n * (n - 1) // 2
+    assert mesh.interferometers == (n * n if build is svd else n * (n - 1) // 2)
     assert mesh.gammas == n
+    for index in (mesh.theta, mesh.phi):
+        np.testing.assert_array_equal(np.sort(index), np.arange(mesh.interferometers))
+    covered = np.concatenate([np.arange(*bounds) for bounds in mesh.groups.values()])
+    np.testing.assert_array_equal(covered, np.arange(mesh.channels))
     assert keeps_causality(mesh, np.arange(mesh.interferometers))
     assert keeps_causality(mesh, schedule(mesh))
     assert keeps_causality(mesh, schedule(mesh, 5))
@@ -137,6 +166,7 @@ def test_an_order_against_the_light_is_noticed() -> None:
 def test_depth() -> None:
     assert clements(8).column.max() + 1 == 8
     assert reck(8).column.max() + 1 == 2 * 8 - 3
+    assert svd(8).column.max() + 1 == 2 * 8 + 1
     # Nobody shares a mode within a column.
     for mesh in (clements(9), reck(9)):
         for column in range(mesh.column.max() + 1):
@@ -144,13 +174,23 @@ def test_depth() -> None:
             assert np.all(np.diff(tops) >= 2)
 
 
-@BOTH
+@ALL
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_another_number_of_phases_is_refused(build: Callable[[int], Mesh], which: int) -> None:
+    mesh = build(4)
+    phases = list(draw(mesh, 0))
+    phases[which] = phases[which][:-1]
+    with pytest.raises(ValueError, match=f"{('theta', 'phi', 'gamma')[which]} has shape .* but the mesh takes"):
+        transfer_matrix(mesh, phases[0], phases[1], phases[2])
+
+
+@ALL
 def test_one_mode_cannot_interfere(build: Callable[[int], Mesh]) -> None:
     with pytest.raises(ValueError, match="a mesh of 1 modes"):
         build(1)
 
 
-@BOTH
+@UNITARY
 def test_uncorrected_coupler_errors_grow_as_known(build: Callable[[int], Mesh]) -> None:
     """‖ΔU‖_F/√N ≈ √(2N)·σ on average for a rectangular mesh; a triangle has as many couplers a path on average."""
     n, sigma = 32, 0.005
@@ -162,3 +202,24 @@ def test_uncorrected_coupler_errors_grow_as_known(build: Callable[[int], Mesh]) 
         change = transfer_matrix(mesh, *phases, error) - transfer_matrix(mesh, *phases)
         found.append(np.linalg.norm(change) / np.sqrt(n))
     assert np.sqrt(2 * n) * sigma == pytest.approx(np.mean(found), rel=0.1)
+
+
+def test_svd_is_two_meshes_around_attenuators() -> None:
+    n = 5
+    mesh, half, rng = svd(n), clements(n), np.random.default_rng(2)
+    theta, phi, gamma = draw(mesh, 2)
+    k = half.interferometers
+    first, second = slice(0, k), slice(k, 2 * k)
+    before = transfer_matrix(half, theta[first], phi[first], [])
+    after = transfer_matrix(half, theta[second], phi[second], gamma)
+    # The closed form of M₀₀: amplitude sin(θ/2).
+    sigma = 1j * np.exp(1j * (theta[2 * k :] / 2 + phi[2 * k :])) * np.sin(theta[2 * k :] / 2)
+    np.testing.assert_allclose(transfer_matrix(mesh, theta, phi, gamma), after @ np.diag(sigma) @ before, atol=1e-14)
+    assert mesh.mean_passes == 2 * half.mean_passes + 1
+    assert mesh.groups["attenuator_theta"] == (2 * k, 2 * k + n)
+    # Random attenuators let half of the light through, which is what a chip's amplifiers are set for.
+    left = [
+        np.linalg.norm(transfer_matrix(mesh, *(rng.uniform(0, 2 * np.pi, p.size) for p in (theta, phi, gamma))))
+        for _ in range(400)
+    ]
+    assert np.mean(np.square(left)) / n == pytest.approx(mesh.mean_transmitted, rel=0.05)

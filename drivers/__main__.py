@@ -1,0 +1,99 @@
+"""`python -m drivers`: instruments on this machine behind the same server as any device, with a supervisor above it.
+
+Once the bench is armed and served, one JSON line on standard output says where. It ends, the bench safe, on SIGTERM, on Ctrl-C,
+or with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from drivers.stopping import Stopping
+from drivers.supervisor import Commands, server_command, supervise
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve a bench until told to stop; return the exit code.
+
+    0 done, 1 an instrument is not there or in use, or an address is, 2 wrong usage, 3 an instrument says that something is wrong.
+    """
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
+    stopping = Stopping()
+    try:
+        if args.make_safe:
+            return _make_safe(args.station)
+        if args.unsupervised:
+            return _serve(args, stopping)
+        return _supervise(args, stopping)
+    except ConfigError as error:
+        return _refuse(str(error), 2)
+    except DeviceError as error:
+        return _refuse(error.detail, {"bad_request": 2, "transport": 1, "lease": 1, "deadline": 1}.get(error.code, 3))
+
+
+def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
+    parent = os.getppid() if args.parent is None else args.parent
+    keys = ["--keys", str(args.keys)] if args.keys is not None else []
+    me = str(os.getpid())
+    commands = Commands(
+        serve=lambda bind: server_command(args.station, "--unsupervised", "--heard", "--bind", bind, "--parent", me, *keys),
+        make_safe=server_command(args.station, "--make-safe"),
+    )
+    return supervise(commands, args.bind, stopping, lambda: args.detach or os.getppid() == parent)
+
+
+def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
+    from drivers.opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
+    from drivers.serving import serve  # noqa: PLC0415
+
+    parent = os.getppid() if args.parent is None else args.parent
+
+    def alive() -> bool:
+        if args.heard:
+            try:
+                print(flush=True)
+            except BrokenPipeError:
+                return False
+        return args.detach or os.getppid() == parent
+
+    with open_lab(args.station) as bench:
+        serve(bench, args.bind, args.keys, stopping, alive)
+    return 0
+
+
+def _make_safe(station: str) -> int:
+    from drivers.opening import open_lab  # noqa: PLC0415
+
+    with open_lab(station) as bench:  # opening a bench makes it safe
+        bench.darken()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m drivers", description="A bench of instruments behind a device server.")
+    add = parser.add_argument
+    add("station", metavar="STATION.toml[?max_v=5]", help="station file, with limits of this session that tighten its own")
+    add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
+    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
+    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
+    add("--detach", action="store_true", help="go on when the parent process ends")
+    add("--unsupervised", action="store_true", help="serve in this very process: if it is killed, nobody makes the bench safe")
+    add("--heard", action="store_true", help="print an empty line a few times a second, for the supervisor to hear")
+    add("--make-safe", action="store_true", help="open the bench, make it safe, put the light out, and end")
+    return parser
+
+
+def _refuse(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

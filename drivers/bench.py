@@ -1,0 +1,459 @@
+"""A bench: instruments composed into a `PhotonicDevice`.
+
+    for each setting:   write changed heaters (ramped) ─▶ for each sample:  write changed modulators ─▶ settle ─▶ read detectors
+
+Nothing is written before the whole request has passed every limit; what is written then passes the drivers' own, armed limits as
+well. Whatever ends a request (its end, a stop, a failing instrument, an exception, Ctrl-C) leaves the held drive or the safe
+drive, never a probe. An instrument that fails, and a reading beyond its bound, make the bench safe and latch a fault: nothing is
+driven any more until a person has cleared it by name.
+
+Threads: one drives, as the contract says; `status`, `cancel`, `safe` and `watch` may come from any. An instrument serves one
+thread at a time (`Line.lock`); whoever moves heaters holds `_heating`, whoever moves modulators `_shining`. Neither is held while
+anything is read or settles, so a readout or a modulator that hangs does not keep `safe` from the heaters.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers import watching
+from drivers.clock import Clock, WallClock
+from drivers.instrument import ChannelLimits, DriveSource
+from drivers.light import Light
+from drivers.line import InstrumentError, Line
+from drivers.output import Output, move, to_zero
+from drivers.taps import photocurrents, read_sample
+from drivers.wiring import Bank, Wiring
+from protocols.device import (
+    FLAG_SATURATED,
+    DeviceDescription,
+    DeviceStatus,
+    Drive,
+    Fault,
+    Inputs,
+    Readings,
+    StagedRows,
+)
+from protocols.errors import DeviceError
+from protocols.limits import check_held_drive, check_inputs, check_settings, check_size, check_staged_rows, heater_power_w
+
+log = logging.getLogger(__name__)
+
+Allowed = Callable[[], bool]
+
+
+class Bench:
+    """Opened instruments as one device; made by `drivers.opening.open_bench`, which arms it.
+
+    Parameters
+    ----------
+    wiring
+        Which channel is what, and all limits.
+    lines
+        The instruments, by their names in the station file.
+    clock
+        Its time; every wait of the bench goes through it.
+    on_close
+        Called once at the very end.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        lines: Mapping[str, Line],
+        clock: Clock | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._wiring = wiring
+        self._lines = lines
+        self._clock = clock or WallClock()
+        self._on_close = on_close
+        self._heaters = self._outputs(wiring.heaters, wiring.description.limits.slew_v_per_s)
+        self._inputs = self._outputs(wiring.inputs)
+        laser = wiring.station.laser
+        self._light = Light(laser, lines[laser.instrument] if laser is not None else None)  # pyright: ignore[reportArgumentType]  (wire checked)
+        self._lock = threading.Lock()
+        """Guards counters and faults; never kept while anything else is done."""
+        self._heating = threading.RLock()
+        self._shining = threading.RLock()
+        self._held: Drive = np.zeros(wiring.description.channels)
+        self._staged: dict[str, NDArray[np.float32]] = {}
+        self._faults: dict[str, Fault] = {}
+        self._gauges: dict[str, str | float] = {}
+        self._stops = self._safes = 0
+        self._busy = self._closed = False
+        self._evaluations = 0
+        self._waited_s = self._evaluated_s = 0.0
+        self._watched_s = -np.inf
+
+    # ---- the contract -----------------------------------------------------------------------------------------------
+
+    def describe(self) -> DeviceDescription:
+        """Return what station, instruments and session make of it together."""
+        return self._wiring.description
+
+    def apply(self, drive: Drive) -> None:
+        """Hold these voltages; returns once they are written, and the next reading waits for the settle time."""
+        self._check_ready()
+        safes = self._safes
+        volts = check_held_drive(self.describe(), drive).copy()
+
+        def allowed() -> bool:
+            return self._safes == safes
+
+        with self._safe_on_failure(), self._heating:
+            if not self._drive(volts, allowed):
+                raise DeviceError(
+                    "interlock",
+                    "safe was called while the drive was being applied: the bench holds the safe drive",
+                    outcome="unknown",
+                )
+            self._held = volts
+
+    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+        """Keep `inputs` in this computer's memory under `name`."""
+        self._check_open()
+        array = np.array(check_inputs(self.describe(), inputs), np.float32)
+        most = self.describe().limits.max_staged_bytes
+        total = array.nbytes + sum(kept.nbytes for known, kept in self._staged.items() if known != name)
+        if total > most:
+            raise DeviceError(
+                "limit", f"inputs {name!r} would bring the staged inputs to {total} bytes, more than max_staged_bytes {most}"
+            )
+        self._staged[name] = array
+
+    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        """Read every sample at every setting; see `PhotonicDevice.evaluate`. A stop is looked for before every sample."""
+        self._check_ready()
+        stops, safes, held = self._stops, self._safes, self._held
+        volts = check_settings(self.describe(), stage, drives, held)
+        if isinstance(inputs, StagedRows):
+            rows = check_staged_rows(inputs, {name: len(kept) for name, kept in self._staged.items()})
+            light: Inputs = self._staged[inputs.name][rows]
+        else:
+            light = check_inputs(self.describe(), inputs)
+        check_size(self.describe(), stage, len(volts), len(light))
+        index = self.describe().stage_index(stage)
+        began_s = self._clock.now_s()
+        self._busy = True
+        try:
+            with self._safe_on_failure():
+                readings = self._settings(index, volts, self._wiring.input_volts(light.real), held, lambda: self._stops == stops)
+                with self._heating:
+                    self._drive(held, lambda: self._safes == safes)
+        finally:
+            self._busy = False
+            self._evaluated_s += self._clock.now_s() - began_s
+        if readings is None:
+            self._check_faults()
+            raise DeviceError("interlock", "the evaluation was stopped between settings: nothing of it is held")
+        return readings
+
+    def status(self) -> DeviceStatus:
+        """Return what is known now: gauges are as they were last read, `watch` reads them. Talks to no instrument."""
+        held = self._held
+        with self._lock:
+            faults = tuple(self._faults.values())
+        known_zero = all(output.is_at(np.zeros(len(output.members))) for output in self._heaters)
+        return DeviceStatus(
+            clock_s=self._clock.now_s(),
+            safe=known_zero and not held.any(),
+            busy=self._busy,
+            heater_power_w=heater_power_w(self.describe(), held),
+            evaluations=self._evaluations,
+            faults=faults,
+            health=self._health(),
+        )
+
+    def cancel(self) -> None:
+        """Stop a running evaluation at its next sample."""
+        with self._lock:
+            self._stops += 1
+        self._clock.wake()
+
+    def safe(self) -> None:
+        """Ramp every heater to 0 V, then the modulators; a source that does not follow is told to drop at once.
+
+        Raises
+        ------
+        DeviceError
+            A source could not be made safe by any means, after everything else was.
+        """
+        with self._lock:
+            self._stops += 1
+            self._safes += 1
+        self._clock.wake()
+        with self._heating:
+            self._held = np.zeros(self.describe().channels)
+            errors = to_zero(self._heaters, self._clock)
+        with self._shining:
+            errors += to_zero(self._inputs, self._clock)
+        for error in errors:
+            self._latch(f"{error.instrument}_failed", error.detail)
+        if errors:
+            raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
+
+    def clear_fault(self, name: str) -> None:
+        """Forget a fault; instruments that failed are asked who they are, and armed again, first.
+
+        Raises
+        ------
+        DeviceError
+            "bad_request" where there is none of that name; whatever an instrument that is still broken says, and the fault stays.
+        """
+        self._check_open()
+        with self._lock:
+            if name not in self._faults:
+                raise DeviceError("bad_request", f"fault {name!r} is not latched here")
+        self.arm(only_suspects=True)
+        with self._lock:
+            self._faults.pop(name, None)
+
+    def close(self) -> None:
+        """Make the bench safe, put the light out, let go of every instrument, whatever fails on the way.
+
+        Raises
+        ------
+        DeviceError
+            The first thing that failed, at the end.
+        """
+        if self._closed:
+            return
+        errors: list[DeviceError] = []
+        laser = self._wiring.station.laser
+        try:
+            steps: list[Callable[[], object]] = [self.safe]
+            if laser is not None and not laser.keep_on:
+                steps.append(self._light.switch_off)
+            steps += [lambda line=line: line.do("close", lambda driver: driver.close()) for line in self._lines.values()]
+            for step in steps:
+                try:
+                    step()
+                except DeviceError as error:
+                    errors.append(error)
+        finally:
+            self._closed = True
+            self._on_close()
+        if errors:
+            raise errors[0]
+
+    def darken(self) -> None:
+        """Put the light out, whatever the station says of keeping it on."""
+        self._light.switch_off()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- beside the contract: what keeps a bench in order --------------------------------------------------------------
+
+    def arm(self, *, only_suspects: bool = False) -> None:
+        """Write all limits into the sources that have their own, then bring every source to 0 V.
+
+        Raises
+        ------
+        InstrumentError
+            The first instrument that failed.
+        """
+        limits: dict[str, dict[int, ChannelLimits]] = {}
+        for bank in (*self._wiring.heaters, *self._wiring.inputs):
+            limits.setdefault(bank.instrument, {}).update(bank.limits)
+        with self._heating, self._shining:
+            for line in self._lines.values():
+                if line.suspect or not only_suspects:
+                    self._arm(line, limits.get(line.name, {}))
+            errors = to_zero(self._heaters, self._clock) + to_zero(self._inputs, self._clock)
+        for error in errors:
+            raise error
+
+    def watch(self) -> None:
+        """Look at complaints, currents, monitors and laser if that is due; to be called now and then by whoever serves the bench.
+
+        Raises nothing: what is wrong makes the bench safe and latches a fault.
+        """
+        if self._closed or not self._watch_due():
+            return
+        self._watched_s = self._clock.now_s()
+        if self._faults:
+            if not self.status().safe:  # a source that did not follow may have come back
+                self._try(self.safe)
+            return
+        with suppress(DeviceError), self._safe_on_failure():
+            self._look()
+
+    # ---- reading --------------------------------------------------------------------------------------------------------
+
+    def _settings(
+        self, index: int, volts: Drive, modulators: NDArray[np.float64], held: Drive, allowed: Allowed
+    ) -> Readings | None:
+        """Return the readings of all settings; None where `allowed` said no."""
+        here = self.describe().stages[index]
+        own = slice(here.first_channel, here.first_channel + here.channels)
+        values = np.empty((len(volts), len(modulators), here.tap_ports), np.float32)
+        time_s = np.empty(len(volts))
+        flags = np.zeros(len(volts), np.uint32)
+        taps, raw = self._wiring.taps[index], np.empty(values.shape[1:])
+        if not self._light.switch_on(self._clock, allowed):
+            return None
+        target = held.copy()
+        for setting, row in enumerate(volts):
+            if self._watch_due():
+                self._look()
+            target[own] = row
+            with self._heating:
+                if not self._drive(target, allowed):
+                    return None
+            for sample, levels in enumerate(modulators):
+                if not self._shine(levels, allowed):
+                    return None
+                if sample == 0:
+                    time_s[setting] = self._clock.now_s()
+                read_sample(taps, self._lines, raw[sample])
+            if photocurrents(taps, self._lines, raw, values[setting]):
+                flags[setting] |= FLAG_SATURATED
+            self._evaluations += 1
+        return Readings(values, time_s, flags)
+
+    def _drive(self, target: Drive, allowed: Allowed) -> bool:
+        return move(self._heaters, [target[output.members] for output in self._heaters], self._clock, allowed)
+
+    def _shine(self, levels: NDArray[np.float64], allowed: Allowed) -> bool:
+        """Set the modulators and wait for whatever settles last; return False where `allowed` said no."""
+        with self._shining:
+            if not move(self._inputs, [levels[output.members] for output in self._inputs], self._clock, allowed):
+                return False
+        ready_s = max(
+            max(output.written_s for output in self._heaters) + self._wiring.station.settle_s,
+            max(output.written_s for output in self._inputs) + self._wiring.station.inputs.settle_s,
+        )
+        now_s = self._clock.now_s()
+        if ready_s <= now_s:
+            return allowed()
+        self._waited_s += ready_s - now_s
+        return self._clock.wait_until(ready_s, lambda: not allowed())
+
+    # ---- when something is wrong ----------------------------------------------------------------------------------------
+
+    def _watch_due(self) -> bool:
+        return self._clock.now_s() - self._watched_s >= self._wiring.station.watch_s
+
+    def _look(self) -> None:
+        """Read what is watched.
+
+        Raises
+        ------
+        InstrumentError, TrippedError
+            An instrument complains, or a value is beyond its bound.
+        """
+        self._watched_s = self._clock.now_s()
+        for line in self._lines.values():
+            line.do("check", lambda driver: driver.check())
+        self._gauges = watching.gauges(self._wiring, self._lines, self._heaters, self._light.lit)
+
+    @contextmanager
+    def _safe_on_failure(self) -> Iterator[None]:
+        """Make the bench safe on every exception; latch a fault where an instrument or a bound was the reason.
+
+        A refusal with nothing broken behind it passes as it is.
+        """
+        try:
+            yield
+        except InstrumentError as error:
+            self._trip(f"{error.instrument}_failed", error.detail)
+            code = error.code if error.code == "transport" else "device"
+            raise DeviceError(code, f"{error.detail}; the bench was made safe", outcome="unknown") from error
+        except watching.TrippedError as error:
+            self._trip(error.name, error.detail)
+            raise DeviceError("interlock", f"{error.name}: {error.detail}; the bench was made safe", outcome="unknown") from error
+        except DeviceError:
+            raise
+        except BaseException:  # Ctrl-C in a script, a bug: nothing stays hot unwatched
+            self._try(self.safe)
+            raise
+
+    def _trip(self, name: str, detail: str) -> None:
+        """Latch a fault, make the bench safe and put the light out; the light first where there is too much of it."""
+        log.error("%s: %s", name, detail)
+        self._latch(name, detail)
+        steps = [self.safe, self._light.switch_off]
+        for step in reversed(steps) if name == watching.OVER_POWER else steps:
+            self._try(step)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except DeviceError as error:
+            log.warning("on the way to safe: %s", error.detail)
+
+    def _latch(self, name: str, detail: str) -> None:
+        with self._lock:
+            self._faults.setdefault(name, Fault(name=name, detail=detail))
+
+    def _check_ready(self) -> None:
+        self._check_open()
+        self._check_faults()
+
+    def _check_faults(self) -> None:
+        with self._lock:
+            for fault in self._faults.values():
+                raise DeviceError("interlock", f"fault {fault.name} is latched ({fault.detail}): clear it by name first")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("device", "the bench is closed")
+
+    def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
+        """Make sure of one instrument, and write its limits into it where it is a source."""
+        identity = line.do("identify", lambda driver: driver.identify())
+        known = line.identity or identity
+        if identity.serial != known.serial:
+            detail = f"another instrument answers now: {identity}, not {known}"
+            raise InstrumentError(line.name, DeviceError("device", detail))
+        with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
+            line.do("check", lambda driver: driver.check())
+        line.do("check", lambda driver: driver.check())
+        if isinstance(line.driver, DriveSource):
+            line.do("arm", lambda source: source.arm(limits))
+            for output in (*self._heaters, *self._inputs):
+                if output.line is line:
+                    output.forget()
+        line.identity, line.suspect = identity, False
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _outputs(self, banks: Sequence[Bank], slew_v_per_s: float | None = None) -> list[Output]:
+        outputs: list[Output] = []
+        for bank in banks:
+            limits = [bank.limits[channel] for channel in bank.channels]
+            own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
+            outputs.append(
+                Output(
+                    self._lines[bank.instrument],
+                    bank.channels,
+                    bank.members,
+                    np.array([limit.min_v for limit in limits]),
+                    np.array([limit.max_v for limit in limits]),
+                    own if slew_v_per_s is None else slew_v_per_s,
+                )
+            )
+        return outputs
+
+    def _health(self) -> dict[str, str | float]:
+        """Return gauges, and counters from which a script tells where the time of an evaluation goes."""
+        health = dict(self._gauges)
+        for line in self._lines.values():
+            health[f"{line.name}_calls"] = float(line.calls)
+            health[f"{line.name}_busy_s"] = line.busy_s
+        health["settling_s"] = self._waited_s
+        health["evaluating_s"] = self._evaluated_s
+        health["heater_writes"] = float(sum(output.writes for output in self._heaters))
+        health["input_writes"] = float(sum(output.writes for output in self._inputs))
+        return health

@@ -1,0 +1,55 @@
+"""The light of a bench: switched on when it is first needed, and off again by whoever finds something wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drivers.clock import Clock
+from drivers.instrument import Laser
+from drivers.line import Line
+from drivers.station import LaserTable
+
+
+class Light:
+    """The laser behind the input modulators, where the station has one.
+
+    Parameters
+    ----------
+    table
+        How it is to be set; None: light that nobody here controls.
+    line
+        The laser.
+    """
+
+    def __init__(self, table: LaserTable | None, line: Line[Laser] | None) -> None:
+        self._table, self._line = table, line
+        self._warm_at_s: float | None = None
+
+    @property
+    def lit(self) -> LaserTable | None:
+        """The laser's table while the light should be on; None otherwise."""
+        return self._table if self._warm_at_s is not None else None
+
+    def switch_on(self, clock: Clock, allowed: Callable[[], bool]) -> bool:
+        """Set wavelength and power and switch on, unless that is done, and let it warm up; False where `allowed` said no."""
+        table, line = self._table, self._line
+        if table is None or line is None:
+            return allowed()
+        with line.lock:  # `switch_off` of another thread comes before or after all of this
+            if not allowed():
+                return False
+            if self._warm_at_s is None:
+                if (wavelength_nm := table.wavelength_nm) is not None:
+                    line.do("set_wavelength_nm", lambda laser: laser.set_wavelength_nm(wavelength_nm))
+                line.do("set_power_w", lambda laser: laser.set_power_w(table.power_w))
+                line.do("on", lambda laser: laser.on())
+                self._warm_at_s = clock.now_s() + table.warm_s
+            warm_at_s = self._warm_at_s
+        return allowed() if clock.now_s() >= warm_at_s else clock.wait_until(warm_at_s, lambda: not allowed())
+
+    def switch_off(self) -> None:
+        """Put the light out."""
+        if self._line is not None:
+            with self._line.lock:
+                self._warm_at_s = None
+                self._line.do("off", lambda laser: laser.off())

@@ -1,0 +1,175 @@
+"""What a bench believes its sources put out, and the only place that changes it.
+
+An `Output` is some channels of one source. It remembers their voltages so that only changed channels are written, and moves
+in steps that keep the slew limit (`drivers.slew`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers import slew
+from drivers.clock import Clock
+from drivers.instrument import DriveSource, ReadsVolts
+from drivers.line import InstrumentError, Line
+
+Volts = NDArray[np.float64]
+
+
+class Output:
+    """Channels of one source that change together.
+
+    Parameters
+    ----------
+    line
+        The source.
+    channels
+        Its channels, as its driver counts them.
+    members
+        What they are to the bench (numbers of heaters, or of input ports), in the same order.
+    low_v, high_v
+        Their limits [V], one a channel.
+    slew_v_per_s
+        Fastest change; 0: none.
+    """
+
+    def __init__(
+        self,
+        line: Line[DriveSource],
+        channels: Sequence[int],
+        members: NDArray[np.int64],
+        low_v: Volts,
+        high_v: Volts,
+        slew_v_per_s: float,
+    ) -> None:
+        self.line = line
+        self.channels = np.asarray(channels, np.int64)
+        self.members = members
+        self.low_v, self.high_v = low_v, high_v
+        self.slew_v_per_s = slew_v_per_s
+        self.volts: Volts = np.full(len(members), np.nan)
+        """Where each channel stands; NaN where nobody knows."""
+        self._written = np.zeros(len(members), bool)
+        """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
+        self.written_s = -np.inf
+        """When the last write was over."""
+        self.writes = 0
+
+    def is_at(self, target: Volts) -> bool:
+        """Return whether every channel was written to stand at `target`."""
+        return bool(((self.volts == target) & self._written).all())
+
+    def forget(self) -> None:
+        """Take nothing for granted any more: the source was restarted, or somebody else had it."""
+        self.volts[:] = np.nan
+        self._written[:] = False
+
+    def find_out(self, clock: Clock) -> bool:
+        """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
+        if not np.isnan(self.volts).any():
+            return True
+        driver = self.line.driver
+        if isinstance(driver, ReadsVolts):
+            told = self.line.do("read_volts", lambda _: driver.read_volts(self.channels.tolist()))
+            # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
+            self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
+            self._written[:] = False
+            self.written_s = clock.now_s()
+        return not np.isnan(self.volts).any()
+
+    def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
+        """Write the channels that differ from `target`, at once; return False where `allowed` said no."""
+        changed = np.flatnonzero((self.volts != target) | ~self._written)
+        if not changed.size:
+            return allowed()
+        numbers = self.channels[changed].tolist()
+        values = dict(zip(numbers, target[changed].tolist(), strict=True))
+
+        try:
+            with self.line.lock:
+                if not allowed():
+                    return False
+                self.line.do("set_volts", lambda driver: driver.set_volts(values))
+                self.volts[changed] = target[changed]
+                self._written[changed] = True
+        except InstrumentError as error:
+            if error.outcome != "not_applied":
+                self.volts[changed] = np.nan
+                self._written[changed] = False
+            raise
+        finally:
+            self.written_s = clock.now_s()
+        self.writes += 1
+        return True
+
+    def drop(self, clock: Clock) -> None:
+        """Bring the whole source to 0 V by its own means, at once: for channels that stand nobody knows where."""
+        self.forget()
+        try:
+            self.line.do("safe", lambda driver: driver.safe())
+        finally:
+            self.written_s = clock.now_s()
+        self.volts[:] = 0.0
+        self._written[:] = True
+
+
+def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allowed: Callable[[], bool] = lambda: True) -> bool:
+    """Move all outputs to their targets, side by side, each within its slew limit; return False where `allowed` said no.
+
+    `allowed` is asked before every write and during every wait, so nothing is written after it has said no. Outputs whose
+    voltages are unknown are asked first, and dropped to 0 V where they cannot tell.
+
+    Raises
+    ------
+    InstrumentError
+        The first source that failed; the others stand where they were by then.
+    """
+    moving = [(output, target) for output, target in zip(outputs, targets, strict=True) if not output.is_at(target)]
+    for output, _ in moving:
+        if not allowed():
+            return False
+        if not output.find_out(clock):
+            output.drop(clock)
+    while moving:
+        waits_s: list[float] = []
+        for output, target in moving:
+            elapsed_s = clock.now_s() - output.written_s
+            wait_s = slew.wait_s(output.volts, target, output.slew_v_per_s, elapsed_s)
+            if wait_s > 0:
+                waits_s.append(wait_s)
+            elif not output.write(slew.next_step(output.volts, target, output.slew_v_per_s, elapsed_s), clock, allowed):
+                return False
+        moving = [(output, target) for output, target in moving if not output.is_at(target)]
+        if moving and len(waits_s) == len(moving):
+            # The next of them, and a hair, so that rounding never makes it wait for nothing again.
+            clock.wait_until(clock.now_s() + min(waits_s) * (1 + 1e-9) + 1e-9, lambda: not allowed())
+            if not allowed():
+                return False
+    return allowed()
+
+
+def to_zero(outputs: Sequence[Output], clock: Clock) -> list[InstrumentError]:
+    """Bring all outputs to 0 V whatever happens; return an error for every source that would not.
+
+    They are ramped side by side. One that fails on the way is told to drop to 0 V by its own means, and the others go on; sources
+    that failed before come last, so that nobody waits for them.
+    """
+    errors: list[InstrumentError] = []
+    left = list(outputs)
+    while left:
+        group = [output for output in left if not output.line.suspect] or left
+        try:
+            move(group, [np.zeros(len(output.members)) for output in group], clock)
+            left = [output for output in left if output not in group]
+        except InstrumentError as error:
+            failed = [output for output in group if output.line.name == error.instrument]
+            left = [output for output in left if output not in failed]
+            for output in failed:
+                try:
+                    output.drop(clock)
+                except InstrumentError as last:
+                    errors.append(last)
+    return errors

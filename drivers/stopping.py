@@ -1,0 +1,54 @@
+"""How a process of this package says where it is, and learns that it should end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from protocols.errors import DeviceError
+
+
+class Stopping:
+    """Takes SIGTERM and Ctrl-C from the start: a bench that is just being opened is opened first, then closed in order."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        """Whether somebody wants this process to end. No more than a flag: a signal handler must not wait for a lock."""
+        self._tell: Callable[[], None] = lambda: None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def wait(self, duration_s: float) -> None:
+        """Return after `duration_s`, or soon after being asked to stop."""
+        end_s = time.monotonic() + duration_s
+        while not self.asked and time.monotonic() < end_s:
+            time.sleep(0.05)
+
+    def then(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when asked to stop, at once if that was already so."""
+        self._tell = tell
+        if self.asked:
+            tell()
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        self._tell()
+
+
+def announce(message: dict[str, object]) -> None:
+    """Print one JSON line.
+
+    Raises
+    ------
+    DeviceError
+        "transport" where nobody reads it.
+    """
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise DeviceError("transport", "nobody reads the address on standard output") from None

@@ -1,0 +1,106 @@
+"""What a bench looks at while it drives a chip: currents, the quantities of `[[monitors]]`, the laser.
+
+A limit that was checked before a write is a promise of nominal resistances; what is measured here is the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from drivers.instrument import ChannelLimits, ReadsAmps
+from drivers.line import Line
+from drivers.output import Output
+from drivers.station import LaserTable, MonitorTable
+from drivers.wiring import Wiring
+
+OVER_POWER = "over_power"
+LASER_DARK = "laser_dark"
+
+MARGIN = 0.1
+"""Measured currents and powers may be this much above their limits: a real heater may have a slightly lower resistance than the
+nominal one that the limit was checked with, and a source measures its current to some percent."""
+
+
+class TrippedError(Exception):
+    """A measured value is beyond its bound; `name` is that of the fault to latch."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.name = name
+        self.detail = detail
+
+
+def gauges(
+    wiring: Wiring, lines: Mapping[str, Line], heaters: Sequence[Output], laser: LaserTable | None
+) -> dict[str, str | float]:
+    """Read everything that is watched and return it by name; `laser` is that of the station while it should be on.
+
+    Raises
+    ------
+    TrippedError
+        The first value beyond its bound.
+    InstrumentError
+        An instrument that could not be asked.
+    """
+    seen: dict[str, str | float] = {}
+    measured_w = [_heater_power_w(output, bank.limits) for output, bank in zip(heaters, wiring.heaters, strict=True)]
+    known_w = [power_w for power_w in measured_w if power_w is not None]
+    if known_w:
+        seen["measured_heater_w"] = total_w = sum(known_w)
+        limit_w = wiring.description.limits.total_power_w
+        if limit_w > 0 and total_w > limit_w * (1 + MARGIN):
+            raise TrippedError(
+                OVER_POWER, f"the heaters take {total_w:.4g} W, above total_power_w {limit_w:.4g} W by more than {MARGIN:.0%}"
+            )
+    for monitor in wiring.station.monitors:
+        seen[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, lines[monitor.instrument])
+    if laser is not None:
+        seen["laser_w"] = _light(laser, lines[laser.instrument])
+    return seen
+
+
+def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> float | None:
+    """Return the measured power of the heaters on one source [W]; None where it measures no currents."""
+    driver = output.line.driver
+    if not isinstance(driver, ReadsAmps):
+        return None
+    with output.line.lock:  # the voltages that these currents belong to
+        volts = output.volts.copy()
+        amps = np.asarray(output.line.do("read_amps", lambda _: driver.read_amps(output.channels.tolist())), np.float64)
+    powers = np.abs(np.nan_to_num(volts) * amps)
+    for place, channel in enumerate(output.channels.tolist()):
+        limit = limits[channel]
+        for value, bound, key, unit in (
+            (abs(amps[place]), limit.max_a, "max_a", "A"),
+            (powers[place], limit.max_w, "max_w", "W"),
+        ):
+            if bound > 0 and value > bound * (1 + MARGIN):
+                where = f"heater {int(output.members[place])} ({output.line.name}:{channel})"
+                raise TrippedError(
+                    OVER_POWER,
+                    f"{where} takes {value:.4g} {unit} at {volts[place]:.4g} V, "
+                    f"above its {key} {bound:.4g} {unit} by more than {MARGIN:.0%}",
+                )
+    return float(powers.sum())
+
+
+def _monitored(monitor: MonitorTable, line: Line) -> float:
+    reading = float(line.do("read", lambda driver: driver.read([monitor.channel]))[0])
+    value = monitor.scale * reading + monitor.offset
+    # Written so that no number at all is beyond every bound.
+    if monitor.max is not None and not value <= monitor.max:
+        raise TrippedError(monitor.name, f"{value:.5g} {monitor.unit} is above its max {monitor.max:g} {monitor.unit}")
+    if monitor.min is not None and not value >= monitor.min:
+        raise TrippedError(monitor.name, f"{value:.5g} {monitor.unit} is below its min {monitor.min:g} {monitor.unit}")
+    return value
+
+
+def _light(laser: LaserTable, line: Line) -> float:
+    if not line.do("is_on", lambda driver: driver.is_on()):
+        raise TrippedError(LASER_DARK, f"{line.name} says that the light is off, but nobody here switched it off")
+    power_w = float(line.do("power_w", lambda driver: driver.power_w()))
+    if laser.max_power_w is not None and not power_w <= laser.max_power_w:
+        raise TrippedError(OVER_POWER, f"{line.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
+    return power_w

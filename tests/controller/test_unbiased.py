@@ -1,0 +1,66 @@
+"""Estimates from readings alone are, on average, the true gradient: the adjoint one of an ideal chip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from controller.estimators import Probe, estimator, slopes
+from controller.experiment import EstimatorSpec
+from controller.variables import nominal_phases, volts
+from protocols.device import StagedRows
+from simulator.chip import Chip
+from simulator.parameters import load_chip
+from simulator.truth import gradient
+
+PORTS, SAMPLES, DIRECTIONS, STEP_RAD = 5, 8, 16_000, 0.004
+
+
+def losses(readings: NDArray) -> NDArray[np.float64]:
+    """Mean over samples of how far a reading's direction is from a fixed one, shape (settings,)."""
+    wanted = np.cos(2.0 * np.arange(PORTS))
+    values = readings.astype(np.float64)
+    return np.mean(1 - (values @ wanted) / np.linalg.norm(values, axis=-1), axis=-1)
+
+
+def loss_and_slope(readings: NDArray) -> tuple[float, NDArray]:
+    wanted, norm = np.cos(2.0 * np.arange(PORTS)), np.linalg.norm(readings, axis=1, keepdims=True)
+    along = (readings @ wanted)[:, np.newaxis] / norm
+    return float(losses(readings[np.newaxis])[0]), -(wanted / norm - along * readings / norm**2) / len(readings)
+
+
+@pytest.mark.parametrize("topology", ["clements", "svd"])
+@pytest.mark.parametrize("name", ["spsa", "directional"])
+def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None:
+    parameters = load_chip("ideal", ports=PORTS, stages=1, seed=2)
+    chip = Chip(parameters.model_copy(update={"mesh": parameters.mesh.model_copy(update={"topology": topology})}), threads=1)
+    drive, (stage,) = chip.describe().drive, chip.describe().stages
+    rng = np.random.default_rng(11)
+    variables = nominal_phases(rng.uniform(1, 5, stage.channels), drive)
+    inputs = rng.uniform(0, 1, (SAMPLES, PORTS)).astype(np.float32)
+    chip.stage_inputs("light", inputs)
+
+    exact = gradient(chip, 0, volts(variables, drive), inputs, loss_and_slope)
+    true = exact.power_w * drive.pi_power_w / np.pi
+
+    chosen = estimator(EstimatorSpec.model_validate({"name": name}))
+    groups = [slice(*bounds) for bounds in stage.groups.values()]
+    step = chosen.step_of(STEP_RAD, groups)
+    estimates = np.empty((DIRECTIONS, stage.channels))
+    for start in range(0, DIRECTIONS, 500):
+        probe = Probe(chosen.draw(stage.channels, groups, 500, rng), step)
+        readings = chip.evaluate(volts(probe.settings(variables), drive), StagedRows("light", np.arange(SAMPLES)), stage.name)
+        found = slopes(probe, losses(readings.values))
+        # One direction at a time, as an update with one pair of settings would see it.
+        estimates[start : start + 500] = [
+            chosen.weigh(direction[np.newaxis], slope[np.newaxis], groups)
+            for direction, slope in zip(probe.directions, found, strict=True)
+        ]
+    mean, deviation = estimates.mean(axis=0), estimates.std(axis=0) / np.sqrt(DIRECTIONS)
+    off = (mean - true) / deviation
+    assert np.abs(off).max() < 5
+    assert np.mean(off**2) == pytest.approx(1.0, abs=6 * np.sqrt(2 / off.size))
+    # As long as it should be, not only in the right direction: (d·g)²/|g|² has mean 1 and variance 2 at most.
+    assert mean @ true / (true @ true) == pytest.approx(1.0, abs=5 * np.sqrt(2 / DIRECTIONS))
+    assert mean @ true / (np.linalg.norm(mean) * np.linalg.norm(true)) > 0.99

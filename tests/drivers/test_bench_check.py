@@ -1,0 +1,152 @@
+"""`photonloop check`, `describe` and `serve` on a bench, as a user runs them; instruments are files (`filed_instruments`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import filed_instruments as filed  # pyright: ignore[reportMissingImports]
+import numpy as np
+import pytest
+
+from controller.devices import check_device_string
+from controller.fitting import pinned
+from protocols.client import connect
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+ENVIRONMENT: dict[Path, dict[str, str]] = {}
+
+
+def photonloop(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    if folder not in ENVIRONMENT:
+        ENVIRONMENT[folder] = {**filed.install(folder), "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=ENVIRONMENT[folder])
+
+
+def test_check_tells_who_is_there_and_drives_nothing(tmp_path: Path) -> None:
+    station = filed.station(tmp_path)
+    filed.FiledSource("heaters", tmp_path / "heaters").set_volts({3: 2.5})  # somebody left it so
+    table = photonloop(tmp_path, "check", f"lab:{station}?max_v=5")
+    assert table.returncode == 0, table.stderr
+    for words in (
+        "Filed heaters serial 7",
+        "heaters of mesh1: 0…15",
+        "16 channels",
+        "0 to 10 V",
+        "0 to 2.5 V",
+        "5 V, no limit in mA",
+    ):
+        assert words in table.stdout
+    answer = json.loads(photonloop(tmp_path, "check", f"lab:{station}", "--json").stdout)
+    assert answer["ok"]
+    assert [row["name"] for row in answer["instruments"]] == ["heaters", "modulators", "daq", "laser"]
+    assert answer["instruments"][1]["used_for"] == {"inputs": [0, 1, 2, 3]}
+    assert answer["description"]["limits"]["voltage_v"] == [6.0] * 16
+    assert filed.volts(tmp_path)[3] == 2.5
+
+
+def test_what_does_not_answer_is_told_and_the_others_are_asked(tmp_path: Path) -> None:
+    station = filed.station(tmp_path, daq="{ dead = true }")
+    done = photonloop(tmp_path, "check", f"lab:{station}", "--json")
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"photonloop check: daq ({tmp_path / 'daq'}) does not answer"
+    answer = json.loads(done.stdout)
+    assert not answer["ok"]
+    assert [bool(row["identity"]) for row in answer["instruments"]] == [True, True, False, True]
+    assert answer["description"] is None
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
+    station = filed.station(tmp_path, daq="{ dead = true }")
+    table = photonloop(tmp_path, "check", f"lab:{station}", "--dry-run")
+    assert table.returncode == 0, table.stderr
+    assert "detectors of mesh1: 0…3" in table.stdout
+    assert "max_v 6" in table.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photonloop_filed-1.0.dist-info", "station.toml"]
+    station.write_text(station.read_text().replace("filed-laser", "filed-lazer"))
+    done = photonloop(tmp_path, "check", f"lab:{station}", "--dry-run")
+    assert done.returncode == 1
+    assert "instrument laser: there is no driver 'filed-lazer'; did you mean 'filed-laser'?" in done.stderr
+
+
+def test_channels_that_are_not_there_are_told(tmp_path: Path) -> None:
+    station = filed.station(tmp_path)
+    station.write_text(station.read_text().replace("channels = [0, 1, 2, 3]\n[inputs]", "channels = [0, 1, 2, 16]\n[inputs]"))
+    done = photonloop(tmp_path, "check", f"lab:{station}")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "photonloop check: daq: channel 16 is not there, its channels are 0 to 15"
+
+
+def test_a_bench_in_use_is_left_alone(tmp_path: Path) -> None:
+    station = filed.station(tmp_path)
+    environment = filed.install(tmp_path)
+    ENVIRONMENT[tmp_path] = environment
+    command = [sys.executable, "-m", "controller.cli.main", "serve", f"lab:{station}", "--bind", "tcp://127.0.0.1:*", "--json"]
+    serving = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert serving.stdout is not None
+    address = json.loads(serving.stdout.readline())["address"]
+    with connect(address) as client:
+        client.acquire()
+        assert client.describe().kind == "bench"
+        client.apply(np.full(16, 1.5))
+        for command in ("check", "describe"):
+            done = photonloop(tmp_path, command, f"lab:{station}")
+            assert done.returncode == 1
+            assert "is in use by process" in done.stderr
+        np.testing.assert_array_equal(filed.volts(tmp_path), np.full(16, 1.5))
+    done = photonloop(tmp_path, "describe", address, "--json")
+    assert json.loads(done.stdout)["status"]["safe"]
+    serving.terminate()
+    assert serving.wait(30) == 0
+    serving.communicate()
+    done = photonloop(tmp_path, "describe", f"lab:{station}", "--json")
+    assert json.loads(done.stdout)["description"]["name"] == "filed"
+
+
+def test_only_a_lab_has_instruments_to_check(tmp_path: Path) -> None:
+    done = photonloop(tmp_path, "check", "sim:soi")
+    assert done.returncode == 1
+    assert "only lab:station.toml has instruments to check" in done.stderr
+
+
+def test_device_strings_of_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    station = filed.station(tmp_path)
+    check_device_string(f"lab:{station}?max_v=3")
+    monkeypatch.chdir(tmp_path)
+    assert pinned("lab:station.toml?max_v=3") == f"lab:{tmp_path}/station.toml?max_v=3"
+    station.write_text("name = 3")
+    with pytest.raises(ConfigError, match="station .* name is 3"):
+        check_device_string(f"lab:{station}")
+
+
+def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a session which lost its bench waits for it, and one that begins is told."""
+    from controller.devices import open_device
+
+    for key, value in filed.install(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(DeviceError, match="does not answer") as caught:
+        open_device(f"lab:{filed.station(tmp_path, heaters='{ dead = true }')}", write=True)
+    assert caught.value.code == "transport"
+
+
+def test_first_light(tmp_path: Path) -> None:
+    """The script of the documentation, on a bench in files."""
+    filed.station(tmp_path)
+    script = Path(__file__).parent.parent.parent / "docs" / "first_light.py"
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=filed.install(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[16000." in done.stdout.replace("[ ", "[")  # V_pi squared where the light is, in thousandths
+    assert not filed.volts(tmp_path).any()

@@ -1,0 +1,142 @@
+"""The chip's own truth: what it reads, and the exact gradient of a loss on its readings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simulator.chip import Chip
+from simulator.faults import FaultParameters
+from simulator.parameters import load_chip
+from simulator.truth import Gradient, entering_fields, gradient, stage_matrix
+
+ALL = pytest.mark.parametrize("topology", ["clements", "reck", "svd"])
+
+
+FLAWS = {
+    "photodiode.bandwidth_hz": 0.0,
+    "adc.bits": 0,
+    "adc.headroom": 0.0,
+    "dac.bits": 0,
+    "dac.inl_lsb": 0.0,
+    "heater.self_heating": 0.05,
+    "heater.curvature": 0.02,
+    "crosstalk.fraction": 0.02,
+    "loss.shifter_db": 0.1,
+    "loss.coupler_db": 0.05,
+    "photodiode.responsivity_sigma": 0.05,
+    "photodiode.saturation_a": 3.0e-3,
+    "drift.sigma_rad": 0.05,
+    "modulator.extinction_db": 25.0,
+    "modulator.crosstalk": 0.01,
+    "modulator.amplitude_sigma": 0.02,
+}
+
+
+def flawed_chip(folder: Path, topology: str, ports: int = 6, **changes: float) -> Chip:
+    """A chip with every flaw that a derivative survives: no noise, no steps. Changes as dac__bits = 18."""
+    flaws = FLAWS | {key.replace("__", "."): value for key, value in changes.items()}
+    path = folder / "chip.toml"
+    head = f'preset = "soi"\nports = {ports}\nstages = 2\nseed = 3\nmesh.topology = "{topology}"\n'
+    path.write_text(head + "\n".join(f"{key} = {value}" for key, value in flaws.items()))
+    return Chip(load_chip(path), threads=1)
+
+
+def held(chip: Chip, seed: int = 1) -> NDArray[np.float64]:
+    drive = np.random.default_rng(seed).uniform(0, 6, chip.describe().channels)
+    chip.apply(drive)
+    return drive
+
+
+def loss_and_slope(readings: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Mean squared cosine between readings and a fixed direction: bends, and does not care how bright the light is."""
+    wanted = np.cos(np.arange(readings.shape[1]))
+    projection, power = readings @ wanted, np.sum(readings**2, axis=1)
+    samples = len(readings)
+    slope = 2 * np.outer(projection / power, wanted) - 2 * readings * (projection**2 / power**2)[:, np.newaxis]
+    return float(np.mean(projection**2 / power)), slope / samples
+
+
+@ALL
+@pytest.mark.parametrize("stage", [0, 1])
+def test_readings_are_those_of_the_true_matrix(tmp_path: Path, topology: str, stage: int) -> None:
+    chip = flawed_chip(tmp_path, topology, ports=7)
+    held(chip)
+    inputs = np.random.default_rng(2).uniform(0, 1, (5, 7)).astype(np.float32)
+    here, diode = chip.stages[stage], chip.parameters.photodiode
+    fields = stage_matrix(chip, stage) @ entering_fields(chip, stage, inputs)
+    expected = here.levels.ampere * here.truth.responsivity * np.abs(fields.T) ** 2
+    expected = expected / (1 + expected / diode.saturation_a) + diode.dark_a
+    drive = chip.held_drive()[here.channels]
+    readings = chip.evaluate(drive[np.newaxis], inputs, here.description.name).values[0]
+    np.testing.assert_allclose(readings, expected, atol=1e-5 * expected.max(), rtol=1e-5)
+
+
+def by_central_differences(chip: Chip, stage: int, inputs: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """The gradient by volts at the held drive, of the double-precision readings: everything between volts and readings."""
+    drive = chip.held_drive()[chip.stages[stage].channels]
+    found = np.empty(drive.size)
+    for k in range(drive.size):
+        moved = [drive + offset * step * (np.arange(drive.size) == k) for offset in (-2, -1, 1, 2)]
+        at = [gradient(chip, stage, volts, inputs, loss_and_slope).loss for volts in moved]
+        found[k] = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
+    return found
+
+
+@ALL
+@pytest.mark.parametrize("stage", [0, 1])
+def test_gradient_by_volts_is_that_of_central_differences(tmp_path: Path, topology: str, stage: int) -> None:
+    chip = flawed_chip(tmp_path, topology, ports=5)
+    held(chip)
+    inputs = np.random.default_rng(2).uniform(0, 1, (4, 5))
+    drive = chip.held_drive()[chip.stages[stage].channels]
+    found = gradient(chip, stage, None, inputs, loss_and_slope)
+    expected = by_central_differences(chip, stage, inputs, 1e-3)
+    assert np.linalg.norm(found.drive_v - expected) <= 1e-6 * np.linalg.norm(expected)
+    ohm = chip.parameters.heater.resistance_ohm
+    np.testing.assert_allclose(found.power_w * 2 * drive / ohm, found.drive_v, rtol=1e-12)
+
+
+def test_gradient_follows_the_bend_of_the_source(tmp_path: Path) -> None:
+    """A bend comes with steps, 46 µV here: differences over 50 mV see them 1000 times smaller than the bend's 1.5 %."""
+    chip = flawed_chip(tmp_path, "clements", ports=4, dac__bits=18, dac__inl_lsb=1000.0)
+    held(chip)
+    inputs = np.random.default_rng(2).uniform(0, 1, (4, 4))
+    found = gradient(chip, 0, None, inputs, loss_and_slope).drive_v
+    expected = by_central_differences(chip, 0, inputs, 0.05)
+    assert np.linalg.norm(found - expected) <= 2e-3 * np.linalg.norm(expected)
+
+
+def test_a_dead_heater_has_no_slope(tmp_path: Path) -> None:
+    chip = flawed_chip(tmp_path, "clements", ports=4)
+    parameters = chip.parameters.model_copy(update={"faults": (FaultParameters(kind="dead_heater", channel=1),)})
+    broken = Chip(parameters, threads=1)
+    held(broken)
+    found = gradient(broken, 0, None, np.ones((2, 4)), loss_and_slope).drive_v
+    assert found[1] == 0.0 and np.count_nonzero(found) >= found.size - 4 - 1
+
+
+@ALL
+def test_gradient_is_that_of_the_measured_loss(tmp_path: Path, topology: str) -> None:
+    """What `evaluate` answers changes along a direction as the gradient says, as far as single precision shows it."""
+    chip = flawed_chip(tmp_path, topology)
+    held(chip)
+    inputs = np.random.default_rng(2).uniform(0, 1, (16, 6)).astype(np.float32)
+    here, rng = chip.stages[1], np.random.default_rng(7)
+    drive = chip.held_drive()[here.channels]
+    found = gradient(chip, 1, drive, inputs, loss_and_slope)
+    direction = np.sign(found.drive_v) * rng.uniform(0.5, 1, drive.size)
+    step = 2e-3
+    readings = chip.evaluate(drive + step * np.outer((1, -1), direction), inputs, here.description.name).values
+    plus, minus = (loss_and_slope(part.astype(np.float64))[0] for part in readings)
+    assert (plus - minus) / (2 * step) == pytest.approx(float(found.drive_v @ direction), rel=2e-3)
+
+
+def test_output_phases_of_the_stage_that_is_read_do_not_matter(tmp_path: Path) -> None:
+    chip = flawed_chip(tmp_path, "clements")
+    held(chip)
+    found: Gradient = gradient(chip, 0, None, np.ones((2, 6)), loss_and_slope)
+    np.testing.assert_allclose(found.gamma, 0.0, atol=1e-12 * np.abs(found.theta).max())

@@ -1,0 +1,233 @@
+"""Weight banks: rings against the exact formula of an add-drop ring, readings against the plain sum, noise against its law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from protocols.device import FLAG_SATURATED
+from protocols.validation import ConfigError
+from simulator.chip import Chip
+from simulator.faults import FaultParameters
+from simulator.parameters import ChipParameters, load_chip
+from simulator.reference import settled_currents_a
+from simulator.truth import gradient
+from simulator.weight_bank import Ring, phases_of, transmission_slopes, transmissions
+
+INPUTS, OUTPUTS = 5, 3
+
+
+def bank(folder: Path, text: str = "", preset: str = "ideal") -> ChipParameters:
+    path = folder / "bank.toml"
+    head = f'preset = "{preset}"\nports = {INPUTS}\nstages = 1\nmesh.topology = "weight_bank"\nmesh.outputs = {OUTPUTS}\n'
+    path.write_text(head + text)
+    return load_chip(path)
+
+
+def volts_for(chip: Chip, phase_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Volts that heat ideal rings to these phases."""
+    heater = chip.parameters.heater
+    return np.sqrt(phase_rad / np.pi * heater.pi_power_w * heater.resistance_ohm).ravel()
+
+
+@settings(max_examples=50, deadline=None)
+@given(phase=st.floats(-20, 20), finesse=st.floats(60, 1000), loss_db=st.floats(0, 6))
+def test_rings_are_add_drop_rings(phase: float, finesse: float, loss_db: float) -> None:
+    """Against round trips summed to all orders: couplers of transmission r, field a left after a round."""
+    ring = Ring(finesse, loss_db)
+    # At high finesse drop = (κ²/(κ² + A))² in resonance and the width is (κ² + A)/π of a free spectral range, A = 1 - a.
+    width = np.pi / finesse
+    kappa_2 = width * np.sqrt(ring.dropped)
+    a, r_2 = 1 - (width - kappa_2), 1 - kappa_2
+    wave = np.exp(1j * phase)
+    drop = abs((1 - r_2) * np.sqrt(a) / (1 - a * r_2 * wave)) ** 2
+    through = abs(np.sqrt(r_2) * (1 - a * wave) / (1 - a * r_2 * wave)) ** 2
+    found = transmissions(np.array(phase), ring)
+    assert found.drop == pytest.approx(drop, abs=3 / finesse)
+    assert found.through == pytest.approx(through, abs=3 / finesse)
+    assert found.drop >= 0 and found.through >= 0 and found.drop + found.through <= 1 + 1e-12
+    assert -1 <= found.weights <= 1
+
+
+def test_resonance_has_the_width_that_its_finesse_says() -> None:
+    ring = Ring(50.0)
+    half = np.array([0.0, np.pi / 50, -np.pi / 50, 2 * np.pi, np.pi])
+    np.testing.assert_allclose(transmissions(half, ring).weights[:4], [1, 0, 0, 1], atol=1e-3)
+    assert transmissions(half, ring).weights[4] == pytest.approx(-1, abs=2.1 / ring.steepness**2)
+
+
+def test_a_lossy_ring_leaks_in_resonance() -> None:
+    ring = Ring(40.0, drop_loss_db=3.0)
+    found = transmissions(np.zeros(1), ring)
+    assert found.drop[0] == pytest.approx(10**-0.3)
+    assert found.through[0] == pytest.approx((1 - 10**-0.15) ** 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(weight=st.floats(-0.99, 0.6), finesse=st.floats(20, 1000), loss_db=st.floats(0, 1))
+def test_phases_give_the_weights_they_were_chosen_for(weight: float, finesse: float, loss_db: float) -> None:
+    ring = Ring(finesse, loss_db)
+    assert transmissions(phases_of(np.array([weight]), ring), ring).weights[0] == pytest.approx(weight, abs=1e-9)
+
+
+def test_impossible_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"weight 1\.1 is outside what these rings give"):
+        phases_of(np.array([0.0, 1.1]), Ring(50.0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(phase=st.floats(-7, 7), finesse=st.floats(5, 100), loss_db=st.floats(0, 6))
+def test_slopes_are_derivatives(phase: float, finesse: float, loss_db: float) -> None:
+    ring, step = Ring(finesse, loss_db), 1e-6
+    plus, minus = (transmissions(np.array(phase + sign * step), ring) for sign in (1, -1))
+    found = transmission_slopes(np.array(phase), ring)
+    assert found.drop == pytest.approx((plus.drop - minus.drop) / (2 * step), abs=1e-5 * finesse)
+    assert found.through == pytest.approx((plus.through - minus.through) / (2 * step), abs=1e-5 * finesse)
+
+
+def test_an_ideal_bank_multiplies_powers_by_weights(tmp_path: Path) -> None:
+    chip = Chip(bank(tmp_path, "ring.finesse = 40.0\n"), threads=1)
+    stage, rng = chip.describe().stages[0], np.random.default_rng(0)
+    assert (stage.topology, stage.ports, stage.tap_ports, stage.channels) == ("weight_bank", INPUTS, OUTPUTS, INPUTS * OUTPUTS)
+    assert stage.groups == {"ring": (0, INPUTS * OUTPUTS)} and chip.describe().readout.signed
+    weights = rng.uniform(-0.95, 0.95, (4, OUTPUTS, INPUTS))
+    inputs = rng.uniform(0, 1, (37, INPUTS)).astype(np.float32)
+    drives = np.stack([volts_for(chip, phases_of(w, Ring(40.0))) for w in weights])
+    readings = chip.evaluate(drives, inputs, stage.name).values
+    full_a = chip.parameters.laser.total_power_w / INPUTS / OUTPUTS
+    expected = np.einsum("snm,bm->sbn", weights, inputs.astype(float) ** 2) * full_a
+    assert readings.shape == (4, 37, OUTPUTS) and readings.min() < 0 < readings.max()
+    np.testing.assert_allclose(readings, expected, atol=3e-6 * full_a)
+    # Phases of the inputs do not matter: wavelengths do not interfere.
+    turned = inputs * np.exp(2j * np.pi * rng.random(inputs.shape)).astype(np.complex64)
+    np.testing.assert_allclose(chip.evaluate(drives, turned, stage.name).values, readings, atol=1e-6 * full_a)
+
+
+FLAWED = """
+seed = 5
+photodiode.bandwidth_hz = 0.0
+adc.bits = 0
+adc.headroom = 0.0
+dac.bits = 0
+dac.inl_lsb = 0.0
+heater.offset_span_rad = 0.5
+heater.self_heating = 0.05
+crosstalk.fraction = 0.02
+drift.sigma_rad = 0.02
+temperature.sigma_k = 0.3
+photodiode.responsivity_sigma = 0.05
+photodiode.saturation_a = 1.0e-3
+modulator.crosstalk = 0.01
+
+[ring]
+finesse = 30.0
+cold_rad = 1.0
+drop_loss_db = 0.5
+row_loss_db = 2.0
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_flawed_bank_reads_what_the_slow_way_says(tmp_path: Path, threads: int) -> None:
+    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=threads)
+    stage, rng = chip.describe().stages[0], np.random.default_rng(1)
+    drives, inputs = rng.uniform(0, 5, (3, stage.channels)), rng.uniform(0, 1, (40, INPUTS)).astype(np.float32)
+    readings = chip.evaluate(drives, inputs, stage.name).values
+    scale = np.abs(readings).max()
+    for drive, found in zip(drives, readings, strict=True):
+        # Early samples are still settling, by less than a part in a thousand.
+        np.testing.assert_allclose(found[-1:], settled_currents_a(chip, 0, drive, inputs[-1:]), atol=2e-5 * scale)
+        np.testing.assert_allclose(found, settled_currents_a(chip, 0, drive, inputs), atol=2e-2 * scale)
+
+
+def test_neighbouring_rings_warm_each_other_and_all_of_them_feel_the_room(tmp_path: Path) -> None:
+    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=1)
+    pairs = chip.stages[0].pairs
+    neighbours = {int(source) for to, source in zip(pairs.to, pairs.source, strict=True) if to == INPUTS + 1}
+    assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and the rows beside it
+    # A ring is no difference of paths: every one of them sees a whole length of warmed waveguide.
+    assert np.mean(chip.stages[0].truth.imbalance) == pytest.approx(1.0, abs=0.2)
+
+
+def test_gradient_is_that_of_central_differences(tmp_path: Path) -> None:
+    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=1)
+    rng = np.random.default_rng(2)
+    drive, inputs = rng.uniform(2, 4, INPUTS * OUTPUTS), rng.uniform(0, 1, (6, INPUTS))
+    targets = rng.normal(0, 1e-4, (6, OUTPUTS))
+
+    def loss_and_slope(readings: NDArray) -> tuple[float, NDArray]:
+        return float(np.sum((readings - targets) ** 2)) * 1e6, 2e6 * (readings - targets)
+
+    found = gradient(chip, 0, drive, inputs, loss_and_slope)
+    expected, step = np.empty(drive.size), 1e-3
+    for k in range(drive.size):
+        moved = [drive + offset * step * (np.arange(drive.size) == k) for offset in (-2, -1, 1, 2)]
+        at = [gradient(chip, 0, volts, inputs, loss_and_slope).loss for volts in moved]
+        expected[k] = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
+    assert np.linalg.norm(found.drive_v - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert found.theta.size == found.phi.size == found.gamma.size == 0 and found.ring.size == drive.size
+
+
+def test_both_diodes_of_a_pair_make_noise(tmp_path: Path) -> None:
+    """σ² = 4kTB/R + 2qB(I₊ + I₋ + 2 I_dark): balanced light reads zero and is noisy all the same."""
+    diodes = "bandwidth_hz = 1.0e9\ntemperature_k = 300.0\nload_ohm = 1.0e3\ndark_a = 1.0e-4\n"
+    chip = Chip(bank(tmp_path, f"[photodiode]\n{diodes}"), threads=1)
+    drive = volts_for(chip, phases_of(np.zeros((OUTPUTS, INPUTS)), Ring(30.0)))
+    samples = 4000
+    readings = chip.evaluate(drive[np.newaxis], np.ones((samples, INPUTS), np.float32), "bank").values[0].astype(float)
+    light_a = chip.parameters.laser.total_power_w / OUTPUTS
+    variance = 4 * 1.380649e-23 * 300 * 1e9 / 1e3 + 2 * 1.602176634e-19 * 1e9 * (light_a + 2e-4)
+    np.testing.assert_allclose(readings.mean(axis=0), 0, atol=5 * np.sqrt(variance / samples) + 1e-6 * light_a)
+    np.testing.assert_allclose(readings.var(axis=0), variance, rtol=5 * np.sqrt(2 / samples))
+    assert abs(np.corrcoef(readings.T)[0, 1]) < 5 / np.sqrt(samples)
+
+
+def test_converter_has_codes_of_both_signs_and_ends(tmp_path: Path) -> None:
+    parameters = bank(tmp_path, "adc.bits = 8\nadc.headroom = 1.0\n")
+    chip = Chip(parameters, threads=1)
+    step_a = 2 * chip.describe().readout.full_scale[0] / 255
+    rng = np.random.default_rng(3)
+    readings = chip.evaluate(rng.uniform(0, 1, (1, 15)), rng.uniform(0, 0.9, (50, INPUTS)).astype(np.float32), "bank")
+    codes = readings.values / step_a
+    np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
+    assert not readings.flags.any()
+    # All rings cold and in resonance, all inputs lit: everything in the drop diodes, at full scale. Or nothing, at the other end.
+    dark = volts_for(chip, np.full((OUTPUTS, INPUTS), np.pi))
+    full = chip.evaluate(np.stack((np.zeros(15), dark)), np.ones((1, INPUTS), np.float32), "bank")
+    assert full.flags[0] == FLAG_SATURATED
+    assert np.all(full.values[0] > 0.98 * full.values[0].max()) and np.all(full.values[1] < -0.98 * full.values[0].max())
+
+
+def test_an_open_detector_reads_nothing(tmp_path: Path) -> None:
+    parameters = bank(tmp_path)
+    fault = FaultParameters(kind="open_detector", stage=0, port=1)
+    chip = Chip(parameters.model_copy(update={"faults": (fault,)}), threads=1)
+    readings = chip.evaluate(np.zeros((1, 15)), np.ones((2, INPUTS), np.float32), "bank").values[0]
+    assert np.all(readings[:, 1] == 0) and np.all(readings[:, [0, 2]] > 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('stages = 2\nmesh.topology = "weight_bank"', "stages is 2, but a weight_bank detects all its light"),
+        ("mesh.outputs = 4", "outputs 4 is for topology 'weight_bank': a clements mesh has one a port"),
+        ('stages = 1\nmesh.topology = "weight_bank"\nring.finesse = 1.0', "ring.finesse"),
+    ],
+)
+def test_what_no_bank_can_be_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "chip.toml"
+    path.write_text(f'preset = "soi"\n{text}\n')
+    with pytest.raises(ConfigError, match=sentence) as refusal:
+        load_chip(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_broken_couplers_are_not_for_banks(tmp_path: Path) -> None:
+    fault = FaultParameters(kind="broken_coupler", stage=0, column=0, top=0)
+    with pytest.raises(ConfigError, match="has no interferometer"):
+        Chip(bank(tmp_path).model_copy(update={"faults": (fault,)}), threads=1)
