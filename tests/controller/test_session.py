@@ -92,7 +92,7 @@ def run(path: Path, experiment: Experiment, preset: str) -> tuple[float, Notes]:
 
 @pytest.mark.parametrize(
     ("name", "loss", "preset", "reached"),
-    [("spsa", "softmax", "soi", 0.9), ("directional", "cosine", "ideal", 0.6), ("spsa", "margin", "soi", 0.8)],
+    [("spsa", "softmax", "soi", 0.9), ("directional", "cosine", "ideal", 0.6), ("spsa", "margin", "soi", 0.75)],
 )
 def test_iris_is_learned_on_eight_ports(tmp_path: Path, name: str, loss: str, preset: str, reached: float) -> None:
     experiment = iris(
