@@ -228,5 +228,7 @@ def _os_words(number: int) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return _os_words(error.errno)
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
