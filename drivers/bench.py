@@ -412,7 +412,13 @@ class Bench:
 
     def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
         """Make sure of one instrument, and write its limits into it where it is a source."""
-        identity = line.do("identify", lambda driver: driver.identify())
+        try:
+            identity = line.do("identify", lambda driver: driver.identify())
+        except InstrumentError as error:
+            if error.code != "device" or not error.retryable:
+                raise
+            # It says that it was lost and has been found again, once: what was to be done about that is done here.
+            identity = line.do("identify", lambda driver: driver.identify())
         known = line.identity or identity
         if identity.serial != known.serial:
             detail = f"another instrument answers now: {identity}, not {known}"

@@ -127,6 +127,7 @@ class Qontrol:
         self._limits = list(hardware)
         self._armed: dict[int, ChannelLimits] = {}
         self._held = np.zeros(len(hardware))
+        self._starting_anew = False
         transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
 
     @property
@@ -231,7 +232,7 @@ class Qontrol:
     def _raise_unasked(self) -> None:
         """Raise what came unasked; after a power-up, write the limits again first."""
         found = [(int(m[1]), int(m[2])) for line in self._transport.take_unasked() if (m := _ERROR.fullmatch(line))]
-        if any(code == _POWERED_UP for code, _ in found):
+        if any(code == _POWERED_UP for code, _ in found) and not self._starting_anew:
             self._start_anew(f"was switched on anew ({_told(found)})")
         if found:
             channel = next((number for code, number in found if code in {1, 2}), None)
@@ -239,7 +240,11 @@ class Qontrol:
 
     def _start_anew(self, why: str) -> NoReturn:
         self._held[:] = 0.0
-        self._write_limits(self._armed)
+        self._starting_anew = True  # one that is switched on anew over that is not started anew within it, without an end
+        try:
+            self._write_limits(self._armed)
+        finally:
+            self._starting_anew = False
         raise DeviceError(
             "device",
             f"{self._transport.name} {why}: its limits have been written again, its channels stand at 0 V",

@@ -70,7 +70,7 @@ class Connection:
     def exactly(self, count: int, deadline_s: float) -> bytes:
         """Return the next `count` bytes; `SilenceError` at the deadline."""
         while len(self._buffer) < count:
-            self._more(deadline_s, count - len(self._buffer))
+            self._more(deadline_s, _CHUNK)  # what comes behind stays in the buffer
         got = bytes(self._buffer[:count])
         del self._buffer[:count]
         return got

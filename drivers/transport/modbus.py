@@ -73,6 +73,7 @@ class ModbusTransport:
         self._number = 0
         self._aligned = True
         self._configure: Callable[[], None] | None = None
+        self._configuring = self._unconfigured = False
 
     @property
     def name(self) -> str:
@@ -175,24 +176,48 @@ class ModbusTransport:
 
     def _get_ready(self, what: str, changes: bool, sent: bool) -> None:
         outcome = "unknown" if changes and sent else "not_applied"
-        if not self._connection.lost and self._aligned:
+        found_again = self._connection.lost or not self._aligned
+        if found_again:
+            self._unconfigured = self._configure is not None
+            try:
+                self._connection.reopen()
+            except BrokenError as error:
+                raise DeviceError(
+                    "transport", f"{self._name} is gone: {error.reason}, before: {what}", retryable=True, outcome=outcome
+                ) from None
+            self._aligned = True
+        if self._configuring:
+            if found_again:  # or it would be set up within being set up, without an end
+                raise DeviceError(
+                    "transport",
+                    f"{self._name} was lost again while it was being set up, before: {what}",
+                    retryable=True,
+                    outcome="unknown",
+                )
             return
-        try:
-            self._connection.reopen()
-        except BrokenError as error:
-            raise DeviceError(
-                "transport", f"{self._name} is gone: {error.reason}, before: {what}", retryable=True, outcome=outcome
-            ) from None
-        self._aligned = True
-        if self._configure is not None:
-            self._configure()
-        if changes and sent:
+        if self._unconfigured:
+            self._set_up()
+        if found_again and changes and sent:
             raise DeviceError(
                 "device",
                 f"{self._name} was lost and has been opened again on the way to {what}: it may have been restarted",
                 retryable=True,
                 outcome="unknown",
             )
+
+    def _set_up(self) -> None:
+        """Configure a unit that was found again; where that fails by silence, it is tried again before anything else."""
+        if self._configure is None:
+            return
+        self._configuring = True
+        try:
+            self._configure()
+            self._unconfigured = False
+        except DeviceError as error:
+            self._unconfigured = error.code == "transport"
+            raise
+        finally:
+            self._configuring = False
 
     def _fail(self, what: str, error: Exception, *, changes: bool) -> NoReturn:
         if isinstance(error, BrokenError):

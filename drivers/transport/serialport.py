@@ -7,6 +7,7 @@ blocks. Only Unix: the port is waited for with `select`.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 
 import serial
@@ -26,7 +27,7 @@ def open_serial(path: str, *, baud: int, timeout_s: float) -> Wire:
         # Timeout 0: reads return what is there; waiting is done by select, so that no termios call is spent on a timeout.
         port = serial.Serial(path, baudrate=baud, timeout=0, write_timeout=timeout_s, exclusive=True)
     except (OSError, ValueError) as error:  # SerialException is an OSError
-        raise BrokenError(f"{path} cannot be opened: {error}", sent=False) from None
+        raise BrokenError(f"{path} cannot be opened: {_words(error)}", sent=False) from None
     return SerialWire(port)
 
 
@@ -44,7 +45,7 @@ class SerialWire:
         try:
             self._port.write(data)
         except (OSError, TypeError) as error:  # TypeError: pyserial on a port whose file is gone
-            raise BrokenError(f"the serial port failed: {error}") from None
+            raise BrokenError(f"the serial port failed: {_words(error)}") from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`, at most `count` bytes."""
@@ -53,7 +54,7 @@ class SerialWire:
                 return b""
             return self._port.read(min(count, max(1, self._port.in_waiting)))
         except (OSError, TypeError, ValueError) as error:
-            raise BrokenError(f"the serial port failed: {error}") from None
+            raise BrokenError(f"the serial port failed: {_words(error)}") from None
 
     def waiting(self) -> bytes:
         """Return what has come."""
@@ -65,9 +66,15 @@ class SerialWire:
             self._port.reset_input_buffer()
             self._port.reset_output_buffer()
         except (OSError, TypeError) as error:
-            raise BrokenError(f"the serial port failed: {error}") from None
+            raise BrokenError(f"the serial port failed: {_words(error)}") from None
 
     def close(self) -> None:
         """Let go of the port."""
         with contextlib.suppress(OSError, TypeError):
             self._port.close()
+
+
+def _words(error: Exception) -> str:
+    """Return what the system says of an error, without its number and without pyserial's repetition of the path."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if number else str(error)

@@ -91,6 +91,7 @@ class TextTransport:
         self._in_step = False
         self._who_in_doubt = False
         self._configure: Callable[[], None] | None = None
+        self._configuring = self._unconfigured = False
 
     @property
     def name(self) -> str:
@@ -226,6 +227,7 @@ class TextTransport:
             self._sort_waiting()
             found_again = self._connection.lost or (self._who_in_doubt and self._connection.fresh_when_reopened)
             if found_again:
+                self._unconfigured = self._configure is not None
                 self._connection.reopen()
                 self._in_step = self._who_in_doubt = False
             if not self._in_step:
@@ -246,9 +248,17 @@ class TextTransport:
                 retryable=True,
                 outcome=outcome,
             ) from None
-        if found_again:
-            if self._configure is not None:
-                self._configure()
+        if self._configuring:
+            if found_again:  # or it would be set up within being set up, without an end
+                raise DeviceError(
+                    "transport",
+                    f"{self._name} was lost again while it was being set up, before {_short(command)!r}",
+                    retryable=True,
+                    outcome="unknown",
+                )
+            return
+        if found_again or self._unconfigured:
+            self._set_up()
             if changes:
                 raise DeviceError(
                     "device",
@@ -257,6 +267,20 @@ class TextTransport:
                     retryable=True,
                     outcome="unknown",
                 )
+
+    def _set_up(self) -> None:
+        """Configure an instrument that was found again; where that fails by silence, it is tried again before anything else."""
+        if self._configure is None:
+            return
+        self._configuring = True
+        try:
+            self._configure()
+            self._unconfigured = False
+        except DeviceError as error:
+            self._unconfigured = error.code == "transport"  # a source that was set up says so by raising as well
+            raise
+        finally:
+            self._configuring = False
 
     def _get_in_step(self, *, fresh: bool) -> None:
         """Ask who is there until the known answer comes. On a `fresh` connection another one cannot be late."""

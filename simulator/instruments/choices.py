@@ -12,7 +12,7 @@ READOUTS = ("labjack-t7", "keysight-daq970a", "scpi-readout")
 LASERS = ("santec-tsl570", "scpi-laser")
 METER = "pm100d"
 SERIAL = frozenset({"qontrol"})
-"""Instruments on a serial line; the others are on TCP."""
+"""Instruments on a serial line where nothing else is chosen; the others are on TCP."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Choices:
     laser: str | None = None
     laser_command_set: Literal["legacy", "scpi"] = "legacy"
     """Command set in which the TSL-570 was left."""
+    serial: frozenset[str] = SERIAL
+    """Instruments on a serial line; those of any text will do, Modbus TCP needs its socket."""
 
 
 def check(choices: Choices) -> None:

@@ -57,12 +57,14 @@ def state(bench: Bench) -> dict[str, Any]:
         "peak_power_w": world.peak_power_w,
         "clock_s": world.chip.status().clock_s,
         "measurements": world.measurements,
+        "physics_s": world.physics_s,
         "instruments": {
             name: {
                 "messages": unit.counts.messages,
                 "answers": unit.counts.answers,
                 "connections": unit.counts.connections,
                 "struck": dict(unit.counts.struck),
+                "working_s": unit.counts.working_s,
                 "planned": len(unit.faults),
             }
             for name, unit in bench.units.items()

@@ -36,6 +36,8 @@ class Counts:
     answers: int = 0
     connections: int = 0
     struck: dict[str, int] = field(default_factory=dict)
+    working_s: float = 0.0
+    """Wall time spent on messages, the physics of measurements with it."""
 
 
 class Unit:
@@ -108,6 +110,13 @@ class Unit:
     def handle(self, link: Link, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
         """Return what a message on `link` brings about there, and whether an unread answer is thrown away."""
         self.counts.messages += 1
+        began_s = time.perf_counter()
+        try:
+            return self._handled(link, message, unread=unread)
+        finally:
+            self.counts.working_s += time.perf_counter() - began_s
+
+    def _handled(self, link: Link, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
         fault = self.faults.strike(message)
         if fault is None:
             reply = self.emulator.handle(message, unread=unread)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simulator.instruments import control
-from simulator.instruments.choices import SERIAL, Choices
+from simulator.instruments.choices import Choices
 from simulator.instruments.control import ControlServer
 from simulator.instruments.faults import Fault
 from simulator.instruments.servers import SerialServer, TcpServer
@@ -115,7 +115,7 @@ class Servers:
         folder = folder.resolve()
         addresses: dict[str, str] = {}
         for name, unit in self._bench.units.items():
-            server = SerialServer(unit, folder / name) if name in SERIAL else TcpServer(unit)
+            server = SerialServer(unit, folder / name) if name in self._bench.serial else TcpServer(unit)
             self._servers[name] = server
             addresses[name] = await server.start()
         station = folder / "station.toml"

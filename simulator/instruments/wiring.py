@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from protocols.validation import ConfigError
 from simulator.instruments import generic, keysight, labjack, pm100d, qdac2, qontrol, santec
-from simulator.instruments.choices import LASERS, METER, READOUTS, SERIAL, SOURCES, Choices, check
+from simulator.instruments.choices import LASERS, METER, READOUTS, SOURCES, Choices, check
 from simulator.instruments.links import Unit
 from simulator.instruments.message import Emulator
 from simulator.instruments.world import Light, Load, Read, World
@@ -64,6 +64,8 @@ class Bench:
     units: Mapping[str, Unit]
     channels: Mapping[str, int]
     """Channels of the instruments whose number is not fixed by their make."""
+    serial: frozenset[str]
+    """Instruments on a serial line."""
 
 
 def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Wiring:
@@ -151,10 +153,12 @@ def build(
     }
     garbage = _generator(parameters, _GARBAGE)
     units = {
-        name: Unit(name, emulator, speed=speed, survives_reset=name in SERIAL, rng=garbage, let_pass=world.let_pass, clock=clock)
+        name: Unit(
+            name, emulator, speed=speed, survives_reset=name in choices.serial, rng=garbage, let_pass=world.let_pass, clock=clock
+        )
         for name, emulator in emulators.items()
     }
-    return Bench(world, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare})
+    return Bench(world, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare}, choices.serial)
 
 
 def _loads(world: World, wiring: Wiring) -> dict[str, list[Load]]:

@@ -12,6 +12,7 @@ here has none.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -157,6 +158,8 @@ class World:
         """The last measurements, oldest first."""
         self.before_measuring: list[Callable[[], None]] = []
         """Instruments that move by a clock of their own bring their outputs up to date here."""
+        self.physics_s = 0.0
+        """Wall time that measurements have taken."""
         self._sequence = 0
         self._is_applied = False
         self._passed_s = 0.0
@@ -217,6 +220,7 @@ class World:
 
     def measure(self, stage: int) -> NDArray[np.float64]:
         """Return the photocurrents of a stage's detectors now [A], or stamps, shape (tap ports,)."""
+        began_s = time.perf_counter()
         for update in self.before_measuring:
             update()
         self._sequence += 1
@@ -237,6 +241,7 @@ class World:
             current_a = readings.values[0, 0].astype(np.float64)
         entry = Measurement(self._sequence, stage, self.heater_v.copy(), self.modulator_v.copy(), self.light.is_on, current_a)
         self.log.append(entry)
+        self.physics_s += time.perf_counter() - began_s
         return current_a
 
     def detector_v(self, detectors: Sequence[int]) -> NDArray[np.float64]:

@@ -1,0 +1,21 @@
+"""The benchmark of benches runs, and finds what it is about."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import bench_lab  # pyright: ignore[reportMissingImports]
+
+
+def test_nagle_costs_where_commands_are_not_joined(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_lab.main(["--nodelay", "--json", "--updates", "10", "--slow-updates", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["updates"] == 10
+    assert found["round_trips_per_update"] >= 11  # 3 drives, 4 times light, 4 readings
+    assert found["one_by_one_ratio"] > 2
