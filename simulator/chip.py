@@ -56,11 +56,15 @@ class Chip:
         What it is made of (`load_chip`).
     threads
         Workers that share an evaluation; None: one a processor, four at most. Readings don't depend on it.
+    beside
+        Of these, how many leave small batches alone, for whoever asks and works meanwhile on the same processors.
     realtime
         Operations take the wall time they would take in a lab; otherwise only the clock moves.
     """
 
-    def __init__(self, parameters: ChipParameters, *, threads: int | None = None, realtime: bool = False) -> None:
+    def __init__(
+        self, parameters: ChipParameters, *, threads: int | None = None, beside: int = 0, realtime: bool = False
+    ) -> None:
         self.parameters = parameters
         self.stages = build_stages(parameters)
         self._description = describe(parameters, self.stages, realtime)
@@ -69,7 +73,7 @@ class Chip:
         self._ceiling_v = [
             highest_drive_v(self._description, s.description.first_channel, s.description.channels) for s in self.stages
         ]
-        self._workers = Workers(default_count() if threads is None else threads)
+        self._workers = Workers(default_count() if threads is None else threads, beside)
         self._lock = threading.Lock()
         """Guards the few lines that replace the held drive or count stops; never kept while anything is computed."""
         self._realtime = realtime

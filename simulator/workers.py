@@ -23,14 +23,21 @@ _PATIENCE = 4000
 WORTH_SHARING_FLOPS = 5e6
 """Work of about 60 µs: of less, a helper that takes 40 µs to wake up finds nothing left worth the waking."""
 
+SMALL_BATCH = 384
+"""Samples of a setting up to which whoever asks is as busy between two evaluations as the chip is with one.
+
+A session's own work for a setting (directions, volts, losses, variables) grows with the mesh as the light's way through it does,
+but hardly with the batch.
+"""
+
 
 class Job:
     """One set of items, shared by the first `workers` workers."""
 
     def __init__(self, workers: int, items: int) -> None:
         self.items = items
+        self.workers = workers
         self.control = kernels.new_control(workers)
-        self.shared = workers > 1
         self.stopped = False
         self.failure: BaseException | None = None
 
@@ -41,30 +48,39 @@ class Job:
 
 
 class Workers:
-    """`count` workers: the calling thread and count - 1 helpers, which end with `close` or with the last reference to this."""
+    """`count` workers: the calling thread and count - 1 helpers, which end with `close` or with the last reference to this.
 
-    def __init__(self, count: int) -> None:
+    Parameters
+    ----------
+    count
+        How many.
+    beside
+        Of these, how many stay out of evaluations of small batches, because whoever asks needs their processors meanwhile.
+    """
+
+    def __init__(self, count: int, beside: int = 0) -> None:
         self.count = max(1, count)
+        self._beside = beside
         self._queues: list[SimpleQueue[tuple[Job, Kernel] | None]] = [SimpleQueue() for _ in range(self.count - 1)]
         for number, queue in enumerate(self._queues, start=1):
             threading.Thread(target=_help, args=(number, queue), name=f"chip-{number}", daemon=True).start()
         self._end = weakref.finalize(self, _dismiss, self._queues)
 
-    def new_job(self, items: int, flops: float) -> Job:
-        """Return a job for `run`, shared only where `flops` are worth waking somebody."""
-        return Job(self.count if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
+    def new_job(self, items: int, flops: float, samples: int | None = None) -> Job:
+        """Return a job for `run`, shared only where `flops` are worth waking somebody; `samples` are those of a setting."""
+        free = self.count - self._beside if samples is not None and samples <= SMALL_BATCH else self.count
+        return Job(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
 
     def run(self, job: Job, kernel: Kernel) -> bool:
         """Work on the job until every item is finished, or until it is stopped; return whether all are finished.
 
         Of a stopped job, a helper may still be finishing the item it had claimed: throw away what the job was writing.
         """
-        if job.shared:
-            for queue in self._queues:
-                queue.put((job, kernel))
+        for queue in self._queues[: job.workers - 1]:
+            queue.put((job, kernel))
         kernel(0)
         while True:
-            done = kernels.finished(job.control, job.items, _PATIENCE if job.shared else 1)
+            done = kernels.finished(job.control, job.items, _PATIENCE if job.workers > 1 else 1)
             if job.failure is not None:
                 raise RuntimeError("a helper thread of the chip failed") from job.failure
             if done >= job.items or job.stopped:
