@@ -117,13 +117,13 @@ def test_describe_tells_stages_and_limits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("victims", ["controller", "simulator", "both"])
 def test_killed_and_resumed_ends_bit_for_bit_like_unbroken(experiment: Path, tmp_path: Path, victims: str) -> None:
-    options = ("--device", "sim:ideal", "--set", "training.epochs=400", "--set", "training.checkpoint_s=0.1")
+    options = ("--device", "sim:ideal", "--set", "training.epochs=200", "--set", "training.checkpoint_s=0.1")
     ended = photonloop("train", experiment, *options, "--runs", "whole", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     running = start("train", experiment, *options, "--runs", "broken", cwd=tmp_path)
     metrics = tmp_path / "broken" / "small" / "metrics.jsonl"
     # Any moment will do, so every run of the tests tries another one; a failure names it.
-    moment = int(np.random.default_rng().integers(1, 600))
+    moment = int(np.random.default_rng().integers(1, 300))
     wait_for(lambda: metrics.exists() and metrics.read_bytes().count(b'"epoch"') >= 2 * moment, running)
     controller = psutil.Process(running.pid)
     simulators = controller.children()
