@@ -26,6 +26,7 @@ from drivers.channels import until_one_works
 from drivers.decibels import dbm_of, watts_of
 from drivers.instrument import Identity
 from drivers.registry import Driver
+from drivers.table import dialect_of, look
 from drivers.transport.contract import Transport
 from drivers.transport.opening import through_text
 from drivers.transport.text import Dialect
@@ -79,14 +80,7 @@ class ScpiLaserSettings(BaseModel):
     @property
     def dialect(self) -> Dialect:
         """How the instrument is spoken to."""
-        return Dialect(
-            ends_sent=self.terminator,
-            ends_got=self.terminator,
-            timeout_s=self.timeout_s,
-            who=self.identity,
-            known_by=self.identity_pattern,
-            baud=self.baud,
-        )
+        return dialect_of(self)
 
 
 def open_scpi_laser(transport: Transport, settings: ScpiLaserSettings) -> ScpiLaser:
@@ -170,10 +164,7 @@ class ScpiLaser:
 
     def check(self) -> None:
         """Empty the queue of errors, or ask for a sign of life where the table has no word for errors."""
-        if self._table.error:
-            scpi.raise_complaints(self._transport, self._table.error)
-        else:
-            self._transport.identity()
+        look(self._transport, self._table)
 
     def close(self) -> None:
         """Let go of the laser; the light stays as it is."""

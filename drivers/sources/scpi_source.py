@@ -25,6 +25,7 @@ from drivers import scpi, templates
 from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
+from drivers.table import dialect_of
 from drivers.transport.contract import Transport
 from drivers.transport.opening import through_text
 from drivers.transport.text import Dialect
@@ -94,14 +95,7 @@ class ScpiSourceSettings(BaseModel):
     @property
     def dialect(self) -> Dialect:
         """How the instrument is spoken to."""
-        return Dialect(
-            ends_sent=self.terminator,
-            ends_got=self.terminator,
-            timeout_s=self.timeout_s,
-            who=self.identity,
-            known_by=self.identity_pattern,
-            baud=self.baud,
-        )
+        return dialect_of(self)
 
 
 def open_scpi_source(transport: Transport, settings: ScpiSourceSettings) -> ScpiSource:
