@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from controller.stopping import Stop
 from drivers.station import load_reference
@@ -236,36 +236,60 @@ def start_process(string: str, chip: VirtualChip, options: Sequence[str] = (), *
     """
     is_lab = string.startswith("lab:")
     command = lab_command(string) if is_lab else simulator_command(string, chip)
+    patience_s = LAB_END_S if is_lab else DeviceProcess.patience_s
+    try:
+        device, _ = launch([*command, *options], "address", stop or Stop(), patience_s)
+    except StartRefusedError as refused:
+        if not refused.words or refused.code not in {1, 2, 3}:
+            what = "bench" if is_lab else "simulator"
+            said = refused.words or "it said nothing"
+            raise DeviceError("transport", f"the {what} for {string!r} did not start: {said}") from None
+        if is_lab and refused.code != 2:  # 1: an instrument is not there now; 3: one says that something is wrong
+            raise DeviceError("transport" if refused.code == 1 else "device", refused.words) from None
+        raise ConfigError(refused.words) from None
+    return device
+
+
+class StartRefusedError(Exception):
+    """A process did not announce itself: what it said last, and its exit code where it ended by itself."""
+
+    def __init__(self, words: str, code: int | None) -> None:
+        super().__init__(words)
+        self.words = words
+        self.code = code
+
+
+def launch(
+    command: Sequence[str], key: str, stop: Stop, patience_s: float = DeviceProcess.patience_s
+) -> tuple[DeviceProcess, dict[str, Any]]:
+    """Start a process that announces itself by one JSON line; return it, reached at what the line has under `key`, and the line.
+
+    Raises
+    ------
+    StartRefusedError
+        It ends, stays silent or says something else.
+    SessionStopped
+        `stop` was asked for meanwhile; the process is ended.
+    """
     said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
     # A session of its own, so that Ctrl-C reaches only the controller, which then ends the process in order.
     process = subprocess.Popen(
-        [*command, *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=said,
-        text=True,
-        start_new_session=True,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
     )
-    device = DeviceProcess(process, said, patience_s=LAB_END_S if is_lab else DeviceProcess.patience_s)
+    device = DeviceProcess(process, said, patience_s=patience_s)
     try:
-        address = str(json.loads(read_line(process, START_TIMEOUT_S, stop or Stop()))["address"])
+        announced = json.loads(_read_line(process, START_TIMEOUT_S, stop))
+        return replace(device, address=str(announced[key])), announced
     except (json.JSONDecodeError, KeyError, TypeError):
-        refused = device.ends_within(2.0) and process.returncode in {1, 2, 3}
+        by_itself = device.ends_within(2.0)
         device.end()
-        words = device.last_words()
-        if not refused or not words:
-            what = "bench" if is_lab else "simulator"
-            raise DeviceError("transport", f"the {what} for {string!r} did not start: {words or 'it said nothing'}") from None
-        if is_lab and process.returncode != 2:  # 1: an instrument is not there now; 3: one says that something is wrong
-            raise DeviceError("transport" if process.returncode == 1 else "device", words) from None
-        raise ConfigError(words) from None
+        raise StartRefusedError(device.last_words(), process.returncode if by_itself else None) from None
     except BaseException:
         device.end()
         raise
-    return replace(device, address=address)
 
 
-def read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
+def _read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> str:
     """Return the first line that a process says in time, "" where it says none; SessionStopped at a wish to stop."""
     assert process.stdout is not None
     end_s = time.monotonic() + timeout_s

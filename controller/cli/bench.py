@@ -6,18 +6,14 @@ The instruments live in a process of their own, which ends with this command.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from controller.cli.console import stop_on_signals
 from controller.cli.output import print_json, show
-from controller.devices import START_TIMEOUT_S, DeviceProcess, read_line
+from controller.devices import DeviceProcess, StartRefusedError, launch
 from controller.stopping import Stop
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -56,25 +52,12 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
     for name in OPTIONS:
         if (value := getattr(args, name)) is not None:
             command += [f"--{name}", str(value)]
-    said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
-    # A session of its own, so that Ctrl-C reaches only this command, which then ends the instruments in order.
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
-    )
-    bench = DeviceProcess(process, said)
     try:
-        announced = json.loads(read_line(process, START_TIMEOUT_S, stop))
-        return replace(bench, address=str(announced["control"])), announced
-    except (json.JSONDecodeError, KeyError, TypeError):
-        refused = bench.ends_within(2.0) and process.returncode in {1, 2}
-        bench.end()
-        words = bench.last_words()
-        if refused and words:
-            raise ConfigError(words) from None
-        raise DeviceError("transport", f"the bench did not start: {words or 'it said nothing'}") from None
-    except BaseException:
-        bench.end()
-        raise
+        return launch(command, "control", stop)
+    except StartRefusedError as refused:
+        if refused.words and refused.code in {1, 2}:
+            raise ConfigError(refused.words) from None
+        raise DeviceError("transport", f"the bench did not start: {refused.words or 'it said nothing'}") from None
 
 
 def _tell(args: argparse.Namespace, announced: dict[str, Any]) -> None:
