@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from drivers.transport.clock import Clock
 from drivers.transport.connection import Connection
 from drivers.transport.contract import BrokenError, SilenceError, T
+from drivers.transport.setup import SetUp
 from protocols.errors import DeviceError
 
 _HEADER = struct.Struct(">HHHB")
@@ -72,8 +73,7 @@ class ModbusTransport:
         self._repeats = repeats
         self._number = 0
         self._aligned = True
-        self._configure: Callable[[], None] | None = None
-        self._configuring = self._unconfigured = False
+        self._set_up = SetUp()
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class ModbusTransport:
 
     def when_reopened(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the connection was lost and found again, before anything else is sent."""
-        self._configure = configure
+        self._set_up.use(configure)
 
     def close(self) -> None:
         """Let go of the instrument. Closing twice is harmless."""
@@ -178,7 +178,7 @@ class ModbusTransport:
         outcome = "unknown" if changes and sent else "not_applied"
         found_again = self._connection.lost or not self._aligned
         if found_again:
-            self._unconfigured = self._configure is not None
+            self._set_up.found_again()
             try:
                 self._connection.reopen()
             except BrokenError as error:
@@ -186,7 +186,7 @@ class ModbusTransport:
                     "transport", f"{self._name} is gone: {error.reason}, before: {what}", retryable=True, outcome=outcome
                 ) from None
             self._aligned = True
-        if self._configuring:
+        if self._set_up.running:
             if found_again:  # or it would be set up within being set up, without an end
                 raise DeviceError(
                     "transport",
@@ -195,8 +195,8 @@ class ModbusTransport:
                     outcome="unknown",
                 )
             return
-        if self._unconfigured:
-            self._set_up()
+        if self._set_up.due:
+            self._set_up.run()
         if found_again and changes and sent:
             raise DeviceError(
                 "device",
@@ -204,20 +204,6 @@ class ModbusTransport:
                 retryable=True,
                 outcome="unknown",
             )
-
-    def _set_up(self) -> None:
-        """Configure a unit that was found again; where that fails by silence, it is tried again before anything else."""
-        if self._configure is None:
-            return
-        self._configuring = True
-        try:
-            self._configure()
-            self._unconfigured = False
-        except DeviceError as error:
-            self._unconfigured = error.code == "transport"
-            raise
-        finally:
-            self._configuring = False
 
     def _fail(self, what: str, error: Exception, *, changes: bool) -> NoReturn:
         if isinstance(error, BrokenError):

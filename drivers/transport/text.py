@@ -25,6 +25,7 @@ from typing import NoReturn
 from drivers.transport.clock import Clock
 from drivers.transport.connection import Connection
 from drivers.transport.contract import BrokenError, SilenceError, T
+from drivers.transport.setup import SetUp
 from protocols.errors import DeviceError
 
 _FIRST_TRIES = 3
@@ -90,8 +91,7 @@ class TextTransport:
         self._unasked: deque[str] = deque(maxlen=_REMEMBERED)
         self._in_step = False
         self._who_in_doubt = False
-        self._configure: Callable[[], None] | None = None
-        self._configuring = self._unconfigured = False
+        self._set_up = SetUp()
 
     @property
     def name(self) -> str:
@@ -183,7 +183,7 @@ class TextTransport:
 
     def when_reopened(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the instrument was lost and found again, before anything else is sent."""
-        self._configure = configure
+        self._set_up.use(configure)
 
     def close(self) -> None:
         """Let go of the instrument. Closing twice is harmless."""
@@ -227,7 +227,7 @@ class TextTransport:
             self._sort_waiting()
             found_again = self._connection.lost or (self._who_in_doubt and self._connection.fresh_when_reopened)
             if found_again:
-                self._unconfigured = self._configure is not None
+                self._set_up.found_again()
                 self._connection.reopen()
                 self._in_step = self._who_in_doubt = False
             if not self._in_step:
@@ -248,7 +248,7 @@ class TextTransport:
                 retryable=True,
                 outcome=outcome,
             ) from None
-        if self._configuring:
+        if self._set_up.running:
             if found_again:  # or it would be set up within being set up, without an end
                 raise DeviceError(
                     "transport",
@@ -257,8 +257,8 @@ class TextTransport:
                     outcome="unknown",
                 )
             return
-        if found_again or self._unconfigured:
-            self._set_up()
+        if found_again or self._set_up.due:
+            self._set_up.run()
             if changes:
                 raise DeviceError(
                     "device",
@@ -267,20 +267,6 @@ class TextTransport:
                     retryable=True,
                     outcome="unknown",
                 )
-
-    def _set_up(self) -> None:
-        """Configure an instrument that was found again; where that fails by silence, it is tried again before anything else."""
-        if self._configure is None:
-            return
-        self._configuring = True
-        try:
-            self._configure()
-            self._unconfigured = False
-        except DeviceError as error:
-            self._unconfigured = error.code == "transport"  # a source that was set up says so by raising as well
-            raise
-        finally:
-            self._configuring = False
 
     def _get_in_step(self, *, fresh: bool) -> None:
         """Ask who is there until the known answer comes. On a `fresh` connection another one cannot be late."""
