@@ -795,6 +795,24 @@ def detect(readout, light, field, noise, current, count, out, first):
 
 
 @_inlined
+def _settle(heaters, drive, offset, scratch):
+    """Work out the phasors of one setting, `drive` (channels,), into `scratch`."""
+    for chunk in range(_chunks(scratch.power.size)):
+        powers(heaters, drive, chunk, scratch.power)
+    for chunk in range(_chunks(scratch.power.size)):
+        phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+
+
+@_inlined
+def _draw(readout, start, noise):
+    """Fill as much of `noise` as the detectors will use; the last two rows are RIN's."""
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[: noise.shape[0] - 2])
+
+
+@_inlined
 def _read_block(block, tops, matrices, readout, light, scratch, start, count, out, first):
     """Send one block through a mesh and detect it; `start`: where its noise begins."""
     field, noise = scratch.field, scratch.noise
@@ -803,10 +821,7 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
             field[p, 0, lane] = block[p, 0, lane]
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
-    if readout.rin > _F(0.0):
-        normals(start, noise)
-    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
-        normals(start, noise[: noise.shape[0] - 2])
+    _draw(readout, start, noise)
     return detect(readout, light, field, noise, scratch.current, count, out, first)
 
 
@@ -831,10 +846,7 @@ def read_settings(
         setting = item // count
         block = item % count
         if setting != ready:
-            for chunk in range(_chunks(scratch.power.size)):
-                powers(heaters, drives[setting], chunk, scratch.power)
-            for chunk in range(_chunks(scratch.power.size)):
-                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            _settle(heaters, drives[setting], offset, scratch)
             coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
             attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
@@ -984,10 +996,7 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
     `currents`, float32 (3, LANES), is scratch; the rest as in `_read_block`.
     """
     power, noise, relative = scratch.field, scratch.noise, currents[2]
-    if readout.rin > _F(0.0):
-        normals(start, noise)
-    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
-        normals(start, noise[: noise.shape[0] - 2])
+    _draw(readout, start, noise)
     for lane in range(LANES):
         relative[lane] = light
     if readout.rin > _F(0.0):
@@ -1024,10 +1033,7 @@ def read_bank(
         setting = item // count
         block = item % count
         if setting != ready:
-            for chunk in range(_chunks(scratch.power.size)):
-                powers(heaters, drives[setting], chunk, scratch.power)
-            for chunk in range(_chunks(scratch.power.size)):
-                phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+            _settle(heaters, drives[setting], offset, scratch)
             ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
         first = block * LANES
