@@ -15,6 +15,7 @@ from protocols import wire
 from protocols.errors import DeviceError
 from protocols.keys import secure_client
 from protocols.sockets import receive_frames, send_frames
+from protocols.window import Window
 from protocols.wire import AnyArray, Frames, Reply, Request
 
 _SLICE_MS = 100
@@ -96,11 +97,14 @@ class Channel:
             self._post(frames, _GONE_S)
             self._posted.add(request.id)
 
-    def wait(self, request: Request, frames: Frames) -> Answer:
-        """Return the answer to what `post` sent, also where it came while another was waited for; raises as `ask` does."""
+    def wait(self, request: Request, frames: Frames, window: Window | None = None) -> Answer:
+        """Return the answer to what `post` sent, also where it came while another was waited for; raises as `ask` does.
+
+        `window`: shared memory that the answer may refer to.
+        """
         with self._lock:
             try:
-                answer = self._wait(request, frames, self._silence_s)
+                answer = self._wait(request, frames, self._silence_s, window=window)
             except DeviceError:
                 self._forget(request.id)
                 raise
@@ -125,10 +129,12 @@ class Channel:
         except zmq.ZMQError:
             raise self._nobody(patience_s) from None
 
-    def _wait(self, request: Request, frames: Frames, silence_s: float, until_s: float = math.inf) -> Answer:
+    def _wait(
+        self, request: Request, frames: Frames, silence_s: float, until_s: float = math.inf, window: Window | None = None
+    ) -> Answer:
         """Return the answer; give up at `until_s`, or earlier where the server goes silent or away."""
         if request.id in self._overtaking:
-            answer, _ = self._read(request, self._overtaking[request.id])
+            answer, _ = self._read(request, self._overtaking[request.id], window)
             if answer is not None:
                 return answer
         heard_s = sent_s = connected_s = time.monotonic()
@@ -152,14 +158,14 @@ class Channel:
                 continue
             except zmq.ZMQError as error:
                 raise self._closed(error.strerror) from None
-            answer, is_own = self._read(request, received)
+            answer, is_own = self._read(request, received, window)
             if answer is not None:
                 return answer
             heard_s = connected_s = time.monotonic()
             if is_own:  # else the request may be lost, however much is heard of others
                 sent_s = heard_s
 
-    def _read(self, request: Request, frames: Frames) -> tuple[Answer | None, bool]:
+    def _read(self, request: Request, frames: Frames, window: Window | None) -> tuple[Answer | None, bool]:
         """Return the answer in `frames`, if it is one, and whether they speak of `request` at all.
 
         The answer to another request that is still to be waited for is kept.
@@ -175,7 +181,7 @@ class Channel:
                 return None, False
             if header.state == "working":
                 return None, True
-            arrays = wire.decode_arrays(header.arrays, frames[2:])
+            arrays = wire.decode_arrays(header.arrays, frames[2:], window)
         except ValueError:
             return None, False
         except DeviceError as error:

@@ -20,10 +20,11 @@ import zmq
 from pydantic import JsonValue, ValidationError
 
 from protocols import payload, wire
-from protocols.addresses import check_address
+from protocols.addresses import check_address, on_this_machine
 from protocols.channel import Answer, Channel
 from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
+from protocols.sharing import Sharing, Slot
 from protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
 
 _NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
@@ -95,8 +96,11 @@ def connect(
 class PendingReadings:
     """An evaluation under way; `result` waits for it."""
 
-    def __init__(self, client: DeviceClient, channel: Channel, request: Request, frames: Frames) -> None:
+    def __init__(
+        self, client: DeviceClient, channel: Channel, request: Request, frames: Frames, sharing: Sharing, slot: Slot | None
+    ) -> None:
         self._client = client
+        self._sharing, self._slot = sharing, slot
         self._channel = channel
         self._request = request
         self._frames = frames
@@ -113,10 +117,14 @@ class PendingReadings:
     def _collect(self) -> None:
         if self._readings is not None or self._error is not None:
             return
+        window = self._slot.window if self._slot is not None else None
         try:
-            self._readings = payload.readings(self._channel.wait(self._request, self._frames))
+            self._readings = payload.readings(self._channel.wait(self._request, self._frames, window))
         except DeviceError as error:
             self._error = self._error or error
+            if error.code == "transport":
+                self._sharing.forget()
+        self._sharing.free(self._slot)
 
     def _abandon(self) -> None:
         self._error = _closed_meanwhile()
@@ -148,6 +156,7 @@ class DeviceClient:
         self._main: Channel | None = None
         self._side: Channel | None = None
         self._pending: list[PendingReadings] = []
+        self._sharing = self._new_sharing()
         self._leased = False
         self._renewing: threading.Thread | None = None
         self._released = threading.Event()
@@ -186,6 +195,7 @@ class DeviceClient:
         self._epoch = answer.header.epoch
         self._note_clock(answer, asked_s, answered_s)
         self._max_message_bytes = int(_number(body, "max_message_bytes"))
+        self._sharing = self._new_sharing()
         described = self._ask(self._main, "describe")
         try:
             self._description = DeviceDescription.model_validate_json(described.arrays["description"].tobytes())
@@ -226,6 +236,7 @@ class DeviceClient:
         body: dict[str, JsonValue] = {"lease_key": self.lease_key, "label": self.label, "ttl_s": ttl_s}
         self._ask(self._side, "acquire", body, command=True)
         self.lost = None
+        self._sharing.forget()  # the server has, whether the lease was another's meanwhile or not
         self._leased = True
         self._released.clear()
         self._renewing = threading.Thread(target=self._renew, args=(ttl_s,), name="photonloop-lease", daemon=True)
@@ -310,9 +321,18 @@ class DeviceClient:
             arrays["rows"] = payload.rows(inputs.rows)
         else:
             arrays["inputs"] = payload.amplitudes(inputs)
-        request, frames = self._encode("evaluate", body, arrays, command=True)
-        pending = PendingReadings(self, channel, request, frames)
-        channel.post(request, frames)
+        slot = self._slot(arrays["drives"], arrays.get("rows", arrays.get("inputs")), stage)
+        try:
+            if slot is not None:
+                slot.write(arrays["drives"])
+                body |= slot.body()
+            places = {} if slot is None else {"drives": slot.at}
+            request, frames = self._encode("evaluate", body, arrays, command=True, places=places)
+            pending = PendingReadings(self, channel, request, frames, self._sharing, slot)
+            channel.post(request, frames)
+        except BaseException:
+            self._sharing.free(slot)
+            raise
         self._pending.append(pending)
         return pending
 
@@ -355,6 +375,20 @@ class DeviceClient:
 
     # ---- asking -----------------------------------------------------------------------------------------------------
 
+    def _slot(self, drives: AnyArray, samples: AnyArray | None, stage: str) -> Slot | None:
+        """Return shared memory for an evaluation, or None; whatever is wrong with the request is for the server to say."""
+        ports = next((s.tap_ports for s in self.describe().stages if s.name == stage), 0)
+        if not self._leased or drives.ndim != 2 or samples is None or not samples.ndim or drives.nbytes > self._max_message_bytes:
+            return None
+        return self._sharing.take(drives.nbytes, 4 * len(drives) * len(samples) * ports)
+
+    def _new_sharing(self) -> Sharing:
+        allowed = self._keys is None and on_this_machine(self.address)
+        return Sharing(self._share, allowed=allowed, most_bytes=2 * MOST_PENDING * self._max_message_bytes)
+
+    def _share(self, body: dict[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return self._ask(self._main, "share", body).header.body
+
     def _status(self) -> tuple[DeviceStatus, bool]:
         body = self._ask(self._side, "status").header.body
         try:
@@ -377,14 +411,20 @@ class DeviceClient:
         return channel.ask(request, frames)
 
     def _encode(
-        self, op: Op, body: dict[str, JsonValue], arrays: Mapping[str, AnyArray], *, command: bool
+        self,
+        op: Op,
+        body: dict[str, JsonValue],
+        arrays: Mapping[str, AnyArray],
+        *,
+        command: bool,
+        places: Mapping[str, int] | None = None,
     ) -> tuple[Request, Frames]:
-        specs, travelling = wire.array_specs(arrays)
-        for spec, array in zip(specs, travelling, strict=True):
-            if array.nbytes > self._max_message_bytes:
+        specs, travelling = wire.array_specs(arrays, places)
+        for spec in specs:
+            if spec.nbytes > self._max_message_bytes:
                 raise DeviceError(
                     "limit",
-                    f"{spec.name} takes {array.nbytes} bytes, over the server's largest message {self._max_message_bytes}",
+                    f"{spec.name} takes {spec.nbytes} bytes, over the server's largest message {self._max_message_bytes}",
                 )
         deadline_s = None if op in _NO_DEADLINE else self._options.deadline_s
         request = self._request(op, body, specs, command=command, deadline_s=deadline_s)

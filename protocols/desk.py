@@ -28,8 +28,9 @@ from protocols.errors import DeviceError
 from protocols.jobs import Jobs
 from protocols.pace import Pace
 from protocols.replies import GONE, ReplyCache
+from protocols.sharing import Shared
 from protocols.staging import Transfer, add_chunk
-from protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
+from protocols.wire import MADE_SAFE, MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Reply, Request
 from protocols.worker import Job, carry_out
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Desk:
         self._must_apply = False
         self._cancelled_seq = 0
         self._transfer: Transfer | None = None
+        self._shared = Shared(MOST_PENDING * 2 * options.max_message_bytes if options.keys is None else 0)
         self._pace = Pace()
         self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
             op: getattr(self, f"_{op}") for op in wire.OPS
@@ -148,7 +150,8 @@ class Desk:
             return True
         try:
             if self._fresh(route, request):
-                self._handlers[request.op](route, request, wire.decode_arrays(request.arrays, frames[2:]))
+                arrays = wire.decode_arrays(request.arrays, frames[2:], self._shared.window_of(request))
+                self._handlers[request.op](route, request, arrays)
         except DeviceError as error:
             self._send(route, self._error_frames(request.id, request.op, error))
         except Exception as error:
@@ -207,9 +210,13 @@ class Desk:
         return True
 
     def _frames(
-        self, request: Request, body: dict[str, JsonValue] | None = None, arrays: Mapping[str, AnyArray] | None = None
+        self,
+        request: Request,
+        body: dict[str, JsonValue] | None = None,
+        arrays: Mapping[str, AnyArray] | None = None,
+        places: Mapping[str, int] | None = None,
     ) -> Frames:
-        specs, ready = wire.array_specs(arrays or {})
+        specs, ready = wire.array_specs(arrays or {}, places)
         if not body:
             return wire.encode_done(request, self.epoch, specs, ready)
         return wire.encode(Reply(id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body), ready)
@@ -227,7 +234,7 @@ class Desk:
                 "time_s": np.asarray(outcome.time_s, np.float64),
                 "flags": np.asarray(outcome.flags, np.uint32),
             }
-            frames = self._frames(request, arrays=arrays)
+            frames = self._frames(request, arrays=arrays, places=self._shared.write(request, "values", arrays["values"]))
         else:
             frames = self._frames(request)
         self._send(route, frames)
@@ -241,6 +248,7 @@ class Desk:
         assert lost is not None
         self._lease = None
         self._transfer = None
+        self._shared.forget()
         fault = leases.lost_fault(lost)
         self._faults[fault.name] = fault
         log.warning("%s", fault.detail)
@@ -269,6 +277,7 @@ class Desk:
             self._cancelled_seq = 0
         if before is not None and before.session != request.session:
             self._transfer = None
+            self._shared.forget()
             self._jobs.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
         self._answer(route, request, None)
 
@@ -280,6 +289,7 @@ class Desk:
         self._must_write(request)
         self._lease = None
         self._transfer = None
+        self._shared.forget()
         self._jobs.stop(DeviceError("lease", "the lease was released"))
         self._jobs.make_safe(route, request)
 
@@ -317,6 +327,11 @@ class Desk:
         )
         body: dict[str, JsonValue] = {"status": merged.model_dump(mode="json"), "safe_pending": self._jobs.safe_pending}
         self._send(route, self._frames(request, body))
+
+    def _share(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._must_write(request)
+        number = self._shared.open(wire.decode_body(wire.ShareBody, request.body), request.session)
+        self._send(route, self._frames(request, {"window": number}))
 
     def _apply(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)

@@ -2,7 +2,8 @@
 
     frame 0   b"PLP" + one byte, the protocol version
     frame 1   header, UTF-8 JSON: a `Request` or a `Reply`
-    frame 2…  one frame an array, in the order of the header's `arrays`: raw little-endian numbers in C order
+    frame 2…  one frame an array, in the order of the header's `arrays`: raw little-endian numbers in C order; none for an
+              array that says `at`, which lies in memory that both sides see (`protocols.window`)
 
 This file knows bytes and arrays; it knows no sockets. `docs/protocol.md` describes the same for other languages.
 """
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from protocols.device import PROTOCOL_VERSION
 from protocols.errors import DeviceError, ErrorBody
+from protocols.window import Window
 
 MAGIC = b"PLP"
 PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
@@ -57,6 +59,7 @@ Op = Literal[
     "cancel",
     "safe",
     "clear_fault",
+    "share",
 ]
 
 OPS: tuple[Op, ...] = Op.__args__
@@ -75,11 +78,13 @@ _Header = TypeVar("_Header", bound=_Message)
 
 
 class ArraySpec(_Message):
-    """What one array frame holds."""
+    """What one array frame holds, or one part of shared memory."""
 
     name: Annotated[str, Field(min_length=1, max_length=32)]
     dtype: DTypeCode
     shape: _Shape
+    at: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """Byte of the shared memory where the array begins; None: it has a frame."""
 
     @property
     def nbytes(self) -> int:
@@ -155,6 +160,20 @@ class EvaluateBody(_Message):
 
     stage: Annotated[str, Field(max_length=200)]
     staged: Annotated[str, Field(max_length=200)] | None = None
+    window: Annotated[int, Field(ge=1, lt=2**53)] | None = None
+    """Number of the shared memory that arrays of this request refer to, as `share` answered it."""
+    answer_at: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    answer_bytes: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """Where in it the values may be written; they come in a frame where they take more."""
+
+
+class ShareBody(_Message):
+    """Body of `share`: memory that this client has made (`protocols.window`)."""
+
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    fd: Annotated[int, Field(ge=0, lt=2**31)]
+    name: Annotated[str, Field(pattern="^photonloop-[0-9a-f]{32}$")]
+    nbytes: Annotated[int, Field(ge=1, lt=2**53)]
 
 
 class ClearFaultBody(_Message):
@@ -195,8 +214,12 @@ def _raw(array: AnyArray) -> Buffer:
     return memoryview(array.data).cast("B") if array.size else b""
 
 
-def array_specs(arrays: Mapping[str, AnyArray]) -> tuple[tuple[ArraySpec, ...], list[AnyArray]]:
+def array_specs(
+    arrays: Mapping[str, AnyArray], places: Mapping[str, int] | None = None
+) -> tuple[tuple[ArraySpec, ...], list[AnyArray]]:
     """Return how a header describes `arrays`, and the arrays as they travel: C order, little-endian.
+
+    Those named in `places` lie in shared memory, at the byte given there: they are described, and do not travel.
 
     Raises
     ------
@@ -209,9 +232,10 @@ def array_specs(arrays: Mapping[str, AnyArray]) -> tuple[tuple[ArraySpec, ...], 
         code = array_code(array.dtype)
         if code is None:
             raise DeviceError("bad_request", f"{name} has type {array.dtype}, expected one of {', '.join(_DTYPES)}")
-        travelling = np.asarray(array, dtype=_DTYPES[code], order="C")
-        specs.append(_spec(name, code, array.shape))
-        ready.append(travelling)
+        at = places.get(name) if places else None
+        specs.append(_spec(name, code, array.shape, at))
+        if at is None:
+            ready.append(np.asarray(array, dtype=_DTYPES[code], order="C"))
     return tuple(specs), ready
 
 
@@ -251,22 +275,32 @@ def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
         raise DeviceError("bad_request", f"body {_first_error(error)}") from None
 
 
-def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer]) -> dict[str, AnyArray]:
+def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer], window: Window | None = None) -> dict[str, AnyArray]:
     """Return read-only arrays on the memory of `frames`, by name; nothing is allocated for what a header merely claims.
 
-    A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays.
+    A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays. What lies in the shared
+    memory of `window` is copied, since the other side may go on writing there.
 
     Raises
     ------
     DeviceError
-        "bad_request" where frames and specs disagree in number or in size, or two arrays share a name.
+        "bad_request" where frames and specs disagree in number or in size, two arrays share a name, or shared memory is
+        referred to that is not there, or not so large.
     """
-    if len(specs) != len(frames):
-        raise DeviceError("bad_request", f"the header announces {len(specs)} arrays, the message carries {len(frames)}")
+    framed = sum(spec.at is None for spec in specs)
+    if framed != len(frames):
+        raise DeviceError("bad_request", f"the header announces {framed} arrays, the message carries {len(frames)}")
     arrays: dict[str, AnyArray] = {}
-    for spec, frame in zip(specs, frames, strict=True):
+    travelled = iter(frames)
+    shared_bytes = 0
+    for spec in specs:
         if spec.name in arrays:
             raise DeviceError("bad_request", f"array {spec.name!r} is there twice")
+        if spec.at is not None:
+            shared_bytes += spec.nbytes
+            arrays[spec.name] = _shared(spec, spec.at, window, shared_bytes)
+            continue
+        frame = next(travelled)
         if len(frame) != spec.nbytes:
             raise DeviceError(
                 "bad_request",
@@ -294,9 +328,27 @@ def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...])
     return array
 
 
+def _shared(spec: ArraySpec, at: int, window: Window | None, all_bytes: int) -> AnyArray:
+    """Return a copy of what lies at byte `at` of the window; `all_bytes`: of this and all arrays of the message before it."""
+    nbytes = 0 if window is None else window.nbytes
+    if window is None or at + spec.nbytes > nbytes or all_bytes > nbytes:
+        raise DeviceError(
+            "bad_request", f"array {spec.name!r} of {spec.nbytes} bytes at {at} is not within the {nbytes} bytes of shared memory"
+        )
+    return as_array(window.memory[at : at + spec.nbytes], spec.dtype, spec.shape)
+
+
+def write_shared(array: AnyArray, window: Window, at: int) -> None:
+    """Write `array`, which must have room there, to byte `at` of the window, as `decode_arrays` reads it."""
+    code = array_code(array.dtype)
+    assert code is not None
+    target = np.frombuffer(window.memory, _DTYPES[code], array.size, at)
+    np.copyto(target.reshape(array.shape), array)
+
+
 @lru_cache(maxsize=256)
-def _spec(name: str, dtype: DTypeCode, shape: tuple[int, ...]) -> ArraySpec:
-    return ArraySpec(name=name, dtype=dtype, shape=shape)
+def _spec(name: str, dtype: DTypeCode, shape: tuple[int, ...], at: int | None = None) -> ArraySpec:
+    return ArraySpec(name=name, dtype=dtype, shape=shape, at=at)
 
 
 def _decode(model: type[_Header], frame: Buffer, max_bytes: int) -> _Header:

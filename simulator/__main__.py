@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
     add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
     add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
-    add("--beside", type=_threads, default=0, help="of these, how many leave small batches to whoever asks on this machine")
+    add("--beside", type=_threads, default=0, help="of these, how many leave short evaluations to whoever asks on this machine")
     add("--realtime", action="store_true", help="operations take the time they would take in a lab")
     add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
     add("--physics", action="store_true", help="print every parameter of the chip with unit and source, and end")

@@ -57,7 +57,7 @@ class Chip:
     threads
         Workers that share an evaluation; None: one a processor, four at most. Readings don't depend on it.
     beside
-        Of these, how many leave small batches alone, for whoever asks and works meanwhile on the same processors.
+        Of these, how many leave short evaluations alone, for whoever asks and works meanwhile on the same processors.
     realtime
         Operations take the wall time they would take in a lab; otherwise only the clock moves.
     """

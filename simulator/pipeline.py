@@ -156,7 +156,7 @@ class Pipeline:
             return
         light = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
-        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, blocks.shape[0] * kernels.LANES)
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = _read_only(volts)
         read, parts = (kernels.read_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
@@ -216,7 +216,7 @@ class Pipeline:
         """Read blocks through matrices already worked out; `plan` as in `kernels.read_prepared`."""
         light = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
-        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, blocks.shape[0] * kernels.LANES)
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         read, parts = (
             (kernels.read_prepared, here.wiring.tops) if here.rings is None else (kernels.read_bank_prepared, here.rings)
         )

@@ -23,11 +23,11 @@ _PATIENCE = 4000
 WORTH_SHARING_FLOPS = 5e6
 """Work of about 60 µs: of less, a helper that takes 40 µs to wake up finds nothing left worth the waking."""
 
-SMALL_BATCH = 384
-"""Samples of a setting up to which whoever asks is as busy between two evaluations as the chip is with one.
+BESIDE_FLOPS = 8e7
+"""Work of about a millisecond, up to which whoever asks is as busy between two evaluations as the chip is with one.
 
-A session's own work for a setting (directions, volts, losses, variables) grows with the mesh as the light's way through it does,
-but hardly with the batch.
+What a session does for an update (directions, volts, losses, variables) takes about as long as light for a few settings. Of a
+longer evaluation helpers get their share even so: what is left of the session's own time is theirs.
 """
 
 
@@ -55,7 +55,7 @@ class Workers:
     count
         How many.
     beside
-        Of these, how many stay out of evaluations of small batches, because whoever asks needs their processors meanwhile.
+        Of these, how many stay out of short evaluations, because whoever asks needs their processors meanwhile.
     """
 
     def __init__(self, count: int, beside: int = 0) -> None:
@@ -66,9 +66,9 @@ class Workers:
             threading.Thread(target=_help, args=(number, queue), name=f"chip-{number}", daemon=True).start()
         self._end = weakref.finalize(self, _dismiss, self._queues)
 
-    def new_job(self, items: int, flops: float, samples: int | None = None) -> Job:
-        """Return a job for `run`, shared only where `flops` are worth waking somebody; `samples` are those of a setting."""
-        free = self.count - self._beside if samples is not None and samples <= SMALL_BATCH else self.count
+    def new_job(self, items: int, flops: float, *, is_reading: bool = False) -> Job:
+        """Return a job for `run`, shared only where `flops` are worth waking somebody; `is_reading`: it is all of an evaluation."""
+        free = self.count - self._beside if is_reading and flops <= BESIDE_FLOPS else self.count
         return Job(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
 
     def run(self, job: Job, kernel: Kernel) -> bool:

@@ -20,6 +20,7 @@ from protocols.client import ClientOptions, connect
 from protocols.device import PhotonicDevice, StagedRows
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
+from protocols.window import Window
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)
@@ -266,8 +267,8 @@ def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch:
         read = Channel._read
         interrupts = iter([True, True])
 
-        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames) -> object:
-            answer = read(channel, request, frames)
+        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames, window: Window | None) -> object:
+            answer = read(channel, request, frames, window)
             if next(interrupts, False):  # the worst moment: the message is off the socket
                 raise KeyboardInterrupt
             return answer

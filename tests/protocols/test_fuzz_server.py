@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import tracemalloc
@@ -37,7 +38,8 @@ specs = st.fixed_dictionaries(
         "name": st.sampled_from(["drives", "inputs", "rows", "drive", "chunk", "values"]),
         "dtype": st.sampled_from(["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8", "O", "f2", ">f8"]),
         "shape": shapes,
-    }
+    },
+    optional={"at": st.integers(-1, 5000) | st.sampled_from([2**40, 2**53])},
 )
 bodies = (
     st.fixed_dictionaries(
@@ -52,6 +54,12 @@ bodies = (
             "lease_key": st.text(max_size=5),
             "label": st.text(max_size=5),
             "ttl_s": st.floats() | st.just(30.0),
+            "window": st.integers(-1, 3),
+            "answer_at": st.integers(-5, 5000) | st.just(2**52),
+            "answer_bytes": st.integers(-5, 5000) | st.just(2**52),
+            "pid": st.integers(-1, 40) | st.just(os.getpid()),
+            "fd": st.integers(-1, 40),
+            "nbytes": st.integers(-1, 2**20),
         },
     )
     | json_values
@@ -74,6 +82,7 @@ class Victim:
         self.thread.start()
         self.good = connect(self.server.address, lease_key="good")
         self.good.acquire(30.0)
+        self.good.evaluate(np.ones((64, 8)), np.ones((64, 4), np.float32), "mesh1")  # so that memory is shared
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 0
@@ -164,7 +173,7 @@ def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest:
 
 @FUZZ
 @given(
-    op=st.sampled_from(["evaluate", "apply", "stage_inputs", "clear_fault"]),
+    op=st.sampled_from(["evaluate", "apply", "stage_inputs", "clear_fault", "share"]),
     arrays=st.lists(specs, max_size=4),
     body=bodies,
     rest=payloads,

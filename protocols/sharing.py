@@ -1,0 +1,173 @@
+"""Who may use which part of the memory that client and server share, and for how long: `Sharing` here, `Shared` there.
+
+A slot belongs to one evaluation from `take` until its answer has come, so a retry finds its drives where they were, and no
+late answer is written over another's. After anything that leaves the server's doings in doubt, the client gives the whole
+window up; the server does when the lease changes hands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from protocols.errors import DeviceError
+from protocols.window import AVAILABLE, Window, create_window, open_window
+from protocols.wire import MOST_PENDING, AnyArray, Request, ShareBody, write_shared
+
+WORTH_SHARING_BYTES = 32 * 1024
+"""Arrays that are smaller together are better off in the message that is sent anyway."""
+
+_LINE = 64
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for the drives of one evaluation and for the readings it answers.
+
+    Parameters
+    ----------
+    window
+        The memory, and the server's `number` for it.
+    at, answer_at, answer_bytes
+        Where drives begin, where readings may be written, and how many bytes.
+    """
+
+    window: Window
+    number: int
+    place: int
+    at: int
+    answer_at: int
+    answer_bytes: int
+
+    def write(self, array: AnyArray) -> None:
+        """Write `array`, in C order, to where drives belong."""
+        write_shared(array, self.window, self.at)
+
+    def body(self) -> dict[str, JsonValue]:
+        """Return what the request says of it."""
+        return {"window": self.number, "answer_at": self.answer_at, "answer_bytes": self.answer_bytes}
+
+
+class Sharing:
+    """The client's side: slots of one window, which is made when first asked for and grows with what is asked.
+
+    Parameters
+    ----------
+    ask
+        Sends the body of a `share` to the server; returns the body of its answer, or raises `DeviceError`.
+    allowed
+        False where client and server cannot see the same memory, or must not.
+    most_bytes
+        Largest window.
+    """
+
+    def __init__(self, ask: Callable[[dict[str, JsonValue]], Mapping[str, JsonValue]], *, allowed: bool, most_bytes: int) -> None:
+        self._ask = ask
+        self._allowed = allowed and AVAILABLE
+        self._most_bytes = most_bytes
+        self._window: Window | None = None
+        self._number = 0
+        self._room = 0
+        self._taken: set[int] = set()
+
+    def take(self, sent: int, answered: int) -> Slot | None:
+        """Return a slot for an evaluation that sends and is answered so many bytes; None where frames have to do."""
+        if not self._allowed or sent + answered < WORTH_SHARING_BYTES:
+            return None
+        lead = -(-sent // _LINE) * _LINE
+        room = lead + -(-answered // _LINE) * _LINE
+        if (self._window is None or room > self._room) and not self._taken:
+            self._renew(room)
+        if self._window is None or room > self._room or len(self._taken) == MOST_PENDING:
+            return None
+        place = next(place for place in range(MOST_PENDING) if place not in self._taken)
+        self._taken.add(place)
+        at = place * self._room
+        return Slot(self._window, self._number, place, at, at + lead, answered)
+
+    def free(self, slot: Slot | None) -> None:
+        """Take back the slot of an evaluation that was answered."""
+        if slot is not None and slot.window is self._window:
+            self._taken.discard(slot.place)
+
+    def forget(self) -> None:
+        """Give the window up: nobody knows what the server may still write there, or it knows the window no more."""
+        self._window = None
+        self._taken.clear()
+
+    def _renew(self, room: int) -> None:
+        self.forget()
+        nbytes = MOST_PENDING * room
+        if nbytes > self._most_bytes:
+            return
+        try:
+            window, handle = create_window(nbytes)
+        except OSError:
+            self._allowed = False
+            return
+        try:
+            answer = self._ask({"pid": os.getpid(), "fd": handle, "name": window.name, "nbytes": nbytes})
+        except DeviceError as error:
+            if error.code not in {"bad_request", "limit", "version"}:
+                raise
+            self._allowed = False  # another machine, another user, or a server that knows nothing of this
+            return
+        finally:
+            os.close(handle)
+        number = answer.get("window")
+        if isinstance(number, int):
+            self._window, self._number, self._room = window, number, room
+
+
+class Shared:
+    """The server's side: one window, shared with whoever holds the lease.
+
+    Parameters
+    ----------
+    most_bytes
+        Largest window; 0: none is shared.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._window: Window | None = None
+        self._session = ""
+        self._number = 0
+
+    def open(self, body: ShareBody, session: str) -> int:
+        """Look through the window that `session` has made, instead of any older one; return its number.
+
+        Raises
+        ------
+        DeviceError
+            "limit" where it is too large, "bad_request" where it cannot be seen from here.
+        """
+        if body.nbytes > self._most_bytes:
+            raise DeviceError("limit", f"shared memory of {body.nbytes} bytes: at most {self._most_bytes} are shared here")
+        self._window = open_window(body.pid, body.fd, body.name, body.nbytes)
+        self._session = session
+        self._number += 1  # of its own: requests that refer to an older window are told from those to this one
+        return self._number
+
+    def window_of(self, request: Request) -> Window | None:
+        """Return the window that `request` refers to; None where it names none, or one that is no longer shared."""
+        known = request.session == self._session and request.body.get("window") == self._number
+        return self._window if known else None
+
+    def write(self, request: Request, name: str, values: AnyArray) -> Mapping[str, int]:
+        """Write the array called `name` where `request` wants it, if it has room there; return its place, by its name."""
+        window = self.window_of(request)
+        at, room = request.body.get("answer_at"), request.body.get("answer_bytes")
+        if window is None or not isinstance(at, int) or not isinstance(room, int):
+            return {}
+        if not 0 < values.nbytes <= room or at + values.nbytes > window.nbytes:
+            return {}
+        write_shared(values, window, at)
+        return {name: at}
+
+    def forget(self) -> None:
+        """Share no memory any more."""
+        self._window = None

@@ -1,0 +1,285 @@
+"""Memory shared between client and server: the same readings as through the socket, and nothing believed of it unseen."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_device import FakeDevice, Gate, Serve, fake_description
+
+from protocols import client as client_module
+from protocols import sharing, wire
+from protocols.client import ClientOptions, DeviceClient, connect
+from protocols.desk import Desk
+from protocols.errors import DeviceError
+from protocols.keys import add_client, create_server_keys
+from protocols.server import DeviceServer
+from protocols.window import AVAILABLE, create_window, open_window
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory of this kind")
+
+SETTINGS, SAMPLES = 64, 128
+DRIVES = np.random.default_rng(0).uniform(0.1, 1.0, (SETTINGS, 8))
+INPUTS = np.random.default_rng(1).random((SAMPLES, 4)).astype(np.float32)
+
+
+def expected(drives: np.ndarray) -> np.ndarray:
+    power = INPUTS.astype(np.float64) ** 2
+    return (np.mean(drives**2, axis=1)[:, None, None] * power[None]).astype(np.float32)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Array bytes of every evaluation that came through the socket, and of every answer that went."""
+    travelled: list[int] = []
+    handle, send = Desk.handle, DeviceServer._send
+
+    def note(frames: Any) -> None:
+        travelled.append(sum(len(frame) for frame in frames[2:]))
+
+    def handled(self: Desk, route: bytes, frames: Any) -> bool:
+        if b'"evaluate"' in bytes(frames[1]):
+            note(frames)
+        return handle(self, route, frames)
+
+    def sent(self: DeviceServer, route: bytes, frames: Any) -> None:
+        if b'"evaluate"' in bytes(frames[1]):
+            note(frames)
+        send(self, route, frames)
+
+    monkeypatch.setattr(Desk, "handle", handled)
+    monkeypatch.setattr(DeviceServer, "_send", sent)
+    return travelled
+
+
+def writer(server: DeviceServer, **options: Any) -> DeviceClient:
+    client = connect(server.address, **options)
+    client.acquire()
+    return client
+
+
+def test_large_arrays_pass_beside_the_socket(serve: Serve, seen: list[int]) -> None:
+    with writer(serve(FakeDevice())) as client:
+        readings = client.evaluate(DRIVES, INPUTS, "mesh1")
+        np.testing.assert_array_equal(readings.values, expected(DRIVES))
+        assert seen == [INPUTS.nbytes, SETTINGS * (8 + 4)]  # of the answer only times and flags
+        small = client.evaluate(DRIVES[:1], INPUTS[:2], "mesh1")
+        assert small.values.shape == (1, 2, 4)
+        assert seen[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 12]
+
+
+def test_readings_stay_when_the_memory_is_used_again(serve: Serve) -> None:
+    with writer(serve(FakeDevice())) as client:
+        kept = [client.evaluate(scale * DRIVES, INPUTS, "mesh1").values for scale in (1.0, 2.0, 3.0)]
+        for scale, values in zip((1.0, 2.0, 3.0), kept, strict=True):
+            np.testing.assert_array_equal(values, expected(scale * DRIVES))
+
+
+def test_two_pending_evaluations_have_memory_of_their_own(serve: Serve) -> None:
+    gate = Gate()
+    with writer(serve(FakeDevice(before_setting=gate))) as client:
+        first = client.submit(DRIVES, INPUTS, "mesh1")
+        second = client.submit(2 * DRIVES, INPUTS, "mesh1")
+        gate.opened.set()
+        np.testing.assert_array_equal(second.result().values, expected(2 * DRIVES))
+        np.testing.assert_array_equal(first.result().values, expected(DRIVES))
+
+
+def test_the_window_grows_with_what_is_asked(serve: Serve, seen: list[int]) -> None:
+    with writer(serve(FakeDevice())) as client:
+        client.evaluate(DRIVES[:32], INPUTS, "mesh1")
+        more = np.tile(DRIVES, (4, 1))
+        np.testing.assert_array_equal(client.evaluate(more, INPUTS, "mesh1").values, expected(more))
+        assert max(seen[-2:]) <= INPUTS.nbytes + len(more) * 12
+
+
+def test_drives_are_checked_as_they_were_when_they_came(serve: Serve) -> None:
+    """Whoever shares memory can write there at any time: what is checked must be what is driven."""
+    gate = Gate()
+    device = FakeDevice(before_setting=gate)
+    with writer(serve(device)) as client:
+        pending = client.submit(DRIVES, INPUTS, "mesh1")
+        assert gate.reached.wait(10)
+        slot = pending._slot
+        assert slot is not None
+        slot.write(np.full_like(DRIVES, 1e3))
+        gate.opened.set()
+        np.testing.assert_array_equal(pending.result().values, expected(DRIVES))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e3])
+def test_limits_hold_for_shared_drives(serve: Serve, bad: float) -> None:
+    device = FakeDevice()
+    with writer(serve(device)) as client:
+        drives = DRIVES.copy()
+        drives[5, 3] = bad
+        with pytest.raises(DeviceError) as refused:
+            client.evaluate(drives, INPUTS, "mesh1")
+        assert refused.value.outcome == "not_applied"
+        assert device.evaluations == 0
+        np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
+
+
+def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server may still write must not come over a later evaluation's readings."""
+    gate = Gate(at_setting=SETTINGS - 1)
+    server = serve(FakeDevice(before_setting=gate))
+    with writer(server, options=ClientOptions(silence_s=0.3)) as client:
+        client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
+        monkeypatch.setattr(server._desk, "_send", lambda route, frames: None)
+        pending = client.submit(DRIVES, INPUTS[:64], "mesh1")
+        old = pending._slot
+        assert old is not None
+        with pytest.raises(DeviceError, match="silent"):
+            pending.result()
+        monkeypatch.undo()
+        gate.opened.set()
+        np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
+        new = client._sharing._window
+        assert new is not None
+        assert new.name != old.window.name
+
+
+def test_a_reacquired_lease_shares_anew(serve: Serve, seen: list[int]) -> None:
+    with writer(serve(FakeDevice())) as client:
+        client.evaluate(DRIVES, INPUTS, "mesh1")
+        client.release()
+        client.acquire()
+        client.apply(np.zeros(16))
+        np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
+        assert max(seen) == max(INPUTS.nbytes, SETTINGS * 12)
+
+
+def test_a_server_with_keys_gets_everything_encrypted(serve: Serve, seen: list[int], tmp_path: Any) -> None:
+    create_server_keys(tmp_path)
+    mine = add_client(tmp_path, "me")
+    with writer(serve(FakeDevice(), keys=tmp_path), keys=mine) as client:
+        client.evaluate(DRIVES, INPUTS, "mesh1")
+        assert client._sharing._window is None
+        assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
+
+
+@pytest.mark.parametrize("how", ["elsewhere", "unknown"])
+def test_where_memory_cannot_be_shared_frames_do(
+    serve: Serve, seen: list[int], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A tunnel to another machine looks like this one; an older server does not know the word."""
+
+    def elsewhere(*_: object) -> None:
+        raise DeviceError("bad_request", "not to be seen from here")
+
+    monkeypatch.setattr(sharing, "open_window", elsewhere)
+    if how == "unknown":
+        monkeypatch.setattr(Desk, "_share", lambda *_: elsewhere())
+    with writer(serve(FakeDevice())) as client:
+        for _ in range(2):
+            np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
+        assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
+
+
+def test_a_chip_too_large_for_a_window_uses_frames(serve: Serve) -> None:
+    device = FakeDevice(fake_description(max_readings=2**24))
+    with writer(serve(device, max_message_bytes=20_000)) as client:
+        values = client.evaluate(DRIVES, INPUTS, "mesh1").values
+        np.testing.assert_array_equal(values, expected(DRIVES))
+
+
+def test_memory_that_is_not_as_told_is_refused() -> None:
+    window, handle = create_window(4096)
+    try:
+        assert open_window(os.getpid(), handle, window.name, 4096).nbytes == 4096
+        for pid, fd, name, nbytes in (
+            (os.getpid(), handle, "photonloop-" + "0" * 32, 4096),
+            (os.getpid(), handle, window.name, 8192),
+            (os.getpid(), 9999, window.name, 4096),
+            (2**31 - 1, handle, window.name, 4096),
+        ):
+            with pytest.raises(DeviceError) as refused:
+                open_window(pid, fd, name, nbytes)
+            assert refused.value.code == "bad_request"
+    finally:
+        os.close(handle)
+
+
+def test_memory_that_could_be_cut_short_is_refused() -> None:
+    name = "photonloop-" + "a" * 32
+    handle = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(handle, 4096)
+        with pytest.raises(DeviceError, match="not sealed"):
+            open_window(os.getpid(), handle, name, 4096)
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        open_window(os.getpid(), handle, name, 4096)
+        with pytest.raises(OSError):
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def test_both_sides_let_go(serve: Serve) -> None:
+    def maps() -> int:
+        with open("/proc/self/maps", encoding="utf-8") as lines:  # noqa: PTH123
+            return sum("memfd:photonloop" in line for line in lines)
+
+    server = serve(FakeDevice())
+
+    def use() -> None:
+        with writer(server) as client:
+            client.evaluate(DRIVES, INPUTS, "mesh1")
+            assert maps() >= 2
+
+    for _ in range(3):
+        use()
+    gc.collect()
+    assert maps() == 0
+
+
+Damage = Callable[[wire.Request], dict[str, Any]]
+OUTSIDE: dict[str, Damage] = {
+    "beyond the end": lambda r: {
+        "arrays": tuple(s.model_copy(update={"at": 2**40}) if s.at is not None else s for s in r.arrays)
+    },
+    "larger than it": lambda r: {
+        "arrays": tuple(s.model_copy(update={"shape": (2**20, 8)}) if s.at is not None else s for s in r.arrays)
+    },
+    "of another number": lambda r: {"body": {**r.body, "window": 99}},
+    "of another session": lambda r: {"session": "somebody"},
+    "again and again": lambda r: {"arrays": (*(r.arrays[0].model_copy(update={"name": f"a{n}"}) for n in range(7)), r.arrays[1])},
+}
+
+
+@pytest.mark.parametrize("damage", OUTSIDE.values(), ids=OUTSIDE.keys())
+def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch, damage: Damage) -> None:
+    device = FakeDevice()
+    with writer(serve(device)) as client:
+        client.evaluate(DRIVES[:32], INPUTS, "mesh1")
+        evaluations = device.evaluations
+        encode = wire.encode
+
+        def damaged(header: wire.Request | wire.Reply, arrays: Any = ()) -> list[wire.Buffer]:
+            if isinstance(header, wire.Request) and header.op == "evaluate":
+                header = header.model_copy(update=damage(header))
+            return encode(header, arrays)
+
+        monkeypatch.setattr(client_module.wire, "encode", damaged)
+        with pytest.raises(DeviceError) as refused:
+            client.evaluate(DRIVES[:32], INPUTS, "mesh1")
+        monkeypatch.undo()
+        assert refused.value.code in {"bad_request", "lease"}
+        assert device.evaluations == evaluations
+        client.evaluate(DRIVES[:32], INPUTS, "mesh1")
+
+
+def test_an_answer_that_has_no_room_comes_in_a_frame(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
+    with writer(serve(FakeDevice())) as client:
+        body = sharing.Slot.body
+        monkeypatch.setattr(sharing.Slot, "body", lambda slot: {**body(slot), "answer_bytes": 8})
+        np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
+        assert seen[1] == SETTINGS * (SAMPLES * 4 * 4 + 12)
+        monkeypatch.setattr(sharing.Slot, "body", lambda slot: {**body(slot), "answer_at": 2**40})
+        np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
