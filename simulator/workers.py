@@ -67,7 +67,7 @@ class Workers:
         self._end = weakref.finalize(self, _dismiss, self._queues)
 
     def new_job(self, items: int, flops: float, *, is_reading: bool = False) -> Job:
-        """Return a job for `run`, shared only where `flops` are worth waking somebody; `is_reading`: it is all of an evaluation."""
+        """Return a job for `run`, shared only where `flops` are worth waking somebody; `is_reading`: of an evaluation."""
         free = self.count - self._beside if is_reading and flops <= BESIDE_FLOPS else self.count
         return Job(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
 
