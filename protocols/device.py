@@ -134,7 +134,7 @@ class LimitsDescription(_Model):
     max_readings: _Count
     """Readings of one `evaluate`, settings × samples × tap ports."""
     max_staged_bytes: _Count
-    """Inputs staged at once, all names together."""
+    """Inputs staged at once, all names together, in bytes as they were sent."""
 
 
 class DeviceDescription(_Model):

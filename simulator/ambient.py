@@ -95,7 +95,7 @@ class Ambient:
         """
         phases, temperature = self._phases[stage], self._parameters.temperature
         drifted = None if phases is None else phases.at(moment.step).astype(np.float64)
-        if self._temperature is None or temperature.imbalance_sigma == 0 or temperature.phase_rad_per_k == 0:
+        if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
             return drifted
         warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.step)[0]))
         return warmed if drifted is None else drifted + warmed

@@ -86,6 +86,18 @@ def test_phases_of_a_chip_drift_by_their_numbers() -> None:
     np.testing.assert_allclose(warm_rad - start, 0.045 * (temperature_k - 298.15), rtol=1e-6)
 
 
+def test_a_path_that_is_no_difference_feels_temperature_without_any_spread() -> None:
+    """A ring sees its whole round trip; the arms of an interferometer, as long as each other, see nothing."""
+    ambient = Ambient(parameters_of("ideal", {"temperature": {"sigma_k": 0.5, "tau_s": 8.0}}, ports=2), (4,))
+    moment = ambient.moment(100.0)
+    kelvin = ambient.gauges(moment).temperature_k
+    assert kelvin is not None
+    ring_rad = ambient.offset_rad(0, moment, np.ones(4))
+    assert ring_rad is not None
+    np.testing.assert_allclose(ring_rad, 0.045 * (kelvin - 298.15), rtol=1e-6)
+    assert ambient.offset_rad(0, moment, np.zeros(4)) is None
+
+
 def test_temperature_and_laser_have_their_deviation() -> None:
     parts = {"temperature": {"sigma_k": 0.5, "tau_s": 1.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1.0}}
     gauges = []
