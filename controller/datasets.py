@@ -38,7 +38,7 @@ class DataError(ConfigError):
 class DataSpec(BaseModel):
     """The `[data]` table of an experiment file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: str
     """"digits" or "iris" (in scikit-learn), "mnist", or the path of an .npz with x_train, y_train, x_test, y_test."""
@@ -47,7 +47,7 @@ class DataSpec(BaseModel):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Part of the samples kept for the test, each class in proportion; only for sets without a split of their own
     (digits, iris)."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the split and of the shuffle before the limits."""
     image: Literal["none", "crop", "pool"] = "none"
     """none: features as they are · crop: the middle size × size pixels · pool: means over size × size equal areas."""
@@ -144,7 +144,8 @@ def _load(spec: DataSpec) -> _Raw:
         iris: Any = load_iris()
         return _split(iris.data, np.asarray(iris.target_names)[iris.target], spec)
     if spec.source == "mnist":
-        return _load_mnist(spec.path)
+        file = mnist_file(spec)
+        return _download_mnist() if file is None else _load_npz(Path(file).expanduser())
     return _load_npz(Path(spec.source).expanduser())
 
 
@@ -192,13 +193,13 @@ def _member(archive: Any, key: str, path: Path) -> _Array:
         raise
 
 
-def _load_mnist(path: str | None) -> _Raw:
-    if path is not None:
-        return _load_npz(Path(path).expanduser())
+def mnist_file(spec: DataSpec) -> str | None:
+    """Return where `spec` finds MNIST: its path, else in $PHOTONLOOP_DATA; None where a download must do."""
     folder = os.environ.get("PHOTONLOOP_DATA", "")
-    if folder and (beside := Path(folder).expanduser() / "mnist.npz").is_file():
-        return _load_npz(beside)
-    return _download_mnist()
+    if spec.source != "mnist" or spec.path is not None or not folder:
+        return spec.path
+    beside = Path(folder).expanduser() / "mnist.npz"
+    return str(beside) if beside.is_file() else None
 
 
 def _download_mnist() -> _Raw:

@@ -28,7 +28,7 @@ Scale = Literal["feature", "global", "image"]
 class EncodingSpec(BaseModel):
     """The `[encoding]` table of an experiment file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     reference: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Amplitude of constant light on the port after the last feature; 0: none. Readings are compared by direction, so a

@@ -18,12 +18,12 @@ from controller.encoding import EncodingSpec
 from protocols.validation import ConfigError, read_toml, validate
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, le=10**9)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class NetworkSpec(_Spec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from controller.datasets import Dataset, DataSpec
+from controller.datasets import Dataset, DataSpec, mnist_file
 from controller.devices import VirtualChip
 from controller.estimators import estimator
 from controller.experiment import Experiment
@@ -26,13 +26,15 @@ def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> Virtu
 
 def with_absolute_paths(spec: DataSpec) -> DataSpec:
     """Return `spec` with its files named from the root, so that a run can be resumed from another folder."""
-    files = {"path": spec.path, "source": spec.source if spec.source.endswith(".npz") else None}
+    files = {"path": mnist_file(spec), "source": spec.source if spec.source.endswith(".npz") else None}
     return spec.model_copy(update={key: str(Path(file).expanduser().resolve()) for key, file in files.items() if file})
 
 
 def pinned(device: str) -> str:
-    """Return a device string with its chip file or station file named from the root."""
+    """Return a device string with its chip file, station file or socket named from the root."""
     kind, _, source = device.partition(":")
+    if device.startswith("ipc://") and not device.startswith("ipc://@"):
+        return f"ipc://{Path(device.removeprefix('ipc://')).expanduser().resolve()}"
     if kind == "lab":
         file, query, limits = source.partition("?")
         return f"lab:{Path(file).expanduser().resolve()}{query}{limits}"

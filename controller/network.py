@@ -154,15 +154,16 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Staged
     )
 
 
-def read_layer(link: DeviceLink, layer: Layer, phases: Phases, inputs: str, samples: int) -> Readings:
-    """Return the readings of one layer at `phases`, shape (channels,), for the first `samples` staged `inputs`."""
-    return read_settings(link, layer, phases[np.newaxis], StagedRows(inputs, np.arange(samples)))
+def read_layer(link: DeviceLink, layer: Layer, phases: Phases, rows: StagedRows) -> Readings:
+    """Return the readings of one layer at `phases`, shape (channels,), for rows of staged inputs."""
+    return read_settings(link, layer, phases[np.newaxis], rows)
 
 
 def predict(link: DeviceLink, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
     """Return what every layer and the whole network answer to the first `samples` staged `inputs`."""
     link.hold(held_drive(link.description, layers, variables))
-    read = [read_layer(link, layer, phases, inputs, samples) for layer, phases in zip(layers, variables, strict=True)]
+    rows = StagedRows(inputs, np.arange(samples))
+    read = [read_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])

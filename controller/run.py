@@ -15,29 +15,25 @@ update is determined by the losses it measured, so a resumed session replays the
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import platform
-import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from controller.archives import read_npz, write_npz
+from controller.journal import Journal, Measured
 from protocols.validation import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
 CHECKPOINT, JOURNAL, EVALUATION = "checkpoint.npz", "journal.bin", "evaluation.npz"
 LOG, REPORT = "log.txt", "report.html"
-
-_HEAD = struct.Struct("<QQ")  # of a journal record: update number, count of losses; the losses follow as float64
 
 
 class RunFolder:
@@ -63,9 +59,8 @@ class RunFolder:
             self._metrics.close()
             raise ConfigError(f"run {path} is being written by another session: wait for it, or stop it first") from None
         self._log: IO[str] = (path / LOG).open("a", encoding="utf-8")
-        self._recorded, whole = _read_journal(path / JOURNAL)
-        self._journal = (path / JOURNAL).open("ab", buffering=0)
-        self._journal.truncate(whole)  # a record cut short would hide those after it
+        self._journal = Journal(path / JOURNAL)
+        self._recorded = self._journal.recorded
         _end_line(path / METRICS, self._metrics)
 
     def event(self, event: str, **fields: Any) -> None:
@@ -78,18 +73,16 @@ class RunFolder:
         self._log.write(f"{_now()} {message}\n")
         self._log.flush()
 
-    def record(self, update: int, losses: NDArray[np.float64]) -> None:
+    def record(self, update: int, measured: Measured) -> None:
         """Append the losses measured for update number `update` to the journal."""
-        content = _HEAD.pack(update, losses.size) + losses.astype("<f8").tobytes()
-        if self._journal.write(content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / JOURNAL))
+        self._journal.record(update, measured)
 
     @property
     def journalled(self) -> int:
         """Updates that the journal holds and `take_journal` has not given out."""
         return len(self._recorded)
 
-    def take_journal(self) -> dict[int, NDArray[np.float64]]:
+    def take_journal(self) -> dict[int, Measured]:
         """Return the losses that an earlier session journalled and no checkpoint covers, by update; once."""
         recorded, self._recorded = self._recorded, {}
         return recorded
@@ -97,7 +90,7 @@ class RunFolder:
     def checkpoint(self, arrays: Mapping[str, Any]) -> None:
         """Replace the checkpoint and empty the journal. Killed half-way, the old pair or the new checkpoint stands whole."""
         write_npz(self.path / CHECKPOINT, arrays)
-        self._journal.truncate(0)
+        self._journal.empty()
 
     def close(self) -> None:
         """Close the files and let other sessions in."""
@@ -168,21 +161,6 @@ def versions() -> dict[str, str]:
     """Return the versions that decide what a run computes, for its first event."""
     packages = ("photonloop", "numpy", "numba", "pyzmq", "scikit-learn")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
-
-
-def _read_journal(file: Path) -> tuple[dict[int, NDArray[np.float64]], int]:
-    """Return losses by update number, and how many bytes of the journal are whole records."""
-    content = file.read_bytes() if file.exists() else b""
-    recorded: dict[int, NDArray[np.float64]] = {}
-    whole = 0
-    while whole + _HEAD.size <= len(content):
-        update, count = _HEAD.unpack_from(content, whole)
-        end = whole + _HEAD.size + 8 * count
-        if end > len(content):
-            break
-        recorded[update] = np.frombuffer(content, dtype="<f8", count=count, offset=whole + _HEAD.size)
-        whole = end
-    return recorded, whole
 
 
 def _end_line(path: Path, appended: IO[str]) -> None:

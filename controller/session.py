@@ -20,6 +20,7 @@ from controller.estimators import Probe, estimator, slopes
 from controller.estimators.step import choose_step, longest_step
 from controller.experiment import Experiment
 from controller.flags import FlagWatch
+from controller.journal import Measured, fingerprint
 from controller.link import DeviceLink
 from controller.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
 from controller.optimizers import descend, fresh_moments, learning_rate
@@ -28,7 +29,7 @@ from controller.run import EVALUATION, RunFolder, read_events
 from controller.state import State, to_arrays
 from controller.stopping import SessionStopped, Stop
 from controller.streams import Purpose, stream
-from controller.variables import Box, Phases, drive_step_rad, fold, project, stage_box, start_variables, volts
+from controller.variables import Box, Phases, drive_step_rad, fold, longest_with_room, project, stage_box, start_variables, volts
 from protocols.device import Drive, StagedRows
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -149,7 +150,8 @@ class Session:
         while state.update < self._updates:
             self._stop.check(f"after update {state.total}")
             variables = state.variables[number]
-            recorded = self._journal.pop(state.total, None)
+            around = fingerprint(variables if state.base is None else state.base)
+            recorded = self._recorded_for(state.total, around)
             if recorded is None and not self._link.under_way:
                 start(drives, rows)
             # Done now, while the device is busy: none of it depends on what it will answer.
@@ -164,7 +166,7 @@ class Session:
                 losses = layer.rule.losses(readings.values, self._samples.train_labels[rows])
                 if not np.isfinite(losses).all():
                     raise DeviceError("device", f"readings of {layer.name} at update {state.total} give a loss that is no number")
-                self._folder.record(state.total, losses)
+                self._folder.record(state.total, Measured(losses, around))
             else:
                 losses = recorded
                 if losses.size != 2 * self._experiment.estimator.directions:
@@ -181,6 +183,18 @@ class Session:
                 self._save()
             rows, probe, drives = next_rows, next_probe, next_drives
         self._end_layer(number)
+
+    def _recorded_for(self, update: int, around: int) -> NDArray[np.float64] | None:
+        """Return journalled losses of an update if they were measured around its variables; None: to be measured."""
+        found = self._journal.pop(update, None)
+        if found is None or found.around == around:
+            return None if found is None else found.losses
+        self._warn(
+            f"the journal's losses from update {update} on were measured around other variables (was an older checkpoint put "
+            "back?): they are left out and measured again"
+        )
+        self._journal.clear()
+        return None
 
     def _look_at_flags(self, layer: Layer, flags: NDArray[np.uint32] | int, occasion: str) -> None:
         if (sentence := self._flags.look(layer.name, flags, occasion)) is not None:
@@ -214,6 +228,8 @@ class Session:
             rng = stream(self._experiment.seed, Purpose.STEP, number)
             choice = choose_step(losses_at, layer.stage.channels, layer.stage.ports, drive_step, rng)
             step_rad, reasons = self._estimator.step_of(choice.per_phase_rad, layer.groups), choice.reasons
+            step_rad, held = self._with_room(layer, step_rad)
+            reasons = (*reasons, *held)
         else:
             step_rad, reasons = spec.step, ("given in the experiment file",)
         # Only now, so that a session ended while measuring has not half begun the layer.
@@ -232,6 +248,15 @@ class Session:
                 f"{layer.name}: estimator.step moves a phase by {per_phase:.3g} rad, less than one step of the drive source "
                 f"around V_π, {drive_step:.3g} rad: probes will mostly measure quantisation"
             )
+
+    def _with_room(self, layer: Layer, step_rad: float) -> tuple[float, tuple[str, ...]]:
+        """Return a chosen step, shortened where it would leave variables less than half their range, and the reason then."""
+        reach = self._estimator.reach
+        held_rad = longest_with_room(self._link.description, layer.stage, lambda step: reach(step, layer.groups), step_rad)
+        if held_rad == step_rad:
+            return step_rad, ()
+        per_phase = self._estimator.per_phase(held_rad, layer.groups)
+        return held_rad, (f"held at {per_phase:.3g} rad a phase, so that variables keep half their range",)
 
     def _boxes(self, layer: Layer, step_rad: float) -> tuple[Box, Box]:
         """Return where the layer's variables may live, and the limits of its settings."""
@@ -264,6 +289,9 @@ class Session:
         direction = self._estimator.weigh(probe.directions, slopes(probe, losses), layer.groups)
         rate = learning_rate(self._experiment.optimizer, state.update, self._updates)
         change = descend(self._experiment.optimizer, state.moments, direction, rate)
+        if not np.isfinite(change).all():
+            high = self._experiment.optimizer.rate
+            raise ConfigError(f"update {state.total} of {layer.name} is no number: optimizer.rate is {high:g}, too high")
         state.variables[number] = project(state.variables[number] + change, box)
         state.update += 1
         state.total += 1
@@ -284,7 +312,7 @@ class Session:
         told = ("epoch", number, epoch) in self._told
         if self._looks_at(epoch):
             if not told:
-                accuracies = [self._accuracy(number, part, labels) for part, labels in self._parts()]
+                accuracies = [self._accuracy(number, part) for part in (TRAIN, TEST)]
             state.evaluations += len(accuracies)
         loss, state.loss_sum, state.loss_count = state.loss_sum / state.loss_count, 0.0, 0
         if told:
@@ -304,14 +332,23 @@ class Session:
         )
         self._listener.epoch(report)
 
-    def _parts(self) -> tuple[tuple[str, NDArray[np.int64]], ...]:
-        # As many training samples as test samples, at most: looking should not cost more than learning.
-        known = self._samples.train_labels[: self._samples.test_labels.size]
-        return (TRAIN, known), (TEST, self._samples.test_labels)
+    def _looked_at(self) -> NDArray[np.int64]:
+        """Return rows of the training part to look at: as many as test samples, at most, so that looking is cheap.
 
-    def _accuracy(self, number: int, part: str, labels: NDArray[np.int64]) -> float:
-        layer = self._layers[number]
-        readings = read_layer(self._link, layer, self.state.variables[number], part, labels.size)
+        Drawn, since files may be in any order: the first rows of a sorted one are all of one class.
+        """
+        known, most = self._samples.train_labels.size, self._samples.test_labels.size
+        if known <= most:
+            return np.arange(known)
+        return np.sort(stream(self._experiment.seed, Purpose.LOOK).permutation(known)[:most])
+
+    def _accuracy(self, number: int, part: str) -> float:
+        layer, samples = self._layers[number], self._samples
+        rows, labels = np.arange(samples.test_labels.size), samples.test_labels
+        if part == TRAIN:
+            rows = self._looked_at()
+            labels = samples.train_labels[rows]
+        readings = read_layer(self._link, layer, self.state.variables[number], StagedRows(part, rows))
         self._look_at_flags(layer, readings.flags, f"of the {part} part after update {self.state.total}")
         return float((layer.rule.scores(readings.values[0]).argmax(axis=1) == labels).mean())
 
@@ -339,7 +376,7 @@ class Session:
     def _end_layer(self, number: int) -> None:
         layer = self._layers[number]
         if ("layer_done", number, None) not in self._told:
-            accuracy = self._accuracy(number, TEST, self._samples.test_labels)
+            accuracy = self._accuracy(number, TEST)
             self._event("layer_done", layer=number, name=layer.name, test_accuracy=accuracy)
             self._tell(f"{layer.name}: learned, test accuracy {accuracy:.4f}")
         self._save()
@@ -368,8 +405,8 @@ class Session:
 
     def _save(self) -> None:
         self._folder.checkpoint(to_arrays(self.state, self._experiment.seed))
-        for update, losses in self._journal.items():  # emptied with the rest, and not replayed yet
-            self._folder.record(update, losses)
+        for update, measured in self._journal.items():  # emptied with the rest, and not replayed yet
+            self._folder.record(update, measured)
         self._saved_at = time.monotonic()
 
     def _event(self, event: str, **fields: object) -> None:

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     STEP = 3
     SHUFFLE = 4
     PROBES = 5
+    LOOK = 6
 
 
 def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

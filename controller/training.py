@@ -184,14 +184,18 @@ def resume(
                 f"{string} is another chip than run {run} learned on: {changed.told}; put that one back, or go on with this "
                 f"one by naming it: photonloop train --resume {run} --device {string}"
             )
+        if changed is not None and state.finished:
+            raise ConfigError(
+                f"run {run} is finished, and {string} is another chip than it learned on ({changed.told}): measure it there by "
+                f"photonloop evaluate {run} --device {string}"
+            )
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_variables(run, state, layers)
         check_fits(experiment, link.description, layers, dataset.y_train.size)
         stage_parts(link, experiment, dataset)
         if changed is not None:
             watch.warn(f"{string} is another chip than the one learned on so far: {changed.told}")
-            if not state.finished:
-                write_device(run, link.description)
+            write_device(run, link.description)
         folder.event("resume", device=string, update=state.total, versions=versions())
         told = "finished: measuring it again" if state.finished else f"resuming after update {state.total + folder.journalled}"
         watch.tell(f"run {run}: {told}")

@@ -7,6 +7,7 @@ heater differs by its own P_π and its unknown offset, which learning by probing
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +56,12 @@ def drive_step_rad(drive: DriveDescription) -> float:
     return float(2 * np.pi * drive.step_v / pi_v)
 
 
-def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad: float, reserve_rad: float = 0.0) -> Box:
+def stage_box(
+    description: DeviceDescription, stage: StageDescription, reach_rad: float | Phases, reserve_rad: float = 0.0
+) -> Box:
     """Return where variables of `stage` may live so that a probe `reach_rad` to either side stays inside every limit.
+
+    `reach_rad` is one number, or one for every channel of the stage.
 
     Signs of a probe cancel in the total power only on average: room is left for five deviations of their sum, at a step of
     `reach_rad` or, where that is larger, `reserve_rad`.
@@ -71,16 +76,40 @@ def stage_box(description: DeviceDescription, stage: StageDescription, reach_rad
     high = nominal_phases(ceiling_v, description.drive) * (1 - 1e-9) - reach_rad
     low = np.full(stage.channels, float(nominal_phases(np.array(description.drive.min_v), description.drive))) + reach_rad
     if np.any(high <= low):
-        raise ValueError(f"a step of {reach_rad:.3g} rad leaves no room within the drive limits of stage {stage.name}")
+        raise ValueError(f"a step of {np.max(reach_rad):.3g} rad leaves no room within the drive limits of stage {stage.name}")
     limit_w = description.limits.total_power_w
     share_w = limit_w * POWER_SHARE * stage.channels / description.channels if limit_w > 0 else np.inf
-    spread = 5 * max(reach_rad, reserve_rad) * stage.channels**0.5
+    spread = 5 * float(np.linalg.norm(np.broadcast_to(np.maximum(reach_rad, reserve_rad), stage.channels)))
     total = np.pi * share_w / description.drive.pi_power_w - spread
     if total < float(low.sum()):
         raise ValueError(
-            f"a step of {reach_rad:.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"
+            f"a step of {np.max(reach_rad):.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"
         )
     return Box(low=low, high=high, total=float(total))
+
+
+def longest_with_room(
+    description: DeviceDescription, stage: StageDescription, reach: Callable[[float], Phases], step_rad: float
+) -> float:
+    """Return `step_rad`, or the longest step below it that leaves variables half their range; `reach` is proportional to it.
+
+    Raises
+    ------
+    ValueError
+        The total power leaves no room for any step.
+    """
+    widest = stage_box(description, stage, 0.0)
+    share = float(np.max(4.0 * reach(step_rad) / (widest.high - widest.low)))
+    longest = step_rad / max(1.0, share)
+    while True:
+        try:
+            stage_box(description, stage, reach(longest))
+        except ValueError:
+            longest *= 0.8
+            if longest < 1e-6 * step_rad:
+                raise
+        else:
+            return longest
 
 
 def start_variables(box: Box, rng: np.random.Generator) -> Phases:

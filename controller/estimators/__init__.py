@@ -56,8 +56,11 @@ class Estimator(Protocol):
         """Return the step that moves phases by `per_phase_rad` root mean square (in the largest group)."""
         ...
 
-    def reach(self, step_rad: float, groups: list[slice]) -> float:
-        """Return how far [rad] a probe moves a single phase, or seldom further: variables keep so far from the limits."""
+    def reach(self, step_rad: float, groups: list[slice]) -> Phases:
+        """Return how far [rad] a probe moves each phase, or seldom further: variables keep so far from the limits.
+
+        Shape (channels,), proportional to the step.
+        """
         ...
 
     def per_phase(self, step_rad: float, groups: list[slice]) -> float:

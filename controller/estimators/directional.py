@@ -35,10 +35,12 @@ def step_of(per_phase_rad: float, groups: list[slice]) -> float:
     return per_phase_rad * _largest(groups) ** 0.5
 
 
-def reach(step_rad: float, groups: list[slice]) -> float:
-    """Return four standard deviations of one phase's move in the smallest group; no phase moves further than the step."""
-    smallest = min(group.stop - group.start for group in groups)
-    return step_rad * min(1.0, 4.0 / smallest**0.5)
+def reach(step_rad: float, groups: list[slice]) -> Phases:
+    """Return four standard deviations of each phase's move, which its group decides; no phase moves further than the step."""
+    reached = np.empty(max(group.stop for group in groups))
+    for group in groups:
+        reached[group] = step_rad * min(1.0, 4.0 / (group.stop - group.start) ** 0.5)
+    return reached
 
 
 def per_phase(step_rad: float, groups: list[slice]) -> float:

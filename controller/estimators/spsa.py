@@ -29,9 +29,9 @@ def step_of(per_phase_rad: float, groups: list[slice]) -> float:
     return per_phase_rad
 
 
-def reach(step_rad: float, groups: list[slice]) -> float:
-    """Return `step_rad`: no phase moves further."""
-    return step_rad
+def reach(step_rad: float, groups: list[slice]) -> Phases:
+    """Return `step_rad` for every phase: none moves further."""
+    return np.full(max(group.stop for group in groups), step_rad)
 
 
 def per_phase(step_rad: float, groups: list[slice]) -> float:

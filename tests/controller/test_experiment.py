@@ -55,6 +55,10 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
         ('[data]\nsource = "iris"\n', "key 'name' is missing"),
         ("name = \n", "is not TOML"),
         (SMALL + "[optimizer]\nrate = 1e308\n", "optimizer.rate is 1e+308, but should be less than or equal to 1000000"),
+        (SMALL + "[training]\nepochs = true\n", "training.epochs is True, but should be a valid integer"),
+        (SMALL + "[training]\npipelined = 0\n", "training.pipelined is 0, but should be a valid boolean"),
+        (SMALL + "[training]\nepochs = 10000000000\n", "training.epochs is 10000000000, but should be less than or equal to"),
+        (SMALL + "split_seed = 99999999999\n", "data.split_seed is 99999999999, but should be less than or equal to 4294967295"),
         (SMALL + "[rule]\nmargin = 1e308\n", "rule.margin is 1e+308, but should be less than or equal to 10000"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controller.journal import Measured
 from controller.optimizers import Moments
 from controller.run import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
 from controller.state import State, from_arrays, to_arrays
@@ -16,25 +17,50 @@ from protocols.validation import ConfigError
 def test_journal_survives_a_record_cut_short(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for update in range(3):
-        folder.record(update, np.array([0.1 * update, 0.5]))
+        folder.record(update, Measured(np.array([0.1 * update, 0.5]), 7))
     folder.close()
     journal = tmp_path / JOURNAL
     journal.write_bytes(journal.read_bytes()[:-5])
     folder = RunFolder(tmp_path)
     recorded = folder.take_journal()
     assert sorted(recorded) == [0, 1]
-    assert recorded[1].tolist() == [0.1, 0.5]
-    folder.record(2, np.array([7.0, 8.0]))
+    assert recorded[1].losses.tolist() == [0.1, 0.5]
+    assert recorded[1].around == 7
+    folder.record(2, Measured(np.array([7.0, 8.0]), 9))
     folder.close()
     recorded = RunFolder(tmp_path).take_journal()
-    assert recorded[2].tolist() == [7.0, 8.0]
+    assert recorded[2].losses.tolist() == [7.0, 8.0]
+
+
+@pytest.mark.parametrize("damage", range(0, 108, 7))
+def test_no_damaged_record_is_believed(tmp_path: Path, damage: int) -> None:
+    folder = RunFolder(tmp_path)
+    losses = {update: np.array([0.25 + update, 0.5]) for update in range(3)}
+    for update, measured in losses.items():
+        folder.record(update, Measured(measured, update))
+    folder.close()
+    journal = tmp_path / JOURNAL
+    content = bytearray(journal.read_bytes())
+    content[damage] ^= 4
+    journal.write_bytes(content)
+    recorded = RunFolder(tmp_path).take_journal()
+    assert sorted(recorded) == list(range(damage // 36))
+    for update, measured in recorded.items():
+        assert measured.losses.tolist() == losses[update].tolist()
+
+
+def test_a_journal_of_zeros_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_bytes(bytes(4096))
+    folder = RunFolder(tmp_path)
+    assert folder.take_journal() == {}
+    assert (tmp_path / JOURNAL).stat().st_size == 0
 
 
 def test_a_checkpoint_empties_the_journal(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.record(0, np.zeros(2))
+    folder.record(0, Measured(np.zeros(2), 0))
     folder.checkpoint({"x": np.arange(3)})
-    folder.record(1, np.ones(2))
+    folder.record(1, Measured(np.ones(2), 0))
     folder.close()
     assert sorted(RunFolder(tmp_path).take_journal()) == [1]
     assert read_checkpoint(tmp_path)["x"].tolist() == [0, 1, 2]

@@ -188,6 +188,69 @@ def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_losses_measured_around_other_variables_are_measured_again(tmp_path: Path) -> None:
+    """An older checkpoint put back beside a newer journal: on a noisy chip its losses would be of another course."""
+    experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
+    made._save = saving_only_at_layer_start(made)
+    made._stop = Stop(lambda: made.state.total >= 12)
+    with pytest.raises(SessionStopped):
+        made.run()
+    link.close()
+    folder.close()
+    content = (tmp_path / JOURNAL).read_bytes()
+    record = len(content) // 12
+    (tmp_path / JOURNAL).write_bytes(content[5 * record :])  # what follows a checkpoint at 5 that is not there any more
+    again, link, folder, notes = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
+    again._stop = Stop(lambda: again.state.total >= 12)
+    with pytest.raises(SessionStopped):
+        again.run()
+    assert any("from update 5 on were measured around other variables" in message for message in notes.messages)
+    assert again.state.evaluations == made.state.evaluations
+    assert not again._journal
+    link.close()
+    folder.close()
+
+
+def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -> None:
+    """Few output phases beside many others take a larger share of a step, and keep away from the limits for themselves alone."""
+    experiment = iris(
+        estimator=EstimatorSpec(name="directional", directions=2), training=TrainingSpec(epochs=2, batch=60, evaluate_every=2)
+    )
+    coarse = load_chip("soi", ports=8, stages=1)
+    coarse = coarse.model_copy(update={"dac": coarse.dac.model_copy(update={"bits": 5})})
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(coarse)))
+    made.run()
+    box, limits = made._boxes(made._layers[0], made.state.steps[0])
+    share = (box.high - box.low) / (limits.high - limits.low)
+    assert share.min() >= 0.5 - 1e-9
+    reasons = next(e["reasons"] for e in read_events(tmp_path) if e["event"] == "step_chosen")
+    assert "held at" in reasons[-1]
+    link.close()
+    folder.close()
+
+
+def test_updates_that_are_no_numbers_do_not_reach_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = iris(training=TrainingSpec(epochs=4, batch=60, evaluate_every=4))
+    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
+    monkeypatch.setattr("controller.session.descend", lambda spec, moments, direction, rate: direction * np.inf)
+    with pytest.raises(ConfigError, match="optimizer.rate is 0.03, too high"):
+        made.run()
+    link.close()
+    folder.close()
+    assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 0
+
+
+def test_training_accuracy_is_of_rows_from_everywhere(tmp_path: Path) -> None:
+    made, link, folder, _ = session(tmp_path, iris(), lambda: OpenDevice(chip("ideal", iris())))
+    rows = made._looked_at()
+    assert len(rows) == len(set(rows)) == 30
+    assert rows.max() > 90
+    assert np.array_equal(rows, made._looked_at())
+    link.close()
+    folder.close()
+
+
 class Flaky:
     """A chip whose connection breaks at chosen evaluations; a new one each time it is opened."""
 

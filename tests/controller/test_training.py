@@ -14,7 +14,7 @@ from controller.datasets import DataSpec, load_dataset
 from controller.devices import OpenDevice
 from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
 from controller.progress import EpochReport
-from controller.run import CHECKPOINT, DEVICE, read_checkpoint, read_events
+from controller.run import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
 from controller.stopping import SessionStopped, Stop
 from protocols.device import DeviceDescription
 from protocols.validation import ConfigError
@@ -123,11 +123,13 @@ def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench
         training.resume(run, listener=Notes())
 
 
-def test_a_finished_run_that_is_measured_elsewhere_keeps_its_chip(bench: Bench, run: Path) -> None:
-    began = stored(run)
+def test_a_finished_run_keeps_its_chip_and_its_result(bench: Bench, run: Path) -> None:
+    began, result = stored(run), (run / EVALUATION).read_bytes()
     bench.change(seed=5)
-    training.resume(run, device="tcp://other:5555", listener=Notes())
-    assert stored(run) == began
+    with pytest.raises(ConfigError, match=r"is finished, and tcp://other:5555 is another chip .*photonloop evaluate"):
+        training.resume(run, device="tcp://other:5555", listener=Notes())
+    assert (stored(run), (run / EVALUATION).read_bytes()) == (began, result)
+    assert training.evaluate(run, device="tcp://other:5555", listener=Notes()).layers
 
 
 @pytest.mark.parametrize("device", [None, "tcp://other:5555"])

@@ -1,0 +1,95 @@
+"""Losses measured since the checkpoint, appended one record an update: all that a resumed session needs to catch up.
+
+A record says around which variables its losses were measured, and carries a checksum. So neither a damaged record nor one that
+belongs to another course of the session (an older checkpoint put back, say) is ever taken for a measurement.
+
+    update   count   of variables   checksum   losses
+    u64      u32     u32            u32        count × f64
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.variables import Phases
+
+_HEAD = struct.Struct("<QIII")
+_SIGNED = struct.Struct("<QII")
+_MARK = 0x504C4A31
+"""What the checksum starts from: a file of zeros, as a loss of power may leave one, is no journal."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Losses of one update, shape (settings,), and a fingerprint of the variables that its probes were centred on."""
+
+    losses: NDArray[np.float64]
+    around: int
+
+
+def fingerprint(variables: Phases) -> int:
+    """Return a number that tells these variables from others."""
+    return zlib.crc32(np.ascontiguousarray(variables, "<f8").data)
+
+
+class Journal:
+    """An open journal file, for appending.
+
+    Parameters
+    ----------
+    path
+        The file; made where it is not there. What follows its last sound record is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.recorded, whole = _read(path)
+        """What the file held when it was opened, by update."""
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(whole)
+
+    def record(self, update: int, measured: Measured) -> None:
+        """Append one record; it is in the hands of the operating system on return.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
+        losses = measured.losses.astype("<f8").tobytes()
+        signed = _SIGNED.pack(update, measured.losses.size, measured.around)
+        content = signed + struct.pack("<I", zlib.crc32(losses, zlib.crc32(signed, _MARK))) + losses
+        if self._file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def empty(self) -> None:
+        """Forget every record."""
+        self._file.truncate(0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _read(path: Path) -> tuple[dict[int, Measured], int]:
+    """Return the records up to the first unsound one, and their bytes."""
+    content = path.read_bytes() if path.exists() else b""
+    recorded: dict[int, Measured] = {}
+    whole = 0
+    while whole + _HEAD.size <= len(content):
+        update, count, around, checksum = _HEAD.unpack_from(content, whole)
+        start, end = whole + _HEAD.size, whole + _HEAD.size + 8 * count
+        losses = content[start:end]
+        if end > len(content) or zlib.crc32(losses, zlib.crc32(content[whole : whole + _SIGNED.size], _MARK)) != checksum:
+            break
+        recorded[update] = Measured(np.frombuffer(losses, dtype="<f8"), around)
+        whole = end
+    return recorded, whole
