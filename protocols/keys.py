@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
+from zmq.utils import z85
 
 from protocols.errors import DeviceError
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
+_KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -79,19 +82,22 @@ def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Thr
     Raises
     ------
     DeviceError
-        "bad_request" where keys are missing.
+        "bad_request" where keys are missing or are none, naming the file.
     """
     from zmq.auth.thread import ThreadAuthenticator  # noqa: PLC0415  (slow to import, and rarely needed)
 
-    public, secret = _load(folder / "server.key_secret")
-    if secret is None:
-        raise DeviceError("bad_request", f"{folder / 'server.key_secret'} holds no secret key")
+    public, secret = _key_pair(folder / "server.key_secret")
     if not (folder / "clients").is_dir():
         raise DeviceError("bad_request", f"keys folder {folder} has no folder clients")
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve(domain="*", location=str(folder / "clients"))
+    # Before the thread starts: one that nobody stops would keep the context from ever ending.
     socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
+    authenticator = ThreadAuthenticator(context)
+    try:
+        authenticator.start()
+        authenticator.configure_curve(domain="*", location=str(folder / "clients"))
+    except BaseException:
+        authenticator.stop()
+        raise
     return authenticator
 
 
@@ -101,13 +107,33 @@ def secure_client(socket: zmq.Socket, folder: Path) -> None:
     Raises
     ------
     DeviceError
-        "bad_request" where keys are missing.
+        "bad_request" where keys are missing or are none, naming the file.
     """
-    server_public, _ = _load(folder / "server.key")
-    public, secret = _load(folder / "client.key_secret")
-    if secret is None:
-        raise DeviceError("bad_request", f"{folder / 'client.key_secret'} holds no secret key")
+    server_public = public_key(folder / "server.key")
+    public, secret = _key_pair(folder / "client.key_secret")
     socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server_public, public, secret
+
+
+def public_key(path: Path) -> bytes:
+    """Return the public key in the file `path`, 40 characters of Z85.
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" where there is none, naming the file.
+    """
+    return _checked(path, "public", _load(path)[0])
+
+
+def _key_pair(path: Path) -> tuple[bytes, bytes]:
+    """Return the public and the secret key in the file `path`; raises as `public_key` does, also where they are not a pair."""
+    public, secret = _load(path)
+    if secret is None:
+        raise DeviceError("bad_request", f"key file {path} holds no secret key")
+    _checked(path, "public", public)
+    if zmq.curve_public(_checked(path, "secret", secret)) != public:
+        raise DeviceError("bad_request", f"key file {path}: its public key does not belong to its secret key")
+    return public, secret
 
 
 def _create_pair(folder: Path, name: str) -> None:
@@ -122,5 +148,18 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
     try:
         return load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise DeviceError("bad_request", f"key file {path}: {error}") from None
+    except OSError as error:
+        raise DeviceError("bad_request", f"key file {path}: {error.strerror or 'there is none'}") from None
+    except ValueError:
+        raise DeviceError("bad_request", f"key file {path} holds no public key") from None
+
+
+def _checked(path: Path, kind: str, key: bytes) -> bytes:
+    """Return the key if it is one: ZeroMQ refuses any other, but blames neither key nor file."""
+    try:
+        whole = len(z85.decode(key)) == _KEY_BYTES
+    except (KeyError, ValueError, struct.error):  # another character, a number of them not divisible by 5, over 32 bits in five
+        whole = False
+    if not whole:
+        raise DeviceError("bad_request", f"key file {path}: its {kind} key is damaged, expected 40 characters of Z85")
+    return key

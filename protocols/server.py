@@ -103,9 +103,9 @@ class DeviceServer:
             if self._options.keys is not None:
                 self._authenticator = secure_server(context, router, self._options.keys)
             router.bind(self._bind_to)
-        except (zmq.ZMQError, DeviceError) as error:
+        except BaseException as error:
             self._close(context, router)
-            if isinstance(error, DeviceError):
+            if not isinstance(error, zmq.ZMQError):
                 raise
             raise DeviceError("transport", f"cannot serve at {self._bind_to}: {error.strerror}") from None
         self._context, self._router = context, router

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zmq
 from fake_device import FakeDevice, Serve
 
 from protocols import keys
@@ -117,3 +122,64 @@ def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) 
     (folder / "server.key_secret").write_bytes((folder / "server.key").read_bytes())
     with pytest.raises(DeviceError, match="holds no secret key"):
         DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder)).bind()
+
+
+def cut(path: Path, kind: str, characters: int) -> None:
+    """Shorten a key in its file, as a copy that was broken off, or pasted badly, does."""
+    path.write_text(re.sub(rf'({kind}-key = "[^"]*)[^"]{{{characters}}}"', r'\1"', path.read_text()))
+
+
+def swap(path: Path) -> None:
+    """Put another secret key beside the public one."""
+    path.write_text(re.sub(r'secret-key = "[^"]*"', f'secret-key = "{zmq.curve_keypair()[1].decode()}"', path.read_text()))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "public cut": lambda path: cut(path, "public", 3),
+    "secret cut": lambda path: cut(path, "secret", 5),
+    "secret gone": lambda path: cut(path, "secret", 40),
+    "not Z85": lambda path: path.write_text(re.sub(r'secret-key = "..', 'secret-key = "~~', path.read_text())),
+    "beyond 32 bits": lambda path: path.write_text(re.sub(r'secret-key = ".....', 'secret-key = "#####', path.read_text())),
+    "no pair": swap,
+    "not text": lambda path: path.write_bytes(bytes(range(256))),
+}
+
+BIND = """
+import sys
+from pathlib import Path
+from fake_device import FakeDevice
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+try:
+    DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=Path(sys.argv[1]))).bind()
+except DeviceError as error:
+    sys.exit(error.detail)
+"""
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_server_with_a_bad_key_of_its_own_says_so_and_ends(folder: Path, how: str) -> None:
+    DAMAGE[how](folder / "server.key_secret")
+    command = [sys.executable, "-c", BIND, str(folder)]
+    # A process, which a test can give up: a server that hangs at this point cannot be stopped from inside.
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"key file {folder / 'server.key_secret'}")
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_client_with_a_bad_key_blames_the_key_and_not_the_address(folder: Path, how: str) -> None:
+    alice = keys.add_client(folder, "alice")
+    DAMAGE[how](alice / "client.key_secret")
+    with pytest.raises(DeviceError) as caught:
+        connect("tcp://127.0.0.1:9", keys=alice)
+    assert caught.value.code == "bad_request"
+    assert caught.value.detail.startswith(f"key file {alice / 'client.key_secret'}")
+
+
+def test_a_bad_key_of_the_server_is_named_by_its_client(folder: Path) -> None:
+    alice = keys.add_client(folder, "alice")
+    cut(alice / "server.key", "public", 1)
+    with pytest.raises(DeviceError, match=r"server\.key: its public key is damaged, expected 40 characters of Z85$"):
+        connect("tcp://127.0.0.1:9", keys=alice)
