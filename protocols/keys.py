@@ -3,7 +3,7 @@
     KEYS/                      stays with the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one for every client that may come in
+      clients/NAME.key         public, one for every client that may come in, as long as it lies here (`protocols.admission`)
       for-NAME/                to be carried to that client, and deleted here
         server.key             public
         client.key_secret      secret
@@ -17,15 +17,11 @@ import re
 import shutil
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zmq
 from zmq.utils import z85
 
 from protocols.errors import DeviceError
-
-if TYPE_CHECKING:
-    from zmq.auth.thread import ThreadAuthenticator
 
 _KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -52,6 +48,8 @@ def create_server_keys(folder: Path) -> None:
 def add_client(folder: Path, name: str) -> Path:
     """Create a key pair for a client called `name`, let it in, and return the folder to carry to that client.
 
+    A server that runs knows the client at once. To shut it out again delete `clients/NAME.key`.
+
     Raises
     ------
     DeviceError
@@ -74,33 +72,6 @@ def add_client(folder: Path, name: str) -> Path:
     return to_carry
 
 
-def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> ThreadAuthenticator:
-    """Make `socket`, not yet bound, accept the clients of `folder` and nobody else.
-
-    Returns the running authenticator, to be stopped after the socket is closed.
-
-    Raises
-    ------
-    DeviceError
-        "bad_request" where keys are missing or are none, naming the file.
-    """
-    from zmq.auth.thread import ThreadAuthenticator  # noqa: PLC0415  (slow to import, and rarely needed)
-
-    public, secret = _key_pair(folder / "server.key_secret")
-    if not (folder / "clients").is_dir():
-        raise DeviceError("bad_request", f"keys folder {folder} has no folder clients")
-    # Before the thread starts: one that nobody stops would keep the context from ever ending.
-    socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
-    authenticator = ThreadAuthenticator(context)
-    try:
-        authenticator.start()
-        authenticator.configure_curve(domain="*", location=str(folder / "clients"))
-    except BaseException:
-        authenticator.stop()
-        raise
-    return authenticator
-
-
 def secure_client(socket: zmq.Socket, folder: Path) -> None:
     """Make `socket`, not yet connected, prove itself with the keys of `folder` and talk to that server only.
 
@@ -110,7 +81,7 @@ def secure_client(socket: zmq.Socket, folder: Path) -> None:
         "bad_request" where keys are missing or are none, naming the file.
     """
     server_public = public_key(folder / "server.key")
-    public, secret = _key_pair(folder / "client.key_secret")
+    public, secret = key_pair(folder / "client.key_secret")
     socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server_public, public, secret
 
 
@@ -125,7 +96,7 @@ def public_key(path: Path) -> bytes:
     return _checked(path, "public", _load(path)[0])
 
 
-def _key_pair(path: Path) -> tuple[bytes, bytes]:
+def key_pair(path: Path) -> tuple[bytes, bytes]:
     """Return the public and the secret key in the file `path`; raises as `public_key` does, also where they are not a pair."""
     public, secret = _load(path)
     if secret is None:
@@ -147,10 +118,12 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     from zmq.auth import load_certificate  # noqa: PLC0415
 
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise DeviceError("bad_request", f"key file {path} is not a file")
         return load_certificate(path)
     except OSError as error:
         raise DeviceError("bad_request", f"key file {path}: {error.strerror or 'there is none'}") from None
-    except ValueError:
+    except (ValueError, IndexError):  # the latter for a line without "="
         raise DeviceError("bad_request", f"key file {path} holds no public key") from None
 
 

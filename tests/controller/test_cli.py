@@ -255,6 +255,12 @@ def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) 
         inside = photonloop("describe", address, "--keys", "keys/for-anna", "--json", cwd=tmp_path)
         assert inside.returncode == 0, inside.stderr
         one_sentence(photonloop("describe", address, cwd=tmp_path), address)
+        # What is changed while the server runs, counts.
+        assert photonloop("keys", "keys", "--client", "bob", cwd=tmp_path).returncode == 0
+        inside = photonloop("describe", address, "--keys", "keys/for-bob", "--json", cwd=tmp_path)
+        assert inside.returncode == 0, inside.stderr
+        (tmp_path / "keys" / "clients" / "anna.key").unlink()
+        one_sentence(photonloop("describe", address, "--keys", "keys/for-anna", cwd=tmp_path), address, "keys/for-anna")
     finally:
         server.terminate()
         server.wait(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import subprocess
@@ -9,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
-from fake_device import FakeDevice, Serve
+from fake_device import FakeDevice, Serve, wait_until
 
 from protocols import keys
-from protocols.client import connect
+from protocols.client import ClientOptions, connect
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
 
@@ -183,3 +185,96 @@ def test_a_bad_key_of_the_server_is_named_by_its_client(folder: Path) -> None:
     cut(alice / "server.key", "public", 1)
     with pytest.raises(DeviceError, match=r"server\.key: its public key is damaged, expected 40 characters of Z85$"):
         connect("tcp://127.0.0.1:9", keys=alice)
+
+
+def refused(server: DeviceServer, carried: Path) -> bool:
+    """Return whether the server does not answer a client that comes with these keys."""
+    try:
+        connect(server.address, keys=carried, timeout_s=0.5).close()
+    except DeviceError as error:
+        assert error.code == "transport"
+        return True
+    return False
+
+
+def test_a_client_made_while_the_server_runs_comes_in(serve: Serve, folder: Path) -> None:
+    server = serve(FakeDevice(), keys=folder)
+    carried = keys.add_client(folder, "late")
+    with connect(server.address, keys=carried) as client:
+        client.acquire()
+        assert client.status().leased_to
+
+
+def test_a_client_whose_key_is_taken_away_is_out_at_once(serve: Serve, folder: Path) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    server = serve(FakeDevice(), keys=folder)
+    connect(server.address, keys=bob).close()
+    taken = folder / "clients" / "bob.key"
+    content = taken.read_bytes()
+    taken.unlink()
+    assert refused(server, bob)
+    assert not refused(server, alice)
+    taken.write_bytes(content)
+    assert not refused(server, bob)
+
+
+def test_a_key_taken_away_ends_what_its_client_was_doing(serve: Serve, folder: Path) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    device = FakeDevice()
+    server = serve(device, keys=folder)
+    options = ClientOptions(silence_s=1.0)
+    with connect(server.address, keys=bob, options=options) as client, connect(server.address, keys=alice) as other:
+        client.acquire(ttl_s=1.0)
+        client.apply(np.ones(16))
+        (folder / "clients" / "bob.key").unlink()
+        wait_until(lambda: "safe" in device.calls)  # its lease is not renewed any more
+        with pytest.raises(DeviceError) as caught:
+            client.safe()
+        assert caught.value.code == "transport"
+        assert [fault.name for fault in other.status().faults] == ["lease_lost"]
+        other.acquire()
+
+
+def test_a_server_does_not_start_on_a_client_key_that_is_none(folder: Path) -> None:
+    keys.add_client(folder, "alice")
+    junk = folder / "clients" / "bob.key"
+    for spoil in (
+        lambda: junk.write_text("not a key"),
+        lambda: junk.write_text('public-key = "abc"'),
+        lambda: junk.write_text("public-key"),
+        lambda: (junk.unlink(), junk.mkdir()),
+        lambda: (junk.rmdir(), os.mkfifo(junk)),
+    ):
+        spoil()
+        server = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder))
+        with pytest.raises(DeviceError) as caught:
+            server.bind()
+        assert caught.value.code == "bad_request"
+        assert str(junk) in caught.value.detail
+    junk.unlink()
+    (folder / "clients" / "notes.txt").write_text("not a key either, and nobody said so")
+    (folder / "clients" / ".alice.key").write_text("an editor's")
+    server.bind()
+
+
+def test_one_bad_client_key_later_keeps_nobody_else_out(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    server = serve(FakeDevice(), keys=folder)
+    spoiled = folder / "clients" / "bob.key"
+    with connect(server.address, keys=alice) as client:
+        spoiled.write_text("coffee")
+        assert refused(server, bob)
+        assert not refused(server, alice)
+        assert client.status().safe
+    told = [record.message for record in caplog.records if str(spoiled) in record.message]
+    assert told == [f"key file {spoiled} holds no public key: this client is not let in"]  # once, however often it is looked at
+
+
+def test_without_the_folder_of_clients_nobody_comes_in(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alice = keys.add_client(folder, "alice")
+    server = serve(FakeDevice(), keys=folder)
+    (folder / "clients").rename(folder / "aside")
+    assert refused(server, alice)
+    assert "nobody is let in" in caplog.text
+    (folder / "aside").rename(folder / "clients")
+    assert not refused(server, alice)
