@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+import tempfile
 from pathlib import Path
 
 import zmq
@@ -28,21 +29,28 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def create_server_keys(folder: Path) -> None:
-    """Create the server's key pair in `folder`; an existing pair is kept.
+    """Create the server's key pair in `folder`, which is made where it is not there; an existing pair is kept.
+
+    A folder that was there before keeps its mode.
 
     Raises
     ------
     DeviceError
-        "bad_request" where the folder cannot be written.
+        "bad_request" where the folder cannot be written, or holds other things.
     """
-    if (folder / "server.key_secret").exists():
-        return
     try:
-        (folder / "clients").mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        if (folder / "server.key_secret").exists():
+            return
+        # Also a folder that was carried to a client: its server.key must not be replaced.
+        if folder.exists() and any(folder.iterdir()):
+            raise DeviceError(
+                "bad_request", f"keys folder {folder} is not empty and holds no server.key_secret: name a new or an empty folder"
+            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "clients").mkdir(mode=0o700)
         _create_pair(folder, "server")
     except OSError as error:
-        raise DeviceError("bad_request", f"keys folder {folder}: {error}") from None
+        raise _unusable(folder, error) from None
 
 
 def add_client(folder: Path, name: str) -> Path:
@@ -57,18 +65,20 @@ def add_client(folder: Path, name: str) -> Path:
     """
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise DeviceError("bad_request", f"client name is {name!r}, expected letters, digits, '-', '_' and '.', at most 64")
-    if not (folder / "server.key").exists():
-        raise DeviceError("bad_request", f"keys folder {folder} holds no server.key: create the server's keys first")
-    if (folder / "clients" / f"{name}.key").exists():
-        raise DeviceError("bad_request", f"client name {name!r} is taken in {folder}")
     to_carry = folder / f"for-{name}"
     try:
+        if not (folder / "server.key").exists():
+            raise DeviceError("bad_request", f"keys folder {folder} holds no server.key: create the server's keys first")
+        if (folder / "clients" / f"{name}.key").exists():
+            raise DeviceError("bad_request", f"client name {name!r} is taken in {folder}")
+        if to_carry.exists():
+            raise DeviceError("bad_request", f"{to_carry} is there from before: delete it first")
         to_carry.mkdir(mode=0o700)
         _create_pair(to_carry, "client")
         shutil.copy(folder / "server.key", to_carry / "server.key")
         (to_carry / "client.key").rename(folder / "clients" / f"{name}.key")
     except OSError as error:
-        raise DeviceError("bad_request", f"keys folder {folder}: {error}") from None
+        raise _unusable(folder, error) from None
     return to_carry
 
 
@@ -110,8 +120,17 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
 def _create_pair(folder: Path, name: str) -> None:
     from zmq.auth import create_certificates  # noqa: PLC0415
 
-    _, secret_file = create_certificates(folder, name)
-    Path(secret_file).chmod(0o600)
+    # pyzmq writes the secret for all to read; nobody but the owner sees it in a folder that is the owner's. It comes last:
+    # where it is, the pair is whole.
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
+        public_file, secret_file = map(Path, create_certificates(aside, name))
+        secret_file.chmod(0o600)
+        public_file.rename(folder / public_file.name)
+        secret_file.rename(folder / secret_file.name)
+
+
+def _unusable(folder: Path, error: OSError) -> DeviceError:
+    return DeviceError("bad_request", f"keys folder {folder}: {error.strerror or error}")
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

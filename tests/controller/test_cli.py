@@ -245,6 +245,14 @@ def test_a_corrupt_checkpoint_is_told_and_left_alone(experiment: Path, tmp_path:
     assert checkpoint.read_bytes() == content
 
 
+def test_keys_go_into_a_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    before = tmp_path.stat().st_mode
+    one_sentence(photonloop("keys", ".", cwd=tmp_path), "not empty", "name a new or an empty folder")
+    assert tmp_path.stat().st_mode == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) -> None:
     assert photonloop("keys", "keys", "--client", "anna", cwd=tmp_path).returncode == 0
     bind = ("--bind", "tcp://127.0.0.1:*", "--keys", "keys", "--json")

@@ -82,6 +82,41 @@ def test_keys_are_never_overwritten(folder: Path) -> None:
             keys.add_client(folder, name)
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o775)
+    keys.create_server_keys(shared)
+    assert (mode(shared), mode(shared / "server.key_secret")) == (0o775, 0o600)
+    keys.create_server_keys(tmp_path / "new" / "keys")
+    assert mode(tmp_path / "new" / "keys") == 0o700
+    assert sorted(path.name for path in shared.iterdir()) == ["clients", "server.key", "server.key_secret"]
+
+
+def test_a_folder_of_other_things_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    (home / "thesis").write_text("years of work")
+    carried = keys.add_client(folder, "alice")
+    before = (carried / "server.key").read_bytes()
+    for other in (home, carried):
+        with pytest.raises(DeviceError, match=f"keys folder {other} is not empty and holds no server.key_secret"):
+            keys.create_server_keys(other)
+    assert mode(home) == 0o755
+    assert [path.name for path in home.iterdir()] == ["thesis"]
+    assert (carried / "server.key").read_bytes() == before
+    (folder / "clients" / "alice.key").unlink()
+    with pytest.raises(DeviceError, match="for-alice is there from before: delete it first"):
+        keys.add_client(folder, "alice")
+    with pytest.raises(DeviceError, match=f"keys folder {home / 'thesis'}: Not a directory"):
+        keys.create_server_keys(home / "thesis")
+
+
 def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) -> None:
     alice = keys.add_client(folder, "alice")
     server = serve(FakeDevice(), keys=folder)
