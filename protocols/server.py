@@ -1,7 +1,8 @@
 """A device on the network: one ROUTER socket in front of any `PhotonicDevice`.
 
 The socket loop asks the desk, the desk decides and answers, a worker thread drives the device. So `status` and `safe` are
-answered while an evaluation runs, and a device that hangs takes nobody with it.
+answered while an evaluation runs, and a device that hangs takes nobody with it. Not even where the device is a client of another
+server: then its status is read, and its evaluations are cancelled, by threads of their own.
 
     socket ──▶ [ loop ─▶ desk: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
            ◀── answers ──────────────────────────────────────────── ◀─outcomes─

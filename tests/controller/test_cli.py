@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,6 +288,35 @@ def test_a_relay_passes_the_device_on_and_ends_with_it(experiment: Path, tmp_pat
     assert relay.returncode == 1
     assert "the device behind this server is gone" in said
     behind.communicate(timeout=10)
+
+
+def test_a_relay_answers_while_the_device_behind_it_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "simulator", "--chip", "ideal", "--ports", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chip:
+        assert chip.stdout is not None
+        behind = json.loads(chip.stdout.readline())["address"]
+        relay = start("serve", behind, "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path)
+        assert relay.stdout is not None
+        address = json.loads(relay.stdout.readline())["address"]
+        try:
+            with connect(address) as looking, connect(address) as other:
+                assert looking.status().safe
+                chip.send_signal(signal.SIGSTOP)
+                waiting = threading.Thread(target=looking.status)
+                began_s = time.monotonic()
+                waiting.start()
+                time.sleep(0.05)
+                with connect(address):  # greeted, and told what the device is
+                    assert not other.status().safe
+                waiting.join()
+                assert time.monotonic() - began_s < 2.0  # it used to be the 5 s after which what is behind is given up
+                chip.send_signal(signal.SIGCONT)
+                other.safe()
+        finally:
+            relay.terminate()
+            assert relay.wait(20) == 0
+            chip.send_signal(signal.SIGCONT)
+            chip.terminate()
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
