@@ -137,6 +137,9 @@ class DeviceClient:
     and `clear_fault` may be called from any: they travel on a socket of their own.
     """
 
+    may_wait = True
+    """See `PhotonicDevice`: everything waits for the server, and for as long as `silence_s` where it says nothing."""
+
     def __init__(self, address: str, *, label: str, lease_key: str, keys: Path | None, options: ClientOptions) -> None:
         self.address = check_address(address, to_bind=False)
         self.label = label

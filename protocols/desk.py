@@ -23,9 +23,10 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from protocols import lease as leases
 from protocols import wire
-from protocols.device import PROTOCOL_VERSION, Fault, PhotonicDevice, Readings, StagedRows
+from protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, StagedRows, may_wait
 from protocols.errors import DeviceError
 from protocols.jobs import Jobs
+from protocols.looking import StatusReader
 from protocols.pace import Pace
 from protocols.replies import GONE, ReplyCache
 from protocols.sharing import Shared
@@ -53,7 +54,7 @@ class ServerOptions:
         Folder of CURVE keys (`protocols.keys`); needed off loopback.
     inline_s
         Evaluations predicted to take less are carried out in the socket loop, which saves two changes of thread. Keep it
-        well below the 50 ms within which `safe` must be answered; 0 always uses the worker.
+        well below the 50 ms within which `safe` must be answered; 0 always uses the worker, and so does a device that may wait.
     max_message_bytes
         Largest array a client may send in one message.
     cache_bytes
@@ -99,6 +100,8 @@ class Desk:
         self._description = device.describe()
         self._description_frame = np.frombuffer(self._description.model_dump_json().encode(), np.uint8)
         self._jobs = Jobs(device, wake, options.working_s, options.waiting_bytes)
+        self._reader = StatusReader(device, wake) if may_wait(device) else None
+        self._inline_s = 0.0 if may_wait(device) else options.inline_s
         self._cache = ReplyCache(options.cache_bytes)
         self._lease: leases.Lease | None = None
         self._faults: dict[str, Fault] = {}
@@ -115,11 +118,13 @@ class Desk:
     @property
     def busy(self) -> bool:
         """Whether `tick` should be called every 10 ms; otherwise a few times a second will do."""
-        return self._jobs.any
+        return self._jobs.any or (self._reader is not None and self._reader.any)
 
     def start(self) -> None:
-        """Start the thread that drives the device."""
+        """Start the threads that talk to the device."""
         self._jobs.start()
+        if self._reader is not None:
+            self._reader.start()
 
     def shut_down(self) -> None:
         """Stop what runs, make the device safe, answer those who wait; return within a few seconds whatever the device does."""
@@ -133,6 +138,8 @@ class Desk:
         if self._jobs.any:
             log.error("the device did not become safe within %g s of the end", _LAST_SAFE_S)
         self._jobs.join(0.5)
+        if self._reader is not None:
+            self._reader.end()
 
     # ---- messages in and out ----------------------------------------------------------------------------------------
 
@@ -161,7 +168,7 @@ class Desk:
         return True
 
     def collect(self) -> None:
-        """Answer those whose jobs have ended."""
+        """Answer those whose jobs have ended, and those whose status has been read."""
         for job, waiting, outcome in self._jobs.collect():
             if job.op == "safe" and isinstance(outcome, DeviceError):
                 self._faults[SAFE_FAILED] = Fault(name=SAFE_FAILED, detail=f"the device was not made safe: {outcome.detail}")
@@ -172,6 +179,8 @@ class Desk:
                     self._send(one.route, self._frames(one.request, {"in_effect": True}))
                 else:
                     self._answer(one.route, one.request, outcome)
+        for looking, found in self._reader.collect() if self._reader is not None else ():
+            self._tell_status(looking.route, looking.request, found)
 
     def tick(self) -> None:
         """Do what time asks for."""
@@ -183,6 +192,8 @@ class Desk:
             self._send(one.route, self._frames(one.request, {"in_effect": False}))
         for one in working:
             self._send(one.route, wire.encode(Reply(id=one.request.id, op=one.request.op, epoch=self.epoch, state="working")))
+        for looking, found in self._reader.give_up(now_s) if self._reader is not None else ():
+            self._tell_status(looking.route, looking.request, found)
 
     def _fresh(self, route: bytes, request: Request) -> bool:
         """Return whether the request is to be carried out; answer it here where it was carried out before."""
@@ -312,7 +323,16 @@ class Desk:
         self._send(route, self._frames(request, arrays={"description": self._description_frame}))
 
     def _status(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
-        status = self._device.status()
+        if self._reader is None:
+            self._tell_status(route, request, self._device.status())
+        else:
+            self._reader.ask(route, request)
+
+    def _tell_status(self, route: bytes, request: Request, status: DeviceStatus | DeviceError) -> None:
+        """Answer with the device's status and the server's own beside it."""
+        if isinstance(status, DeviceError):
+            self._send(route, self._error_frames(request.id, request.op, status))
+            return
         held = None if leases.expired(self._lease, time.monotonic()) else self._lease
         health = {name: v if isinstance(v, str) or math.isfinite(v) else str(v) for name, v in status.health.items()}
         busy = status.busy or self._jobs.any
@@ -373,7 +393,7 @@ class Desk:
             inputs = StagedRows(body.staged, rows)
         settings, samples = (len(array) if array.ndim else 0 for array in (drives, rows))
         call = partial(self._timed_evaluate, drives, inputs, body.stage, settings, samples)
-        inline_s = self._options.inline_s
+        inline_s = self._inline_s
         if inline_s > 0 and not self._jobs.any and self._pace.predicted_s(body.stage, settings, samples) < inline_s:
             self._answer(route, request, carry_out(Job("evaluate", call, request.deadline)))
         else:

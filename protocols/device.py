@@ -237,6 +237,9 @@ class PhotonicDevice(Protocol):
     One thread calls `apply`, `stage_inputs` and `evaluate`; `status`, `cancel` and `safe` may be called from any thread
     at any time, also while an evaluation runs. Every method raises `DeviceError` and nothing else for whatever the outside
     world does wrong.
+
+    A device that cannot keep the promise that `status` and `cancel` do not wait, because it is asked over a network, says so
+    by an attribute `may_wait` that is True.
     """
 
     def describe(self) -> DeviceDescription:
@@ -285,3 +288,8 @@ class PhotonicDevice(Protocol):
     def close(self) -> None:
         """Make the device safe and let go of it. Closing twice is harmless."""
         ...
+
+
+def may_wait(device: PhotonicDevice) -> bool:
+    """Return whether `status` and `cancel` of this device may take time, so that who must not wait calls them elsewhere."""
+    return getattr(device, "may_wait", False) is True

@@ -1,7 +1,8 @@
 """A device on the network: one ROUTER socket in front of any `PhotonicDevice`.
 
 The socket loop asks the desk, the desk decides and answers, a worker thread drives the device. So `status` and `safe` are
-answered while an evaluation runs, and a device that hangs takes nobody with it.
+answered while an evaluation runs, and a device that hangs takes nobody with it. Not even where the device is a client of another
+server: then its status is read, and its evaluations are cancelled, by threads of their own.
 
     socket ──▶ [ loop ─▶ desk: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
            ◀── answers ──────────────────────────────────────────── ◀─outcomes─
@@ -16,21 +17,17 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import zmq
 
 from protocols import wire
 from protocols.addresses import check_address, on_this_machine
+from protocols.admission import Admission, client_of, secure_server
 from protocols.desk import Desk, ServerOptions
 from protocols.device import PhotonicDevice
 from protocols.errors import DeviceError
-from protocols.keys import secure_server
-from protocols.sockets import receive_frames, send_frames
+from protocols.sockets import receive_from, send_frames
 from protocols.wire import Frames
-
-if TYPE_CHECKING:
-    from zmq.auth.thread import ThreadAuthenticator
 
 __all__ = ["DeviceServer", "ServerOptions"]
 
@@ -61,10 +58,10 @@ class DeviceServer:
         self.address = ""
         """Where clients connect; empty before `bind`."""
         self.dropped = 0
-        """Messages that were not of this protocol, or whose sender had gone."""
+        """Messages that were not of this protocol, or whose sender had gone or lost its key."""
         self._context: zmq.Context | None = None
         self._router: zmq.Socket | None = None
-        self._authenticator: ThreadAuthenticator | None = None
+        self._admission: Admission | None = None
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -101,11 +98,11 @@ class DeviceServer:
         router.heartbeat_timeout = 15000
         try:
             if self._options.keys is not None:
-                self._authenticator = secure_server(context, router, self._options.keys)
+                self._admission = secure_server(context, router, self._options.keys)
             router.bind(self._bind_to)
-        except (zmq.ZMQError, DeviceError) as error:
+        except BaseException as error:
             self._close(context, router)
-            if isinstance(error, DeviceError):
+            if not isinstance(error, zmq.ZMQError):
                 raise
             raise DeviceError("transport", f"cannot serve at {self._bind_to}: {error.strerror}") from None
         self._context, self._router = context, router
@@ -156,10 +153,12 @@ class DeviceServer:
     def _receive(self, router: zmq.Socket) -> bool:
         """Take one message; return False where none is there."""
         try:
-            route, *frames = receive_frames(router, zmq.NOBLOCK)
+            first, frames = receive_from(router, zmq.NOBLOCK)
         except zmq.ZMQError:
             return False
-        if not self._desk.handle(bytes(route), frames):
+        # At the handshake it had a key, but that may have been taken away since.
+        admitted = self._admission is None or self._admission.admits(client_of(first))
+        if not admitted or not self._desk.handle(first.bytes, frames):
             self.dropped += 1
         return True
 
@@ -184,8 +183,6 @@ class DeviceServer:
 
     def _close(self, context: zmq.Context, router: zmq.Socket) -> None:
         router.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
         context.term()
         self._context = self._router = None
 

@@ -22,13 +22,19 @@ def send_frames(socket: zmq.Socket, frames: Frames) -> None:
 
 
 def receive_frames(socket: zmq.Socket, flags: int = 0) -> list[Buffer]:
-    """Return the frames of the next message, on the memory in which they came; raises as `zmq.Socket.recv` does.
+    """Return the frames of the next message, on the memory in which they came; raises as `zmq.Socket.recv` does."""
+    first, frames = receive_from(socket, flags)
+    return [first.buffer, *frames]
+
+
+def receive_from(socket: zmq.Socket, flags: int = 0) -> tuple[zmq.Frame, list[Buffer]]:
+    """Return as `receive_frames` does, and the first frame as ZeroMQ has it: from a ROUTER it tells who sent the message.
 
     `recv_multipart` asks the socket after every frame whether another one follows; the frame knows it.
     """
-    frame = socket.recv(flags, copy=False)
-    frames: list[Buffer] = [frame.buffer]
+    first = frame = socket.recv(flags, copy=False)
+    frames: list[Buffer] = []
     while frame.more:
         frame = socket.recv(flags, copy=False)
         frames.append(frame.buffer)
-    return frames
+    return first, frames

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protocols.device import PhotonicDevice
+from protocols.device import PhotonicDevice, may_wait
 from protocols.errors import DeviceError
 
 log = logging.getLogger(__name__)
+
+_CANCEL_AGAIN_S = 0.5
+"""Pause after a cancel that failed."""
 
 
 @dataclass(eq=False)
@@ -57,9 +60,9 @@ def carry_out(job: Job) -> object:
 
 
 class Worker:
-    """A thread, a queue of jobs in, a queue of outcomes out.
+    """A thread, a queue of jobs in, a queue of outcomes out; and a second thread that cancels, where that may take time.
 
-    `wake` is called from the thread after every outcome.
+    `wake` is called from the thread after every outcome. Nothing that the socket loop calls waits for the device.
     """
 
     def __init__(self, device: PhotonicDevice, wake: Callable[[], None]) -> None:
@@ -67,13 +70,22 @@ class Worker:
         self._wake = wake
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
+        # Held while a cancel is under way, so that it cannot hit the next job. The socket loop takes it only where a cancel
+        # returns at once.
         self._lock = threading.Lock()
         self._running: Job | None = None
         self._thread = threading.Thread(target=self._run, name="photonloop-device", daemon=True)
+        self._cancel_wanted = threading.Event()
+        self._ended = threading.Event()
+        self._canceller = (
+            threading.Thread(target=self._keep_cancelling, name="photonloop-cancel", daemon=True) if may_wait(device) else None
+        )
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self._thread.start()
+        if self._canceller is not None:
+            self._canceller.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job behind those that wait."""
@@ -93,23 +105,25 @@ class Worker:
 
         To be called again while the job runs: a cancel that comes before the device has noticed the evaluation is lost.
         """
-        with self._lock:
-            if self._running is not None and self._running.stop is not None:
-                self._device.cancel()
+        if self._canceller is None:
+            self._cancel()
+        else:
+            self._cancel_wanted.set()
 
     def rush(self, job: Job) -> None:
         """Carry out a waiting job now and beside the queue, unless it runs already: for `safe` behind a device that hangs.
 
         The job may end twice; the second outcome is to be ignored.
         """
-        with self._lock:
-            if self._running is job:
-                return
+        if self._running is job:
+            return
         threading.Thread(target=self._finish, args=(job,), name="photonloop-safe", daemon=True).start()
 
     def join(self, timeout_s: float) -> bool:
         """End the thread after the jobs that wait; return whether it ended in time."""
         self._jobs.put(None)
+        self._ended.set()
+        self._cancel_wanted.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -122,6 +136,27 @@ class Worker:
                 self._running = None
             self._outcomes.put((job, outcome))
             self._wake()
+
+    def _cancel(self) -> bool:
+        """Cancel the running job if it is marked `stop`; return False where that failed. Never raises."""
+        with self._lock:
+            if self._running is None or self._running.stop is None:
+                return True
+            try:
+                self._device.cancel()
+            except DeviceError as error:
+                log.warning("a running %s could not be stopped: %s", self._running.op, error.detail)
+                return False
+            except Exception:
+                log.exception("the device failed in cancel")
+                return False
+            return True
+
+    def _keep_cancelling(self) -> None:
+        while self._cancel_wanted.wait() and not self._ended.is_set():
+            self._cancel_wanted.clear()
+            if not self._cancel():
+                self._ended.wait(_CANCEL_AGAIN_S)
 
     def _finish(self, job: Job) -> None:
         self._outcomes.put((job, carry_out(job)))

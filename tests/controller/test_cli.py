@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,6 +246,14 @@ def test_a_corrupt_checkpoint_is_told_and_left_alone(experiment: Path, tmp_path:
     assert checkpoint.read_bytes() == content
 
 
+def test_keys_go_into_a_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    before = tmp_path.stat().st_mode
+    one_sentence(photonloop("keys", ".", cwd=tmp_path), "not empty", "name a new or an empty folder")
+    assert tmp_path.stat().st_mode == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) -> None:
     assert photonloop("keys", "keys", "--client", "anna", cwd=tmp_path).returncode == 0
     bind = ("--bind", "tcp://127.0.0.1:*", "--keys", "keys", "--json")
@@ -255,6 +264,12 @@ def test_keys_let_a_client_in_and_nobody_else(experiment: Path, tmp_path: Path) 
         inside = photonloop("describe", address, "--keys", "keys/for-anna", "--json", cwd=tmp_path)
         assert inside.returncode == 0, inside.stderr
         one_sentence(photonloop("describe", address, cwd=tmp_path), address)
+        # What is changed while the server runs, counts.
+        assert photonloop("keys", "keys", "--client", "bob", cwd=tmp_path).returncode == 0
+        inside = photonloop("describe", address, "--keys", "keys/for-bob", "--json", cwd=tmp_path)
+        assert inside.returncode == 0, inside.stderr
+        (tmp_path / "keys" / "clients" / "anna.key").unlink()
+        one_sentence(photonloop("describe", address, "--keys", "keys/for-anna", cwd=tmp_path), address, "keys/for-anna")
     finally:
         server.terminate()
         server.wait(10)
@@ -273,6 +288,35 @@ def test_a_relay_passes_the_device_on_and_ends_with_it(experiment: Path, tmp_pat
     assert relay.returncode == 1
     assert "the device behind this server is gone" in said
     behind.communicate(timeout=10)
+
+
+def test_a_relay_answers_while_the_device_behind_it_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "simulator", "--chip", "ideal", "--ports", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chip:
+        assert chip.stdout is not None
+        behind = json.loads(chip.stdout.readline())["address"]
+        relay = start("serve", behind, "--bind", "tcp://127.0.0.1:*", "--json", cwd=tmp_path)
+        assert relay.stdout is not None
+        address = json.loads(relay.stdout.readline())["address"]
+        try:
+            with connect(address) as looking, connect(address) as other:
+                assert looking.status().safe
+                chip.send_signal(signal.SIGSTOP)
+                waiting = threading.Thread(target=looking.status)
+                began_s = time.monotonic()
+                waiting.start()
+                time.sleep(0.05)
+                with connect(address):  # greeted, and told what the device is
+                    assert not other.status().safe
+                waiting.join()
+                assert time.monotonic() - began_s < 2.0  # it used to be the 5 s after which what is behind is given up
+                chip.send_signal(signal.SIGCONT)
+                other.safe()
+        finally:
+            relay.terminate()
+            assert relay.wait(20) == 0
+            chip.send_signal(signal.SIGCONT)
+            chip.terminate()
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

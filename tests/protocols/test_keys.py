@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fake_device import FakeDevice, Serve
+import zmq
+from fake_device import FakeDevice, Serve, wait_until
 
 from protocols import keys
-from protocols.client import connect
+from protocols.client import ClientOptions, connect
 from protocols.errors import DeviceError
 from protocols.server import DeviceServer, ServerOptions
 
@@ -75,6 +82,41 @@ def test_keys_are_never_overwritten(folder: Path) -> None:
             keys.add_client(folder, name)
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o775)
+    keys.create_server_keys(shared)
+    assert (mode(shared), mode(shared / "server.key_secret")) == (0o775, 0o600)
+    keys.create_server_keys(tmp_path / "new" / "keys")
+    assert mode(tmp_path / "new" / "keys") == 0o700
+    assert sorted(path.name for path in shared.iterdir()) == ["clients", "server.key", "server.key_secret"]
+
+
+def test_a_folder_of_other_things_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    (home / "thesis").write_text("years of work")
+    carried = keys.add_client(folder, "alice")
+    before = (carried / "server.key").read_bytes()
+    for other in (home, carried):
+        with pytest.raises(DeviceError, match=f"keys folder {other} is not empty and holds no server.key_secret"):
+            keys.create_server_keys(other)
+    assert mode(home) == 0o755
+    assert [path.name for path in home.iterdir()] == ["thesis"]
+    assert (carried / "server.key").read_bytes() == before
+    (folder / "clients" / "alice.key").unlink()
+    with pytest.raises(DeviceError, match="for-alice is there from before: delete it first"):
+        keys.add_client(folder, "alice")
+    with pytest.raises(DeviceError, match=f"keys folder {home / 'thesis'}: Not a directory"):
+        keys.create_server_keys(home / "thesis")
+
+
 def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) -> None:
     alice = keys.add_client(folder, "alice")
     server = serve(FakeDevice(), keys=folder)
@@ -117,3 +159,157 @@ def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) 
     (folder / "server.key_secret").write_bytes((folder / "server.key").read_bytes())
     with pytest.raises(DeviceError, match="holds no secret key"):
         DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder)).bind()
+
+
+def cut(path: Path, kind: str, characters: int) -> None:
+    """Shorten a key in its file, as a copy that was broken off, or pasted badly, does."""
+    path.write_text(re.sub(rf'({kind}-key = "[^"]*)[^"]{{{characters}}}"', r'\1"', path.read_text()))
+
+
+def swap(path: Path) -> None:
+    """Put another secret key beside the public one."""
+    path.write_text(re.sub(r'secret-key = "[^"]*"', f'secret-key = "{zmq.curve_keypair()[1].decode()}"', path.read_text()))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "public cut": lambda path: cut(path, "public", 3),
+    "secret cut": lambda path: cut(path, "secret", 5),
+    "secret gone": lambda path: cut(path, "secret", 40),
+    "not Z85": lambda path: path.write_text(re.sub(r'secret-key = "..', 'secret-key = "~~', path.read_text())),
+    "beyond 32 bits": lambda path: path.write_text(re.sub(r'secret-key = ".....', 'secret-key = "#####', path.read_text())),
+    "no pair": swap,
+    "not text": lambda path: path.write_bytes(bytes(range(256))),
+}
+
+BIND = """
+import sys
+from pathlib import Path
+from fake_device import FakeDevice
+from protocols.errors import DeviceError
+from protocols.server import DeviceServer, ServerOptions
+try:
+    DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=Path(sys.argv[1]))).bind()
+except DeviceError as error:
+    sys.exit(error.detail)
+"""
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_server_with_a_bad_key_of_its_own_says_so_and_ends(folder: Path, how: str) -> None:
+    DAMAGE[how](folder / "server.key_secret")
+    command = [sys.executable, "-c", BIND, str(folder)]
+    # A process, which a test can give up: a server that hangs at this point cannot be stopped from inside.
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"key file {folder / 'server.key_secret'}")
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_client_with_a_bad_key_blames_the_key_and_not_the_address(folder: Path, how: str) -> None:
+    alice = keys.add_client(folder, "alice")
+    DAMAGE[how](alice / "client.key_secret")
+    with pytest.raises(DeviceError) as caught:
+        connect("tcp://127.0.0.1:9", keys=alice)
+    assert caught.value.code == "bad_request"
+    assert caught.value.detail.startswith(f"key file {alice / 'client.key_secret'}")
+
+
+def test_a_bad_key_of_the_server_is_named_by_its_client(folder: Path) -> None:
+    alice = keys.add_client(folder, "alice")
+    cut(alice / "server.key", "public", 1)
+    with pytest.raises(DeviceError, match=r"server\.key: its public key is damaged, expected 40 characters of Z85$"):
+        connect("tcp://127.0.0.1:9", keys=alice)
+
+
+def refused(server: DeviceServer, carried: Path) -> bool:
+    """Return whether the server does not answer a client that comes with these keys."""
+    try:
+        connect(server.address, keys=carried, timeout_s=0.5).close()
+    except DeviceError as error:
+        assert error.code == "transport"
+        return True
+    return False
+
+
+def test_a_client_made_while_the_server_runs_comes_in(serve: Serve, folder: Path) -> None:
+    server = serve(FakeDevice(), keys=folder)
+    carried = keys.add_client(folder, "late")
+    with connect(server.address, keys=carried) as client:
+        client.acquire()
+        assert client.status().leased_to
+
+
+def test_a_client_whose_key_is_taken_away_is_out_at_once(serve: Serve, folder: Path) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    server = serve(FakeDevice(), keys=folder)
+    connect(server.address, keys=bob).close()
+    taken = folder / "clients" / "bob.key"
+    content = taken.read_bytes()
+    taken.unlink()
+    assert refused(server, bob)
+    assert not refused(server, alice)
+    taken.write_bytes(content)
+    assert not refused(server, bob)
+
+
+def test_a_key_taken_away_ends_what_its_client_was_doing(serve: Serve, folder: Path) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    device = FakeDevice()
+    server = serve(device, keys=folder)
+    options = ClientOptions(silence_s=1.0)
+    with connect(server.address, keys=bob, options=options) as client, connect(server.address, keys=alice) as other:
+        client.acquire(ttl_s=1.0)
+        client.apply(np.ones(16))
+        (folder / "clients" / "bob.key").unlink()
+        wait_until(lambda: "safe" in device.calls)  # its lease is not renewed any more
+        with pytest.raises(DeviceError) as caught:
+            client.safe()
+        assert caught.value.code == "transport"
+        assert [fault.name for fault in other.status().faults] == ["lease_lost"]
+        other.acquire()
+
+
+def test_a_server_does_not_start_on_a_client_key_that_is_none(folder: Path) -> None:
+    keys.add_client(folder, "alice")
+    junk = folder / "clients" / "bob.key"
+    for spoil in (
+        lambda: junk.write_text("not a key"),
+        lambda: junk.write_text('public-key = "abc"'),
+        lambda: junk.write_text("public-key"),
+        lambda: (junk.unlink(), junk.mkdir()),
+        lambda: (junk.rmdir(), os.mkfifo(junk)),
+    ):
+        spoil()
+        server = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder))
+        with pytest.raises(DeviceError) as caught:
+            server.bind()
+        assert caught.value.code == "bad_request"
+        assert str(junk) in caught.value.detail
+    junk.unlink()
+    (folder / "clients" / "notes.txt").write_text("not a key either, and nobody said so")
+    (folder / "clients" / ".alice.key").write_text("an editor's")
+    server.bind()
+
+
+def test_one_bad_client_key_later_keeps_nobody_else_out(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
+    server = serve(FakeDevice(), keys=folder)
+    spoiled = folder / "clients" / "bob.key"
+    with connect(server.address, keys=alice) as client:
+        spoiled.write_text("coffee")
+        assert refused(server, bob)
+        assert not refused(server, alice)
+        assert client.status().safe
+    told = [record.message for record in caplog.records if str(spoiled) in record.message]
+    assert told == [f"key file {spoiled} holds no public key: this client is not let in"]  # once, however often it is looked at
+
+
+def test_without_the_folder_of_clients_nobody_comes_in(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alice = keys.add_client(folder, "alice")
+    server = serve(FakeDevice(), keys=folder)
+    (folder / "clients").rename(folder / "aside")
+    assert refused(server, alice)
+    assert "nobody is let in" in caplog.text
+    (folder / "aside").rename(folder / "clients")
+    assert not refused(server, alice)
