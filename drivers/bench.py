@@ -48,6 +48,10 @@ log = logging.getLogger(__name__)
 Allowed = Callable[[], bool]
 
 
+class StrangerError(InstrumentError):
+    """Another instrument answers where a known one was: nothing is written to it, not even 0 V."""
+
+
 class Bench:
     """Opened instruments as one device; made by `drivers.opening.open_bench`, which arms it.
 
@@ -256,23 +260,36 @@ class Bench:
     # ---- beside the contract: what keeps a bench in order --------------------------------------------------------------
 
     def arm(self, *, only_suspects: bool = False) -> None:
-        """Write all limits into the sources that have their own, then bring every source to 0 V.
+        """Write all limits into the sources that have their own, bring every source to 0 V, then hear what others complain of.
 
         Raises
         ------
         InstrumentError
-            The first instrument that failed.
+            The first instrument that failed; the sources that follow stand at 0 V all the same.
         """
         limits: dict[str, dict[int, ChannelLimits]] = {}
         for bank in (*self._wiring.heaters, *self._wiring.inputs):
             limits.setdefault(bank.instrument, {}).update(bank.limits)
+        errors: list[InstrumentError] = []
+        strangers: set[str] = set()
         with self._heating, self._shining:
-            for line in self._lines.values():
-                if line.suspect or not only_suspects:
-                    self._arm(line, limits.get(line.name, {}))
-            errors = to_zero(self._heaters, self._clock) + to_zero(self._inputs, self._clock)
-        for error in errors:
-            raise error
+            asked = [line for line in self._lines.values() if line.suspect or not only_suspects]
+            # 0 V comes before all that may be wrong: a readout that complains, or one source of two, keeps no heater hot.
+            for line in asked:
+                if isinstance(line.driver, DriveSource):
+                    try:
+                        self._arm(line, limits.get(line.name, {}))
+                    except StrangerError as error:
+                        strangers.add(line.name)
+                        errors.append(error)
+                    except InstrumentError as error:
+                        errors.append(error)
+            outputs = [(output for output in bank if output.line.name not in strangers) for bank in (self._heaters, self._inputs)]
+            errors += [error for bank in outputs for error in to_zero(list(bank), self._clock)]
+            for error in errors:
+                raise error
+            for line in asked:
+                self._examine(line)
 
     def watch(self) -> None:
         """Look at complaints, currents, monitors and laser if that is due; to be called now and then by whoever serves the bench.
@@ -411,7 +428,27 @@ class Bench:
             raise DeviceError("device", "the bench is closed")
 
     def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
-        """Make sure of one instrument, and write its limits into it where it is a source."""
+        """Make sure of one source, and write its limits into it."""
+        self._recognise(line)
+        with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
+            line.do("check", lambda driver: driver.check())
+        for output in (*self._heaters, *self._inputs):
+            if output.line is line:
+                output.forget()
+        line.do("arm", lambda source: source.arm(limits))
+        line.suspect = False
+
+    def _examine(self, line: Line) -> None:
+        """Make sure that an instrument has nothing to complain of."""
+        if not isinstance(line.driver, DriveSource):
+            self._recognise(line)
+            with suppress(InstrumentError):  # as for sources, which have been asked before they were armed
+                line.do("check", lambda driver: driver.check())
+        line.do("check", lambda driver: driver.check())
+        line.suspect = False
+
+    def _recognise(self, line: Line) -> None:
+        """Ask an instrument who it is; raise `StrangerError` where it is another one than before."""
         try:
             identity = line.do("identify", lambda driver: driver.identify())
         except InstrumentError as error:
@@ -422,16 +459,8 @@ class Bench:
         known = line.identity or identity
         if identity.serial != known.serial:
             detail = f"another instrument answers now: {identity}, not {known}"
-            raise InstrumentError(line.name, DeviceError("device", detail))
-        with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
-            line.do("check", lambda driver: driver.check())
-        line.do("check", lambda driver: driver.check())
-        if isinstance(line.driver, DriveSource):
-            line.do("arm", lambda source: source.arm(limits))
-            for output in (*self._heaters, *self._inputs):
-                if output.line is line:
-                    output.forget()
-        line.identity, line.suspect = identity, False
+            raise StrangerError(line.name, DeviceError("device", detail))
+        line.identity = identity
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 

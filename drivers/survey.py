@@ -16,7 +16,7 @@ import numpy as np
 from drivers.claim import claim
 from drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
 from drivers.line import Line
-from drivers.opening import Opener, let_go, open_line
+from drivers.opener import Opener, let_go, open_line
 from drivers.station import Channel, InstrumentTable, LimitsTable, Station
 from drivers.wiring import wire
 from protocols.device import DeviceDescription
