@@ -133,15 +133,18 @@ def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allo
             return False
         if not output.find_out(clock):
             output.drop(clock)
+    ramping: set[Output] = set()
     while moving:
         waits_s: list[float] = []
         for output, target in moving:
-            elapsed_s = clock.now_s() - output.written_s
+            elapsed_s = slew.credit_s(clock.now_s() - output.written_s, ramping=output in ramping)
             wait_s = slew.wait_s(output.volts, target, output.slew_v_per_s, elapsed_s)
             if wait_s > 0:
                 waits_s.append(wait_s)
             elif not output.write(slew.next_step(output.volts, target, output.slew_v_per_s, elapsed_s), clock, allowed):
                 return False
+            else:
+                ramping.add(output)
         moving = [(output, target) for output, target in moving if not output.is_at(target)]
         if moving and len(waits_s) == len(moving):
             # The next of them, and a hair, so that rounding never makes it wait for nothing again.

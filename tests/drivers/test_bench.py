@@ -163,10 +163,13 @@ def slew(v_per_s: float) -> Change:
 
 
 def assert_within_slew(source: FakeSource, v_per_s: float, start: np.ndarray) -> None:
+    """No step is larger than the slew allows in the time since the one before it, or in 2 ms after a rest."""
     volts, last_s = start.copy(), -np.inf
     for time_s, changes in source.written:
+        rest = time_s - last_s > 0.05
         for channel, value in changes.items():
-            assert abs(value - volts[channel]) <= v_per_s * min(time_s - last_s, 0.05) * (1 + 1e-6) + 1e-12
+            most_s = 0.002 if rest else time_s - last_s
+            assert abs(value - volts[channel]) <= v_per_s * most_s * (1 + 1e-6) + 1e-12
             volts[channel] = value
         last_s = time_s
 
@@ -197,6 +200,23 @@ def test_ramps_never_exceed_the_slew(
                 np.testing.assert_array_equal(lab.heaters.volts, drive)
     assert not lab.heaters.volts.any()
     assert_within_slew(lab.heaters, v_per_s, np.zeros(16))
+
+
+@pytest.mark.parametrize("fast", [20.0, 200.0, 5000.0])
+def test_a_rest_makes_no_step_larger(fast: float, tmp_path: Path) -> None:
+    """Neither on the way up nor from a drive that was held for hours down to safe."""
+    bench, lab, clock = opened(tmp_path, slew(fast))
+    up, down = np.linspace(3.0, 6.0, 16), np.zeros(16)
+    for move, start, end in ((lambda: bench.apply(up), down, up), (bench.safe, up, down)):
+        clock.time_s += 3600.0
+        lab.heaters.written.clear()
+        began_s = clock.now_s()
+        move()
+        first = lab.heaters.written[0][1]
+        assert max(abs(volts - start[channel]) for channel, volts in first.items()) <= fast * 0.002 * (1 + 1e-6)
+        assert_within_slew(lab.heaters, fast, start)
+        np.testing.assert_array_equal(lab.heaters.volts, end)
+        assert clock.now_s() - began_s >= 6.0 / fast - 0.0021
 
 
 def test_a_ramp_takes_as_long_as_it_must_and_hardly_longer(tmp_path: Path) -> None:
