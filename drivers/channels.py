@@ -12,6 +12,9 @@ from protocols.errors import DeviceError
 
 Message = TypeVar("Message")
 
+BACKSTOP = 5.0
+"""How many times faster than the bench's ramps an instrument's own slew is set."""
+
 
 def check_channels(name: str, channels: Sequence[int], count: int) -> None:
     """Refuse channels that are not there; `name` is the instrument's."""
@@ -37,7 +40,10 @@ def check_volts(name: str, volts: Mapping[int, float], limits: Sequence[ChannelL
 
 
 def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelLimits) -> ChannelLimits:
-    """Return `hardware` tightened by `wanted`; `DeviceError` "limit" where it is asked for more than the hardware can."""
+    """Return `hardware` tightened by `wanted`; `DeviceError` "limit" where it is asked for more than the hardware can.
+
+    The slew stays that of the hardware: whoever holds the drive ramps. An instrument that can be slowed is told so by `slowed`.
+    """
     if not (math.isfinite(wanted.min_v) and math.isfinite(wanted.max_v)) or wanted.min_v > wanted.max_v:
         raise DeviceError("limit", f"{name}: channel {channel}: no voltage lies between {wanted.min_v} V and {wanted.max_v} V")
     if wanted.min_v < hardware.min_v or wanted.max_v > hardware.max_v:
@@ -61,8 +67,19 @@ def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelL
         max_v=wanted.max_v,
         max_a=wanted.max_a or hardware.max_a,
         max_w=wanted.max_w or hardware.max_w,
-        slew_v_per_s=wanted.slew_v_per_s or hardware.slew_v_per_s,
     )
+
+
+def slowed(limits: ChannelLimits, wanted_v_per_s: float, slowest_v_per_s: float = 0.0) -> ChannelLimits:
+    """Return `limits` of an instrument that slews by itself, told to keep a bench that ramps at `wanted_v_per_s` [V/s] in check.
+
+    Ramps are the bench's. The instrument's own slew stands behind them, for a bench that fails, and so is several times faster:
+    one as slow as the ramp would drag behind every step, and readings be taken before the outputs have arrived.
+    """
+    if wanted_v_per_s <= 0:
+        return limits
+    own_v_per_s = max(BACKSTOP * wanted_v_per_s, slowest_v_per_s)
+    return replace(limits, slew_v_per_s=min(own_v_per_s, limits.slew_v_per_s or own_v_per_s))
 
 
 def send_all(messages: Iterable[Message], send: Callable[[Message], object], give_up_after: int = 3) -> None:

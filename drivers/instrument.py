@@ -65,7 +65,8 @@ class ChannelLimits:
     range_v
         Span of the converter, from lowest to highest code [V]; 0: max_v - min_v.
     slew_v_per_s
-        Fastest change that the instrument itself makes or allows [V/s].
+        Fastest change [V/s]. Of what a driver's `limits` returns: how fast the instrument itself moves its output, and readings
+        wait until it has arrived. Of what `arm` is given: the ramps that the bench makes.
     """
 
     min_v: float
@@ -118,7 +119,8 @@ class DriveSource(Instrument, Protocol):
     def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write limits into the instrument as far as it has its own, and keep them, to be written again after a restart.
 
-        Only ever tightens what the hardware allows; "limit" where asked for more. `set_volts` refuses whatever lies beyond,
+        Only ever tightens what the hardware allows; "limit" where asked for more. An instrument's own slew is set well above that
+        of the bench's ramps (`channels.slowed`). `set_volts` refuses whatever lies beyond,
         also where the instrument has no limits of its own.
         """
         ...

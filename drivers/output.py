@@ -49,13 +49,18 @@ class Output:
         self.channels = np.asarray(channels, np.int64)
         self.members = members
         self.low_v, self.high_v = low_v, high_v
+        self._span_v = np.maximum(np.abs(low_v), np.abs(high_v))
         self.slew_v_per_s = slew_v_per_s
         self.volts: Volts = np.full(len(members), np.nan)
         """Where each channel stands; NaN where nobody knows."""
         self._written = np.zeros(len(members), bool)
         """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
         self.written_s = -np.inf
-        """When the last write was over."""
+        """When the outputs have arrived at what was written last: a source that slews by itself gets there after the write."""
+        self._stepped_s = -np.inf
+        """When the last write was over; what a ramp counts from."""
+        self._own_slew_v_per_s: Volts | None = None
+        """How fast the source itself moves each channel; 0: at once. None: to be asked of the driver."""
         self.writes = 0
 
     def is_at(self, target: Volts) -> bool:
@@ -63,7 +68,8 @@ class Output:
         return bool(((self.volts == target) & self._written).all())
 
     def forget(self) -> None:
-        """Take nothing for granted any more: the source was restarted, or somebody else had it."""
+        """Take nothing for granted any more: the source was restarted or armed anew, or somebody else had it."""
+        self._own_slew_v_per_s = None
         self.volts[:] = np.nan
         self._written[:] = False
 
@@ -77,7 +83,7 @@ class Output:
             # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
             self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
             self._written[:] = False
-            self.written_s = clock.now_s()
+            self._moved(clock, np.zeros(len(self.volts)))
         return not np.isnan(self.volts).any()
 
     def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
@@ -87,7 +93,7 @@ class Output:
             return allowed()
         numbers = self.channels[changed].tolist()
         values = dict(zip(numbers, target[changed].tolist(), strict=True))
-
+        distance_v = np.where(np.isnan(self.volts), self._span_v, np.abs(target - self.volts))
         try:
             with self.line.lock:
                 if not allowed():
@@ -101,7 +107,7 @@ class Output:
                 self._written[changed] = False
             raise
         finally:
-            self.written_s = clock.now_s()
+            self._moved(clock, distance_v)
         self.writes += 1
         return True
 
@@ -111,9 +117,23 @@ class Output:
         try:
             self.line.do("safe", lambda driver: driver.safe())
         finally:
-            self.written_s = clock.now_s()
+            self._moved(clock, self._span_v)
         self.volts[:] = 0.0
         self._written[:] = True
+
+    def ramp_s(self, clock: Clock, *, ramping: bool) -> float:
+        """Return the time that counts for the next step; see `slew.credit_s`."""
+        return slew.credit_s(clock.now_s() - self._stepped_s, ramping=ramping)
+
+    def _moved(self, clock: Clock, distance_v: Volts) -> None:
+        """Note a write that is over, and when a source that has so far to slew will have arrived."""
+        self._stepped_s = now_s = clock.now_s()
+        if self._own_slew_v_per_s is None:
+            self._own_slew_v_per_s = np.array([self.line.driver.limits(k).slew_v_per_s for k in self.channels.tolist()])
+        own = self._own_slew_v_per_s
+        # Behind what it still had to do: steps that come faster than it moves are made up for at the end.
+        travel_s = float(np.max(np.divide(distance_v, own, out=np.zeros(len(own)), where=own > 0), initial=0.0))
+        self.written_s = max(now_s, self.written_s) + travel_s
 
 
 def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allowed: Callable[[], bool] = lambda: True) -> bool:
@@ -137,7 +157,7 @@ def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allo
     while moving:
         waits_s: list[float] = []
         for output, target in moving:
-            elapsed_s = slew.credit_s(clock.now_s() - output.written_s, ramping=output in ramping)
+            elapsed_s = output.ramp_s(clock, ramping=output in ramping)
             wait_s = slew.wait_s(output.volts, target, output.slew_v_per_s, elapsed_s)
             if wait_s > 0:
                 waits_s.append(wait_s)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from drivers import scpi
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_one_works
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.transport.contract import Transport
@@ -100,17 +100,12 @@ class Qdac2:
         return self._limits[channel]
 
     def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
-        """Write the slew of the named channels; voltages are held by this driver."""
+        """Write the slew of the named channels, well above the bench's ramps (`slowed`); voltages are held by this driver."""
         check_channels(self._transport.name, tuple(limits), self.channels)
-        wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
-        for channel, limit in wanted.items():
-            if limit.slew_v_per_s < _SLEW_V_PER_S[0]:
-                raise DeviceError(
-                    "limit",
-                    f"{self._transport.name}: channel {channel} cannot be slowed to {limit.slew_v_per_s:.6g} V/s, "
-                    f"the slowest slew is {_SLEW_V_PER_S[0]:g} V/s",
-                    channel=channel,
-                )
+        wanted = {
+            c: slowed(tightened(self._transport.name, c, self._hardware, limit), limit.slew_v_per_s, _SLEW_V_PER_S[0])
+            for c, limit in limits.items()
+        }
         self._write_slews(wanted)
         self._armed.update(wanted)
         for channel, limit in wanted.items():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers import scpi, templates
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_one_works
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.table import dialect_of
@@ -51,6 +51,7 @@ class ScpiSourceSettings(BaseModel):
     max_a: _NotNegative = 0.0
     bits: Annotated[int, Field(ge=0, le=32)] = 0
     slew_v_per_s: _NotNegative = 0.0
+    """How fast the instrument itself moves its outputs; 0: at once, or nobody knows."""
     set: str
     """Sets {volts} of {channel}."""
     query_volts: str = ""
@@ -62,7 +63,7 @@ class ScpiSourceSettings(BaseModel):
     limit_amps: str = ""
     """Limits {channel} to {amps} in the instrument."""
     limit_slew: str = ""
-    """Slows {channel} to {slew} [V/s] in the instrument."""
+    """Slows {channel} to {slew} [V/s] in the instrument; sent a value well above the ramps of the bench (`channels.slowed`)."""
     error: str = ""
     """Takes the oldest error: SYST:ERR?, answered `0,"No error"` or `+0,"No error"` where there is none."""
     identity: str = "*IDN?"
@@ -162,6 +163,8 @@ class ScpiSource:
         """Write the limits that the table has commands for; voltages are held by this driver as well."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
+        if self._table.limit_slew:
+            wanted = {c: slowed(limit, limits[c].slew_v_per_s) for c, limit in wanted.items()}
         self._write_limits(wanted)
         self._armed.update(wanted)
         for channel, limit in wanted.items():

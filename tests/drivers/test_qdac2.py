@@ -55,7 +55,7 @@ def test_a_complaint_is_raised_and_the_truth_kept():
 
 
 def test_a_restart_is_noticed_at_the_next_setting():
-    slew = ":sour1:volt:slew 100;:syst:err:all?"
+    slew = ":sour1:volt:slew 500;:syst:err:all?"  # behind the ramps of the bench, not in their way
     lines = [
         (slew, FINE),
         (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"1.5;0;0.5;{FINE}"),
@@ -83,12 +83,21 @@ def test_check_takes_errors_and_compares():
 
 def test_limits():
     with qdac([]) as source:
-        with pytest.raises(DeviceError, match="the slowest slew is 0.01 V/s"):
-            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=0.001)})
+        with pytest.raises(DeviceError, match="slew_v_per_s cannot be 3e\\+07 V/s"):
+            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=3e7)})
         with pytest.raises(DeviceError, match="its limits are -10 V and 10 V"):
             source.set_volts({0: 10.5})
         with pytest.raises(DeviceError, match="has channels 0 to 2, not 3"):
             source.read_volts([3])
+
+
+def test_the_slew_in_the_instrument_is_a_backstop():
+    """As slow as the ramps of the bench it would drag behind each of their steps; the slowest that it can is slow enough."""
+    lines = [(f":sour1:volt:slew {v_per_s};:syst:err:all?", FINE) for v_per_s in ("1000", "0.01", "20000000")]
+    with qdac(lines) as source:
+        for slew_v_per_s, own_v_per_s in ((200.0, 1000.0), (0.001, 0.01), (2e7, 2e7)):
+            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=slew_v_per_s)})
+            assert source.limits(0).slew_v_per_s == own_v_per_s
 
 
 def test_the_low_range_is_a_limit():

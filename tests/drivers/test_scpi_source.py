@@ -93,6 +93,18 @@ def test_limits_are_written_where_there_is_a_word_for_them_and_again_after_a_res
         instrument.check()
 
 
+def test_a_slew_is_told_to_an_instrument_that_has_one():
+    wanted = {0: ChannelLimits(0.0, 15.0, slew_v_per_s=20.0)}
+    with source(
+        [*HELLO, (":VOLT:PROT 15,(@1);:SLEW 100,(@1);:SYST:ERR?", FINE)], limit_slew="SLEW {slew},(@{channel})"
+    ) as slowed:
+        slowed.arm(wanted)
+        assert slowed.limits(0).slew_v_per_s == 100.0
+    with source([*HELLO, (":VOLT:PROT 15,(@1);:SYST:ERR?", FINE)]) as plain:
+        plain.arm(wanted)
+        assert plain.limits(0).slew_v_per_s == 0.0  # it moves at once, whatever the bench ramps at
+
+
 def test_other_hands_are_noticed():
     lines = [*HELLO, ("SYST:ERR?", FINE), (ASK, "0,3,0"), (ASK, "0,3,0"), ("SYST:ERR?", FINE), (ASK, "0,3,0")]
     with source(lines) as instrument:
