@@ -164,10 +164,11 @@ class Bench:
         held = self._held
         with self._lock:
             faults = tuple(self._faults.values())
-        known_zero = all(output.is_at(np.zeros(len(output.members))) for output in self._heaters)
+        # Modulators and light may be on with the safe drive held, but not after they were told off and did not confirm it.
+        known = all(output.is_at_zero for output in self._heaters) and all(output.is_known for output in self._inputs)
         return DeviceStatus(
             clock_s=self._clock.now_s(),
-            safe=known_zero and not held.any(),
+            safe=known and not self._light.doubtful and not held.any(),
             busy=self._busy,
             heater_power_w=heater_power_w(self.describe(), held),
             evaluations=self._evaluations,
@@ -204,7 +205,7 @@ class Bench:
             raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
 
     def clear_fault(self, name: str) -> None:
-        """Forget a fault; instruments that failed are asked who they are, and armed again, first.
+        """Forget a fault; instruments that failed are asked who they are, and armed again, or put out, first.
 
         Raises
         ------
@@ -247,10 +248,6 @@ class Bench:
         if errors:
             raise errors[0]
 
-    def darken(self) -> None:
-        """Put the light out, whatever the station says of keeping it on."""
-        self._light.switch_off()
-
     def __enter__(self) -> Bench:
         return self
 
@@ -290,6 +287,7 @@ class Bench:
                 raise error
             for line in asked:
                 self._examine(line)
+        self._light.make_sure()
 
     def watch(self) -> None:
         """Look at complaints, currents, monitors and laser if that is due; to be called now and then by whoever serves the bench.
@@ -299,9 +297,10 @@ class Bench:
         if self._closed or not self._watch_due():
             return
         self._watched_s = self._clock.now_s()
-        if self._faults:
-            if not self.status().safe:  # a source that did not follow may have come back
+        if self._faults:  # what did not follow may have come back
+            if not all(output.is_at_zero for output in (*self._heaters, *self._inputs)):
                 self._try(self.safe)
+            self._try(self._light.make_sure)
             return
         with suppress(DeviceError), self._safe_on_failure():
             self._look()

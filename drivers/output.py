@@ -67,6 +67,16 @@ class Output:
         """Return whether every channel was written to stand at `target`."""
         return bool(((self.volts == target) & self._written).all())
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anybody knows where every channel stands; not so after a failure, safe or any other."""
+        return not np.isnan(self.volts).any()
+
+    @property
+    def is_at_zero(self) -> bool:
+        """Whether every channel was written to stand at 0 V."""
+        return self.is_at(np.zeros(len(self.members)))
+
     def forget(self) -> None:
         """Take nothing for granted any more: the source was restarted or armed anew, or somebody else had it."""
         self._own_slew_v_per_s = None
@@ -75,7 +85,7 @@ class Output:
 
     def find_out(self, clock: Clock) -> bool:
         """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
-        if not np.isnan(self.volts).any():
+        if self.is_known:
             return True
         driver = self.line.driver
         if isinstance(driver, ReadsVolts):
@@ -84,7 +94,7 @@ class Output:
             self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
             self._written[:] = False
             self._moved(clock, np.zeros(len(self.volts)))
-        return not np.isnan(self.volts).any()
+        return self.is_known
 
     def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
         """Write the channels that differ from `target`, at once; return False where `allowed` said no."""

@@ -333,6 +333,54 @@ def test_a_source_that_is_gone_is_tried_again_until_it_is_safe(tmp_path: Path) -
     bench.apply(np.full(16, 1.0))
 
 
+@pytest.mark.parametrize("mends", [True, False])
+def test_light_that_does_not_go_out_is_put_out_again(mends: bool, tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path, lambda stated: stated["laser"].update(max_power_w=0.02))
+    bench.evaluate(np.ones((1, 8)), light(), "mesh0")
+    lab.laser.set_w = 0.05
+    lab.laser.faults.append(Faulty("off", silence()))
+    clock.time_s += 2.0
+    bench.watch()
+    assert [fault.name for fault in bench.status().faults] == ["over_power"]
+    assert not lab.heaters.volts.any()
+    assert lab.laser.lit
+    assert not bench.status().safe  # there is more light than there may be
+    with pytest.raises(DeviceError, match="laser: no answer"):
+        bench.clear_fault("over_power")
+    clock.time_s += 2.0
+    bench.watch()
+    assert lab.laser.lit
+    lab.laser.faults.clear()
+    if mends:
+        clock.time_s += 2.0
+        bench.watch()
+        assert not lab.laser.lit
+        assert bench.status().safe
+        offs = lab.laser.calls.count("off")
+        clock.time_s += 2.0
+        bench.watch()
+        assert lab.laser.calls.count("off") == offs
+    bench.clear_fault("over_power")
+    assert not lab.laser.lit
+    assert bench.status().safe
+
+
+def test_modulators_that_missed_safe_are_brought_down_later(tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path)
+    bench.evaluate(np.zeros((1, 8)), np.ones((1, 4)), "mesh0")
+    assert bench.status().safe  # with light at the inputs: the held drive is the safe drive
+    lab.modulators.faults.append(Faulty("*", silence()))
+    with pytest.raises(DeviceError, match="could not be made safe: modulators: no answer"):
+        bench.safe()
+    assert lab.modulators.volts.any()
+    assert not bench.status().safe
+    lab.modulators.faults.clear()
+    clock.time_s += 2.0
+    bench.watch()
+    assert not lab.modulators.volts.any()
+    assert bench.status().safe
+
+
 def test_one_dead_source_does_not_keep_the_others_hot(tmp_path: Path) -> None:
     clock = FakeClock()
     lab = FakeLab(clock)
