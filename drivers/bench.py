@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers import watching
+from drivers import budget, watching
 from drivers.clock import Clock, WallClock
 from drivers.instrument import ChannelLimits, DriveSource
 from drivers.light import Light
@@ -339,7 +339,10 @@ class Bench:
         return Readings(values, time_s, flags)
 
     def _drive(self, target: Drive, allowed: Allowed) -> bool:
-        return move(self._heaters, [target[output.members] for output in self._heaters], self._clock, allowed)
+        return all(
+            move(self._heaters, [drive[output.members] for output in self._heaters], self._clock, allowed)
+            for drive in budget.way(self.describe(), self._heaters, target)
+        )
 
     def _shine(self, levels: NDArray[np.float64], allowed: Allowed) -> bool:
         """Set the modulators and wait for whatever settles last; return False where `allowed` said no."""

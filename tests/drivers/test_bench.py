@@ -155,6 +155,49 @@ def test_a_tight_session_refuses_what_the_station_would_allow(tmp_path: Path) ->
     assert lab.heaters.armed[0].max_v == 3.0
 
 
+@pytest.mark.parametrize("v_per_s", [0.0, 20.0])
+@pytest.mark.parametrize("sources", [1, 2])
+def test_the_total_power_is_kept_between_writes(sources: int, v_per_s: float, tmp_path: Path) -> None:
+    """Heat that moves from one heater to another has left the first before it is at the second."""
+    clock = FakeClock()
+    lab = FakeLab(clock)
+    lab.extra = {"more": FakeSource("more", clock)}
+    power_w: list[float] = []
+
+    class OneByOne(np.ndarray):
+        """Notes the power of all heaters at every channel that is set, as a source of many channels sets them."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            power_w.append(float((lab.heaters.volts**2).sum() + (more.volts**2).sum()) / 1000)
+
+    def change(stated: dict[str, Any]) -> None:
+        stated["limits"].update(total_w=0.1)
+        if v_per_s:
+            stated["limits"].update(slew_v_per_s=v_per_s)
+        if sources == 2:
+            stated["instruments"].append({"name": "more", "driver": "fake", "address": "more"})
+            stated["stages"][1]["heaters"]["instrument"] = "more"
+
+    more: Any = lab.extra["more"]
+    with bench_of(lab, clock, tmp_path, change) as bench:
+        lab.heaters.volts, more.volts = lab.heaters.volts.view(OneByOne), more.volts.view(OneByOne)
+        first, second = np.zeros(16), np.zeros(16)
+        first[8:10] = second[0:2] = 7.0  # 98 mW each
+        for drive in (first, second, first):
+            bench.apply(drive)
+            assert power_w[-1] == pytest.approx(0.098)
+        bench.apply(first * 0.1)
+        probes = np.zeros((2, 8))
+        probes[0, 0] = probes[1, 1] = 7.0
+        bench.evaluate(probes, light(1), "mesh0")
+        writes = len(lab.heaters.written) + len(more.written)
+        bench.apply(first * 0.2)
+        if not v_per_s:
+            assert len(lab.heaters.written) + len(more.written) == writes + 1  # nothing is written twice where there is room
+    assert max(power_w) <= 0.1
+
+
 # ---- ramps --------------------------------------------------------------------------------------------------------------
 
 
