@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from drivers.address import check_address
 from drivers.bench import Bench
 from drivers.claim import claim
 from drivers.clock import Clock, WallClock
@@ -18,9 +19,9 @@ from drivers.grounding import ground
 from drivers.instrument import Instrument
 from drivers.line import Line
 from drivers.opener import Opener, let_go, open_line
-from drivers.registry import open_instrument, read_settings
+from drivers.registry import find_driver, open_instrument, read_settings, stated_channels
 from drivers.station import InstrumentTable, LimitsTable, Station, load_reference
-from drivers.transport.opening import Link
+from drivers.transport.opening import Link, Through
 from drivers.wiring import wire
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -51,10 +52,20 @@ def open_table(folder: Path, table: InstrumentTable) -> Instrument:
         raise ConfigError(f"instrument {table.name}: {error}") from None
 
 
-def check_table(folder: Path, table: InstrumentTable) -> None:
-    """Raise `ConfigError` where there is no such driver, or a setting does not fit it; touches no instrument."""
+def check_table(folder: Path, table: InstrumentTable) -> int:
+    """Return how many channels the settings of an instrument state, 0 where they do not; touches no instrument.
+
+    Raises
+    ------
+    ConfigError
+        There is no such driver, or a setting or the address does not fit it.
+    """
     try:
-        read_settings(table.driver, table.settings, folder)
+        settings = read_settings(table.driver, table.settings, folder)
+        way = find_driver(table.driver).open
+        if isinstance(way, Through):  # drivers of others may have addresses of their own
+            check_address(table.address, library=table.library, socket=way.needs_socket)
+        return stated_channels(settings)
     except ConfigError as error:
         raise ConfigError(f"instrument {table.name}: {error}") from None
 

@@ -36,6 +36,7 @@ _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _MODULE = re.compile(r"(([A-Za-z]+)(\d+)\w*)-([0-9A-Fa-f*]+)\s*:\s*(\d+)")
 
+_MODULE_CHANNELS = 8
 _POWERED_UP = 90
 _SEND_AGAIN = frozenset({14, 15, 16})
 _ANSWERS = frozenset(range(10, 17))
@@ -70,6 +71,11 @@ class QontrolSettings(BaseModel):
 
     modules: Annotated[int, Field(ge=0, le=64)] = 0
     """Modules that must be there; 0: as many as answer."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of that many modules; 0: nobody knows yet."""
+        return _MODULE_CHANNELS * self.modules
 
 
 @dataclass(frozen=True)
