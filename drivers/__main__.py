@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from drivers.stopping import Stopping
+from drivers.stopping import Stopping, own_output
 from drivers.supervisor import Commands, server_command, supervise
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -55,17 +55,18 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
     from drivers.serving import serve  # noqa: PLC0415
 
     parent = os.getppid() if args.parent is None else args.parent
+    output = own_output()
 
     def alive() -> bool:
         if args.heard:
             try:
-                print(flush=True)
+                print(file=output, flush=True)
             except BrokenPipeError:
                 return False
         return args.detach or os.getppid() == parent
 
     with open_lab(args.station) as bench:
-        serve(bench, args.bind, args.keys, stopping, alive)
+        serve(bench, args.bind, args.keys, stopping, alive, output)
     return 0
 
 

@@ -116,8 +116,7 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             text += chunk
         while "\n" in text:
             line, _, text = text.partition("\n")
-            if line and not address:
-                message = json.loads(line)
+            if not address and (message := _announcement(line)):
                 address = str(message["address"])
                 if tell is not None:
                     tell({**message, "supervisor": os.getpid()})
@@ -129,6 +128,15 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             server.kill()
             server.wait()
             return address
+
+
+def _announcement(line: str) -> dict[str, object]:
+    """Return what a line says where it tells an address; nothing where it is some library's word, or only a sign of life."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) and "address" in message else {}
 
 
 def _end(server: subprocess.Popen[str]) -> None:
