@@ -32,7 +32,8 @@ from drivers.transport.text import Dialect
 from protocols.errors import DeviceError
 
 _AGREES = 1e-3
-"""Relative to the span: a set-point read back further away than this was not set by this driver."""
+"""Relative to the span: a set-point read back further away than this was not set by this driver. A step of the converter is
+allowed in any case."""
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -131,7 +132,8 @@ class ScpiSource:
         self._limits = [self._hardware] * settings.channels
         self._armed: dict[int, ChannelLimits] = {}
         self._held = np.zeros(settings.channels)
-        self._tolerance_v = _AGREES * (settings.max_v - settings.min_v)
+        step = 1 / (2**settings.bits - 1) if settings.bits else 0.0
+        self._tolerance_v = max(_AGREES, step) * (settings.max_v - settings.min_v)
         transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
         # A capability is told by having its method (`isinstance(source, ReadsAmps)`): none without a word for it in the table.
         if settings.query_volts:
