@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.errors import DeviceError
 from simulator.instruments.choices import Choices
 from simulator.instruments.running import RunningBench, running
 from simulator.instruments.world import AMPLIFIER_V
@@ -109,3 +110,19 @@ def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -
         assert ask() == b"+5.000000 V\n"
         chain.set_volts({2: 3.0})
         assert bench.bench.world.heater_v[2] == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_chain_that_is_opened_again_keeps_what_it_holds() -> None:
+    """Whoever opens it and sets one channel has not touched the others."""
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qontrol", "qdac2")) as bench:
+        held = bench.bench.world.heater_v
+        with opened(bench, ["qontrol"]) as here:
+            here["qontrol"].set_volts({0: 1.0, 1: 3.0})
+        with opened(bench, ["qontrol"]) as here:
+            here["qontrol"].set_volts({0: 2.0})
+            np.testing.assert_allclose(held[:3], [2.0, 3.0, 0.0], atol=1e-3)
+            bench.inject("qontrol", "disconnect")
+            with pytest.raises(DeviceError):
+                here["qontrol"].set_volts({2: 1.0})
+            here["qontrol"].set_volts({2: 1.0})
+            np.testing.assert_allclose(held[:4], [2.0, 3.0, 1.0, 0.0], atol=1e-3)
