@@ -26,7 +26,7 @@ from drivers import budget, watching
 from drivers.clock import Clock, WallClock
 from drivers.instrument import ChannelLimits, DriveSource
 from drivers.light import Light
-from drivers.line import InstrumentError, Line
+from drivers.line import InstrumentError, Line, what_became
 from drivers.output import Output, move, to_zero
 from drivers.taps import photocurrents, read_sample
 from drivers.wiring import Bank, Wiring
@@ -188,8 +188,14 @@ class Bench:
         Raises
         ------
         DeviceError
-            A source could not be made safe by any means, after everything else was.
+            A source could not be made safe by any means, or was sent its zeros and does not confirm them, after everything else
+            was made safe.
         """
+        if errors := self._ground():
+            raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
+
+    def _ground(self) -> list[InstrumentError]:
+        """Do what `safe` promises; return an error, latched as well, for every source that would not."""
         with self._lock:
             self._stops += 1
             self._safes += 1
@@ -201,8 +207,7 @@ class Bench:
             errors += to_zero(self._inputs, self._clock)
         for error in errors:
             self._latch(f"{error.instrument}_failed", error.detail)
-        if errors:
-            raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
+        return errors
 
     def clear_fault(self, name: str) -> None:
         """Forget a fault; instruments that failed are asked who they are, and armed again, or put out, first.
@@ -386,25 +391,43 @@ class Bench:
         try:
             yield
         except InstrumentError as error:
-            self._trip(f"{error.instrument}_failed", error.detail)
+            became = self._trip(f"{error.instrument}_failed", error.detail)
             code = error.code if error.code == "transport" else "device"
-            raise DeviceError(code, f"{error.detail}; the bench was made safe", outcome="unknown") from error
+            raise DeviceError(code, f"{error.detail}; {became}", outcome="unknown") from error
         except watching.TrippedError as error:
-            self._trip(error.name, error.detail)
-            raise DeviceError("interlock", f"{error.name}: {error.detail}; the bench was made safe", outcome="unknown") from error
+            became = self._trip(error.name, error.detail)
+            raise DeviceError("interlock", f"{error.name}: {error.detail}; {became}", outcome="unknown") from error
         except DeviceError:
             raise
         except BaseException:  # Ctrl-C in a script, a bug: nothing stays hot unwatched
             self._try(self.safe)
             raise
 
-    def _trip(self, name: str, detail: str) -> None:
-        """Latch a fault, make the bench safe and put the light out; the light first where there is too much of it."""
+    def _trip(self, name: str, detail: str) -> str:
+        """Latch a fault, make the bench safe and put the light out; the light first where there is too much of it.
+
+        Returns what became of it, in words that go behind `detail`; the fault tells them where not everything is safe.
+        """
         log.error("%s: %s", name, detail)
         self._latch(name, detail)
-        steps = [self.safe, self._light.switch_off]
-        for step in reversed(steps) if name == watching.OVER_POWER else steps:
-            self._try(step)
+        steps = [self._ground, self._darken]
+        failed = [error for step in (reversed(steps) if name == watching.OVER_POWER else steps) for error in step()]
+        for error in failed:
+            log.warning("on the way to safe: %s", error.detail)
+        if not failed:
+            return "the bench was made safe"
+        became = what_became(failed)
+        with self._lock:
+            if name in self._faults:
+                self._faults[name] = Fault(name=name, detail=f"{detail}; {became}")
+        return became
+
+    def _darken(self) -> list[InstrumentError]:
+        try:
+            self._light.switch_off()
+        except InstrumentError as error:
+            return [error]
+        return []
 
     def _try(self, step: Callable[[], None]) -> None:
         try:

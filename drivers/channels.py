@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from drivers.instrument import ChannelLimits
+from drivers.instrument import ChannelLimits, UnconfirmedError
+from drivers.transport.contract import Transport
 from protocols.errors import DeviceError
 
 Message = TypeVar("Message")
@@ -102,15 +104,47 @@ def send_all(messages: Iterable[Message], send: Callable[[Message], object], giv
         raise first_error
 
 
-def until_one_works(attempts: Iterable[Callable[[], object]]) -> None:
-    """Call one after the other until one does not fail, and raise the first failure where all do."""
-    first_error: DeviceError | None = None
+def until_taken(transport: Transport, attempts: Iterable[Callable[[], object]], unheard: Sequence[str], what: str) -> None:
+    """Call one attempt after the other until one does not fail; send `unheard` where answers are the trouble.
+
+    Parameters
+    ----------
+    transport
+        The way to the instrument.
+    attempts
+        What brings it to its safe state and makes sure.
+    unheard
+        Plain, absolute commands for the same, a message each. Sent after the first attempt that failed for want of an answer, so
+        that heaters are not kept waiting while the others are tried, and again at the end.
+    what
+        What they say, as a person calls it: "0 V", "off".
+
+    Raises
+    ------
+    UnconfirmedError
+        Every attempt failed, but the commands have left.
+    DeviceError
+        The first failure, where the instrument itself refused, or not even that could be sent.
+    """
+    first: DeviceError | None = None
+    silent: DeviceError | None = None
     for attempt in attempts:
         try:
             attempt()
         except DeviceError as error:
-            first_error = first_error or error
+            first = first or error
+            if silent is None and error.code == "transport":
+                silent = error
+                with suppress(DeviceError):
+                    transport.send_unheard(unheard)
         else:
             return
-    if first_error is not None:
-        raise first_error
+    if silent is not None:
+        try:
+            transport.send_unheard(unheard)
+        except DeviceError:
+            raise silent from None
+        told = f"{silent.detail}; {what} was sent to it all the same, and nothing confirms it"
+        raise UnconfirmedError("transport", told, retryable=True, outcome="unknown") from silent
+    if first is not None:
+        raise first

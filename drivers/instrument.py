@@ -33,6 +33,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.errors import DeviceError
+
+
+class UnconfirmedError(DeviceError):
+    """A source was told to go to 0 V, or a laser to go dark, and nothing that can be understood says that it did."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -134,7 +140,11 @@ class DriveSource(Instrument, Protocol):
         ...
 
     def safe(self) -> None:
-        """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried."""
+        """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried.
+
+        A source that may hear but cannot be understood is sent its zeros all the same (`channels.until_taken`):
+        `UnconfirmedError` then, since nobody knows.
+        """
         ...
 
 

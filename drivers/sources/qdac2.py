@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from drivers import scpi
-from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.transport.contract import Transport
@@ -160,7 +160,7 @@ class Qdac2:
             self._compare(still, self.read_volts(still))
 
     def safe(self) -> None:
-        """Set every channel to 0 V in one message, in one again, then one by one."""
+        """Set every channel to 0 V in one message, in one again, one by one, at last unheard."""
         zeros = dict.fromkeys(range(self.channels), 0.0)
         self._playing.update(zeros)  # whatever a channel was doing, it is told to stop
 
@@ -170,7 +170,8 @@ class Qdac2:
         def one_by_one() -> None:
             send_all([{channel: 0.0} for channel in zeros], self._set)
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        unheard = [scpi.joined([*_stopped(channel), f"sour{channel + 1}:volt 0"]) for channel in zeros]
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""
@@ -178,7 +179,7 @@ class Qdac2:
 
     def _set(self, volts: Mapping[int, float]) -> None:
         listed = sorted(self._playing & set(volts))
-        commands = [word for c in listed for word in (f"sour{c + 1}:dc:abor", f"sour{c + 1}:volt:mode fix")]
+        commands = [word for channel in listed for word in _stopped(channel)]
         commands += [f"sour{channel + 1}:volt {scpi.decimal(value)}" for channel, value in volts.items()]
         expected = self._held.copy()
         expected[list(volts)] = list(volts.values())
@@ -250,6 +251,11 @@ class Qdac2:
             outcome="unknown",
             channel=channel,
         )
+
+
+def _stopped(channel: int) -> list[str]:
+    """Return what ends a list: the channel is in fixed mode then."""
+    return [f"sour{channel + 1}:dc:abor", f"sour{channel + 1}:volt:mode fix"]
 
 
 def _set_points(channels: Iterable[int]) -> list[str]:

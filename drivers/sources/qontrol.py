@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.transport.contract import Transport
@@ -199,7 +199,7 @@ class Qontrol:
         self._raise_unasked()
 
     def safe(self) -> None:
-        """Set every channel to 0 V: by vectors, by vectors again (the way may have been found anew), then one by one."""
+        """Set every channel to 0 V: by vectors, by vectors again (the way may be found anew), one by one, at last unheard."""
         zeros = np.zeros(self.channels)
         vectors = [_vector(module, zeros) for module in self._modules]
         singles = [[f"v{channel}=0.00000"] for channel in range(self.channels)]
@@ -211,7 +211,7 @@ class Qontrol:
         def one_by_one() -> None:
             send_all(singles, lambda lines: self._ask(lines, changes=True))
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], vectors, "0 V")
         self._held = zeros
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers import scpi, templates
-from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.table import dialect_of
@@ -188,7 +188,7 @@ class ScpiSource:
             self._transport.identity()
 
     def safe(self) -> None:
-        """Set every channel to 0 V, or to the nearest voltage it has, at once, at once again, then one by one."""
+        """Set every channel to 0 V, or to the nearest voltage it has, at once, at once again, one by one, at last unheard."""
         zero_v = min(max(0.0, self._table.min_v), self._table.max_v)
         zeros = dict.fromkeys(range(self.channels), zero_v)
 
@@ -198,7 +198,8 @@ class ScpiSource:
         def one_by_one() -> None:
             send_all([{channel: zero_v} for channel in zeros], self._set)
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        unheard = templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""
