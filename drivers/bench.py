@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -27,9 +27,9 @@ from drivers.clock import Clock, WallClock
 from drivers.instrument import ChannelLimits, DriveSource
 from drivers.light import Light
 from drivers.line import InstrumentError, Line, what_became
-from drivers.output import Output, move, to_zero
+from drivers.output import move, outputs_of, to_zero
 from drivers.taps import photocurrents, read_sample
-from drivers.wiring import Bank, Wiring
+from drivers.wiring import Wiring
 from protocols.device import (
     FLAG_SATURATED,
     DeviceDescription,
@@ -78,8 +78,8 @@ class Bench:
         self._lines = lines
         self._clock = clock or WallClock()
         self._on_close = on_close
-        self._heaters = self._outputs(wiring.heaters, wiring.description.limits.slew_v_per_s)
-        self._inputs = self._outputs(wiring.inputs)
+        self._heaters = outputs_of(wiring.heaters, lines, wiring.description.limits.slew_v_per_s)
+        self._inputs = outputs_of(wiring.inputs, lines)
         laser = wiring.station.laser
         self._light = Light(laser, lines[laser.instrument] if laser is not None else None)  # pyright: ignore[reportArgumentType]  (wire checked)
         self._lock = threading.Lock()
@@ -150,6 +150,8 @@ class Bench:
             with self._safe_on_failure():
                 readings = self._settings(index, volts, self._wiring.input_volts(light.real), held, lambda: self._stops == stops)
                 with self._heating:
+                    for output in self._heaters:
+                        output.expect_nothing()
                     self._drive(held, lambda: self._safes == safes)
         finally:
             self._busy = False
@@ -324,11 +326,14 @@ class Bench:
         taps, raw = self._wiring.taps[index], np.empty(values.shape[1:])
         if not self._light.switch_on(self._clock, allowed):
             return None
-        target = held.copy()
-        for setting, row in enumerate(volts):
+        targets = np.tile(held, (len(volts), 1))
+        targets[:, own] = volts
+        with self._heating:
+            for output in self._heaters:
+                output.expect(targets[:, output.members])
+        for setting, target in enumerate(targets):
             if self._watch_due():
                 self._look()
-            target[own] = row
             with self._heating:
                 if not self._drive(target, allowed):
                     return None
@@ -488,23 +493,6 @@ class Bench:
         line.identity = identity
 
     # ---- inside -----------------------------------------------------------------------------------------------------
-
-    def _outputs(self, banks: Sequence[Bank], slew_v_per_s: float | None = None) -> list[Output]:
-        outputs: list[Output] = []
-        for bank in banks:
-            limits = [bank.limits[channel] for channel in bank.channels]
-            own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
-            outputs.append(
-                Output(
-                    self._lines[bank.instrument],
-                    bank.channels,
-                    bank.members,
-                    np.array([limit.min_v for limit in limits]),
-                    np.array([limit.max_v for limit in limits]),
-                    own if slew_v_per_s is None else slew_v_per_s,
-                )
-            )
-        return outputs
 
     def _health(self) -> dict[str, str | float]:
         """Return gauges, and counters from which a script tells where the time of an evaluation goes."""

@@ -179,6 +179,31 @@ class PlaysLists(Protocol):
 
 
 @runtime_checkable
+class StepsThroughList(Protocol):
+    """A drive source that is told several settings at once and takes one after the other, each when it is told to.
+
+    So a bench sends the settings of an evaluation once, and a short word for each. `set_volts` of any channel of the list, and
+    `safe`, end the list: its channels stand then where they were set, or else where they were.
+    """
+
+    def load_steps(self, channels: Sequence[int], volts: NDArray[np.float64]) -> int:
+        """Load the first of `volts`, shape (steps, channels), as many as are easily told at once, and return how many those are.
+
+        Every step is checked like `set_volts` before anything is sent. No output moves, and the driver makes sure of it. 0 where
+        the source cannot do it now: use `set_volts`. Whatever was loaded before is forgotten.
+        """
+        ...
+
+    def go_to_step(self, step: int) -> None:
+        """Bring all channels of the list to step `step` of what was loaded, counted from 0; on return they are known to be there.
+
+        Absolute, as seen from here: where a source only knows "the next one" and its answer is lost, the driver sets the step as
+        voltages in its place, which ends the list inside the source.
+        """
+        ...
+
+
+@runtime_checkable
 class Readout(Instrument, Protocol):
     """Detectors with their converters."""
 
