@@ -10,9 +10,10 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from drivers.stopping import Stopping
+from drivers.stopping import Stopping, own_output
 from drivers.supervisor import Commands, server_command, supervise
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -54,26 +55,31 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
     from drivers.serving import serve  # noqa: PLC0415
 
     parent = os.getppid() if args.parent is None else args.parent
+    output = own_output()
 
     def alive() -> bool:
         if args.heard:
             try:
-                print(flush=True)
+                print(file=output, flush=True)
             except BrokenPipeError:
                 return False
         return args.detach or os.getppid() == parent
 
     with open_lab(args.station) as bench:
-        serve(bench, args.bind, args.keys, stopping, alive)
+        serve(bench, args.bind, args.keys, stopping, alive, output)
     return 0
 
 
-def _make_safe(station: str) -> int:
-    from drivers.opening import open_lab  # noqa: PLC0415
+def _make_safe(reference: str) -> int:
+    from drivers.grounding import make_safe  # noqa: PLC0415
+    from drivers.opening import open_table  # noqa: PLC0415
+    from drivers.station import load_reference  # noqa: PLC0415
 
-    with open_lab(station) as bench:  # opening a bench makes it safe
-        bench.darken()
-    return 0
+    path, station, session = load_reference(reference)
+    problems = make_safe(station, partial(open_table, path.parent), session=session)
+    for problem in problems:
+        print(f"not safe: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--detach", action="store_true", help="go on when the parent process ends")
     add("--unsupervised", action="store_true", help="serve in this very process: if it is killed, nobody makes the bench safe")
     add("--heard", action="store_true", help="print an empty line a few times a second, for the supervisor to hear")
-    add("--make-safe", action="store_true", help="open the bench, make it safe, put the light out, and end")
+    add("--make-safe", action="store_true", help="bring every source that answers to 0 V, put the light out, and end")
     return parser
 
 

@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers import watching
+from drivers import budget, watching
 from drivers.clock import Clock, WallClock
 from drivers.instrument import ChannelLimits, DriveSource
 from drivers.light import Light
-from drivers.line import InstrumentError, Line
-from drivers.output import Output, move, to_zero
+from drivers.line import InstrumentError, Line, what_became
+from drivers.output import move, outputs_of, to_zero
 from drivers.taps import photocurrents, read_sample
-from drivers.wiring import Bank, Wiring
+from drivers.wiring import Wiring
 from protocols.device import (
     FLAG_SATURATED,
     DeviceDescription,
@@ -46,6 +46,10 @@ from protocols.limits import check_held_drive, check_inputs, check_settings, che
 log = logging.getLogger(__name__)
 
 Allowed = Callable[[], bool]
+
+
+class StrangerError(InstrumentError):
+    """Another instrument answers where a known one was: nothing is written to it, not even 0 V."""
 
 
 class Bench:
@@ -74,8 +78,8 @@ class Bench:
         self._lines = lines
         self._clock = clock or WallClock()
         self._on_close = on_close
-        self._heaters = self._outputs(wiring.heaters, wiring.description.limits.slew_v_per_s)
-        self._inputs = self._outputs(wiring.inputs)
+        self._heaters = outputs_of(wiring.heaters, lines, wiring.description.limits.slew_v_per_s)
+        self._inputs = outputs_of(wiring.inputs, lines)
         laser = wiring.station.laser
         self._light = Light(laser, lines[laser.instrument] if laser is not None else None)  # pyright: ignore[reportArgumentType]  (wire checked)
         self._lock = threading.Lock()
@@ -146,6 +150,8 @@ class Bench:
             with self._safe_on_failure():
                 readings = self._settings(index, volts, self._wiring.input_volts(light.real), held, lambda: self._stops == stops)
                 with self._heating:
+                    for output in self._heaters:
+                        output.expect_nothing()
                     self._drive(held, lambda: self._safes == safes)
         finally:
             self._busy = False
@@ -160,10 +166,11 @@ class Bench:
         held = self._held
         with self._lock:
             faults = tuple(self._faults.values())
-        known_zero = all(output.is_at(np.zeros(len(output.members))) for output in self._heaters)
+        # Modulators and light may be on with the safe drive held, but not after they were told off and did not confirm it.
+        known = all(output.is_at_zero for output in self._heaters) and all(output.is_known for output in self._inputs)
         return DeviceStatus(
             clock_s=self._clock.now_s(),
-            safe=known_zero and not held.any(),
+            safe=known and not self._light.doubtful and not held.any(),
             busy=self._busy,
             heater_power_w=heater_power_w(self.describe(), held),
             evaluations=self._evaluations,
@@ -183,8 +190,14 @@ class Bench:
         Raises
         ------
         DeviceError
-            A source could not be made safe by any means, after everything else was.
+            A source could not be made safe by any means, or was sent its zeros and does not confirm them, after everything else
+            was made safe.
         """
+        if errors := self._ground():
+            raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
+
+    def _ground(self) -> list[InstrumentError]:
+        """Do what `safe` promises; return an error, latched as well, for every source that would not."""
         with self._lock:
             self._stops += 1
             self._safes += 1
@@ -196,11 +209,10 @@ class Bench:
             errors += to_zero(self._inputs, self._clock)
         for error in errors:
             self._latch(f"{error.instrument}_failed", error.detail)
-        if errors:
-            raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
+        return errors
 
     def clear_fault(self, name: str) -> None:
-        """Forget a fault; instruments that failed are asked who they are, and armed again, first.
+        """Forget a fault; instruments that failed are asked who they are, and armed again, or put out, first.
 
         Raises
         ------
@@ -243,10 +255,6 @@ class Bench:
         if errors:
             raise errors[0]
 
-    def darken(self) -> None:
-        """Put the light out, whatever the station says of keeping it on."""
-        self._light.switch_off()
-
     def __enter__(self) -> Bench:
         return self
 
@@ -256,23 +264,37 @@ class Bench:
     # ---- beside the contract: what keeps a bench in order --------------------------------------------------------------
 
     def arm(self, *, only_suspects: bool = False) -> None:
-        """Write all limits into the sources that have their own, then bring every source to 0 V.
+        """Write all limits into the sources that have their own, bring every source to 0 V, then hear what others complain of.
 
         Raises
         ------
         InstrumentError
-            The first instrument that failed.
+            The first instrument that failed; the sources that follow stand at 0 V all the same.
         """
         limits: dict[str, dict[int, ChannelLimits]] = {}
         for bank in (*self._wiring.heaters, *self._wiring.inputs):
             limits.setdefault(bank.instrument, {}).update(bank.limits)
+        errors: list[InstrumentError] = []
+        strangers: set[str] = set()
         with self._heating, self._shining:
-            for line in self._lines.values():
-                if line.suspect or not only_suspects:
-                    self._arm(line, limits.get(line.name, {}))
-            errors = to_zero(self._heaters, self._clock) + to_zero(self._inputs, self._clock)
-        for error in errors:
-            raise error
+            asked = [line for line in self._lines.values() if line.suspect or not only_suspects]
+            # 0 V comes before all that may be wrong: a readout that complains, or one source of two, keeps no heater hot.
+            for line in asked:
+                if isinstance(line.driver, DriveSource):
+                    try:
+                        self._arm(line, limits.get(line.name, {}))
+                    except StrangerError as error:
+                        strangers.add(line.name)
+                        errors.append(error)
+                    except InstrumentError as error:
+                        errors.append(error)
+            outputs = [(output for output in bank if output.line.name not in strangers) for bank in (self._heaters, self._inputs)]
+            errors += [error for bank in outputs for error in to_zero(list(bank), self._clock)]
+            for error in errors:
+                raise error
+            for line in asked:
+                self._examine(line)
+        self._light.make_sure()
 
     def watch(self) -> None:
         """Look at complaints, currents, monitors and laser if that is due; to be called now and then by whoever serves the bench.
@@ -282,9 +304,10 @@ class Bench:
         if self._closed or not self._watch_due():
             return
         self._watched_s = self._clock.now_s()
-        if self._faults:
-            if not self.status().safe:  # a source that did not follow may have come back
+        if self._faults:  # what did not follow may have come back
+            if not all(output.is_at_zero for output in (*self._heaters, *self._inputs)):
                 self._try(self.safe)
+            self._try(self._light.make_sure)
             return
         with suppress(DeviceError), self._safe_on_failure():
             self._look()
@@ -303,11 +326,14 @@ class Bench:
         taps, raw = self._wiring.taps[index], np.empty(values.shape[1:])
         if not self._light.switch_on(self._clock, allowed):
             return None
-        target = held.copy()
-        for setting, row in enumerate(volts):
+        targets = np.tile(held, (len(volts), 1))
+        targets[:, own] = volts
+        with self._heating:
+            for output in self._heaters:
+                output.expect(targets[:, output.members])
+        for setting, target in enumerate(targets):
             if self._watch_due():
                 self._look()
-            target[own] = row
             with self._heating:
                 if not self._drive(target, allowed):
                     return None
@@ -323,7 +349,10 @@ class Bench:
         return Readings(values, time_s, flags)
 
     def _drive(self, target: Drive, allowed: Allowed) -> bool:
-        return move(self._heaters, [target[output.members] for output in self._heaters], self._clock, allowed)
+        return all(
+            move(self._heaters, [drive[output.members] for output in self._heaters], self._clock, allowed)
+            for drive in budget.way(self.describe(), self._heaters, target)
+        )
 
     def _shine(self, levels: NDArray[np.float64], allowed: Allowed) -> bool:
         """Set the modulators and wait for whatever settles last; return False where `allowed` said no."""
@@ -367,25 +396,43 @@ class Bench:
         try:
             yield
         except InstrumentError as error:
-            self._trip(f"{error.instrument}_failed", error.detail)
+            became = self._trip(f"{error.instrument}_failed", error.detail)
             code = error.code if error.code == "transport" else "device"
-            raise DeviceError(code, f"{error.detail}; the bench was made safe", outcome="unknown") from error
+            raise DeviceError(code, f"{error.detail}; {became}", outcome="unknown") from error
         except watching.TrippedError as error:
-            self._trip(error.name, error.detail)
-            raise DeviceError("interlock", f"{error.name}: {error.detail}; the bench was made safe", outcome="unknown") from error
+            became = self._trip(error.name, error.detail)
+            raise DeviceError("interlock", f"{error.name}: {error.detail}; {became}", outcome="unknown") from error
         except DeviceError:
             raise
         except BaseException:  # Ctrl-C in a script, a bug: nothing stays hot unwatched
             self._try(self.safe)
             raise
 
-    def _trip(self, name: str, detail: str) -> None:
-        """Latch a fault, make the bench safe and put the light out; the light first where there is too much of it."""
+    def _trip(self, name: str, detail: str) -> str:
+        """Latch a fault, make the bench safe and put the light out; the light first where there is too much of it.
+
+        Returns what became of it, in words that go behind `detail`; the fault tells them where not everything is safe.
+        """
         log.error("%s: %s", name, detail)
         self._latch(name, detail)
-        steps = [self.safe, self._light.switch_off]
-        for step in reversed(steps) if name == watching.OVER_POWER else steps:
-            self._try(step)
+        steps = [self._ground, self._darken]
+        failed = [error for step in (reversed(steps) if name == watching.OVER_POWER else steps) for error in step()]
+        for error in failed:
+            log.warning("on the way to safe: %s", error.detail)
+        if not failed:
+            return "the bench was made safe"
+        became = what_became(failed)
+        with self._lock:
+            if name in self._faults:
+                self._faults[name] = Fault(name=name, detail=f"{detail}; {became}")
+        return became
+
+    def _darken(self) -> list[InstrumentError]:
+        try:
+            self._light.switch_off()
+        except InstrumentError as error:
+            return [error]
+        return []
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -411,7 +458,27 @@ class Bench:
             raise DeviceError("device", "the bench is closed")
 
     def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
-        """Make sure of one instrument, and write its limits into it where it is a source."""
+        """Make sure of one source, and write its limits into it."""
+        self._recognise(line)
+        with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
+            line.do("check", lambda driver: driver.check())
+        for output in (*self._heaters, *self._inputs):
+            if output.line is line:
+                output.forget()
+        line.do("arm", lambda source: source.arm(limits))
+        line.suspect = False
+
+    def _examine(self, line: Line) -> None:
+        """Make sure that an instrument has nothing to complain of."""
+        if not isinstance(line.driver, DriveSource):
+            self._recognise(line)
+            with suppress(InstrumentError):  # as for sources, which have been asked before they were armed
+                line.do("check", lambda driver: driver.check())
+        line.do("check", lambda driver: driver.check())
+        line.suspect = False
+
+    def _recognise(self, line: Line) -> None:
+        """Ask an instrument who it is; raise `StrangerError` where it is another one than before."""
         try:
             identity = line.do("identify", lambda driver: driver.identify())
         except InstrumentError as error:
@@ -422,35 +489,10 @@ class Bench:
         known = line.identity or identity
         if identity.serial != known.serial:
             detail = f"another instrument answers now: {identity}, not {known}"
-            raise InstrumentError(line.name, DeviceError("device", detail))
-        with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
-            line.do("check", lambda driver: driver.check())
-        line.do("check", lambda driver: driver.check())
-        if isinstance(line.driver, DriveSource):
-            line.do("arm", lambda source: source.arm(limits))
-            for output in (*self._heaters, *self._inputs):
-                if output.line is line:
-                    output.forget()
-        line.identity, line.suspect = identity, False
+            raise StrangerError(line.name, DeviceError("device", detail))
+        line.identity = identity
 
     # ---- inside -----------------------------------------------------------------------------------------------------
-
-    def _outputs(self, banks: Sequence[Bank], slew_v_per_s: float | None = None) -> list[Output]:
-        outputs: list[Output] = []
-        for bank in banks:
-            limits = [bank.limits[channel] for channel in bank.channels]
-            own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
-            outputs.append(
-                Output(
-                    self._lines[bank.instrument],
-                    bank.channels,
-                    bank.members,
-                    np.array([limit.min_v for limit in limits]),
-                    np.array([limit.max_v for limit in limits]),
-                    own if slew_v_per_s is None else slew_v_per_s,
-                )
-            )
-        return outputs
 
     def _health(self) -> dict[str, str | float]:
         """Return gauges, and counters from which a script tells where the time of an evaluation goes."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from drivers.instrument import ChannelLimits
+from drivers.instrument import ChannelLimits, UnconfirmedError
+from drivers.transport.contract import Transport
 from protocols.errors import DeviceError
 
 Message = TypeVar("Message")
+
+BACKSTOP = 5.0
+"""How many times faster than the bench's ramps an instrument's own slew is set."""
 
 
 def check_channels(name: str, channels: Sequence[int], count: int) -> None:
@@ -37,7 +42,10 @@ def check_volts(name: str, volts: Mapping[int, float], limits: Sequence[ChannelL
 
 
 def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelLimits) -> ChannelLimits:
-    """Return `hardware` tightened by `wanted`; `DeviceError` "limit" where it is asked for more than the hardware can."""
+    """Return `hardware` tightened by `wanted`; `DeviceError` "limit" where it is asked for more than the hardware can.
+
+    The slew stays that of the hardware: whoever holds the drive ramps. An instrument that can be slowed is told so by `slowed`.
+    """
     if not (math.isfinite(wanted.min_v) and math.isfinite(wanted.max_v)) or wanted.min_v > wanted.max_v:
         raise DeviceError("limit", f"{name}: channel {channel}: no voltage lies between {wanted.min_v} V and {wanted.max_v} V")
     if wanted.min_v < hardware.min_v or wanted.max_v > hardware.max_v:
@@ -61,8 +69,19 @@ def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelL
         max_v=wanted.max_v,
         max_a=wanted.max_a or hardware.max_a,
         max_w=wanted.max_w or hardware.max_w,
-        slew_v_per_s=wanted.slew_v_per_s or hardware.slew_v_per_s,
     )
+
+
+def slowed(limits: ChannelLimits, wanted_v_per_s: float, slowest_v_per_s: float = 0.0) -> ChannelLimits:
+    """Return `limits` of an instrument that slews by itself, told to keep a bench that ramps at `wanted_v_per_s` [V/s] in check.
+
+    Ramps are the bench's. The instrument's own slew stands behind them, for a bench that fails, and so is several times faster:
+    one as slow as the ramp would drag behind every step, and readings be taken before the outputs have arrived.
+    """
+    if wanted_v_per_s <= 0:
+        return limits
+    own_v_per_s = max(BACKSTOP * wanted_v_per_s, slowest_v_per_s)
+    return replace(limits, slew_v_per_s=min(own_v_per_s, limits.slew_v_per_s or own_v_per_s))
 
 
 def send_all(messages: Iterable[Message], send: Callable[[Message], object], give_up_after: int = 3) -> None:
@@ -85,15 +104,47 @@ def send_all(messages: Iterable[Message], send: Callable[[Message], object], giv
         raise first_error
 
 
-def until_one_works(attempts: Iterable[Callable[[], object]]) -> None:
-    """Call one after the other until one does not fail, and raise the first failure where all do."""
-    first_error: DeviceError | None = None
+def until_taken(transport: Transport, attempts: Iterable[Callable[[], object]], unheard: Sequence[str], what: str) -> None:
+    """Call one attempt after the other until one does not fail; send `unheard` where answers are the trouble.
+
+    Parameters
+    ----------
+    transport
+        The way to the instrument.
+    attempts
+        What brings it to its safe state and makes sure.
+    unheard
+        Plain, absolute commands for the same, a message each. Sent after the first attempt that failed for want of an answer, so
+        that heaters are not kept waiting while the others are tried, and again at the end.
+    what
+        What they say, as a person calls it: "0 V", "off".
+
+    Raises
+    ------
+    UnconfirmedError
+        Every attempt failed, but the commands have left.
+    DeviceError
+        The first failure, where the instrument itself refused, or not even that could be sent.
+    """
+    first: DeviceError | None = None
+    silent: DeviceError | None = None
     for attempt in attempts:
         try:
             attempt()
         except DeviceError as error:
-            first_error = first_error or error
+            first = first or error
+            if silent is None and error.code == "transport":
+                silent = error
+                with suppress(DeviceError):
+                    transport.send_unheard(unheard)
         else:
             return
-    if first_error is not None:
-        raise first_error
+    if silent is not None:
+        try:
+            transport.send_unheard(unheard)
+        except DeviceError:
+            raise silent from None
+        told = f"{silent.detail}; {what} was sent to it all the same, and nothing confirms it"
+        raise UnconfirmedError("transport", told, retryable=True, outcome="unknown") from silent
+    if first is not None:
+        raise first

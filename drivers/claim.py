@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from drivers.address import same_place
 from protocols.errors import DeviceError
 
 
@@ -26,7 +27,7 @@ class Claim:
 
     def add(self, address: str, folder: Path) -> None:
         """Claim the instrument at `address`; see `claim`."""
-        name = hashlib.sha256(address.strip().casefold().encode()).hexdigest()[:32]
+        name = hashlib.sha256(same_place(address).encode()).hexdigest()[:32]
         file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         with suppress(PermissionError):  # made by somebody else, who did this
             os.fchmod(file, 0o666)
@@ -59,7 +60,7 @@ def claim(addresses: Iterable[str], folder: Path | None = None) -> Claim:
     claimed = Claim()
     try:
         place = _lock_folder() if folder is None else folder
-        for address in sorted(set(addresses)):
+        for address in sorted(addresses):  # a place that is named twice is refused as well: this process has it then
             claimed.add(address, place)
     except OSError as error:
         claimed.release()

@@ -33,6 +33,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.errors import DeviceError
+
+
+class UnconfirmedError(DeviceError):
+    """A source was told to go to 0 V, or a laser to go dark, and nothing that can be understood says that it did."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -65,7 +71,8 @@ class ChannelLimits:
     range_v
         Span of the converter, from lowest to highest code [V]; 0: max_v - min_v.
     slew_v_per_s
-        Fastest change that the instrument itself makes or allows [V/s].
+        Fastest change [V/s]. Of what a driver's `limits` returns: how fast the instrument itself moves its output, and readings
+        wait until it has arrived. Of what `arm` is given: the ramps that the bench makes.
     """
 
     min_v: float
@@ -118,7 +125,8 @@ class DriveSource(Instrument, Protocol):
     def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write limits into the instrument as far as it has its own, and keep them, to be written again after a restart.
 
-        Only ever tightens what the hardware allows; "limit" where asked for more. `set_volts` refuses whatever lies beyond,
+        Only ever tightens what the hardware allows; "limit" where asked for more. An instrument's own slew is set well above that
+        of the bench's ramps (`channels.slowed`). `set_volts` refuses whatever lies beyond,
         also where the instrument has no limits of its own.
         """
         ...
@@ -132,7 +140,11 @@ class DriveSource(Instrument, Protocol):
         ...
 
     def safe(self) -> None:
-        """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried."""
+        """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried.
+
+        A source that may hear but cannot be understood is sent its zeros all the same (`channels.until_taken`):
+        `UnconfirmedError` then, since nobody knows.
+        """
         ...
 
 
@@ -162,6 +174,31 @@ class PlaysLists(Protocol):
         """Load `volts`, shape (steps, channels), start all channels on one trigger and return at once.
 
         Each step is held for `dwell_s`, the last one until the next `set_volts`. Checked like `set_volts`, every step.
+        """
+        ...
+
+
+@runtime_checkable
+class StepsThroughList(Protocol):
+    """A drive source that is told several settings at once and takes one after the other, each when it is told to.
+
+    So a bench sends the settings of an evaluation once, and a short word for each. `set_volts` of any channel of the list, and
+    `safe`, end the list: its channels stand then where they were set, or else where they were.
+    """
+
+    def load_steps(self, channels: Sequence[int], volts: NDArray[np.float64]) -> int:
+        """Load the first of `volts`, shape (steps, channels), as many as are easily told at once, and return how many those are.
+
+        Every step is checked like `set_volts` before anything is sent. No output moves, and the driver makes sure of it. 0 where
+        the source cannot do it now: use `set_volts`. Whatever was loaded before is forgotten.
+        """
+        ...
+
+    def go_to_step(self, step: int) -> None:
+        """Bring all channels of the list to step `step` of what was loaded, counted from 0; on return they are known to be there.
+
+        Absolute, as seen from here: where a source only knows "the next one" and its answer is lost, the driver sets the step as
+        voltages in its place, which ends the list inside the source.
         """
         ...
 

@@ -24,6 +24,8 @@ class Light:
     def __init__(self, table: LaserTable | None, line: Line[Laser] | None) -> None:
         self._table, self._line = table, line
         self._warm_at_s: float | None = None
+        self.doubtful = False
+        """True while the light should be out, but the laser has not confirmed it."""
 
     @property
     def lit(self) -> LaserTable | None:
@@ -44,6 +46,7 @@ class Light:
                 line.do("set_power_w", lambda laser: laser.set_power_w(table.power_w))
                 line.do("on", lambda laser: laser.on())
                 self._warm_at_s = clock.now_s() + table.warm_s
+                self.doubtful = False
             warm_at_s = self._warm_at_s
         return allowed() if clock.now_s() >= warm_at_s else clock.wait_until(warm_at_s, lambda: not allowed())
 
@@ -51,5 +54,13 @@ class Light:
         """Put the light out."""
         if self._line is not None:
             with self._line.lock:
-                self._warm_at_s = None
+                self._warm_at_s, self.doubtful = None, True
                 self._line.do("off", lambda laser: laser.off())
+                self.doubtful = False
+
+    def make_sure(self) -> None:
+        """Put the light out again where the laser has not confirmed that it is out."""
+        if self._line is not None:
+            with self._line.lock:
+                if self.doubtful:
+                    self.switch_off()

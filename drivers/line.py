@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from drivers.instrument import Identity, Instrument
+from drivers.instrument import Identity, Instrument, UnconfirmedError
 from protocols.errors import DeviceError
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ class InstrumentError(DeviceError):
             channel=error.channel,
         )
         self.instrument = instrument
+        self.unconfirmed = isinstance(error, UnconfirmedError)
+        """It was told to go to its safe state, and nobody knows whether it did."""
 
 
 class Line(Generic[DriverT]):
@@ -81,3 +83,15 @@ class Line(Generic[DriverT]):
             finally:
                 self.calls += 1
                 self.busy_s += time.perf_counter() - began_s
+
+
+def what_became(failed: Sequence[InstrumentError]) -> str:
+    """Return in words what became of a bench on which these instruments did not go to their safe state as they should."""
+    told = sorted({error.instrument for error in failed if error.unconfirmed})
+    lost = sorted({error.instrument for error in failed if not error.unconfirmed})
+    words = ["the rest of the bench was made safe"]
+    if told:
+        words.append(f"{' and '.join(told)} was told to go to its safe state, which nothing confirms")
+    if lost:
+        words.append(f"{' and '.join(lost)} could not be made safe")
+    return ", ".join(words)

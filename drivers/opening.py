@@ -1,26 +1,32 @@
-"""From a station to a bench under arms: claim, open, identify, wire, arm, safe; closed again where any of it fails."""
+"""From a station to a bench under arms: claim, open, identify, wire, arm, safe.
+
+Where any of it fails, all is closed again; before that the sources that answer are brought to 0 V.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from drivers.address import check_address
 from drivers.bench import Bench
 from drivers.claim import claim
-from drivers.clock import Clock
-from drivers.instrument import Identity, Instrument
+from drivers.clock import Clock, WallClock
+from drivers.grounding import ground
+from drivers.instrument import Instrument
 from drivers.line import Line
-from drivers.registry import open_instrument, read_settings
+from drivers.opener import Opener, let_go, open_line
+from drivers.registry import find_driver, open_instrument, read_settings, stated_channels
 from drivers.station import InstrumentTable, LimitsTable, Station, load_reference
-from drivers.transport.opening import Link
+from drivers.transport.opening import Link, Through
 from drivers.wiring import wire
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
-Opener = Callable[[InstrumentTable], Instrument]
-"""Opens one instrument as its table in the station file says; raises `DeviceError` or `ConfigError`."""
+log = logging.getLogger(__name__)
 
 
 def open_lab(reference: str) -> Bench:
@@ -46,10 +52,20 @@ def open_table(folder: Path, table: InstrumentTable) -> Instrument:
         raise ConfigError(f"instrument {table.name}: {error}") from None
 
 
-def check_table(folder: Path, table: InstrumentTable) -> None:
-    """Raise `ConfigError` where there is no such driver, or a setting does not fit it; touches no instrument."""
+def check_table(folder: Path, table: InstrumentTable) -> int:
+    """Return how many channels the settings of an instrument state, 0 where they do not; touches no instrument.
+
+    Raises
+    ------
+    ConfigError
+        There is no such driver, or a setting or the address does not fit it.
+    """
     try:
-        read_settings(table.driver, table.settings, folder)
+        settings = read_settings(table.driver, table.settings, folder)
+        way = find_driver(table.driver).open
+        if isinstance(way, Through):  # drivers of others may have addresses of their own
+            check_address(table.address, library=table.library, socket=way.needs_socket)
+        return stated_channels(settings)
     except ConfigError as error:
         raise ConfigError(f"instrument {table.name}: {error}") from None
 
@@ -82,48 +98,31 @@ def open_bench(
     ConfigError
         Station and instruments do not fit one another.
     DeviceError
-        "lease" where another program on this machine has one of the instruments; whatever an instrument says.
+        "lease" where another program on this machine has one of the instruments; whatever an instrument says, after the
+        sources that answer were brought to 0 V.
     """
     claimed = claim([table.address for table in station.instruments], locks)
     with ExitStack() as undo:
         undo.callback(claimed.release)
         lines: dict[str, Line] = {}
+        failed: list[DeviceError] = []
         for table in station.instruments:
-            lines[table.name] = open_line(table, opener)
-            undo.callback(let_go, lines[table.name])
+            try:
+                lines[table.name] = open_line(table, opener)
+            except DeviceError as error:
+                failed.append(error)
+            else:
+                undo.callback(let_go, lines[table.name])
+        if failed:
+            # There is no bench without all of them, but heaters may be hot, and nobody else will see to them.
+            for error in ground(station, lines.values(), session or LimitsTable(), clock or WallClock()):
+                log.warning("%s", error.detail)
+            raise failed[0]
         wiring = wire(station, {name: line.driver for name, line in lines.items()}, session, _told(lines))
         bench = Bench(wiring, lines, clock, on_close=claimed.release)
         bench.arm()
         undo.pop_all()
     return bench
-
-
-def open_line(table: InstrumentTable, opener: Opener) -> Line:
-    """Return the way to one instrument, which has said that it is the one that `table` names.
-
-    Raises
-    ------
-    ConfigError, DeviceError
-        As `opener`; "device" for another serial number.
-    """
-    line = Line(table.name, opener(table))
-    try:
-        identity: Identity = line.do("identify", lambda driver: driver.identify())
-        if table.serial and identity.serial != table.serial:
-            raise DeviceError(
-                "device", f"{table.name}: {identity} answers at {table.address}, but the station names serial {table.serial}"
-            )
-    except BaseException:
-        let_go(line)
-        raise
-    line.identity = identity
-    return line
-
-
-def let_go(line: Line) -> None:
-    """Close an instrument as it stands, whatever it says."""
-    with suppress(DeviceError):
-        line.do("close", lambda driver: driver.close())
 
 
 def _told(lines: Mapping[str, Line]) -> dict[str, str]:

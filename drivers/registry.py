@@ -40,7 +40,8 @@ class Driver:
     kind
         What `open` returns: a `DriveSource`, a `Readout` or a `Laser` of `drivers.instrument`.
     settings
-        Model of the table [instruments.settings]; one without fields where there is nothing to set.
+        Model of the table [instruments.settings]; one without fields where there is nothing to set. Settings that tell
+        how many channels there are have it as `channels`, a field or a property: it is compared before anything is opened.
     open
         Opens the instrument at a link; called with an instance of `settings`.
     summary
@@ -95,6 +96,12 @@ def read_settings(name: str, settings: Mapping[str, Any], folder: Path = Path())
     """
     driver = find_driver(name)
     return validate(driver.settings, with_table(dict(settings), folder), f"settings of driver {name}")
+
+
+def stated_channels(settings: BaseModel) -> int:
+    """Return how many channels an instrument has by its settings; 0: they do not say."""
+    count = getattr(settings, "channels", 0)
+    return count if isinstance(count, int) else 0
 
 
 def open_instrument(name: str, link: Link, settings: Mapping[str, Any] | BaseModel, folder: Path = Path()) -> Instrument:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from drivers.bench import Bench
 from drivers.stopping import Stopping, announce
@@ -15,10 +16,12 @@ from protocols.server import DeviceServer, ServerOptions
 log = logging.getLogger(__name__)
 
 
-def serve(bench: Bench, bind: str, keys: Path | None, stopping: Stopping, alive: Callable[[], bool]) -> None:
+def serve(
+    bench: Bench, bind: str, keys: Path | None, stopping: Stopping, alive: Callable[[], bool], output: TextIO | None = None
+) -> None:
     """Serve `bench` at `bind` until a signal, or until `alive`, asked a few times a second, says no; leaves it open.
 
-    The address goes to standard output as one JSON line once clients can connect.
+    The address goes to `output`, standard output by default, as one JSON line once clients can connect.
 
     Raises
     ------
@@ -32,7 +35,7 @@ def serve(bench: Bench, bind: str, keys: Path | None, stopping: Stopping, alive:
     watcher = threading.Thread(target=_watch, args=(bench, done), name="photonloop-watch", daemon=True)
     watcher.start()
     try:
-        announce({"address": address, "pid": os.getpid(), "station": bench.describe().name, "epoch": server.epoch})
+        announce({"address": address, "pid": os.getpid(), "station": bench.describe().name, "epoch": server.epoch}, output)
         server.run()
     finally:
         done.set()

@@ -1,7 +1,7 @@
 """Ramps: how far a voltage may go now, so that no change is ever faster than the slew limit.
 
-    V ▲           ┌──── target          every step is at most slew × the time since the step before,
-      │        ┌──┘                     and at most slew × LONGEST_STEP_S however long that was
+    V ▲           ┌──── target          every step is at most slew × the time since the step before; a ramp's first step,
+      │        ┌──┘                     which has none before it, at most slew × SHORTEST_STEP_S however long the pause was
       │     ┌──┘
       │  ┌──┘
       └──┴──┴──┴──┴──▶ t                all channels of a source arrive together
@@ -21,13 +21,22 @@ SHORTEST_STEP_S = 0.002
 """Pace of a ramp's writes where the instrument is faster: finer steps are only more traffic."""
 
 LONGEST_STEP_S = 0.05
-"""A step is never larger than the slew limit allows in this time, after however long a pause."""
+"""A step is never larger than the slew limit allows in this time, however long the others took that move side by side."""
+
+
+def credit_s(elapsed_s: float, *, ramping: bool) -> float:
+    """Return how much of the time since the last write counts for the next step [s].
+
+    Within a ramp (`ramping`) it is the time that the ramp itself took. Time that passed at rest makes no step larger: a heater
+    that idled for a second is moved as gently as one that did not.
+    """
+    return min(elapsed_s, LONGEST_STEP_S if ramping else SHORTEST_STEP_S)
 
 
 def wait_s(start: Volts, target: Volts, slew_v_per_s: float, elapsed_s: float) -> float:
     """Return how long to wait before the next step from `start` towards `target` [s].
 
-    `elapsed_s` has passed since the last write. A step that reaches the target waits only for what it needs itself.
+    `elapsed_s` counts (`credit_s`) since the last write. A step that reaches the target waits only for what it needs itself.
     """
     if slew_v_per_s <= 0:
         return 0.0
@@ -38,12 +47,12 @@ def wait_s(start: Volts, target: Volts, slew_v_per_s: float, elapsed_s: float) -
 def next_step(start: Volts, target: Volts, slew_v_per_s: float, elapsed_s: float) -> Volts:
     """Return the voltages to write now, on the straight way from `start` to `target`, both of shape (channels,).
 
-    No channel moves further than `slew_v_per_s` × `elapsed_s`, nor than × LONGEST_STEP_S. A slew of 0 is no limit: the
-    target itself is returned, as it is where it is near enough.
+    No channel moves further than `slew_v_per_s` × `elapsed_s` (`credit_s`). A slew of 0 is no limit: the target itself is
+    returned, as it is where it is near enough.
     """
     if slew_v_per_s <= 0:
         return target
-    reach_v = slew_v_per_s * min(elapsed_s, LONGEST_STEP_S)
+    reach_v = slew_v_per_s * elapsed_s
     distance_v = _distance(start, target)
     if distance_v <= reach_v:
         return target

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from drivers.address import same_place
 from drivers.curve import Curve
 from protocols.validation import ConfigError, read_toml, suggestion, validate
 
@@ -273,6 +274,7 @@ def _problems(station: Station) -> Iterator[str]:
     """Yield a sentence for everything that does not fit, what explains the most first."""
     names = [instrument.name for instrument in station.instruments]
     yield from (f"instrument {name!r} is listed twice" for name in _repeated(names))
+    yield from _addresses_shared(station)
     stages = [stage.name for stage in station.stages]
     yield from (f"stage {name!r} is listed twice" for name in _repeated(stages))
     monitors = [monitor.name for monitor in station.monitors]
@@ -288,6 +290,15 @@ def _problems(station: Station) -> Iterator[str]:
             yield f"monitor {monitor.name} has neither min nor max, so it could never say stop"
         elif monitor.min is not None and monitor.max is not None and monitor.min >= monitor.max:
             yield f"monitor {monitor.name}: min {monitor.min:g} is not below max {monitor.max:g}"
+
+
+def _addresses_shared(station: Station) -> Iterator[str]:
+    """One instrument under two names: a channel could be heater and modulator, and each past the limits of the other."""
+    names: dict[str, str] = {}
+    for table in station.instruments:
+        other = names.setdefault(same_place(table.address), table.name)
+        if other != table.name:
+            yield f"instruments {other!r} and {table.name!r} are both at {table.address.strip()}: list one, with all its channels"
 
 
 def _instruments_missing(station: Station, names: list[str]) -> Iterator[str]:

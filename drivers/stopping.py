@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 from protocols.errors import DeviceError
 
@@ -39,16 +40,28 @@ class Stopping:
         self._tell()
 
 
-def announce(message: dict[str, object]) -> None:
-    """Print one JSON line.
+def own_output() -> TextIO:
+    """Return standard output as it is now, for this process's own words; whatever else is printed goes to standard error.
+
+    Drivers of others, and the libraries below them, print what they like, which nobody must take for an announcement.
+    """
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def announce(message: dict[str, object], output: TextIO | None = None) -> None:
+    """Print one JSON line, on standard output unless `output` is another.
 
     Raises
     ------
     DeviceError
         "transport" where nobody reads it.
     """
+    told = sys.stdout if output is None else output
     try:
-        print(json.dumps(message), flush=True)
+        print(json.dumps(message), file=told, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), told.fileno())
         raise DeviceError("transport", "nobody reads the address on standard output") from None

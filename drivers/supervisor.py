@@ -39,6 +39,9 @@ DEATHS_WITHIN_S = 600.0
 SAFE_S = 120.0
 """Patience with the process that makes the bench safe."""
 
+AGAIN_S = 10.0
+"""Between attempts to make safe what did not follow, once no server is started any more."""
+
 
 @dataclass(frozen=True)
 class Commands:
@@ -49,7 +52,7 @@ class Commands:
     serve
         Returns the command that serves the bench at an address, and prints a line now and then.
     make_safe
-        The command that opens the bench, makes it safe and ends.
+        The command that makes safe what answers and ends: with 0 where that is the whole bench.
     """
 
     serve: Callable[[str], Sequence[str]]
@@ -76,7 +79,7 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
         if code > 0 and not (said or address):
             return code
         log.error("the server of the bench %s: making the bench safe", _cause(code))
-        _make_safe(commands.make_safe)
+        safe = _make_safe(commands.make_safe)
         address = said or address
         if stopping.asked or not alive() or not address:
             return 1
@@ -85,6 +88,10 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
             log.error(
                 "the server of the bench died %d times within %.0f s: it is not started again", MOST_DEATHS, DEATHS_WITHIN_S
             )
+            # Nobody else watches over what may still be hot: it is not left before it is safe, or before somebody says so.
+            while not safe and not stopping.asked and alive():
+                stopping.wait(AGAIN_S)
+                safe = _make_safe(commands.make_safe)
             return 1
         stopping.wait(2.0 ** (len(deaths) - 1) - 1)  # at once the first time: an instrument may need a moment to come back
 
@@ -109,8 +116,7 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             text += chunk
         while "\n" in text:
             line, _, text = text.partition("\n")
-            if line and not address:
-                message = json.loads(line)
+            if not address and (message := _announcement(line)):
                 address = str(message["address"])
                 if tell is not None:
                     tell({**message, "supervisor": os.getpid()})
@@ -122,6 +128,15 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             server.kill()
             server.wait()
             return address
+
+
+def _announcement(line: str) -> dict[str, object]:
+    """Return what a line says where it tells an address; nothing where it is some library's word, or only a sign of life."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) and "address" in message else {}
 
 
 def _end(server: subprocess.Popen[str]) -> None:
@@ -137,14 +152,16 @@ def _end(server: subprocess.Popen[str]) -> None:
         server.stdout.close()
 
 
-def _make_safe(command: Sequence[str]) -> None:
+def _make_safe(command: Sequence[str]) -> bool:
+    """Run the command that makes the bench safe; return whether all of it is. What is not is told by the command itself."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SAFE_S, check=False)
     except subprocess.TimeoutExpired:
         log.error("making the bench safe took longer than %g s", SAFE_S)  # noqa: TRY400 - the traceback says nothing more
-        return
+        return False
     if done.returncode != 0:
-        log.error("the bench could not be made safe; the next server tries again")
+        log.error("not all of the bench could be made safe: it is tried again")
+    return done.returncode == 0
 
 
 def _cause(code: int) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from drivers.claim import claim
 from drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
 from drivers.line import Line
-from drivers.opening import Opener, let_go, open_line
+from drivers.opener import Opener, let_go, open_line
 from drivers.station import Channel, InstrumentTable, LimitsTable, Station
 from drivers.wiring import wire
 from protocols.device import DeviceDescription
@@ -37,7 +37,7 @@ class Row:
     identity
         Who answers; empty where nobody was asked or answered.
     channels
-        How many it has; 0 for a laser, or where nobody was asked.
+        How many it has; 0 for a laser, or where neither an instrument nor its settings said so.
     allows
         What its hardware allows, in words.
     reads
@@ -82,13 +82,17 @@ class Survey:
         return (*(row.problem for row in self.rows if row.problem), *((self.misfit,) if self.misfit else ()))
 
 
-def planned(station: Station, checker: Callable[[InstrumentTable], None]) -> Survey:
-    """Return the survey that touches no instrument: what would be wired to what; `checker` refuses tables (`check_table`)."""
+def planned(station: Station, checker: Callable[[InstrumentTable], int]) -> Survey:
+    """Return the survey that touches no instrument: what would be wired to what.
+
+    `checker` refuses tables, and returns how many channels one states, 0 where that is not known (`check_table`).
+    """
     rows: list[Row] = []
     for table in station.instruments:
         row = _row(station, table)
         try:
-            checker(table)
+            row = replace(row, channels=checker(table))
+            row = replace(row, problem=_beyond(row))
         except ConfigError as error:
             row = replace(row, problem=str(error))
         rows.append(row)
@@ -156,16 +160,20 @@ def _asked(row: Row, line: Line) -> Row:
     try:
         if isinstance(driver, DriveSource | Readout):
             row = replace(row, channels=driver.channels)
-            beyond = [number for _, numbers in row.used_for for number in numbers if number >= driver.channels]
-            if beyond:
-                last = driver.channels - 1
-                return replace(row, problem=f"{row.name}: channel {beyond[0]} is not there, its channels are 0 to {last}")
+            if beyond := _beyond(row):
+                return replace(row, problem=beyond)
         row = replace(row, allows=_allows(driver, row))
         row = replace(row, reads=_reads(line, row))
         line.do("check", lambda one: one.check())
     except DeviceError as error:
         return replace(row, problem=error.detail)
     return row
+
+
+def _beyond(row: Row) -> str:
+    """Return the sentence on the first channel that is used and not there; empty where all are, or nobody knows."""
+    numbers = [number for _, numbers in row.used_for for number in numbers if number >= row.channels > 0]
+    return f"{row.name}: channel {numbers[0]} is not there, its channels are 0 to {row.channels - 1}" if numbers else ""
 
 
 def _numbers(row: Row) -> list[int]:

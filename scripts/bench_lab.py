@@ -2,6 +2,7 @@
 
     python scripts/bench_lab.py --compare [--json] [--epochs 300] [--experiment examples/iris.toml]
     python scripts/bench_lab.py --nodelay [--json] [--updates 10000] [--slow-updates 20]
+    python scripts/bench_lab.py --lists [--json] [--updates 400] [--settings 2 4 8 16 64]
 
 --compare runs an experiment on `sim:soi`, and on `lab:` with virtual instruments of the same chip and seed, each device in a
 process of its own, and the instruments in another. The table says where the time of an update went:
@@ -18,11 +19,17 @@ algorithm off, as the transports leave it, and on: updates of 2 settings and 2 s
 speed drifts slows both. Drivers here join the commands of a write with the question for errors, so that there is never more than
 one message under way; "one by one" are the same two ways with a source of heaters that takes one command a message, for fewer
 updates since they are slow.
+
+--lists drives a bench of 4 ports whose 16 heaters are on a QDAC-II, with the settings of an update loaded as a list and stepped
+through by triggers, and written out one by one, in turn in blocks as well: updates of so many settings, some millivolts around a
+held drive, and 1 sample. Messages and characters are those between the computer and the QDAC-II; "source_ms" is the time that an
+update spent on them, "ms" all of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import socket
 import subprocess
@@ -51,6 +58,7 @@ from controller.training import stage_parts
 from drivers.bench import Bench
 from drivers.instrument import Instrument
 from drivers.opening import open_bench
+from drivers.recording import Recorder
 from drivers.registry import open_instrument
 from drivers.station import InstrumentTable, Station, load_station
 from drivers.transport.opening import Link
@@ -206,9 +214,10 @@ TCP = ("--chip", "ideal", "--ports", "4", "--seed", "0", "--heaters", "scpi-sour
 TCP = (*TCP, "--detectors", "scpi-readout", "--laser", "scpi-laser")
 
 
-def open_table(table: InstrumentTable, *, nodelay: bool) -> Instrument:
+def open_table(table: InstrumentTable, *, nodelay: bool = True, recorder: Recorder | None = None) -> Instrument:
     """Return the instrument of a station's table, with Nagle's algorithm off or on."""
-    return open_instrument(table.driver, Link(table.address, name=table.name, nodelay=nodelay), table.settings)
+    link = Link(table.address, name=table.name, nodelay=nodelay, recorder=recorder)
+    return open_instrument(table.driver, link, table.settings)
 
 
 def one_by_one(station: Station) -> Station:
@@ -277,23 +286,96 @@ def nodelay(updates: int, slow_updates: int) -> dict[str, float]:
     }
 
 
+# ---- lists ----------------------------------------------------------------------------------------------------------------
+
+QDAC = ("--chip", "ideal", "--ports", "4", "--seed", "0", "--heaters", "qdac2", "--modulators", "scpi-source", *TCP[-4:])
+PROBE_V = 5e-3
+
+
+def with_lists(station: Station) -> Station:
+    """Return `station` with a QDAC-II that steps through lists."""
+    tables = [
+        table.model_copy(update={"settings": table.settings | {"lists": True}}) if table.driver == "qdac2" else table
+        for table in station.instruments
+    ]
+    return station.model_copy(update={"instruments": tuple(tables)})
+
+
+def probe(bench: Bench, rng: np.random.Generator, updates: int, settings: int) -> float:
+    """Return the time of so many updates [s]: `settings` near a held drive, 1 sample each."""
+    description = bench.describe()
+    held_v = np.linspace(1.0, 2.0, description.channels)
+    bench.apply(held_v)
+    drives_v = held_v + rng.uniform(-PROBE_V, PROBE_V, (updates, settings, description.channels))
+    began_s = time.perf_counter()
+    for settings_v in drives_v:
+        bench.evaluate(settings_v, np.array([[0.2, 0.4, 0.6, 0.8]], np.float32), description.stages[0].name)
+    return time.perf_counter() - began_s
+
+
+def traffic(station: Station, settings: int) -> dict[str, float]:
+    """Return what one update sends to the source of heaters and gets from it."""
+    file = io.StringIO()
+    with open_bench(station, partial(open_table, recorder=Recorder(file))) as bench:
+        probe(bench, np.random.default_rng(0), 2, settings)
+        bench.apply(np.linspace(1.0, 2.0, 16))
+        file.seek(0)
+        file.truncate()
+        probe(bench, np.random.default_rng(1), 1, settings)
+        events = [json.loads(line) for line in file.getvalue().splitlines()]
+    here = [event for event in events if event["to"] == "qdac2"]
+    sent = [len(event["data"]) for event in here if event["event"] == "sent"]
+    got = [len(event["data"]) for event in here if event["event"] == "got"]
+    return {"messages": len(sent), "characters_sent": sum(sent), "characters_got": sum(got)}
+
+
+def lists(updates: int, counts: list[int]) -> dict[str, float]:
+    """Return messages, characters and times an update [ms], with lists and without, for every number of settings."""
+    answer: dict[str, float] = {"updates": updates}
+    for settings in counts:
+        with ExitStack() as stack:
+            stations = [load_station(stack.enter_context(virtual_bench(*QDAC)).station) for _ in range(2)]
+            ways = {"listed": with_lists(stations[0]), "written": stations[1]}
+            for way, station in ways.items():
+                answer |= {f"{way}_{settings}_{name}": value for name, value in traffic(station, settings).items()}
+            benches = {way: stack.enter_context(open_bench(station, open_table)) for way, station in ways.items()}
+            times_s, rng, left = dict.fromkeys(ways, 0.0), np.random.default_rng(1), updates
+            for bench in benches.values():
+                probe(bench, rng, 2, settings)
+            busy_s = {way: float(bench.status().health["qdac2_busy_s"]) for way, bench in benches.items()}
+            while left > 0:
+                for way, bench in benches.items():
+                    times_s[way] += probe(bench, rng, min(BLOCK, left), settings)
+                left -= BLOCK
+            for way, bench in benches.items():
+                source_s = float(bench.status().health["qdac2_busy_s"]) - busy_s[way]
+                answer[f"{way}_{settings}_source_ms"] = 1e3 * source_s / updates
+                answer[f"{way}_{settings}_ms"] = 1e3 * times_s[way] / updates
+            answer[f"ratio_{settings}"] = times_s["written"] / times_s["listed"]
+    return answer
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--compare", action="store_true", help="the same session on a chip and on its bench")
     parser.add_argument("--nodelay", action="store_true", help="a bench over TCP with Nagle's algorithm off and on")
+    parser.add_argument("--lists", action="store_true", help="a QDAC-II that steps through lists, and one that does not")
+    parser.add_argument("--settings", type=int, nargs="+", default=[2, 4, 8, 16, 64], help="settings an update, of --lists")
     parser.add_argument("--experiment", type=Path, default=Path(__file__).parents[1] / "examples" / "iris.toml")
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--updates", type=int, default=0, help="of --nodelay (0: 10000) and of --lists (0: 400)")
     parser.add_argument("--slow-updates", type=int, default=20, help="of the source that takes one command a message")
     options = parser.parse_args(arguments)
-    if not (options.compare or options.nodelay):
-        parser.error("nothing to measure: name --compare, --nodelay or both")
+    if not (options.compare or options.nodelay or options.lists):
+        parser.error("nothing to measure: name --compare, --nodelay, --lists or several of them")
     answer: dict[str, dict[str, float]] = {}
     if options.compare:
         answer["compare"] = compare(options.experiment, options.epochs)
     if options.nodelay:
-        answer["nodelay"] = nodelay(options.updates, options.slow_updates)
+        answer["nodelay"] = nodelay(options.updates or 10_000, options.slow_updates)
+    if options.lists:
+        answer["lists"] = lists(options.updates or 400, options.settings)
     if options.json:
         print(json.dumps(answer if len(answer) > 1 else next(iter(answer.values()))))
     else:

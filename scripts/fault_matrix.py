@@ -12,8 +12,15 @@ Modbus TCP. A fault strikes one message ("once") or all of them until it is lift
 
 There are two good outcomes. "retry-and-continue": the call returned, and what it promised is so in the world of the instruments.
 "clean stop": one sentence names the instrument, heaters stand at 0 V and the light is out; the fault lifted and cleared, the same
-bench goes on. A source that carries nothing out any more cannot be brought to 0 V by anybody: of those the heaters must be at 0 V
-as soon as the bench has looked after the fault was lifted, before a person clears anything ("safe" says which).
+bench goes on. What "heaters safe" says is looked up in the world of the instruments, not asked of the bench:
+
+    at once                 they stood at 0 V when the call had returned, and the bench knew
+    at once, unconfirmed    they stood at 0 V, but the source answered nothing that can be understood, so that the bench must not
+                            believe it, and said so; it did as soon as it had looked after the fault was lifted
+    once it answered again  the source carried nothing out any more, and nobody can bring such a one to 0 V; it stood there as
+                            soon as the bench had looked after the fault was lifted, before a person cleared anything
+
+A source that hears and cannot be understood ("late", "garbage") must never end as the last of these.
 
 Detectors show the number of their measurement in place of light, so that every reading that is used can be traced: it must be the
 last measurement made of its setting and sample, at their voltages, within the call. Whatever else is counted as stale. A call
@@ -30,6 +37,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -72,7 +80,13 @@ WATCH_S = 3600.0
 LASTING = 1_000_000
 """Messages that a lasting fault strikes."""
 
-AT_ONCE, LATER = "at once", "once it answered again"
+AT_ONCE, UNCONFIRMED, LATER = "at once", "at once, unconfirmed", "once it answered again"
+
+HEARD = frozenset({"late", "garbage"})
+"""Faults of a source that carries everything out."""
+
+ON_THE_WAY_S = 0.5
+"""What was sent without waiting for an answer may still be on its way to the instrument when the call returns."""
 
 _BASE_V = np.linspace(0.5, 1.5, 16)
 _NEXT_V = np.linspace(1.6, 0.6, 16)
@@ -292,10 +306,12 @@ def run_case(way: Way, virtual: RunningBench, fault: str, phase: Phase, *, lasti
         strike(way, virtual, fault, phase, lasting=lasting)
         told = happens(watcher, way, phase)
         if told:
-            safe = stopped(watcher, told, way.struck[phase])
+            safe = stopped(watcher, told, way.struck[phase], fault)
         lift(virtual)
         if told:
-            safe = safe or recovered(watcher)
+            if safe != AT_ONCE:
+                recovered(watcher)
+                safe = safe or LATER
             for latched in bench.status().faults:
                 watcher.must(partial(bench.clear_fault, latched.name))
         watcher.must(lambda: watcher.apply(_NEXT_V))
@@ -351,29 +367,35 @@ def happens(watcher: Watcher, way: Way, phase: Phase) -> str:
     return watcher.call(watcher.evaluate)
 
 
-def stopped(watcher: Watcher, told: str, instrument: str) -> str:
-    """Return AT_ONCE where all is safe in the world after a clean stop; nothing where a source is out of reach.
+def stopped(watcher: Watcher, told: str, instrument: str, fault: str) -> str:
+    """Return AT_ONCE or UNCONFIRMED where all is safe in the world after a clean stop; nothing where a source is out of reach.
 
     Raises
     ------
     _WrongError
-        No plain sentence, or the bench says of itself that it is safe and is not.
+        No plain sentence, the bench says of itself that it is safe and is not or cannot know, or a source that hears is driven.
     """
     if instrument not in told or len(told) > 400 or "\n" in told or "Traceback" in told:
         raise _WrongError("that is no plain sentence about the instrument")
-    if watcher.is_safe():
-        return AT_ONCE
     if watcher.bench.status().safe:
+        if watcher.is_safe():
+            return AT_ONCE
         raise _WrongError("the bench says that it is safe, and is not")
-    return ""
+    end_s = time.perf_counter() + ON_THE_WAY_S
+    while not (safe := watcher.is_safe()) and time.perf_counter() < end_s:
+        time.sleep(0.01)
+    if not safe and fault in HEARD:
+        raise _WrongError("the source hears, and its heaters are driven")
+    if "nothing confirms" not in told and (fault in HEARD or "could not be made safe" not in told):
+        raise _WrongError("the sentence does not say that the source may not be safe")
+    return UNCONFIRMED if safe else ""
 
 
-def recovered(watcher: Watcher) -> str:
-    """Look at a bench whose fault was lifted, as its server does; return LATER. _WrongError where it is not safe then."""
+def recovered(watcher: Watcher) -> None:
+    """Look at a bench whose fault was lifted, as its server does; _WrongError where it is not safe then, or does not know."""
     watcher.look()
-    if not watcher.is_safe():
+    if not (watcher.is_safe() and watcher.bench.status().safe):
         raise _WrongError("it is not safe although every instrument answers again")
-    return LATER
 
 
 def lift(virtual: RunningBench) -> None:
@@ -414,6 +436,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         traced = sum(case.readings for case in done)
         print(f"\n{len(done)} cases, {hangs} hangs, {stale} of {traced} readings stale, {seconds:g} s")
+        counted = Counter(case.safe or CONTINUED for case in done)
+        print("heaters safe: " + "; ".join(f"{counted[words]} {words}" for words in (CONTINUED, AT_ONCE, UNCONFIRMED, LATER)))
     return 0 if all(case.good for case in done) else 1
 
 

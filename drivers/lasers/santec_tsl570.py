@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers import scpi
-from drivers.channels import until_one_works
+from drivers.channels import until_taken
 from drivers.decibels import dbm_of, watts_of
 from drivers.instrument import Identity
 from drivers.registry import Driver
@@ -91,7 +91,8 @@ class SantecTsl570:
 
     def off(self) -> None:
         """Switch the laser diode off; tried again, since the way may have been lost and found."""
-        until_one_works([lambda: self._tell(":POW:STAT 0", ":POW:STAT?", 0)] * 3)
+        told = [lambda: self._tell(":POW:STAT 0", ":POW:STAT?", 0)] * 3
+        until_taken(self._transport, told, [":POW:STAT 0"], "off")
 
     def is_on(self) -> bool:
         """Return whether the laser diode is on."""

@@ -22,7 +22,7 @@ from typing import Annotated, Literal, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers import scpi, templates
-from drivers.channels import until_one_works
+from drivers.channels import until_taken
 from drivers.decibels import dbm_of, watts_of
 from drivers.instrument import Identity
 from drivers.registry import Driver
@@ -121,7 +121,7 @@ class ScpiLaser:
 
     def off(self) -> None:
         """Switch the light off; tried again, since the way may have been lost and found."""
-        until_one_works([lambda: self._switch(on=False)] * 3)
+        until_taken(self._transport, [lambda: self._switch(on=False)] * 3, [self._table.off], "off")
 
     def is_on(self) -> bool:
         """Return whether the light is on."""

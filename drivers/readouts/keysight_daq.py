@@ -50,6 +50,11 @@ class KeysightDaqSettings(BaseModel):
     relay_s: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Time to switch from one input to the next."""
 
+    @property
+    def channels(self) -> int:
+        """Channels: one an input."""
+        return len(self.inputs)
+
     @model_validator(mode="after")
     def _once_each(self) -> Self:
         if len(set(self.inputs)) < len(self.inputs):

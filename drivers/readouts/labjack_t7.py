@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class LabJackSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    channels: ClassVar[int] = _INPUTS
     range_v: Annotated[float, one_of(10.0, 1.0, 0.1, 0.01)] = 10.0
     """±, of all inputs."""
     resolution: Annotated[int, Field(ge=0, le=8)] = 0

@@ -11,7 +11,7 @@ Not checked against a real unit: that an overload reads 9.9E37; the time of a re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Pm100dSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    channels: ClassVar[int] = 1
     wavelength_nm: Annotated[float, Field(ge=100, le=20_000, allow_inf_nan=False)] = 1550.0
     """What the sensor's responsivity is corrected for."""
     range_w: Annotated[float, Field(ge=0, le=1e5, allow_inf_nan=False)] = 0.0

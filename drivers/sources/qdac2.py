@@ -2,20 +2,27 @@
 
 Channel 0 is the front panel's 1. All channels of a call are set in one message together with the question for errors. The
 instrument has no voltage or current limits of its own but its range (high ±10 V, low ±2 V) and the slew, which `arm` writes.
-Lists are played by the instrument's own clock, all channels started by internal trigger 1.
+Lists are played by the instrument's own clock, all channels started by internal trigger 1 (`play`), or step by step, all channels
+together at every internal trigger 2 (`load_steps`, `go_to_step`).
 
 Every setting is read back together with the set-points of all other channels, and `check` reads them too: an instrument that was
-restarted, or set by other hands, is noticed at the next word.
+restarted, or set by other hands, is noticed at the next word. Every step of a list is read back as well (VOLT:LAST? is what an
+output stands at, VOLT? what fixed mode would hold): a trigger is not absolute, so a channel counts as stepped once it says so.
+Where the answer is lost, the step is set as voltages, which ends the list; where the answer is another voltage, lists are not
+used again until the instrument is opened anew.
 
 Sources: the driver in QCoDeS contrib drivers (github.com/QCoDeS/Qcodes_contrib_drivers, QDAC2.py).
 Not checked against a real unit: joined queries being answered on one line, separated by semicolons; the length of a message that
-the instrument takes (24 channels need 900 characters, a list is sent 256 steps at a time); the span of the low range; the time at
-which a list starts after its trigger.
+the instrument takes (24 channels need 600 characters, a list is sent 256 steps or 3000 characters at a time); the span of the low
+range; the time at which a list starts after its trigger; that a list that is loaded leaves the outputs alone until a trigger, and
+VOLT:LAST? follows a step within some round trips; where that is not so, the driver says so in the log and does without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, NoReturn
 
 import numpy as np
@@ -23,13 +30,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from drivers import scpi
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
+from drivers.sources.qdac2_words import at, stopped, words, zero
 from drivers.transport.contract import Transport
 from drivers.transport.opening import through_text
 from drivers.transport.text import Dialect
 from protocols.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 DIALECT = Dialect(timeout_s=1.0, baud=921600)
 """How the instrument is spoken to."""
@@ -38,8 +48,16 @@ _ERRORS = "syst:err:all?"
 _RANGE_V = {"high": 10.0, "low": 2.0}
 _SLEW_V_PER_S = (0.01, 2e7)
 _AGREES_V = 1e-3
+_STEP_AGREES_V = 2e-5
+"""Of a step of a list: neighbouring steps are often nearer to each other than `_AGREES_V`."""
 _STEPS_A_MESSAGE = 256
+_CHARACTERS_A_LIST = 3000
 _TRIGGER = 1
+_STEP_TRIGGER = 2
+PATIENCE = 200
+"""Round trips until a step must have been taken, and the instrument's own slew be over."""
+_DWELL_S = 1e-5
+"""Of a step: it is over long before the next trigger."""
 
 
 class Qdac2Settings(BaseModel):
@@ -50,6 +68,19 @@ class Qdac2Settings(BaseModel):
     channels: Annotated[int, Field(ge=1, le=24)] = 24
     range: Literal["high", "low"] = "high"
     """±10 V or ±2 V."""
+    lists: bool = False
+    """The settings of an evaluation are loaded as a list and stepped through by triggers (docs/decisions/0009)."""
+
+
+@dataclass
+class _Steps:
+    """A list as it was loaded. Its channels stand at step `at`, -1 before the first, until it is `ended`."""
+
+    channels: list[int]
+    volts: NDArray[np.float64]
+    before: NDArray[np.float64]
+    at: int = -1
+    ended: bool = False
 
 
 def open_qdac2(transport: Transport, settings: Qdac2Settings) -> Qdac2:
@@ -62,27 +93,35 @@ def open_qdac2(transport: Transport, settings: Qdac2Settings) -> Qdac2:
     """
     scpi.forget_complaints(transport, _ERRORS)
     count = settings.channels
-    ranges = transport.ask(scpi.joined(f"sour{n}:rang?" for n in range(1, count + 1)), lambda lines: _words(lines, count))
-    commands = [f"sour{n}:volt:mode fix" for n in range(1, count + 1)]
+    ranges = transport.ask(scpi.joined(f"sour{n}:rang?" for n in range(1, count + 1)), lambda lines: words(lines, count))
+    commands = stopped(range(count))
     # A range is written only where it differs: switching it under load is a step of the output.
     commands += [
         f"sour{n}:rang {settings.range}" for n, now in enumerate(ranges, 1) if not now.lower().startswith(settings.range)
     ]
     scpi.set_and_check(transport, commands, _ERRORS)
-    held = transport.ask(scpi.joined(_set_points(range(count))), lambda lines: scpi.numbers(lines[0], count, ";"))
-    return Qdac2(transport, _RANGE_V[settings.range], held)
+    held = transport.ask(f"sour:volt? {at(range(count))}", lambda lines: scpi.numbers(lines[0], count))
+    return Qdac2(transport, _RANGE_V[settings.range], held, lists=settings.lists)
 
 
 class Qdac2:
-    """A `DriveSource` that `ReadsVolts` (as set), `ReadsAmps` and `PlaysLists`. Made by `open_qdac2`."""
+    """A `DriveSource` that `ReadsVolts` (as set), `ReadsAmps`, `PlaysLists` and, where it is told to, `StepsThroughList`.
 
-    def __init__(self, transport: Transport, range_v: float, held: NDArray[np.float64]) -> None:
+    Made by `open_qdac2`.
+    """
+
+    def __init__(self, transport: Transport, range_v: float, held: NDArray[np.float64], *, lists: bool = False) -> None:
         self._transport = transport
         self._hardware = ChannelLimits(-range_v, range_v, range_v=2 * range_v, slew_v_per_s=_SLEW_V_PER_S[1])
         self._limits = [self._hardware] * len(held)
         self._armed: dict[int, ChannelLimits] = {}
         self._held = held
         self._playing: set[int] = set()
+        self._steps: _Steps | None = None
+        self._trusted = True
+        if lists:  # a capability is told by having its methods
+            self.load_steps = self._load_steps
+            self.go_to_step = self._go_to_step
         transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
 
     @property
@@ -100,32 +139,31 @@ class Qdac2:
         return self._limits[channel]
 
     def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
-        """Write the slew of the named channels; voltages are held by this driver."""
+        """Write the slew of the named channels, well above the bench's ramps (`slowed`); voltages are held by this driver."""
         check_channels(self._transport.name, tuple(limits), self.channels)
-        wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
-        for channel, limit in wanted.items():
-            if limit.slew_v_per_s < _SLEW_V_PER_S[0]:
-                raise DeviceError(
-                    "limit",
-                    f"{self._transport.name}: channel {channel} cannot be slowed to {limit.slew_v_per_s:.6g} V/s, "
-                    f"the slowest slew is {_SLEW_V_PER_S[0]:g} V/s",
-                    channel=channel,
-                )
+        wanted = {
+            c: slowed(tightened(self._transport.name, c, self._hardware, limit), limit.slew_v_per_s, _SLEW_V_PER_S[0])
+            for c, limit in limits.items()
+        }
         self._write_slews(wanted)
         self._armed.update(wanted)
         for channel, limit in wanted.items():
             self._limits[channel] = limit
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels in one message; a channel that plays a list stops playing."""
+        """Set the named channels in one message; a channel that plays a list stops playing.
+
+        A list that is stepped through ends as a whole with the first of its channels: the others stay where they are.
+        """
         check_volts(self._transport.name, volts, self._limits)
         if volts:
             self._set(volts)
 
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return the set-points [V] as the instrument holds them, shape (channels,), in one exchange."""
+        """Return the set-points [V] as the instrument holds them, where lists stand, shape (channels,), in one exchange."""
         check_channels(self._transport.name, channels, self.channels)
-        return self._transport.ask(scpi.joined(_set_points(channels)), lambda lines: scpi.numbers(lines[0], len(channels), ";"))
+        last = "" if set(channels).isdisjoint(self._listed()) else ":last"
+        return self._transport.ask(f"sour:volt{last}? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
 
     def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return measured currents [A], shape (channels,), in one exchange."""
@@ -159,15 +197,18 @@ class Qdac2:
         self._held[list(channels)] = volts[-1]
 
     def check(self) -> None:
-        """Empty the queue of errors and compare every set-point with what was set last."""
+        """Empty the queue of errors and compare every set-point with what was set last, and where a list stands with its step."""
         scpi.raise_complaints(self._transport, _ERRORS)
-        if still := [channel for channel in range(self.channels) if channel not in self._playing]:
+        if still := self._still():
             self._compare(still, self.read_volts(still))
+        if listed := self._listed():
+            self._compare(listed, self.read_volts(listed), self._standing(listed))
 
     def safe(self) -> None:
-        """Set every channel to 0 V in one message, in one again, then one by one."""
+        """Set every channel to 0 V in one message, in one again, one by one, at last unheard."""
         zeros = dict.fromkeys(range(self.channels), 0.0)
         self._playing.update(zeros)  # whatever a channel was doing, it is told to stop
+        self._steps = None
 
         def all_at_once() -> None:
             self._set(zeros)
@@ -175,41 +216,162 @@ class Qdac2:
         def one_by_one() -> None:
             send_all([{channel: 0.0} for channel in zeros], self._set)
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        unheard = [scpi.joined(zero(channel)) for channel in zeros]
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""
         self._transport.close()
 
+    def _load_steps(self, channels: Sequence[int], volts: NDArray[np.float64]) -> int:
+        """Load a list; see `StepsThroughList`. One message, that is repeated where it must be: it sets everything anew."""
+        if volts.ndim != 2 or volts.shape[1] != len(channels) or not volts.size:
+            raise DeviceError("bad_request", f"volts has shape {volts.shape}, wanted (steps, {len(channels)}), both 1 or more")
+        for step in volts:
+            check_volts(self._transport.name, dict(zip(channels, step.tolist(), strict=True)), self._limits)
+        if not self._trusted or self._playing & set(channels):
+            return 0
+        if (listed := self._listed()) and listed != list(channels):
+            self._set(dict(zip(listed, self._standing(listed).tolist(), strict=True)))
+        standing = self._standing(channels)
+        slews = any(self._limits[channel].slew_v_per_s < _SLEW_V_PER_S[1] for channel in channels)
+        if slews and not self._arrives(channels, standing, self._outputs(channels)):
+            return 0  # still on its way to what was set last: a list would stop it there
+        count = min(len(volts), max(1, _CHARACTERS_A_LIST // (12 * len(channels))))
+        where = at(channels)
+        commands = [f"sour:dc:trig:sour hold,{where}", f"sour:volt:mode list,{where}"]
+        for channel, column in zip(channels, volts[:count].T.tolist(), strict=True):
+            commands.append(f"sour{channel + 1}:list:volt {','.join(map(scpi.decimal, column))}")
+        commands += [
+            f"sour:list:tmod step,{where}",
+            f"sour:list:dwel {scpi.decimal(_DWELL_S)},{where}",
+            f"sour:list:coun 1,{where}",
+        ]
+        commands += [f"sour:dc:trig:sour int{_STEP_TRIGGER},{where}", f"sour:dc:init:cont on,{where}"]
+        self._steps = _Steps(list(channels), volts[:count].copy(), standing)
+        if self._stepped(commands, standing, repeats=None):
+            return count
+        self._set(dict(zip(channels, standing.tolist(), strict=True)))
+        return 0
+
+    def _go_to_step(self, step: int) -> None:
+        """Bring all channels of the list to `step`; see `StepsThroughList`. A trigger is never sent twice."""
+        steps = self._steps
+        if steps is None or not 0 <= step < len(steps.volts):
+            raise DeviceError("bad_request", f"{self._transport.name} has no list with a step {step}")
+        target = steps.volts[step]
+        volts = dict(zip(steps.channels, target.tolist(), strict=True))
+        if steps.ended or step != steps.at + 1:
+            self._set(volts)
+            return
+        try:
+            arrived = self._stepped([f"tint {_STEP_TRIGGER}"], target, repeats=0)
+        except DeviceError as error:
+            if error.code != "transport":
+                raise
+            arrived = False
+        if arrived:
+            steps.at = step
+        else:
+            self._set(volts)  # absolute, so that it does not matter whether the trigger arrived
+
+    def _stepped(self, commands: Sequence[str], wanted: NDArray[np.float64], repeats: int | None) -> bool:
+        """Send commands of the list; return whether its channels stand at `wanted` then. Where not, lists are over for good.
+
+        Raises
+        ------
+        DeviceError
+            "device": a complaint, or the instrument was restarted or set by other hands.
+        """
+        assert self._steps is not None
+        channels = self._steps.channels
+
+        def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
+            points, _, error = lines[0].partition(";")
+            return scpi.numbers(points, len(channels)), scpi.complaint(error)
+
+        message = scpi.joined([*commands, f"sour:volt:last? {at(channels)}", _ERRORS])
+        now, text = self._transport.ask(message, understand, changes=True, repeats=repeats)
+        if text:
+            told = (
+                f"{self._transport.name} complained of a list: {text}; it does without them where its settings say lists = false"
+            )
+            raise DeviceError("device", told, outcome="unknown")
+        if self._arrives(channels, wanted, now):
+            return True
+        now = self._outputs(channels)
+        self._compare(channels, self._transport.ask(f"sour:volt? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(now))))
+        self._trusted = False
+        worst = int(np.argmax(np.abs(now - wanted)))
+        log.warning(
+            "%s: a list left channel %d at %.6g V where it should stand at %.6g V: from now on every setting is written out",
+            *(self._transport.name, channels[worst], now[worst], wanted[worst]),
+        )
+        return False
+
+    def _arrives(self, channels: Sequence[int], wanted: NDArray[np.float64], now: NDArray[np.float64]) -> bool:
+        """Return whether outputs that stand at `now` come to `wanted`: the instrument's own slew may take them a while."""
+        for _ in range(PATIENCE):
+            if np.abs(now - wanted).max() <= _STEP_AGREES_V:
+                return True
+            now = self._outputs(channels)
+        return False
+
+    def _outputs(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return where outputs stand, whatever mode they are in [V], shape (channels,)."""
+        return self._transport.ask(f"sour:volt:last? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
+
+    def _still(self) -> list[int]:
+        """Return the channels that fixed mode holds."""
+        return [channel for channel in range(self.channels) if channel not in {*self._playing, *self._listed()}]
+
+    def _listed(self) -> list[int]:
+        """Return the channels of the list that is stepped through."""
+        return [] if self._steps is None or self._steps.ended else self._steps.channels
+
+    def _standing(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return where channels stand as far as this driver knows [V], shape (channels,)."""
+        standing = self._held.copy()
+        if (steps := self._steps) is not None and not steps.ended:
+            standing[steps.channels] = steps.volts[steps.at] if steps.at >= 0 else steps.before
+        return standing[list(channels)]
+
     def _set(self, volts: Mapping[int, float]) -> None:
-        listed = sorted(self._playing & set(volts))
-        commands = [word for c in listed for word in (f"sour{c + 1}:dc:abor", f"sour{c + 1}:volt:mode fix")]
+        listed = self._listed()
+        if set(volts).isdisjoint(listed):
+            listed = []
+        volts = dict(zip(listed, self._standing(listed).tolist(), strict=True)) | dict(volts)
+        moving = sorted({*listed, *self._playing} & set(volts))
+        commands = stopped(moving) if moving else []
         commands += [f"sour{channel + 1}:volt {scpi.decimal(value)}" for channel, value in volts.items()]
         expected = self._held.copy()
         expected[list(volts)] = list(volts.values())
-        still = [channel for channel in range(self.channels) if channel in volts or channel not in self._playing]
-        commands += _set_points(still)
+        still = sorted({*self._still(), *volts})
 
         def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
-            *points, error = lines[0].split(";", len(still))
-            return np.array([scpi.number(point) for point in points]), scpi.complaint(error)
+            points, _, error = lines[0].partition(";")
+            return scpi.numbers(points, len(still)), scpi.complaint(error)
 
-        points, text = self._transport.ask(scpi.joined([*commands, _ERRORS]), understand, changes=True)
-        self._playing.difference_update(listed)
+        commands += [f"sour:volt? {at(still)}", _ERRORS]
+        points, text = self._transport.ask(scpi.joined(commands), understand, changes=True)
+        self._playing.difference_update(volts)
+        if listed and self._steps is not None:
+            self._steps.ended = True
         self._held = expected
         if text:
             self._held[still] = points
             raise DeviceError("device", f"{self._transport.name} complained when voltages were set: {text}", outcome="unknown")
         self._compare(still, points)
 
-    def _compare(self, channels: Sequence[int], points: NDArray[np.float64]) -> None:
-        """Raise where a channel is not set to what it was set to."""
-        away = np.abs(points - self._held[list(channels)]) > _AGREES_V
+    def _compare(self, channels: Sequence[int], points: NDArray[np.float64], wanted: NDArray[np.float64] | None = None) -> None:
+        """Raise where a channel is not set to what it was set to, or does not stand where it is `wanted`."""
+        wanted = self._held[list(channels)] if wanted is None else wanted
+        away = np.abs(points - wanted) > _AGREES_V
         if away.any():
             index = int(np.argmax(away))
             channel = channels[index]
             self._start_anew(
-                f"holds channel {channel} at {points[index]:.6g} V where it was set to {self._held[channel]:.6g} V, "
+                f"holds channel {channel} at {points[index]:.6g} V where it was set to {wanted[index]:.6g} V, "
                 "so it was restarted or set by other hands",
                 channel,
             )
@@ -247,6 +409,8 @@ class Qdac2:
 
     def _start_anew(self, why: str, channel: int | None = None) -> NoReturn:
         self._write_slews(self._armed)
+        self._playing.update(self._listed())  # perhaps still in list mode, so that setting them says otherwise first
+        self._steps = None
         self._held = self.read_volts(range(self.channels))
         raise DeviceError(
             "device",
@@ -255,17 +419,6 @@ class Qdac2:
             outcome="unknown",
             channel=channel,
         )
-
-
-def _set_points(channels: Iterable[int]) -> list[str]:
-    return [f"sour{channel + 1}:volt?" for channel in channels]
-
-
-def _words(lines: list[str], count: int) -> list[str]:
-    words = [word.strip() for word in lines[0].split(";")]
-    if len(words) != count:
-        raise ValueError(f"{len(words)} values where {count} are due")
-    return words
 
 
 DRIVER = Driver(

@@ -3,9 +3,11 @@
     port ── Q8iv 0 ── Q8iv 1 ── …        channels 0 … 7, 8 … 15, … along the chain
 
 Channels count along the chain from 0, as the modules themselves count. Voltages are set a module at a time (`VVEC`), all modules
-of one call in one write. The modules guard themselves: `arm` writes VMAX and IMAX of every channel, and a module that has been
-switched off forgets them and says so (error 90), upon which they are written again. Errors come at any time, asked for or not;
-`set_volts`, `read_…` and `check` raise whatever has come.
+of one call in one write. A vector sets every channel of its module, so it is used only where this driver itself set each of them
+last: what the modules tell is measured, and no set-point. Else the channels that are asked for are set one by one (`V`). The
+modules guard themselves: `arm` writes VMAX and IMAX of every channel, and a module that has been switched off forgets them and
+says so (error 90), upon which they are written again. Errors come at any time, asked for or not; `set_volts`, `read_…` and
+`check` raise whatever has come.
 
 Sources: vendor's public Python API (github.com/takeqontrol/api); command set as published there.
 Not checked against a real unit: that the number behind VVEC is the first channel of the vector; the text around numbers (anything
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.transport.contract import Transport
@@ -36,6 +38,7 @@ _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _MODULE = re.compile(r"(([A-Za-z]+)(\d+)\w*)-([0-9A-Fa-f*]+)\s*:\s*(\d+)")
 
+_MODULE_CHANNELS = 8
 _POWERED_UP = 90
 _SEND_AGAIN = frozenset({14, 15, 16})
 _ANSWERS = frozenset(range(10, 17))
@@ -70,6 +73,11 @@ class QontrolSettings(BaseModel):
 
     modules: Annotated[int, Field(ge=0, le=64)] = 0
     """Modules that must be there; 0: as many as answer."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of that many modules; 0: nobody knows yet."""
+        return _MODULE_CHANNELS * self.modules
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,8 @@ class Qontrol:
         self._hardware = tuple(hardware)
         self._limits = list(hardware)
         self._armed: dict[int, ChannelLimits] = {}
-        self._held = np.zeros(len(hardware))
+        self._held = np.full(len(hardware), np.nan)
+        """Set-points; NaN where this driver has set none since it opened the line, or since something went wrong."""
         self._starting_anew = False
         transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
 
@@ -158,17 +167,20 @@ class Qontrol:
         self._raise_unasked()
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels: a vector for each module that has any, all in one write."""
+        """Set the named channels and no other, all in one write: each module by a vector where all its set-points are known."""
         check_volts(self._transport.name, volts, self._limits)
         self._raise_unasked()
         held = self._held.copy()
         held[list(volts)] = list(volts.values())
-        lines = [
-            _vector(module, held)
-            for module in self._modules
-            if any(module.first <= channel < module.first + module.channels for channel in volts)
-        ]
+        lines: list[str] = []
+        for module in self._modules:
+            here = range(module.first, module.first + module.channels)
+            named = [channel for channel in here if channel in volts]
+            if named:
+                known = not np.isnan(held[here]).any()
+                lines += [_vector(module, held)] if known else [f"v{channel}={held[channel]:.5f}" for channel in named]
         if lines:
+            self._held[list(volts)] = np.nan  # whatever becomes of it
             self._ask(lines, changes=True)
         self._held = held
         self._raise_unasked()
@@ -187,10 +199,11 @@ class Qontrol:
         self._raise_unasked()
 
     def safe(self) -> None:
-        """Set every channel to 0 V: by vectors, by vectors again (the way may have been found anew), then one by one."""
+        """Set every channel to 0 V: by vectors, by vectors again (the way may be found anew), one by one, at last unheard."""
         zeros = np.zeros(self.channels)
         vectors = [_vector(module, zeros) for module in self._modules]
         singles = [[f"v{channel}=0.00000"] for channel in range(self.channels)]
+        self._held[:] = np.nan
 
         def all_at_once() -> None:
             self._ask(vectors, changes=True)
@@ -198,7 +211,7 @@ class Qontrol:
         def one_by_one() -> None:
             send_all(singles, lambda lines: self._ask(lines, changes=True))
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], vectors, "0 V")
         self._held = zeros
 
     def close(self) -> None:
@@ -232,6 +245,8 @@ class Qontrol:
     def _raise_unasked(self) -> None:
         """Raise what came unasked; after a power-up, write the limits again first."""
         found = [(int(m[1]), int(m[2])) for line in self._transport.take_unasked() if (m := _ERROR.fullmatch(line))]
+        if found:
+            self._held[:] = np.nan  # a channel may have been shut off: no vector for its neighbours shall switch it on again
         if any(code == _POWERED_UP for code, _ in found) and not self._starting_anew:
             self._start_anew(f"was switched on anew ({_told(found)})")
         if found:
@@ -239,7 +254,7 @@ class Qontrol:
             raise DeviceError("device", f"{self._transport.name} complains: {_told(found)}", outcome="unknown", channel=channel)
 
     def _start_anew(self, why: str) -> NoReturn:
-        self._held[:] = 0.0
+        self._held[:] = np.nan
         self._starting_anew = True  # one that is switched on anew over that is not started anew within it, without an end
         try:
             self._write_limits(self._armed)
@@ -247,7 +262,7 @@ class Qontrol:
             self._starting_anew = False
         raise DeviceError(
             "device",
-            f"{self._transport.name} {why}: its limits have been written again, its channels stand at 0 V",
+            f"{self._transport.name} {why}: its limits have been written again, every channel must be set again",
             retryable=True,
             outcome="unknown",
         )

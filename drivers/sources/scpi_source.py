@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers import scpi, templates
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_one_works
+from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
 from drivers.instrument import ChannelLimits, Identity
 from drivers.registry import Driver
 from drivers.table import dialect_of
@@ -32,7 +32,8 @@ from drivers.transport.text import Dialect
 from protocols.errors import DeviceError
 
 _AGREES = 1e-3
-"""Relative to the span: a set-point read back further away than this was not set by this driver."""
+"""Relative to the span: a set-point read back further away than this was not set by this driver. A step of the converter is
+allowed in any case."""
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -51,6 +52,7 @@ class ScpiSourceSettings(BaseModel):
     max_a: _NotNegative = 0.0
     bits: Annotated[int, Field(ge=0, le=32)] = 0
     slew_v_per_s: _NotNegative = 0.0
+    """How fast the instrument itself moves its outputs; 0: at once, or nobody knows."""
     set: str
     """Sets {volts} of {channel}."""
     query_volts: str = ""
@@ -62,7 +64,7 @@ class ScpiSourceSettings(BaseModel):
     limit_amps: str = ""
     """Limits {channel} to {amps} in the instrument."""
     limit_slew: str = ""
-    """Slows {channel} to {slew} [V/s] in the instrument."""
+    """Slows {channel} to {slew} [V/s] in the instrument; sent a value well above the ramps of the bench (`channels.slowed`)."""
     error: str = ""
     """Takes the oldest error: SYST:ERR?, answered `0,"No error"` or `+0,"No error"` where there is none."""
     identity: str = "*IDN?"
@@ -130,7 +132,8 @@ class ScpiSource:
         self._limits = [self._hardware] * settings.channels
         self._armed: dict[int, ChannelLimits] = {}
         self._held = np.zeros(settings.channels)
-        self._tolerance_v = _AGREES * (settings.max_v - settings.min_v)
+        step = 1 / (2**settings.bits - 1) if settings.bits else 0.0
+        self._tolerance_v = max(_AGREES, step) * (settings.max_v - settings.min_v)
         transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
         # A capability is told by having its method (`isinstance(source, ReadsAmps)`): none without a word for it in the table.
         if settings.query_volts:
@@ -162,6 +165,8 @@ class ScpiSource:
         """Write the limits that the table has commands for; voltages are held by this driver as well."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
+        if self._table.limit_slew:
+            wanted = {c: slowed(limit, limits[c].slew_v_per_s) for c, limit in wanted.items()}
         self._write_limits(wanted)
         self._armed.update(wanted)
         for channel, limit in wanted.items():
@@ -183,7 +188,7 @@ class ScpiSource:
             self._transport.identity()
 
     def safe(self) -> None:
-        """Set every channel to 0 V, or to the nearest voltage it has, at once, at once again, then one by one."""
+        """Set every channel to 0 V, or to the nearest voltage it has, at once, at once again, one by one, at last unheard."""
         zero_v = min(max(0.0, self._table.min_v), self._table.max_v)
         zeros = dict.fromkeys(range(self.channels), zero_v)
 
@@ -193,7 +198,8 @@ class ScpiSource:
         def one_by_one() -> None:
             send_all([{channel: zero_v} for channel in zeros], self._set)
 
-        until_one_works([all_at_once, all_at_once, one_by_one])
+        unheard = templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
+        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""

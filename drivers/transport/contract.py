@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -113,6 +113,15 @@ class Transport(Protocol):
 
     def write(self, command: str) -> None:
         """Send `command`, to which there is no answer. Not repeated; what became of it is for a later question."""
+        ...
+
+    def send_unheard(self, commands: Sequence[str]) -> None:
+        """Send absolute commands and wait for no answer: the last resort with an instrument that may hear but is not understood.
+
+        Each is a message of its own, and all are sent twice. Goes over the connection that is open, or over one that is opened
+        for it where that was lost; the next exchange gets back into step first, so that no answer to this is taken for another's.
+        Returning says that the bytes have left, not what became of them: "transport" where they could not.
+        """
         ...
 
     def identity(self) -> str:

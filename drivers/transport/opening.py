@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from drivers.address import serial_path
 from drivers.recording import Recorder, recorded
 from drivers.transport.clock import Clock, SystemClock
 from drivers.transport.connection import Connection
@@ -92,9 +93,23 @@ def open_modbus(link: Link, *, timeout_s: float = 1.0, unit: int = 1) -> ModbusT
     return ModbusTransport(link.called, _connect(link, timeout_s, "", 0), link.clock, timeout_s=timeout_s, unit=unit)
 
 
-def through_text(
-    opener: Callable[[TextTransport, S], Opened], dialect: Dialect | Callable[[S], Dialect]
-) -> Callable[[Link, S], Opened]:
+@dataclass(frozen=True)
+class Through(Generic[S, Opened]):
+    """What opens a link and hands its transport to a driver; made by `through_text` and `through_modbus`.
+
+    A driver that is opened so takes the addresses of this module's docstring, which can be checked before anything is opened.
+    """
+
+    opener: Callable[[Link, S], Opened]
+    needs_socket: bool = False
+    """Whether only a socket will do."""
+
+    def __call__(self, link: Link, settings: S) -> Opened:
+        """Open the instrument at `link`."""
+        return self.opener(link, settings)
+
+
+def through_text(opener: Callable[[TextTransport, S], Opened], dialect: Dialect | Callable[[S], Dialect]) -> Through[S, Opened]:
     """Return what opens a link in text and hands it to `opener` with the settings; closed again where that fails.
 
     `dialect` may follow from the settings.
@@ -104,17 +119,17 @@ def through_text(
         transport = open_text(link, dialect if isinstance(dialect, Dialect) else dialect(settings))
         return _or_closed(transport, lambda: opener(transport, settings))
 
-    return open_through_text
+    return Through(open_through_text)
 
 
-def through_modbus(opener: Callable[[ModbusTransport, S], Opened]) -> Callable[[Link, S], Opened]:
+def through_modbus(opener: Callable[[ModbusTransport, S], Opened]) -> Through[S, Opened]:
     """Return what opens a Modbus link and hands it to `opener` with the settings; closed again where that fails."""
 
     def open_through_modbus(link: Link, settings: S) -> Opened:
         transport = open_modbus(link)
         return _or_closed(transport, lambda: opener(transport, settings))
 
-    return open_through_modbus
+    return Through(open_through_modbus, needs_socket=True)
 
 
 def _or_closed(transport: TextTransport | ModbusTransport, make: Callable[[], Opened]) -> Opened:
@@ -136,7 +151,8 @@ def _connect(link: Link, timeout_s: float, ends_got: str, baud: int) -> Connecti
 
 
 def _opener(link: Link, timeout_s: float, ends_got: str, baud: int) -> Callable[[], Wire]:
-    path = _serial_path(link)
+    # Through pyserial, which finds a port that was pulled; with another library the port is that library's, unless it is a path.
+    path = serial_path(link.address) if link.library == "@py" or link.address.startswith("/") else ""
     if path and baud:
         return lambda: open_serial(path, baud=baud, timeout_s=timeout_s)
 
@@ -149,13 +165,3 @@ def _opener(link: Link, timeout_s: float, ends_got: str, baud: int) -> Callable[
         )
 
     return open_with_visa
-
-
-def _serial_path(link: Link) -> str:
-    """Return the path of a serial port that pyserial should open; empty where VISA is to be asked."""
-    if link.address.startswith("/"):
-        return link.address
-    kind, _, _ = link.address.partition("::")
-    if link.library == "@py" and kind.upper().startswith("ASRL/"):
-        return kind[4:]
-    return ""

@@ -61,10 +61,13 @@ class SerialWire:
         return self.receive(0.0, 65536)
 
     def clear(self) -> None:
-        """Throw away what has come, here and in the driver of the port."""
+        """Throw away what has come, here and in the driver of the port.
+
+        What was sent and has not left yet leaves all the same: it may be what makes a source safe, and a line that is cut off
+        would spoil the next one.
+        """
         try:
             self._port.reset_input_buffer()
-            self._port.reset_output_buffer()
         except (OSError, TypeError) as error:
             raise BrokenError(f"the serial port failed: {_words(error)}") from None
 

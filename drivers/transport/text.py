@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -158,6 +158,24 @@ class TextTransport:
             except BrokenError as error:
                 if found_dead or error.sent:
                     self._fail(command, [], error, changes=error.sent)
+            else:
+                return
+
+    def send_unheard(self, commands: Sequence[str]) -> None:
+        """Send absolute commands, twice, and wait for nothing; see `contract.Transport`. Takes an opening and a write at most."""
+        # Twice, since the first may be taken for the end of a line that was cut off, or be lost where answers are lost as well.
+        lines = [self._encoded(command) for command in (*commands, *commands)]
+        self._in_step = False
+        for found_dead in (False, True):
+            try:
+                if self._connection.lost:
+                    self._set_up.found_again()
+                    self._connection.reopen()
+                for line in lines:
+                    self._connection.send(line)
+            except BrokenError as error:
+                if found_dead or error.sent:
+                    self._fail(commands[0], [], error, changes=error.sent)
             else:
                 return
 

@@ -1,8 +1,8 @@
 """QDevil QDAC-II: 24 voltage sources, ±10 V, SCPI over TCP.
 
 Source: the maker's public drivers and simulation tables. Not known from there, and taken as follows: that outputs stop at 10 mA,
-that a full error queue holds 16, the number of digits in answers, and that a voltage set while a list is in use waits for
-VOLT:MODE FIX.
+that a full error queue holds 16, the number of digits in answers, that a voltage set while a list is in use waits for
+VOLT:MODE FIX, and that an output in fixed mode which still waits for a trigger goes to VOLT:TRIG upon it, 0 V unless told.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ TRIGGERS = ("IMMediate", "BUS", "HOLD", *(f"INT{k}" for k in range(1, 17)), *(f"
 
 @dataclass
 class Output:
-    """One output as set. `level_v` is what FIXED mode holds, `volts` what stands at the terminal now."""
+    """One output as set.
+
+    `level_v` is what FIXED mode holds, `next_v` what it holds after a trigger, `volts` what stands at the terminal now.
+    """
 
     level_v: float = 0.0
+    next_v: float = 0.0
     volts: float = 0.0
     mode: str = "FIXED"
     span: str = "HIGH"
@@ -37,7 +41,7 @@ class Output:
     slewed_s: float = 0.0
     trigger: str = "IMMEDIATE"
     continuous: bool = True
-    is_armed: bool = True
+    is_armed: bool = False
     points: list[float] = field(default_factory=list)
     dwell_s: float = 1e-3
     stepwise: bool = False
@@ -111,6 +115,8 @@ class Outputs:
         for index, output in enumerate(self.all):
             if output.trigger == trigger and (output.is_armed or output.continuous):
                 output.is_armed = False
+                if output.mode == "FIXED":
+                    self.set_level(index, output.next_v)
                 self.start(index)
 
     def stop(self, index: int) -> None:
@@ -118,6 +124,11 @@ class Outputs:
         self.update()
         self.all[index].since_s = None
         self._moving.discard(index)
+
+    def abort(self, index: int) -> None:
+        """Stop, and wait for no trigger unless that is continuous."""
+        self.stop(index)
+        self.all[index].is_armed = False
 
     def update(self) -> None:
         """Bring every output that slews or plays a list to where it is by now."""
@@ -234,7 +245,7 @@ class _Panel:
 
     def abort(self, _: Call) -> None:
         for index in range(CHANNELS):
-            self._outputs.stop(index)
+            self._outputs.abort(index)
 
     def amps(self, call: Call) -> str:
         return ",".join(f"{self._outputs.current_a(index):.9e}" for index in _channels(call)[0])
@@ -249,6 +260,9 @@ def qdac2(outputs: Outputs, *, serial: str = "A000123") -> ScpiInstrument:
     commands = [
         Command(f"{source}:VOLTage[:LEVel]", tell(lambda i, t: outputs.set_level(i, number(t))), ask(_shown("level_v")), most=2),
         Command(f"{source}:VOLTage:LAST", ask=ask(_shown("volts"))),
+        Command(
+            f"{source}:VOLTage:TRIGgered", put("next_v", lambda t: number(t, low=-10.0, high=10.0)), ask(_shown("next_v")), most=2
+        ),
         Command(f"{source}:VOLTage:MODE", tell(panel.mode), ask(lambda o: "LIST" if o.mode == "LIST" else "FIX"), most=2),
         Command(f"{source}:VOLTage:SLEW", put("slew_v_per_s", _slew), ask(_shown("slew_v_per_s")), most=2),
         Command(f"{source}:RANGe", tell(panel.span), ask(lambda o: o.span), most=2),
@@ -266,7 +280,7 @@ def qdac2(outputs: Outputs, *, serial: str = "A000123") -> ScpiInstrument:
         Command(f"{source}:DC:TRIGger:SOURce", put("trigger", lambda t: choice(t, TRIGGERS)), ask(lambda o: o.trigger), most=2),
         Command(f"{source}:DC:INITiate", act(panel.initiate)),
         Command(f"{source}:DC:INITiate:CONTinuous", put("continuous", boolean), ask(lambda o: str(int(o.continuous))), most=2),
-        Command(f"{source}:DC:ABORt", act(outputs.stop)),
+        Command(f"{source}:DC:ABORt", act(outputs.abort)),
         Command("TINTernal", lambda c: outputs.fire(f"INT{int(number(c.argument(), low=1, high=16))}")),
         Command("*TRG", lambda _: outputs.fire("BUS")),
         Command("ABORt", panel.abort),

@@ -25,6 +25,8 @@ CHANNELS = 16
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     dead: bool = False
+    loud: bool = False
+    """Prints, as a library below a driver may."""
 
 
 class FiledInstrument:
@@ -113,6 +115,9 @@ def _opened(kind: type[FiledInstrument]) -> Any:
     def opener(link: Link, settings: Settings) -> FiledInstrument:
         if settings.dead:
             raise DeviceError("transport", f"{link.called} does not answer")
+        if settings.loud:
+            print('{"level": "warning"}')
+            os.write(1, b"libusb: no permission\n")
         return kind(link.name, Path(link.address))
 
     return opener

@@ -155,6 +155,49 @@ def test_a_tight_session_refuses_what_the_station_would_allow(tmp_path: Path) ->
     assert lab.heaters.armed[0].max_v == 3.0
 
 
+@pytest.mark.parametrize("v_per_s", [0.0, 20.0])
+@pytest.mark.parametrize("sources", [1, 2])
+def test_the_total_power_is_kept_between_writes(sources: int, v_per_s: float, tmp_path: Path) -> None:
+    """Heat that moves from one heater to another has left the first before it is at the second."""
+    clock = FakeClock()
+    lab = FakeLab(clock)
+    lab.extra = {"more": FakeSource("more", clock)}
+    power_w: list[float] = []
+
+    class OneByOne(np.ndarray):
+        """Notes the power of all heaters at every channel that is set, as a source of many channels sets them."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            power_w.append(float((lab.heaters.volts**2).sum() + (more.volts**2).sum()) / 1000)
+
+    def change(stated: dict[str, Any]) -> None:
+        stated["limits"].update(total_w=0.1)
+        if v_per_s:
+            stated["limits"].update(slew_v_per_s=v_per_s)
+        if sources == 2:
+            stated["instruments"].append({"name": "more", "driver": "fake", "address": "more"})
+            stated["stages"][1]["heaters"]["instrument"] = "more"
+
+    more: Any = lab.extra["more"]
+    with bench_of(lab, clock, tmp_path, change) as bench:
+        lab.heaters.volts, more.volts = lab.heaters.volts.view(OneByOne), more.volts.view(OneByOne)
+        first, second = np.zeros(16), np.zeros(16)
+        first[8:10] = second[0:2] = 7.0  # 98 mW each
+        for drive in (first, second, first):
+            bench.apply(drive)
+            assert power_w[-1] == pytest.approx(0.098)
+        bench.apply(first * 0.1)
+        probes = np.zeros((2, 8))
+        probes[0, 0] = probes[1, 1] = 7.0
+        bench.evaluate(probes, light(1), "mesh0")
+        writes = len(lab.heaters.written) + len(more.written)
+        bench.apply(first * 0.2)
+        if not v_per_s:
+            assert len(lab.heaters.written) + len(more.written) == writes + 1  # nothing is written twice where there is room
+    assert max(power_w) <= 0.1
+
+
 # ---- ramps --------------------------------------------------------------------------------------------------------------
 
 
@@ -163,10 +206,13 @@ def slew(v_per_s: float) -> Change:
 
 
 def assert_within_slew(source: FakeSource, v_per_s: float, start: np.ndarray) -> None:
+    """No step is larger than the slew allows in the time since the one before it, or in 2 ms after a rest."""
     volts, last_s = start.copy(), -np.inf
     for time_s, changes in source.written:
+        rest = time_s - last_s > 0.05
         for channel, value in changes.items():
-            assert abs(value - volts[channel]) <= v_per_s * min(time_s - last_s, 0.05) * (1 + 1e-6) + 1e-12
+            most_s = 0.002 if rest else time_s - last_s
+            assert abs(value - volts[channel]) <= v_per_s * most_s * (1 + 1e-6) + 1e-12
             volts[channel] = value
         last_s = time_s
 
@@ -197,6 +243,23 @@ def test_ramps_never_exceed_the_slew(
                 np.testing.assert_array_equal(lab.heaters.volts, drive)
     assert not lab.heaters.volts.any()
     assert_within_slew(lab.heaters, v_per_s, np.zeros(16))
+
+
+@pytest.mark.parametrize("fast", [20.0, 200.0, 5000.0])
+def test_a_rest_makes_no_step_larger(fast: float, tmp_path: Path) -> None:
+    """Neither on the way up nor from a drive that was held for hours down to safe."""
+    bench, lab, clock = opened(tmp_path, slew(fast))
+    up, down = np.linspace(3.0, 6.0, 16), np.zeros(16)
+    for move, start, end in ((lambda: bench.apply(up), down, up), (bench.safe, up, down)):
+        clock.time_s += 3600.0
+        lab.heaters.written.clear()
+        began_s = clock.now_s()
+        move()
+        first = lab.heaters.written[0][1]
+        assert max(abs(volts - start[channel]) for channel, volts in first.items()) <= fast * 0.002 * (1 + 1e-6)
+        assert_within_slew(lab.heaters, fast, start)
+        np.testing.assert_array_equal(lab.heaters.volts, end)
+        assert clock.now_s() - began_s >= 6.0 / fast - 0.0021
 
 
 def test_a_ramp_takes_as_long_as_it_must_and_hardly_longer(tmp_path: Path) -> None:
@@ -311,6 +374,54 @@ def test_a_source_that_is_gone_is_tried_again_until_it_is_safe(tmp_path: Path) -
     assert bench.status().safe
     bench.clear_fault("heaters_failed")
     bench.apply(np.full(16, 1.0))
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_light_that_does_not_go_out_is_put_out_again(mends: bool, tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path, lambda stated: stated["laser"].update(max_power_w=0.02))
+    bench.evaluate(np.ones((1, 8)), light(), "mesh0")
+    lab.laser.set_w = 0.05
+    lab.laser.faults.append(Faulty("off", silence()))
+    clock.time_s += 2.0
+    bench.watch()
+    assert [fault.name for fault in bench.status().faults] == ["over_power"]
+    assert not lab.heaters.volts.any()
+    assert lab.laser.lit
+    assert not bench.status().safe  # there is more light than there may be
+    with pytest.raises(DeviceError, match="laser: no answer"):
+        bench.clear_fault("over_power")
+    clock.time_s += 2.0
+    bench.watch()
+    assert lab.laser.lit
+    lab.laser.faults.clear()
+    if mends:
+        clock.time_s += 2.0
+        bench.watch()
+        assert not lab.laser.lit
+        assert bench.status().safe
+        offs = lab.laser.calls.count("off")
+        clock.time_s += 2.0
+        bench.watch()
+        assert lab.laser.calls.count("off") == offs
+    bench.clear_fault("over_power")
+    assert not lab.laser.lit
+    assert bench.status().safe
+
+
+def test_modulators_that_missed_safe_are_brought_down_later(tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path)
+    bench.evaluate(np.zeros((1, 8)), np.ones((1, 4)), "mesh0")
+    assert bench.status().safe  # with light at the inputs: the held drive is the safe drive
+    lab.modulators.faults.append(Faulty("*", silence()))
+    with pytest.raises(DeviceError, match="could not be made safe: modulators: no answer"):
+        bench.safe()
+    assert lab.modulators.volts.any()
+    assert not bench.status().safe
+    lab.modulators.faults.clear()
+    clock.time_s += 2.0
+    bench.watch()
+    assert not lab.modulators.volts.any()
+    assert bench.status().safe
 
 
 def test_one_dead_source_does_not_keep_the_others_hot(tmp_path: Path) -> None:

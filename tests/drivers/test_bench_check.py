@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import filed_instruments as filed  # pyright: ignore[reportMissingImports]
@@ -13,6 +14,9 @@ import pytest
 
 from controller.devices import check_device_string
 from controller.fitting import pinned
+from drivers.opening import check_table
+from drivers.station import load_station
+from drivers.survey import planned
 from protocols.client import connect
 from protocols.errors import DeviceError
 from protocols.validation import ConfigError
@@ -71,6 +75,68 @@ def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
     done = photonloop(tmp_path, "check", f"lab:{station}", "--dry-run")
     assert done.returncode == 1
     assert "instrument laser: there is no driver 'filed-lazer'; did you mean 'filed-laser'?" in done.stderr
+
+
+VIRTUAL = """
+name = "bench"
+settle_s = 0.001
+[heater]
+resistance_ohm = 770
+pi_power_w = 0.023
+[[instruments]]
+name = "heaters"
+driver = "scpi-source"
+address = "TCPIP::127.0.0.1::5025::SOCKET"
+settings = { table = "virtual-source", channels = 16 }
+[[instruments]]
+name = "modulators"
+driver = "qontrol"
+address = "/dev/ttyUSB0"
+settings = { modules = 1 }
+[[instruments]]
+name = "daq"
+driver = "labjack-t7"
+address = "TCPIP::127.0.0.1::502::SOCKET"
+[[stages]]
+name = "mesh0"
+ports = 2
+[stages.heaters]
+instrument = "heaters"
+channels = [0, 15]
+[stages.detectors]
+instrument = "daq"
+channels = [0, 13]
+ampere_per_unit = 1e-4
+[inputs]
+instrument = "modulators"
+channels = [0, 7]
+curve = { kind = "mach-zehnder", v_pi = 5.0 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("", "", ""),
+        ("[0, 15]", "[0, 99]", "heaters: channel 99 is not there, its channels are 0 to 15"),
+        ("[0, 13]", "[0, 14]", "daq: channel 14 is not there, its channels are 0 to 13"),
+        ("[0, 7]", "[0, 8]", "modulators: channel 8 is not there, its channels are 0 to 7"),
+        (
+            "TCPIP::127.0.0.1::5025::SOCKET",
+            "TCPIP:127.0.0.1:5025",
+            "instrument heaters: address is 'TCPIP:127.0.0.1:5025', expected TCPIP::HOST::PORT::SOCKET, ASRL/dev/ttyUSB0::INSTR",
+        ),
+        ("5025::SOCKET", "scpi::SOCKET", "expected TCPIP::HOST::PORT::SOCKET"),
+        ("::5025::SOCKET", "::5025", ""),  # the LAN device 5025: odd, but VISA has such names
+        ("502::SOCKET", "INSTR", "instrument daq: address is 'TCPIP::127.0.0.1::INSTR', expected TCPIP::HOST::PORT::SOCKET"),
+    ],
+)
+def test_a_dry_run_refuses_what_could_never_work(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "station.toml"
+    path.write_text(VIRTUAL.replace(old, new) if old else VIRTUAL)
+    found = planned(load_station(path), partial(check_table, tmp_path))
+    assert len(found.problems) == (1 if sentence else 0)
+    assert sentence in "".join(found.problems)
 
 
 def test_channels_that_are_not_there_are_told(tmp_path: Path) -> None:

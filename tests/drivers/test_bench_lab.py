@@ -19,3 +19,13 @@ def test_nagle_costs_where_commands_are_not_joined(capsys: pytest.CaptureFixture
     assert found["updates"] == 10
     assert found["round_trips_per_update"] >= 11  # 3 drives, 4 times light, 4 readings
     assert found["one_by_one_ratio"] > 2
+
+
+def test_lists_save_characters_and_no_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_lab.main(["--lists", "--json", "--updates", "5", "--settings", "4", "16"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["updates"] == 5
+    assert found["listed_4_messages"] == found["written_4_messages"] == 5  # too few for a list
+    assert (found["listed_16_messages"], found["written_16_messages"]) == (19, 17)
+    assert found["listed_16_characters_sent"] < 0.8 * found["written_16_characters_sent"]
+    assert found["ratio_16"] > 0

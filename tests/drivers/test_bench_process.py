@@ -47,10 +47,10 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[Served]:
+def served(folder: Path, *options: str, **settings: str) -> Iterator[Served]:
     environment = filed.install(folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "drivers", str(filed.station(folder)), *options],
+        [sys.executable, "-m", "drivers", str(filed.station(folder, **settings)), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,6 +110,20 @@ def test_killed_server_is_made_safe_and_served_again_at_the_same_address(tmp_pat
         wait_until(serves_again, 60)
         drive(bench.address, tmp_path)
     assert bench.is_safe()
+
+
+@pytest.mark.parametrize("options", [[], ["--unsupervised"]])
+def test_what_drivers_print_is_no_announcement(options: list[str], tmp_path: Path) -> None:
+    with served(tmp_path, *options, daq="{ loud = true }") as bench:
+        assert bench.said["station"] == "filed"
+        drive(bench.address, tmp_path)
+        bench.process.terminate()
+        assert bench.process.wait(20) == 0
+        assert bench.is_safe()
+        assert bench.process.stdout is not None
+        assert bench.process.stderr is not None
+        assert bench.process.stdout.read() == ""
+        assert sorted(bench.process.stderr.read().splitlines()) == ["libusb: no permission", '{"level": "warning"}']
 
 
 def test_with_its_supervisor_killed_the_server_ends_safe(tmp_path: Path) -> None:
@@ -172,6 +186,16 @@ def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     assert ended.stdout.count("address") == 1
     assert "was killed by signal 9: making the bench safe" in ended.stderr
     assert "died 5 times within 600 s: it is not started again" in ended.stderr
+
+
+def test_a_line_that_announces_nothing_is_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    loud = SUPERVISOR.replace('server = f"', """server = f"print('no json'); print(3); print([]); print('{{}}'); """)
+    command = [sys.executable, "-c", loud, "import os; os.kill(os.getpid(), 9)", str(log), "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert [json.loads(line)["address"] for line in ended.stdout.splitlines()] == ["tcp://x"]
+    assert log.read_text() == "sm"
 
 
 def test_a_server_that_hangs_is_killed(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from fake_instruments import FakeLab, bench_of, tables  # pyright: ignore[reportMissingImports]
 
+from drivers.address import same_place
+from drivers.claim import claim
 from drivers.clock import WallClock
 from drivers.curve import MachZehnderCurve, TableCurve, range_v, volts
 from drivers.station import Channel, Station, load_reference, load_station
+from protocols.errors import DeviceError
 from protocols.validation import ConfigError
 
 DRAFT = """
@@ -85,10 +88,45 @@ def test_a_station_file_is_read(tmp_path: Path) -> None:
     assert [str(channel) for channel in station.detectors(station.stages[0])] == ["daq:1", "daq:0"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("TCPIP::127.0.0.1::5025::SOCKET", "tcpip0::localhost::5025::socket"),
+        ("ASRL/dev/ttyUSB0::INSTR", "/dev/ttyUSB0"),
+        ("TCPIP::10.0.0.1::INSTR", "TCPIP0::10.0.0.1::inst0::INSTR"),
+        ("USB::0x1313::0x8078::P0001", "USB0::4883::32888::P0001::0::INSTR"),
+        ("GPIB0::5", "GPIB::5::INSTR"),
+    ],
+)
+def test_one_place_in_two_spellings(one: str, other: str, tmp_path: Path) -> None:
+    assert same_place(one) == same_place(other)
+    with pytest.raises(DeviceError, match="is in use by process"):
+        claim([one, other], tmp_path)
+    held = claim([one], tmp_path)
+    with pytest.raises(DeviceError, match="is in use by process"):
+        claim([other], tmp_path)
+    held.release()
+
+
+def test_places_that_differ() -> None:
+    addresses = ["TCPIP::h::5025::SOCKET", "TCPIP::h::5026::SOCKET", "TCPIP1::h::5025::SOCKET", "TCPIP::h::INSTR", "/dev/ttyUSB0"]
+    addresses += ["/dev/ttyUSB1", "GPIB0::5::INSTR", "GPIB1::5::INSTR", "GPIB0::6::INSTR", "ASRL1::INSTR", "ASRL10::INSTR"]
+    assert len({same_place(address) for address in addresses}) == len(addresses)
+
+
+def test_a_link_to_a_serial_port_is_the_port(tmp_path: Path) -> None:
+    (tmp_path / "by-id").symlink_to(tmp_path / "ttyUSB0")
+    assert same_place(str(tmp_path / "by-id")) == same_place(f"ASRL{tmp_path}/ttyUSB0::INSTR")
+
+
 Change = Callable[[dict[str, Any]], object]
 
 MISTAKES: list[tuple[Change, str]] = [
     (lambda t: t["instruments"].append(dict(t["instruments"][0])), "instrument 'heaters' is listed twice"),
+    (
+        lambda t: t["instruments"].append({**t["instruments"][0], "name": "again", "address": " FAKE::Heaters::INSTR"}),
+        "instruments 'heaters' and 'again' are both at FAKE::Heaters::INSTR: list one, with all its channels",
+    ),
     (lambda t: t["stages"][1].update(name="mesh0"), "stage 'mesh0' is listed twice"),
     (
         lambda t: t["stages"][1]["heaters"].update(channels=list(range(7, 15))),

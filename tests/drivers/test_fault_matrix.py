@@ -14,6 +14,7 @@ import pytest
 from drivers.opening import open_bench, open_table
 from drivers.station import load_station
 from drivers.transport.opening import Link
+from drivers.transport.text import TextTransport
 from protocols.errors import DeviceError
 from simulator.instruments.choices import Choices
 from simulator.instruments.running import running
@@ -56,6 +57,31 @@ def test_an_instrument_that_is_restarted_at_every_word_is_given_up(
         case = fault_matrix.run_case(way, virtual, "reset", phase, lasting=True, locks=tmp_path)
     assert case.good, case
     assert case.outcome == "clean stop"
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault", "phase"),
+    [("visa-tcp", "garbage", "apply"), ("visa-tcp", "late", "idle"), ("serial", "garbage", "idle")],
+)
+def test_a_source_that_hears_and_is_not_understood_stands_at_zero(
+    transport: str, fault: str, phase: fault_matrix.Phase, tmp_path: Path
+) -> None:
+    way = next(way for way in fault_matrix.WAYS if way.transport == transport)
+    with running(IDEAL, way.choices, stamped=True) as virtual:
+        case = fault_matrix.run_case(way, virtual, fault, phase, lasting=True, locks=tmp_path)
+    assert case.good, case
+    assert (case.outcome, case.safe) == ("clean stop", fault_matrix.UNCONFIRMED)
+    named = way.struck[phase]
+    assert f"the rest of the bench was made safe, {named} was told to go to its safe state, which nothing confirms" in case.detail
+
+
+def test_the_table_knows_a_source_that_hears_and_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TextTransport, "send_unheard", lambda *_: None)
+    way = fault_matrix.WAYS[0]
+    with running(IDEAL, way.choices, stamped=True) as virtual:
+        case = fault_matrix.run_case(way, virtual, "garbage", "apply", lasting=True, locks=tmp_path)
+    assert not case.good
+    assert "the source hears, and its heaters are driven" in case.detail
 
 
 def test_the_table_knows_a_stale_reading_and_a_slow_call(tmp_path: Path) -> None:

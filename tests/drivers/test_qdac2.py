@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from replays import driven
 
-from drivers.instrument import ChannelLimits, DriveSource, PlaysLists, ReadsAmps, ReadsVolts
+from drivers.instrument import (
+    ChannelLimits,
+    DriveSource,
+    PlaysLists,
+    ReadsAmps,
+    ReadsVolts,
+    StepsThroughList,
+    UnconfirmedError,
+)
 from drivers.recording import Event
-from drivers.sources.qdac2 import DIALECT, Qdac2Settings, open_qdac2
+from drivers.sources.qdac2 import DIALECT, PATIENCE, Qdac2Settings, open_qdac2
 from protocols.errors import DeviceError
 
 WHO = ("*IDN?", "QDevil, QDAC-II, 7, 13-1.57")
 FINE = '0, "No error"'
 ERRORS = ("syst:err:all?", FINE)
-POINTS = ":sour1:volt?;:sour2:volt?;:sour3:volt?"
+POINTS = ":sour:volt? (@1:3)"
+
+
+def stop(where: str) -> str:
+    return f":sour:dc:init:cont off,{where};:sour:dc:abor {where};:sour:volt:mode fix,{where}"
+
+
 HELLO = [
     WHO,
     (":syst:err:all?".removeprefix(":"), FINE),
     (":sour1:rang?;:sour2:rang?;:sour3:rang?", "HIGH;LOW;HIGH"),
-    (":sour1:volt:mode fix;:sour2:volt:mode fix;:sour3:volt:mode fix;:sour2:rang high;:syst:err:all?", FINE),
-    (POINTS, "0;0;0.5"),
+    (f"{stop('(@1:3)')};:sour2:rang high;:syst:err:all?", FINE),
+    (POINTS.removeprefix(":"), "0,0,0.5"),
 ]
 
 
@@ -36,7 +52,7 @@ def test_only_ranges_that_differ_are_written():
 
 
 def test_a_setting_is_one_message_read_back_and_asked_for_errors():
-    lines = [(f":sour1:volt 1.5;:sour3:volt -2.25;{POINTS};:syst:err:all?", f"1.5;0;-2.25;{FINE}")]
+    lines = [(f":sour1:volt 1.5;:sour3:volt -2.25;{POINTS};:syst:err:all?", f"1.5,0,-2.25;{FINE}")]
     with qdac(lines) as source:
         source.set_volts({0: 1.5, 2: -2.25})
 
@@ -44,8 +60,8 @@ def test_a_setting_is_one_message_read_back_and_asked_for_errors():
 def test_a_complaint_is_raised_and_the_truth_kept():
     complaint = '-222, "Data out of range"'
     lines = [
-        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"0;0;0.5;{complaint}"),
-        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0;1;0.5;{FINE}"),
+        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"0,0,0.5;{complaint}"),
+        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0.5;{FINE}"),
     ]
     with qdac(lines) as source:
         with pytest.raises(DeviceError, match='complained when voltages were set: -222, "Data out of range"') as caught:
@@ -55,14 +71,14 @@ def test_a_complaint_is_raised_and_the_truth_kept():
 
 
 def test_a_restart_is_noticed_at_the_next_setting():
-    slew = ":sour1:volt:slew 100;:syst:err:all?"
+    slew = ":sour1:volt:slew 500;:syst:err:all?"  # behind the ramps of the bench, not in their way
     lines = [
         (slew, FINE),
-        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"1.5;0;0.5;{FINE}"),
-        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0;1;0;{FINE}"),  # channels 1 and 3 have lost theirs
+        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"1.5,0,0.5;{FINE}"),
+        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0;{FINE}"),  # channels 1 and 3 have lost theirs
         (slew, FINE),
-        (POINTS, "0;1;0"),
-        (f":sour1:volt 1.5;:sour2:volt 1;{POINTS};:syst:err:all?", f"1.5;1;0;{FINE}"),
+        (POINTS.removeprefix(":"), "0,1,0"),
+        (f":sour1:volt 1.5;:sour2:volt 1;{POINTS};:syst:err:all?", f"1.5,1,0;{FINE}"),
     ]
     with qdac(lines) as source:
         source.arm({0: ChannelLimits(-5.0, 5.0, slew_v_per_s=100.0)})
@@ -75,7 +91,7 @@ def test_a_restart_is_noticed_at_the_next_setting():
 
 def test_check_takes_errors_and_compares():
     other = '-113, "Undefined header"'
-    with qdac([ERRORS, (POINTS, "0;0;0.5"), ("syst:err:all?", other), ERRORS]) as source:
+    with qdac([ERRORS, (POINTS.removeprefix(":"), "0,0,0.5"), ("syst:err:all?", other), ERRORS]) as source:
         source.check()
         with pytest.raises(DeviceError, match='complains: -113, "Undefined header"'):
             source.check()
@@ -83,20 +99,29 @@ def test_check_takes_errors_and_compares():
 
 def test_limits():
     with qdac([]) as source:
-        with pytest.raises(DeviceError, match="the slowest slew is 0.01 V/s"):
-            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=0.001)})
+        with pytest.raises(DeviceError, match="slew_v_per_s cannot be 3e\\+07 V/s"):
+            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=3e7)})
         with pytest.raises(DeviceError, match="its limits are -10 V and 10 V"):
             source.set_volts({0: 10.5})
         with pytest.raises(DeviceError, match="has channels 0 to 2, not 3"):
             source.read_volts([3])
 
 
+def test_the_slew_in_the_instrument_is_a_backstop():
+    """As slow as the ramps of the bench it would drag behind each of their steps; the slowest that it can is slow enough."""
+    lines = [(f":sour1:volt:slew {v_per_s};:syst:err:all?", FINE) for v_per_s in ("1000", "0.01", "20000000")]
+    with qdac(lines) as source:
+        for slew_v_per_s, own_v_per_s in ((200.0, 1000.0), (0.001, 0.01), (2e7, 2e7)):
+            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=slew_v_per_s)})
+            assert source.limits(0).slew_v_per_s == own_v_per_s
+
+
 def test_the_low_range_is_a_limit():
     hello = [
         *HELLO[:2],
         (":sour1:rang?", "LOW"),
-        (":sour1:volt:mode fix;:syst:err:all?", FINE),
-        (":sour1:volt?", "0"),
+        (f"{stop('(@1)')};:syst:err:all?", FINE),
+        ("sour:volt? (@1)", "0"),
     ]
     with driven(open_qdac2, Qdac2Settings(channels=1, range="low"), DIALECT, hello) as source:
         with pytest.raises(DeviceError, match="its limits are -2 V and 2 V"):
@@ -123,7 +148,7 @@ def test_lists_start_together_and_are_stopped_by_a_setting():
         load(2, "1,0.5,0"),
         (":sour2:dc:trig:sour int1;:sour2:dc:init;:syst:err:all?", FINE),
         (":tint 1;:syst:err:all?", FINE),
-        (":sour1:dc:abor;:sour1:volt:mode fix;:sour1:volt 2;:sour1:volt?;:sour3:volt?;:syst:err:all?", f"2;0.5;{FINE}"),
+        (f"{stop('(@1)')};:sour1:volt 2;:sour:volt? (@1,3);:syst:err:all?", f"2,0.5;{FINE}"),
     ]
     with qdac(lines) as source:
         source.play([0, 1], np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]), 1e-3)
@@ -159,12 +184,198 @@ def test_lists_are_checked_whole_before_a_byte_is_sent():
             assert caught.value.outcome == "not_applied"
 
 
+AT = "(@1:2)"
+BOTH = [0, 1]
+LOADED = np.array([[0.1, 0.2], [0.101, 0.199], [0.102, 0.198]])
+LAST = f":sour:volt:last? {AT};:syst:err:all?"
+STEP = f":tint 2;{LAST}"
+
+
+def load(*columns: str, where: str = AT) -> str:
+    """Return the message that loads a list of one column a channel, from the first on."""
+    lists = ";".join(f":sour{n}:list:volt {column}" for n, column in enumerate(columns, 1))
+    return (
+        f":sour:dc:trig:sour hold,{where};:sour:volt:mode list,{where};{lists};:sour:list:tmod step,{where};"
+        f":sour:list:dwel 1e-05,{where};:sour:list:coun 1,{where};:sour:dc:trig:sour int2,{where};"
+        f":sour:dc:init:cont on,{where};:sour:volt:last? {where};:syst:err:all?"
+    )
+
+
+LOAD = (load("0.1,0.101,0.102", "0.2,0.199,0.198"), f"0,0;{FINE}")
+
+
+def written(first: str, second: str, told: str, *, ends: bool = False) -> tuple[str, str]:
+    """Return a setting of both channels, which ends their list first."""
+    ended = f"{stop(AT)};" if ends else ""
+    return f"{ended}:sour1:volt {first};:sour2:volt {second};{POINTS};:syst:err:all?", f"{told},0.5;{FINE}"
+
+
+def stepping(lines):
+    return qdac(lines, Qdac2Settings(channels=3, lists=True))
+
+
+def test_a_source_steps_through_lists_only_where_it_is_told_to():
+    with qdac([]) as source:
+        assert not isinstance(source, StepsThroughList)
+    with stepping([]) as source:
+        assert isinstance(source, StepsThroughList)
+
+
+def test_a_list_is_one_message_and_a_step_is_a_short_one_that_is_read_back():
+    lines = [
+        LOAD,
+        (STEP, f"0.1,0.2;{FINE}"),
+        (STEP, f"0.101,0.199;{FINE}"),
+        (":sour3:volt 1;:sour:volt? (@3);:syst:err:all?", f"1;{FINE}"),  # a channel beside the list leaves it alone
+        ("sour:volt:last? (@1:3)", "0.101,0.199,1"),
+        (f"{stop(AT)};:sour1:volt 0;:sour2:volt 0.199;{POINTS};:syst:err:all?", f"0,0.199,1;{FINE}"),
+    ]
+    with stepping(lines) as source:
+        assert source.load_steps(BOTH, LOADED) == 3
+        source.go_to_step(0)
+        source.go_to_step(1)
+        source.set_volts({2: 1.0})
+        assert source.read_volts([0, 1, 2]).tolist() == [0.101, 0.199, 1.0]
+        source.set_volts({0: 0.0})  # a channel of the list ends it: the other stays where it is
+
+
+def test_a_step_whose_answer_is_lost_is_set_as_voltages_and_so_are_the_rest():
+    lines = [
+        LOAD,
+        (STEP, None),
+        WHO,
+        written("0.1", "0.2", "0.1,0.2", ends=True),
+        written("0.101", "0.199", "0.101,0.199"),
+        (load("0.102", "0.198"), f"0.101,0.199;{FINE}"),  # the next list starts from there
+        (STEP, f"0.102,0.198;{FINE}"),
+    ]
+    with stepping(lines) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        source.go_to_step(1)
+        assert source.load_steps(BOTH, LOADED[2:]) == 1
+        source.go_to_step(0)
+
+
+def test_a_step_that_is_not_the_next_one_is_set_as_voltages():
+    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), written("0.102", "0.198", "0.102,0.198", ends=True)]) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        source.go_to_step(2)
+
+
+def test_a_step_that_is_not_taken_ends_lists_for_good(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING, "drivers.sources.qdac2")
+    asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (PATIENCE + 1)
+    lines = [
+        LOAD,
+        (STEP, f"0.1,0.2;{FINE}"),
+        (STEP, f"0.1,0.2;{FINE}"),
+        *asked,
+        ("sour:volt? (@1:2)", "0,0"),
+        written("0.101", "0.199", "0.101,0.199", ends=True),
+    ]
+    with stepping(lines) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        source.go_to_step(1)
+        assert "left channel 0 at 0.1 V where it should stand at 0.101 V" in caplog.text
+        assert source.load_steps(BOTH, LOADED) == 0
+
+
+def test_a_step_that_takes_its_time_is_waited_for():
+    late = [("sour:volt:last? (@1:2)", "0.05,0.2"), ("sour:volt:last? (@1:2)", "0.1,0.2")]
+    with stepping([LOAD, (STEP, f"0.01,0.1;{FINE}"), *late, (STEP, f"0.101,0.199;{FINE}")]) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        source.go_to_step(1)
+
+
+def test_a_list_waits_for_outputs_that_are_slowed_and_on_their_way():
+    arrived = [("sour:volt:last? (@1:2)", "-0.5,0"), ("sour:volt:last? (@1:2)", "0,0")]
+    away = [("sour:volt:last? (@1:2)", "-0.5,0")] * (PATIENCE + 1)
+    with stepping([(":sour1:volt:slew 500;:syst:err:all?", FINE), *arrived, LOAD, *away]) as source:
+        source.arm({0: ChannelLimits(-10.0, 10.0, slew_v_per_s=100.0)})
+        assert source.load_steps(BOTH, LOADED) == 3
+        assert source.load_steps(BOTH, LOADED) == 0
+
+
+def test_outputs_that_move_while_a_list_is_loaded_are_set_back(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING, "drivers.sources.qdac2")
+    asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (PATIENCE + 1)
+    lines = [(LOAD[0], f"0.1,0.2;{FINE}"), *asked, ("sour:volt? (@1:2)", "0,0"), written("0", "0", "0,0", ends=True)]
+    with stepping(lines) as source:
+        assert source.load_steps(BOTH, LOADED) == 0
+    assert "every setting is written out" in caplog.text
+
+
+def test_a_restart_is_noticed_at_the_next_step():
+    lines = [
+        (f":sour1:volt 1;{POINTS};:syst:err:all?", f"1,0,0.5;{FINE}"),
+        (LOAD[0], f"1,0;{FINE}"),
+        (STEP, f"0,0;{FINE}"),
+        *[("sour:volt:last? (@1:2)", "0,0")] * (PATIENCE + 1),
+        ("sour:volt? (@1:2)", "0,0"),
+        (POINTS.removeprefix(":"), "0,0,0"),
+    ]
+    with stepping(lines) as source:
+        source.set_volts({0: 1.0})
+        source.load_steps(BOTH, LOADED)
+        with pytest.raises(DeviceError, match="holds channel 0 at 0 V where it was set to 1 V") as caught:
+            source.go_to_step(0)
+        assert (caught.value.code, caught.value.outcome) == ("device", "unknown")
+
+
+def test_a_list_that_is_complained_of_is_told():
+    with stepping([(LOAD[0], '0,0;-113, "Undefined header"')]) as source:
+        with pytest.raises(DeviceError, match="complained of a list: -113") as caught:
+            source.load_steps(BOTH, LOADED)
+        assert (caught.value.code, caught.value.outcome) == ("device", "unknown")
+
+
+def test_other_hands_on_a_list_are_noticed_by_check():
+    checked = [ERRORS, ("sour:volt? (@3)", "0.5"), ("sour:volt:last? (@1:2)", "0.1,3"), (POINTS.removeprefix(":"), "0,0,0.5")]
+    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), *checked]) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        with pytest.raises(DeviceError, match="holds channel 1 at 3 V where it was set to 0.2 V"):
+            source.check()
+
+
+def test_a_long_list_is_loaded_in_part_and_checked_whole():
+    rows = np.linspace(0.0, 1.0, 300)[:, None]
+    texts = ",".join(f"{value + 0.0:.9g}" for value in rows[:250].ravel())
+    with stepping([(load(texts, where="(@1)"), f"0;{FINE}")]) as source:
+        for volts in (np.array([[0.0], [11.0]]), np.array([[np.nan]]), np.zeros((2, 2)), np.zeros((0, 1))):
+            with pytest.raises(DeviceError) as caught:
+                source.load_steps([0], volts)
+            assert caught.value.outcome == "not_applied"
+        with pytest.raises(DeviceError, match="has no list with a step 0"):
+            source.go_to_step(0)
+        assert source.load_steps([0], rows) == 250
+
+
+ALL_ZERO = (f"{stop('(@1:3)')};:sour1:volt 0;:sour2:volt 0;:sour3:volt 0;{POINTS};:syst:err:all?", f"0,0,0;{FINE}")
+
+
 def test_safe_is_one_message_then_another_then_one_by_one():
-    zero = ":sour{n}:dc:abor;:sour{n}:volt:mode fix"
-    stop = ";".join(zero.format(n=n) for n in (1, 2, 3))
-    all_zero = (f"{stop};:sour1:volt 0;:sour2:volt 0;:sour3:volt 0;{POINTS};:syst:err:all?", f"0;0;0;{FINE}")
-    with qdac([all_zero]) as source:
+    with qdac([ALL_ZERO]) as source:
         source.safe()
-    lost = [Event("broken", b"reset by peer"), WHO, (POINTS, "0;0;0")]
-    with qdac([*lost, all_zero]) as source:
+    lost = [Event("broken", b"reset by peer"), WHO, (POINTS.removeprefix(":"), "0,0,0")]
+    with qdac([*lost, ALL_ZERO]) as source:
+        source.safe()
+
+
+def test_safe_ends_a_list():
+    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), ALL_ZERO]) as source:
+        source.load_steps(BOTH, LOADED)
+        source.go_to_step(0)
+        source.safe()
+
+
+def test_safe_is_sent_unheard_channel_by_channel_where_nothing_is_understood():
+    plain = [(f":sour{n}:dc:init:cont off;:sour{n}:dc:abor;:sour{n}:volt:mode fix;:sour{n}:volt 0", "") for n in (1, 2, 3)] * 2
+    silent = [(ALL_ZERO[0], None), WHO, (ALL_ZERO[0], None)]
+    lines = [*silent, *plain, ("*IDN?", None), ("*IDN?", None), *[("*IDN?", None)] * 2, *plain]
+    with qdac(lines) as source, pytest.raises(UnconfirmedError, match="0 V was sent to it all the same"):
         source.safe()

@@ -63,12 +63,31 @@ def test_missing_modules_are_refused():
 
 def test_channels_are_set_by_vectors_in_one_write():
     lines = [
+        (f"VVEC0={ZEROS}\nVVEC8={ZEROS}", "OK\nOK"),
         (f"{vector(0, c1=1.25)}\n{vector(8, c15=2.0)}", "OK\nOK"),
         (vector(8, c8=0.5, c15=2.0), "OK"),  # only the module that changes, its other channels as they are
     ]
     with chain(lines) as source:
+        source.set_volts(dict.fromkeys(range(16), 0.0))
         source.set_volts({1: 1.25, 15: 2.0})
         source.set_volts({8: 0.5})
+
+
+def test_channels_that_are_not_named_stay():
+    """No vector where a channel of the module stands nobody knows where: at first, after a failure, after a complaint."""
+    lines = [
+        (f"v0=2.00000\n{vector(8, c9=1.0)}", "OK\nOK"),  # the second module is named whole
+        ("v1=3.00000", "E13:01"),
+        ("v0=1.00000\nv1=1.00000", "OK\nOK\nE02:09"),
+        ("v0=2.00000\nv8=1.00000", "OK\nOK"),
+    ]
+    with chain(lines) as source:
+        source.set_volts({0: 2.0, **dict.fromkeys(range(8, 16), 0.0), 9: 1.0})
+        with pytest.raises(DeviceError, match="forbidden"):
+            source.set_volts({1: 3.0})
+        with pytest.raises(DeviceError, match="over-current at 9"):
+            source.set_volts({0: 1.0, 1: 1.0})
+        source.set_volts({0: 2.0, 8: 1.0})  # channel 9 was shut off, and is not switched on by its neighbour
 
 
 def test_nothing_is_written_beyond_a_limit():
@@ -92,10 +111,10 @@ def test_nothing_is_written_beyond_a_limit():
 def test_limits_are_written_again_after_power_up():
     lines = [
         ("vmax0=4.00000\nvmax1=4.00000\nimax0=24.00000\nimax1=24.00000", "OK\nOK\nOK\nOK"),
-        (vector(0, c0=1.0), "OK"),
+        ("v0=1.00000", "OK"),
         (None, "E90:00\nE90:08"),  # somebody switched the backplane off and on
         ("vmax0=4.00000\nvmax1=4.00000\nimax0=24.00000\nimax1=24.00000", "OK\nOK\nOK\nOK"),
-        (vector(0, c0=1.0, c1=1.0), "OK"),
+        ("v0=1.00000\nv1=1.00000", "OK\nOK"),
     ]
     with chain(lines) as source:
         source.arm({0: ChannelLimits(0.0, 4.0), 1: ChannelLimits(0.0, 4.0)})
@@ -106,7 +125,7 @@ def test_limits_are_written_again_after_power_up():
 
 
 def test_errors_that_come_unasked_are_raised_by_the_next_word():
-    with chain([(vector(0, c2=3.0), "OK"), ("id?", "E02:02\nQ8iv-0040")]) as source:
+    with chain([("v2=3.00000", "OK"), ("id?", "E02:02\nQ8iv-0040")]) as source:
         source.set_volts({2: 3.0})
         with pytest.raises(DeviceError, match="complains: over-current at 2") as caught:
             source.check()
@@ -114,33 +133,33 @@ def test_errors_that_come_unasked_are_raised_by_the_next_word():
 
 
 def test_an_error_that_comes_with_the_answer_is_raised():
-    with chain([(vector(0, c2=3.0), "OK\nE02:02")]) as source, pytest.raises(DeviceError, match="over-current at 2"):
+    with chain([("v2=3.00000", "OK\nE02:02")]) as source, pytest.raises(DeviceError, match="over-current at 2"):
         source.set_volts({2: 3.0})
 
 
 def test_a_refusal_in_place_of_the_answer_is_told_not_repeated():
-    with chain([(vector(0, c2=3.0), "E01:02")]) as source, pytest.raises(DeviceError, match="over-voltage at 2"):
+    with chain([("v2=3.00000", "E01:02")]) as source, pytest.raises(DeviceError, match="over-voltage at 2"):
         source.set_volts({2: 3.0})
-    with chain([(vector(0, c2=3.0), "E13:02")]) as source, pytest.raises(DeviceError, match="refused a command: forbidden"):
+    with chain([("v2=3.00000", "E13:02")]) as source, pytest.raises(DeviceError, match="refused a command: forbidden"):
         source.set_volts({2: 3.0})
 
 
 def test_a_serial_error_is_sent_again():
-    lines = [(vector(0, c0=1.0), "E15:00"), WHO, (vector(0, c0=1.0), "OK")]
+    lines = [("v0=1.00000", "E15:00"), WHO, ("v0=1.00000", "OK")]
     with chain(lines) as source:
         source.set_volts({0: 1.0})
 
 
 def test_silence_while_setting_is_repeated_in_step():
-    lines = [(vector(0, c0=1.0), None), ("id?", "OK\nQ8iv-0040"), (vector(0, c0=1.0), "OK")]
+    lines = [("v0=1.00000", None), ("id?", "OK\nQ8iv-0040"), ("v0=1.00000", "OK")]
     with chain(lines) as source:
         source.set_volts({0: 1.0})
 
 
 def test_silence_for_good_is_told():
-    silent = [(vector(0, c0=1.0), None), WHO] * 2
-    with chain([*silent, (vector(0, c0=1.0), None)]) as source:
-        with pytest.raises(DeviceError, match="did not answer 'VVEC0=1.0") as caught:
+    silent = [("v0=1.00000", None), WHO] * 2
+    with chain([*silent, ("v0=1.00000", None)]) as source:
+        with pytest.raises(DeviceError, match="did not answer 'v0=1.0") as caught:
             source.set_volts({0: 1.0})
         assert (caught.value.code, caught.value.outcome, caught.value.retryable) == ("transport", "unknown", True)
 

@@ -93,6 +93,35 @@ def test_limits_are_written_where_there_is_a_word_for_them_and_again_after_a_res
         instrument.check()
 
 
+def test_a_slew_is_told_to_an_instrument_that_has_one():
+    wanted = {0: ChannelLimits(0.0, 15.0, slew_v_per_s=20.0)}
+    with source(
+        [*HELLO, (":VOLT:PROT 15,(@1);:SLEW 100,(@1);:SYST:ERR?", FINE)], limit_slew="SLEW {slew},(@{channel})"
+    ) as slowed:
+        slowed.arm(wanted)
+        assert slowed.limits(0).slew_v_per_s == 100.0
+    with source([*HELLO, (":VOLT:PROT 15,(@1);:SYST:ERR?", FINE)]) as plain:
+        plain.arm(wanted)
+        assert plain.limits(0).slew_v_per_s == 0.0  # it moves at once, whatever the bench ramps at
+
+
+def test_a_coarse_converter_answers_the_step_that_it_made():
+    table = validate(ScpiSourceSettings, with_table({"table": "red-pitaya-out"}, Path()), "table")
+    asked = [(f"ANALOG:PIN? AOUT{channel}", "0.0") for channel in range(4)]
+    step_v = 1.8 / 255
+
+    def told(volts: float) -> list[tuple[str, str]]:
+        return [("ANALOG:PIN AOUT0,1.006", ""), ("ANALOG:PIN? AOUT0", f"{volts:.4f}"), *asked[1:]]
+
+    near, other = round(1.006 / step_v) * step_v, 1.006 - 1.2 * step_v
+    assert abs(near - 1.006) > 1e-3 * 1.8
+    wire = [WHO, *asked, *told(near), *told(other), ("ANALOG:PIN? AOUT0", f"{other:.4f}"), *asked[1:]]
+    with driven(open_scpi_source, table, table.dialect, wire) as instrument:
+        instrument.set_volts({0: 1.006})
+        with pytest.raises(DeviceError, match="so it was restarted or set by other hands"):
+            instrument.set_volts({0: 1.006})
+
+
 def test_other_hands_are_noticed():
     lines = [*HELLO, ("SYST:ERR?", FINE), (ASK, "0,3,0"), (ASK, "0,3,0"), ("SYST:ERR?", FINE), (ASK, "0,3,0")]
     with source(lines) as instrument:

@@ -51,6 +51,28 @@ def test_an_interrupted_question_leaves_no_answer_behind():
         assert transport.query("READ?") == "0.32"
 
 
+def test_what_is_sent_unheard_is_sent_twice_and_followed_by_getting_into_step():
+    lines = [WHO, ("V1 0", ""), ("V2 0", ""), ("V1 0", ""), ("V2 0", "OK\nOK"), WHO, ("READ?", "0.32")]
+    with replayed(lines, DIALECT) as transport:
+        transport.send_unheard(["V1 0", "V2 0"])
+        assert transport.query("READ?") == "0.32"
+
+
+def test_an_instrument_that_was_found_again_to_be_sent_something_unheard_is_set_up_before_the_next_word():
+    lines = [WHO, Event("broken", b"reset by peer"), ("V1 0", ""), ("V1 0", ""), WHO, ("LIMIT 5", ""), ("READ?", "0.32")]
+    with replayed(lines, DIALECT) as transport:
+        transport.when_reopened(lambda: transport.write("LIMIT 5"))
+        transport.send_unheard(["V1 0"])
+        assert transport.query("READ?") == "0.32"
+
+
+def test_what_cannot_even_be_sent_unheard_is_told():
+    lines = [WHO, Event("broken", b"reset by peer"), Event("broken", b"connection refused")]
+    with replayed(lines, DIALECT) as transport, pytest.raises(DeviceError, match="connection refused") as caught:
+        transport.send_unheard(["V1 0"])
+    assert (caught.value.code, caught.value.outcome) == ("transport", "not_applied")
+
+
 def test_silence_is_told_after_the_repeats():
     with replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
         transport.query("READ?")

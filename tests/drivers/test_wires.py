@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pty
 import socket
 import time
+import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
 
+from drivers.transport.clock import SystemClock
+from drivers.transport.connection import Connection
 from drivers.transport.opening import Link, open_text
+from drivers.transport.serialport import open_serial
 from drivers.transport.text import Dialect, TextTransport
 from drivers.transport.visa import VisaMessages, VisaSocket, open_visa
 from protocols.errors import DeviceError
@@ -72,6 +78,65 @@ def test_no_stale_answer_is_ever_used(medium: Medium, delay_s: float):
         # An answer belongs to a question sent after the call began: its number is beyond those asked before.
         assert all(answer > before for answer, before in zip(answers, asked, strict=True))
         assert answers == sorted(set(answers))
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.5 * TIMEOUT_S, 1.9 * TIMEOUT_S])
+def test_what_is_sent_unheard_arrives_and_its_answers_are_never_used(medium: Medium, delay_s: float):
+    readings = stamping({})
+
+    def react(line: bytes) -> Reaction:
+        return Late(b"7\n", delay_s / 4) if line.startswith(b"V") else readings(line)
+
+    with medium(react) as peer, opened(peer) as transport:
+        assert transport.query("READ?") == "1"
+        began_s = time.monotonic()
+        transport.send_unheard(["V1 0", "V2 0"])
+        assert time.monotonic() - began_s < 0.5 * TIMEOUT_S
+        while True:
+            try:
+                assert transport.query("READ?") == "2"
+                break
+            except DeviceError as error:  # everything in time is out of reach for a while, but nothing is mistaken
+                assert error.code == "transport"
+        assert [line for line in peer.got if line.startswith(b"V")] == [b"V1 0", b"V2 0"] * 2
+
+
+def test_a_closed_connection_is_opened_for_what_is_sent_unheard():
+    answers = iter([CLOSE])
+    with tcp_peer(lambda line: next(answers, None) if line == b"READ?" else WHO) as peer, opened(peer) as transport:
+        transport.write("READ?")
+        time.sleep(0.1)
+        transport.send_unheard(["V1 0"])
+        time.sleep(0.1)
+        assert peer.got[-2:] == [b"V1 0"] * 2
+        assert peer.connections == 2
+
+
+def test_a_peer_that_takes_no_bytes_is_given_up_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        wire = open_visa(f"TCPIP::{host}::{port}::SOCKET", timeout_s=TIMEOUT_S, ends_got="\n")
+        transport = TextTransport("meter", Connection(lambda: wire, wire, SystemClock()), DIALECT, SystemClock())
+        began_s = time.monotonic()
+        with pytest.raises(DeviceError, match="it takes no more bytes") as caught:
+            transport.send_unheard(["V1 " + "0" * 1_000_000] * 20)
+        assert caught.value.outcome == "unknown"
+        assert time.monotonic() - began_s < 20 * TIMEOUT_S
+        transport.close()
+
+
+def test_a_serial_port_that_is_cleared_does_not_cut_off_what_was_sent():
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    wire = open_serial(os.ttyname(slave), baud=115200, timeout_s=TIMEOUT_S)
+    wire.send(b"V1 0\n")
+    os.write(master, b"stale\n")
+    wire.clear()
+    assert wire.waiting() == b""
+    assert os.read(master, 100) == b"V1 0\n"
+    wire.close()
+    os.close(slave)
+    os.close(master)
 
 
 def test_silence_ends_within_its_deadline(medium: Medium):

@@ -199,6 +199,22 @@ def test_qdac2_steps_through_a_list_trigger_by_trigger() -> None:
     assert seen == [1, 2, 3, 3]
 
 
+def test_qdac2_in_fixed_mode_hears_a_trigger_unless_it_was_told_not_to() -> None:
+    wires = Wires(2, ohm=math.inf)
+    device = qdac2(Outputs(wires.loads()))
+    at = "(@1:2)"
+    tells(
+        device,
+        f"sour:volt 5,{at};:sour:volt:mode list,{at};:sour:list:volt 1,2,3,{at};:sour:list:tmod step,{at};"
+        f":sour:dc:trig:sour int2,{at};:sour:dc:init:cont on,{at};:tint 2",
+    )
+    assert wires.volts == pytest.approx({0: 1.0, 1: 1.0}, abs=1e-5)
+    tells(device, "sour1:dc:abor;:sour1:volt:mode fix;:sour2:dc:init:cont off;:sour2:dc:abor;:sour2:volt:mode fix")
+    assert wires.volts == pytest.approx({0: 5.0, 1: 5.0}, abs=1e-5)
+    tells(device, "sour:volt:trig 0.5,(@1:2);:tint 2")
+    assert wires.volts == pytest.approx({0: 0.5, 1: 5.0}, abs=1e-5)
+
+
 # ---- any source ---------------------------------------------------------------------------------------------------------
 
 

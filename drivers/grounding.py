@@ -1,0 +1,140 @@
+"""0 V without a bench: what answers is made safe, each instrument by itself, whatever the others do.
+
+    heaters, modulators, laser ── a thread each ──▶ open ─▶ who is it? ─▶ 0 V (ramped), off ─▶ let go
+
+A bench wants all its instruments, in order, before it drives any. Who comes after a server that died wants the opposite: the
+heaters that can be reached are brought down at once, and a readout that is away is no reason to wait. Readouts are not opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from drivers.claim import claim
+from drivers.clock import Clock, WallClock
+from drivers.instrument import DriveSource, Laser
+from drivers.line import InstrumentError, Line
+from drivers.opener import Opener, check_serial, let_go
+from drivers.output import Output, to_zero
+from drivers.station import Channel, InstrumentTable, LimitsTable, Station
+from protocols.errors import DeviceError
+from protocols.validation import ConfigError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often an instrument is opened before it is given up: one that was just lost may need a second word."""
+
+
+def make_safe(
+    station: Station, opener: Opener, *, session: LimitsTable | None = None, clock: Clock | None = None, locks: Path | None = None
+) -> list[str]:
+    """Bring every source of `station` that answers to 0 V, and put the light out; return a sentence for each that did not follow.
+
+    Parameters are those of `drivers.opening.open_bench`. Raises nothing: an instrument that another program on this machine has,
+    or that does not fit the station, is one of the sentences.
+    """
+    session, clock = session or LimitsTable(), clock or WallClock()
+    told: dict[str, str] = {}
+
+    def run(table: InstrumentTable) -> None:
+        try:
+            _make_safe(station, table, opener, session, clock, locks)
+        except (DeviceError, ConfigError) as error:
+            told[table.name] = str(error)
+        except Exception as error:
+            log.exception("making %s safe", table.name)
+            told[table.name] = f"{table.name}: {type(error).__name__}: {error}"
+
+    driven = [table for table in station.instruments if table.name in _driven(station)]
+    # A thread each, so that a dead address or a driver that hangs keeps nobody else hot, and all ramp side by side.
+    threads = [threading.Thread(target=run, args=(table,), name=f"safe {table.name}", daemon=True) for table in driven]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [told[table.name] for table in driven if table.name in told]
+
+
+def ground(station: Station, lines: Iterable[Line], session: LimitsTable, clock: Clock) -> list[InstrumentError]:
+    """Bring the sources among `lines`, opened and known, to 0 V; return an error for each that would not go."""
+    outputs = [output for line in lines if isinstance(line.driver, DriveSource) for output in _outputs(station, line, session)]
+    return to_zero(outputs, clock)
+
+
+def _make_safe(
+    station: Station, table: InstrumentTable, opener: Opener, session: LimitsTable, clock: Clock, locks: Path | None
+) -> None:
+    """Open one instrument and make it safe.
+
+    Raises
+    ------
+    ConfigError, DeviceError
+        What kept it from that, at the last attempt.
+    """
+    claimed = claim([table.address], locks)
+    try:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                line = Line(table.name, opener(table))
+                try:
+                    _one_safe(station, table, line, session, clock)
+                finally:
+                    let_go(line)
+            except DeviceError:
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                return
+    finally:
+        claimed.release()
+
+
+def _one_safe(station: Station, table: InstrumentTable, line: Line, session: LimitsTable, clock: Clock) -> None:
+    try:
+        identity = line.do("identify", lambda driver: driver.identify())
+    except InstrumentError as error:
+        # It stands at the address of the station and says nothing else of itself: 0 V harms nobody.
+        log.warning("%s", error.detail)
+    else:
+        check_serial(table, identity)
+    driver = line.driver
+    if isinstance(driver, DriveSource):
+        for error in ground(station, [line], session, clock):
+            raise error
+    elif isinstance(driver, Laser):
+        line.do("off", lambda laser: laser.off())
+    else:
+        raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser, so it cannot be made safe")
+
+
+def _driven(station: Station) -> set[str]:
+    """Return the names of the instruments that drive something."""
+    channels = [channel for stage in station.stages for channel in station.heaters(stage)] + [*station.modulators()]
+    return {channel.instrument for channel in channels} | ({station.laser.instrument} if station.laser is not None else set())
+
+
+def _outputs(station: Station, line: Line, session: LimitsTable) -> list[Output]:
+    """Return what a bench would drive of a source: its heaters within the slew that is stated, its modulators."""
+    heaters = [channel for stage in station.stages for channel in station.heaters(stage)]
+    stated = [limits.slew_v_per_s for limits in (station.limits, session) if limits.slew_v_per_s]
+    found = (_output(line, heaters, stated), _output(line, station.modulators(), []))
+    return [output for output in found if output is not None]
+
+
+def _output(line: Line, channels: Iterable[Channel], slews_v_per_s: list[float]) -> Output | None:
+    source = line.driver
+    # A channel that is not there is for whoever opens the bench to tell: the others are brought down.
+    numbers = [channel.number for channel in channels if channel.instrument == line.name and channel.number < source.channels]
+    if not numbers:
+        return None
+    limits = [source.limits(number) for number in numbers]
+    slews_v_per_s = [*slews_v_per_s, *(limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0)]
+    low_v, high_v = np.array([limit.min_v for limit in limits]), np.array([limit.max_v for limit in limits])
+    members = np.arange(len(numbers), dtype=np.int64)
+    return Output(line, numbers, members, low_v, high_v, min(slews_v_per_s, default=0.0))

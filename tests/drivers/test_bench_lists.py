@@ -1,0 +1,262 @@
+"""A bench whose heaters step through lists: what is read, what is held, and what is left in the source, whatever happens."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drivers.bench import Bench
+from drivers.opening import open_bench, open_table
+from drivers.station import Station, load_station
+from protocols.device import Readings
+from protocols.errors import DeviceError
+from simulator.instruments.choices import Choices
+from simulator.instruments.running import RunningBench, running
+from simulator.instruments.world import STAMPS, stamped_sequence
+from simulator.parameters import load_chip
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import bench_lab  # pyright: ignore[reportMissingImports]
+
+IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
+CHOICES = Choices(heaters="qdac2", modulators="scpi-source", detectors="scpi-readout", laser="scpi-laser")
+HELD_V = np.linspace(0.5, 1.5, 16)
+SETTINGS_V = HELD_V + np.random.default_rng(0).uniform(-0.01, 0.01, (20, 16))
+"""More than one list of 16 channels holds."""
+LIGHT = np.array([[1.0, 0.2, 0.3, 0.4], [0.1, 0.9, 0.5, 0.6]], np.float32)
+TIMEOUT_S = 0.25
+STEP, LOAD = "tint", "list:volt"
+
+
+@contextmanager
+def opened(
+    tmp_path: Path, change: Callable[[Station], Station] = lambda station: station, choices: Choices = CHOICES
+) -> Iterator[tuple[Bench, RunningBench]]:
+    """Yield a bench that steps through lists, and the virtual one behind it."""
+    with running(IDEAL, choices, stamped=True) as virtual:
+        station = bench_lab.with_lists(load_station(virtual.addresses.station))
+        tables = tuple(table.model_copy(update={"timeout_s": TIMEOUT_S}) for table in station.instruments)
+        station = change(station.model_copy(update={"instruments": tables, "watch_s": 3600.0}))
+        with open_bench(station, partial(open_table, tmp_path), locks=tmp_path) as bench:
+            bench.apply(HELD_V)
+            yield bench, virtual
+
+
+def heard(virtual: RunningBench) -> list[str]:
+    """Return, from now on, every message that the source of heaters gets."""
+    messages: list[str] = []
+    emulator = virtual.bench.units["qdac2"].emulator
+    handle = emulator.handle
+
+    def told(message: bytes, *, unread: bool = False):
+        messages.append(message.decode())
+        return handle(message, unread=unread)
+
+    emulator.handle = told  # pyright: ignore[reportAttributeAccessIssue]
+    return messages
+
+
+def modes(virtual: RunningBench) -> set[str]:
+    """Return the modes of all outputs, as the source tells them."""
+    emulator = virtual.bench.units["qdac2"].emulator
+    return set(virtual.call(lambda: emulator.handle(b"sour:volt:mode? (@1:24)").data.decode().strip()).split(","))
+
+
+def is_traced(virtual: RunningBench, readings: Readings, settings_v: np.ndarray) -> bool:
+    """Return whether every reading was measured while the heaters stood at its setting."""
+    world = virtual.bench.world
+    log = virtual.call(lambda: {entry.sequence % STAMPS: entry for entry in world.log})
+    for setting, volts in enumerate(settings_v):
+        for amps in readings.values[setting].ravel():
+            entry = log[stamped_sequence(float(amps), world.full_scale_a[0])]
+            if np.abs(entry.heater_v - volts).max() > 1e-5:
+                return False
+    return True
+
+
+def holds(virtual: RunningBench, volts: np.ndarray) -> bool:
+    return bool(np.abs(np.array(virtual.state()["heater_v"]) - volts).max() < 1e-5)
+
+
+def test_settings_are_loaded_once_and_each_is_one_short_message(tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        bench.evaluate(SETTINGS_V[:1], LIGHT, "mesh0")  # which switches the light on, and looks at everything once
+        messages = heard(virtual)
+        readings = bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
+        assert is_traced(virtual, readings, SETTINGS_V)
+        loads = [message for message in messages if LOAD in message]
+        steps = [message for message in messages if STEP in message]
+        assert (len(loads), len(steps), len(messages)) == (2, 20, 23)  # and one that ends the list at the held drive
+        assert max(map(len, steps)) < 80
+        assert holds(virtual, HELD_V)
+        assert modes(virtual) == {"FIX"}
+        assert bench.status().health["heater_writes"] == 1 + 1 + 2 + 20 + 1  # opening, apply, one setting and back, all, and back
+
+
+def test_few_settings_and_settings_that_need_ramps_are_written_out(tmp_path: Path) -> None:
+    def slowed(station: Station) -> Station:
+        return station.model_copy(update={"limits": station.limits.model_copy(update={"slew_v_per_s": 5.0})})
+
+    with opened(tmp_path) as (bench, virtual):
+        messages = heard(virtual)
+        assert is_traced(virtual, bench.evaluate(SETTINGS_V[:3], LIGHT, "mesh0"), SETTINGS_V[:3])
+        same = np.tile(SETTINGS_V[:1], (6, 1))
+        assert is_traced(virtual, bench.evaluate(same, LIGHT, "mesh0"), same)
+        assert not any(LOAD in message for message in messages)
+    with opened(tmp_path, slowed) as (bench, virtual):
+        messages = heard(virtual)
+        apart = SETTINGS_V[:6]  # 20 mV take 4 ms at 5 V/s
+        bench.evaluate(apart, LIGHT, "mesh0")
+        assert not any(LOAD in message for message in messages)
+        near = HELD_V + 0.2 * (SETTINGS_V[:6] - HELD_V)
+        readings = bench.evaluate(near, LIGHT, "mesh0")
+        assert sum(STEP in message for message in messages) == 6
+        assert len(readings.values) == 6
+
+
+def test_only_heaters_that_change_are_listed_and_modulators_on_the_same_source_leave_them_alone(tmp_path: Path) -> None:
+    with opened(tmp_path, choices=Choices("qdac2", "qdac2", "scpi-readout", "scpi-laser")) as (bench, virtual):
+        messages = heard(virtual)
+        some = np.tile(HELD_V, (6, 1))
+        some[:, 3:5] = SETTINGS_V[:6, 3:5]
+        assert is_traced(virtual, bench.evaluate(some, LIGHT, "mesh0"), some)
+        (load,) = [message for message in messages if LOAD in message]
+        assert load.count("list:volt ") == 2
+        assert sum(STEP in message for message in messages) == 6
+        assert holds(virtual, HELD_V)
+        assert modes(virtual) == {"FIX"}
+
+
+def test_the_last_setting_may_be_the_held_drive(tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        settings = np.vstack([SETTINGS_V[:5], HELD_V])
+        bench.evaluate(settings, LIGHT, "mesh0")
+        assert holds(virtual, HELD_V)
+        assert modes(virtual) == {"FIX"}
+
+
+@pytest.mark.parametrize("match", [STEP, LOAD])
+@pytest.mark.parametrize("after", [0, 7])
+@pytest.mark.parametrize("fault", ["silence", "late", "garbage"])
+def test_an_answer_that_is_lost_costs_no_setting(fault: str, after: int, match: str, tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        virtual.inject("qdac2", fault, match=match, after=after if match == STEP else after // 7, delay_s=1.5 * TIMEOUT_S)
+        for _ in range(2):
+            assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
+            assert holds(virtual, HELD_V)
+            assert modes(virtual) == {"FIX"}
+        assert virtual.state()["instruments"]["qdac2"]["struck"] == {fault: 1}
+        assert not bench.status().faults
+
+
+@pytest.mark.parametrize("fault", ["disconnect", "reset", "error"])
+@pytest.mark.parametrize("match", [STEP, LOAD])
+def test_a_source_that_is_lost_or_complains_in_mid_list_stops_cleanly(fault: str, match: str, tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        virtual.inject("qdac2", fault, match=match, after=3 if match == STEP else 1)
+        with pytest.raises(DeviceError, match="qdac2.*the bench was made safe"):
+            bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
+        assert holds(virtual, np.zeros(16))
+        assert modes(virtual) == {"FIX"}
+        assert bench.status().safe
+        bench.clear_fault("qdac2_failed")
+        bench.apply(HELD_V)
+        assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
+
+
+@pytest.mark.parametrize("fault", ["late", "garbage"])
+def test_a_source_that_is_not_understood_in_mid_list_goes_to_zero(fault: str, tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        virtual.inject("qdac2", fault, match="tint", after=4, delay_s=1.5 * TIMEOUT_S)
+        virtual.inject("qdac2", fault, after=40, count=100_000, delay_s=1.5 * TIMEOUT_S)
+        with pytest.raises(DeviceError, match="qdac2 was told to go to its safe state, which nothing confirms"):
+            for _ in range(20):
+                bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
+        end_s = time.monotonic() + 1.0
+        while not holds(virtual, np.zeros(16)) and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert holds(virtual, np.zeros(16))
+        assert modes(virtual) == {"FIX"}
+        assert not bench.status().safe
+        virtual.call(virtual.bench.units["qdac2"].faults.clear)
+
+
+@pytest.mark.parametrize("act", ["cancel", "safe"])
+def test_a_stop_in_mid_list_leaves_no_probe(act: str, tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        messages = heard(virtual)
+        stopped = threading.Event()
+
+        def stop() -> None:
+            while sum(STEP in message for message in messages) < 5:
+                time.sleep(0.001)
+            getattr(bench, act)()
+            stopped.set()
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(DeviceError, match="stopped between settings"):
+            bench.evaluate(np.tile(SETTINGS_V, (20, 1)), LIGHT, "mesh0")
+        thread.join(5.0)
+        assert stopped.is_set()
+        assert holds(virtual, HELD_V if act == "cancel" else np.zeros(16))
+        assert modes(virtual) == {"FIX"}
+
+
+def test_ctrl_c_in_mid_list_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        driver = bench._lines["qdac2"].driver
+        go, count = driver.go_to_step, iter(range(100))  # pyright: ignore[reportAttributeAccessIssue]
+
+        def interrupted(step: int) -> None:
+            go(step)
+            if next(count) == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(driver, "go_to_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
+        assert holds(virtual, np.zeros(16))
+        assert modes(virtual) == {"FIX"}
+        assert bench.status().safe
+
+
+def test_a_probe_that_was_written_when_ctrl_c_came_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where settings are written out, and where what is held, and so believed, is 0 V."""
+    with opened(tmp_path) as (bench, virtual):
+        bench.apply(np.zeros(16))
+        driver = bench._lines["qdac2"].driver
+        write = driver.set_volts  # pyright: ignore[reportAttributeAccessIssue]
+
+        def interrupted(volts: dict[int, float]) -> None:
+            write(volts)
+            if any(volts.values()):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(driver, "set_volts", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.evaluate(SETTINGS_V[:2], LIGHT, "mesh0")
+        assert holds(virtual, np.zeros(16))
+
+
+def test_a_source_whose_lists_are_not_as_expected_does_without_them(tmp_path: Path) -> None:
+    with opened(tmp_path) as (bench, virtual):
+        unit = virtual.bench.units["qdac2"].emulator
+        handle = unit.handle
+        # A unit to whom a trigger means nothing.
+        unit.handle = lambda message, unread=False: handle(message.replace(b":tint 2;", b""), unread=unread)  # pyright: ignore[reportAttributeAccessIssue]
+        messages = heard(virtual)
+        for _ in range(2):
+            assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
+        assert sum(LOAD in message for message in messages) == 1
+        assert holds(virtual, HELD_V)
+        assert not bench.status().faults

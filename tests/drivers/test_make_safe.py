@@ -1,0 +1,234 @@
+"""Making a bench safe when some of it is away, complains or hangs: on virtual instruments over sockets, and on files."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filed_instruments as filed  # pyright: ignore[reportMissingImports]
+import numpy as np
+import pytest
+from fake_instruments import FakeClock, FakeLab, FakeSource, Faulty, bench_of, silence, tables  # pyright: ignore[reportMissingImports]
+from test_bench_process import HOT, drive, served  # pyright: ignore[reportMissingImports]
+
+from drivers.grounding import make_safe
+from drivers.opening import open_bench, open_lab, open_table
+from drivers.registry import open_instrument
+from drivers.station import Station, load_station
+from drivers.transport.opening import Link
+from protocols.errors import DeviceError
+from simulator.instruments.choices import Choices
+from simulator.instruments.running import RunningBench, running
+from simulator.instruments.world import Light
+from simulator.parameters import load_chip
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
+
+from fake_device import wait_until  # pyright: ignore[reportMissingImports]
+
+NOBODY = "TCPIP::127.0.0.1::9::SOCKET"
+CHOICES = Choices("scpi-source", "qdac2", "labjack-t7", "santec-tsl570")
+
+
+@contextmanager
+def hot_bench(tmp_path: Path) -> Iterator[tuple[RunningBench, Path]]:
+    """A virtual bench as a killed server leaves it: heaters at 5 V, a modulator at 2 V, light on."""
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), CHOICES) as virtual:
+        station = tomllib.loads(virtual.addresses.station.read_text())
+        settings = {table["name"]: table.get("settings", {}) for table in station["instruments"]}
+        for name, volts in (("scpi-source", dict.fromkeys(range(16), 5.0)), ("qdac2", {1: 2.0})):
+            source: Any = open_instrument(name, Link(virtual.addresses.instruments[name], name), settings[name])
+            source.set_volts(volts)
+            source.close()
+        virtual.call(lambda: virtual.bench.world.shine(Light(0.02, 1550.0, is_on=True)))
+        laser: Any = open_instrument("santec-tsl570", Link(virtual.addresses.instruments["santec-tsl570"], "laser"), {})
+        laser.on()
+        laser.close()
+        assert virtual.state()["heater_v"] == [5.0] * 16
+        assert virtual.state()["laser"]["is_on"]
+        path = tmp_path / "station.toml"
+        path.write_text(virtual.addresses.station.read_text())
+        yield virtual, path
+
+
+def away(virtual: RunningBench, station: Path, name: str) -> None:
+    """Let the station look for an instrument where nobody answers."""
+    station.write_text(station.read_text().replace(virtual.addresses.instruments[name], NOBODY))
+
+
+def command(station: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "drivers", str(station), "--make-safe"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def safe_but_for(state: dict[str, Any], name: str = "") -> bool:
+    zero = (not any(state["heater_v"]), not any(state["modulator_v"]), not state["laser"]["is_on"])
+    return zero == tuple(name != other for other in ("scpi-source", "qdac2", "santec-tsl570"))
+
+
+@pytest.mark.parametrize("name", ["", "labjack-t7", "qdac2", "scpi-source", "santec-tsl570"])
+def test_what_answers_is_made_safe_and_the_rest_is_told(name: str, tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        if name:
+            away(virtual, station, name)
+        done = command(station)
+        assert safe_but_for(virtual.state(), name)
+        needed = name not in {"", "labjack-t7"}  # a readout is not even asked
+        assert done.returncode == int(needed)
+        assert done.stderr.startswith(f"not safe: {name}: " if needed else "")
+        assert len(done.stderr.splitlines()) == int(needed)
+
+
+def test_a_source_that_complains_is_asked_again(tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        virtual.inject("scpi-source", "error", count=3)
+        virtual.inject("qdac2", "garbage", count=2)
+        assert command(station).returncode == 0
+        assert safe_but_for(virtual.state())
+
+
+def test_another_unit_is_not_driven(tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        text = station.read_text().replace('driver = "scpi-source"', 'driver = "scpi-source"\nserial = "other"')
+        station.write_text(text)
+        done = command(station)
+        assert done.returncode == 1
+        assert "but the station names serial other" in done.stderr
+        assert safe_but_for(virtual.state(), "scpi-source")
+
+
+@pytest.mark.parametrize("name", ["labjack-t7", "qdac2"])
+def test_a_bench_that_cannot_be_opened_leaves_its_sources_at_0_v(name: str, tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        away(virtual, station, name)
+        with pytest.raises(DeviceError, match=name):
+            open_lab(str(station))
+        assert not any(virtual.state()["heater_v"])
+
+
+@pytest.mark.parametrize("name", ["labjack-t7", "santec-tsl570", "qdac2"])
+def test_a_complaint_while_the_bench_is_armed_keeps_no_heater_hot(name: str, tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        read = load_station(station)
+        opened: list[str] = []
+
+        def opener(table: Any) -> Any:
+            instrument = open_table(station.parent, table)
+            opened.append(table.name)
+            if table.name == name:
+                complain(instrument)
+            return instrument
+
+        def complain(instrument: Any) -> None:
+            def check() -> None:
+                raise DeviceError("device", f"{name} complains for ever", outcome="unknown")
+
+            instrument.check = check
+
+        with pytest.raises(DeviceError, match="complains for ever"):
+            open_bench(read, opener, locks=tmp_path)
+        assert len(opened) == 4
+        assert not any(virtual.state()["heater_v"])
+        assert not any(virtual.state()["modulator_v"])
+
+
+def test_the_slew_limit_holds_on_the_way_to_safe(tmp_path: Path) -> None:
+    with hot_bench(tmp_path) as (virtual, station):
+        station.write_text(station.read_text().replace("[limits]", "[limits]\nslew_v_per_s = 20.0"))
+        seen: list[float] = []
+        world = virtual.bench.world
+        opener = partial(open_table, station.parent)
+
+        def watched(table: Any) -> Any:
+            instrument: Any = opener(table)
+            if table.name == "scpi-source":
+                inner = instrument.set_volts
+
+                def set_volts(volts: dict[int, float]) -> None:
+                    inner(volts)
+                    seen.append(float(world.heater_v[0]))
+
+                instrument.set_volts = set_volts
+            return instrument
+
+        began_s = time.monotonic()
+        assert make_safe(load_station(station), watched, locks=tmp_path) == []
+        assert time.monotonic() - began_s > 0.9 * 5.0 / 20.0
+        assert safe_but_for(virtual.state())
+        assert len(seen) > 5
+
+
+def test_one_that_hangs_keeps_nobody_else(tmp_path: Path) -> None:
+    lab = FakeLab(clock := FakeClock())
+    lab.heaters.volts[:] = 5.0
+    lab.laser.lit = True
+    lab.heaters.armed = dict.fromkeys(range(16), lab.heaters.hardware)
+    reached: list[bool] = []
+
+    def hang(method: str) -> None:
+        if method == "identify":
+            wait_until(lambda: not lab.heaters.volts.any() and not lab.laser.lit, 10)
+            reached.append(True)
+
+    lab.modulators.before = hang
+    assert make_safe(Station.model_validate(tables()), lab.opener, clock=clock, locks=tmp_path) == []
+    assert reached
+
+
+def test_arming_anew_brings_down_the_others_before_it_says_who_failed(tmp_path: Path) -> None:
+    lab = FakeLab(clock := FakeClock())
+    lab.extra = {"more": FakeSource("more", clock)}
+
+    def change(stated: dict[str, Any]) -> None:
+        stated["instruments"].append({"name": "more", "driver": "fake", "address": "more"})
+        stated["stages"][1]["heaters"]["instrument"] = "more"
+
+    lab.heaters.faults.append(Faulty("arm", silence()))
+    lab.extra["more"].volts[:] = 4.0  # pyright: ignore[reportAttributeAccessIssue]
+    lab.daq.faults.append(Faulty("check", silence("device")))
+    with pytest.raises(DeviceError, match="heaters: no answer"):
+        bench_of(lab, clock, tmp_path, change)
+    assert not lab.extra["more"].volts.any()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not lab.heaters.volts.any()
+
+
+def test_a_killed_server_with_a_readout_away_leaves_no_heater_hot(tmp_path: Path) -> None:
+    with served(tmp_path) as bench:
+        drive(bench.address, tmp_path)
+        filed.station(tmp_path, daq="{ dead = true }")
+        np.testing.assert_array_equal(filed.volts(tmp_path), HOT)
+        bench.server().kill()
+        wait_until(bench.is_safe, 10)
+        bench.process.send_signal(signal.SIGTERM)
+        assert bench.process.wait(40) == 1
+
+
+GIVEN_UP = """
+import sys
+from pathlib import Path
+from drivers import supervisor
+
+log = sys.argv[1]
+supervisor.Stopping.wait = lambda self, duration_s: None
+server = "import os; print('{\\"address\\": \\"tcp://x\\"}', flush=True); os.kill(os.getpid(), 9)"
+safe = f"import sys; f = open({log!r}, 'a+'); f.write('m'); f.seek(0); sys.exit(len(f.read()) < 8)"
+commands = supervisor.Commands(lambda bind: [sys.executable, "-Sc", server], [sys.executable, "-Sc", safe])
+sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.Stopping(), lambda: True))
+"""
+
+
+def test_a_supervisor_that_gives_the_server_up_does_not_give_up_what_is_hot(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ended = subprocess.run([sys.executable, "-c", GIVEN_UP, str(log)], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert log.read_text() == "m" * 8  # after five servers, until the command says that all is safe
+    assert "not all of the bench could be made safe: it is tried again" in ended.stderr

@@ -1,0 +1,61 @@
+"""A source that slews by itself, behind the ramps of the bench: no reading is taken before the outputs have arrived."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_instruments import FakeClock, FakeSource  # pyright: ignore[reportMissingImports]
+
+from drivers.instrument import ChannelLimits
+from drivers.line import Line
+from drivers.opening import open_bench, open_lab, open_table
+from drivers.output import Output, move
+from drivers.station import load_station
+from simulator.instruments.choices import Choices
+from simulator.instruments.running import running
+from simulator.parameters import load_chip
+
+
+@pytest.mark.parametrize("v_per_s", [20.0, 200.0])
+def test_readings_wait_for_a_qdac_that_slews(v_per_s: float, tmp_path: Path) -> None:
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qdac2", "scpi-source")) as virtual:
+        path = tmp_path / "station.toml"
+        limits = f"[limits]\nslew_v_per_s = {v_per_s}"
+        path.write_text(virtual.addresses.station.read_text().replace("[limits]", limits))
+        world = virtual.bench.world
+        with open_lab(str(path)) as bench:
+            stage = bench.describe().stages[0].name
+            drives = np.zeros((6, 16))
+            drives[::2, 0], drives[1::2, 1] = 5.0, 3.0
+            readings = bench.evaluate(drives, np.ones((1, 4)), stage)
+            held = [entry.heater_v for entry in world.log][-6:]
+            np.testing.assert_allclose(held, drives, atol=1e-6)
+            assert bench._heaters[0].line.driver.limits(0).slew_v_per_s == 5 * v_per_s
+            bench.apply(drives[0])
+            np.testing.assert_allclose(bench.evaluate(drives[:1], np.ones((1, 4)), stage).values, readings.values[:1], rtol=1e-4)
+
+
+def test_what_an_instrument_still_has_to_do_is_counted() -> None:
+    source = FakeSource("heaters", clock := FakeClock(), hardware=ChannelLimits(0.0, 10.0, slew_v_per_s=10.0))
+    source.armed = {0: source.hardware, 1: source.hardware}
+    output = Output(Line("heaters", source), [0, 1], np.arange(2), np.zeros(2), np.full(2, 10.0), 0.0)
+    output.drop(clock)
+    assert output.written_s == 1.0  # from wherever it stood
+    clock.time_s = 10.0
+    move([output], [np.array([5.0, 2.0])], clock)
+    assert output.written_s == 10.5
+    move([output], [np.array([4.0, 2.0])], clock)  # while it is on its way up
+    assert output.written_s == 10.6
+
+
+def test_a_station_of_virtual_instruments_ramps_in_time(tmp_path: Path) -> None:
+    """An instrument's slew does not make the ramps of the bench longer."""
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qdac2", "scpi-source")) as virtual:
+        path = tmp_path / "station.toml"
+        path.write_text(virtual.addresses.station.read_text().replace("[limits]", "[limits]\nslew_v_per_s = 50.0"))
+        with open_bench(load_station(path), lambda table: open_table(tmp_path, table), locks=tmp_path) as bench:
+            before = bench.status().clock_s
+            bench.apply(np.full(16, 5.0))
+            assert bench.status().clock_s - before < 20 * 5.0 / 50.0
