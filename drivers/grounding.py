@@ -115,15 +115,18 @@ def _one_safe(station: Station, table: InstrumentTable, line: Line, session: Lim
 
 def _driven(station: Station) -> set[str]:
     """Return the names of the instruments that drive something."""
-    channels = [channel for stage in station.stages for channel in station.heaters(stage)] + [*station.modulators()]
+    channels = [*_heaters(station), *station.modulators()]
     return {channel.instrument for channel in channels} | ({station.laser.instrument} if station.laser is not None else set())
+
+
+def _heaters(station: Station) -> list[Channel]:
+    return [channel for stage in station.stages for channel in station.heaters(stage)]
 
 
 def _outputs(station: Station, line: Line, session: LimitsTable) -> list[Output]:
     """Return what a bench would drive of a source: its heaters within the slew that is stated, its modulators."""
-    heaters = [channel for stage in station.stages for channel in station.heaters(stage)]
     stated = [limits.slew_v_per_s for limits in (station.limits, session) if limits.slew_v_per_s]
-    found = (_output(line, heaters, stated), _output(line, station.modulators(), []))
+    found = (_output(line, _heaters(station), stated), _output(line, station.modulators(), []))
     return [output for output in found if output is not None]
 
 

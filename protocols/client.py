@@ -24,7 +24,7 @@ from protocols.addresses import check_address, on_this_machine
 from protocols.channel import Answer, Channel
 from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
 from protocols.errors import DeviceError
-from protocols.sharing import Sharing, Slot
+from protocols.sharing import Sharing, Slot, largest_window
 from protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
 
 _NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
@@ -334,7 +334,7 @@ class DeviceClient:
             pending = PendingReadings(self, channel, request, frames, self._sharing, slot)
             channel.post(request, frames)
         except BaseException:
-            self._sharing.free(slot)
+            self._sharing.forget()  # interrupted, it may have left all the same, and be answered into a slot that was freed
             raise
         self._pending.append(pending)
         return pending
@@ -387,7 +387,7 @@ class DeviceClient:
 
     def _new_sharing(self) -> Sharing:
         allowed = self._keys is None and on_this_machine(self.address)
-        return Sharing(self._share, allowed=allowed, most_bytes=2 * MOST_PENDING * self._max_message_bytes)
+        return Sharing(self._share, allowed=allowed, most_bytes=largest_window(self._max_message_bytes))
 
     def _share(self, body: dict[str, JsonValue]) -> Mapping[str, JsonValue]:
         return self._ask(self._main, "share", body).header.body

@@ -29,9 +29,9 @@ from protocols.jobs import Jobs
 from protocols.looking import StatusReader
 from protocols.pace import Pace
 from protocols.replies import GONE, ReplyCache
-from protocols.sharing import Shared
+from protocols.sharing import Shared, largest_window
 from protocols.staging import Transfer, add_chunk
-from protocols.wire import MADE_SAFE, MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Reply, Request
+from protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
 from protocols.worker import Job, carry_out
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Desk:
         self._must_apply = False
         self._cancelled_seq = 0
         self._transfer: Transfer | None = None
-        self._shared = Shared(MOST_PENDING * 2 * options.max_message_bytes if options.keys is None else 0)
+        self._shared = Shared(largest_window(options.max_message_bytes) if options.keys is None else 0)
         self._pace = Pace()
         self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
             op: getattr(self, f"_{op}") for op in wire.OPS
@@ -258,13 +258,17 @@ class Desk:
         lost = self._lease
         assert lost is not None
         self._lease = None
-        self._transfer = None
-        self._shared.forget()
+        self._forget_writer()
         fault = leases.lost_fault(lost)
         self._faults[fault.name] = fault
         log.warning("%s", fault.detail)
         self._jobs.stop(DeviceError("lease", fault.detail))
         self._jobs.make_safe()
+
+    def _forget_writer(self) -> None:
+        """Drop what a writer left behind that whoever comes next must not go on with."""
+        self._transfer = None
+        self._shared.forget()
 
     def _must_write(self, request: Request) -> None:
         now_s = time.monotonic()
@@ -287,8 +291,7 @@ class Desk:
             self._must_apply = False
             self._cancelled_seq = 0
         if before is not None and before.session != request.session:
-            self._transfer = None
-            self._shared.forget()
+            self._forget_writer()
             self._jobs.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
         self._answer(route, request, None)
 
@@ -299,8 +302,7 @@ class Desk:
     def _release(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
         self._lease = None
-        self._transfer = None
-        self._shared.forget()
+        self._forget_writer()
         self._jobs.stop(DeviceError("lease", "the lease was released"))
         self._jobs.make_safe(route, request)
 

@@ -23,14 +23,21 @@ WORTH_SHARING_BYTES = 32 * 1024
 _LINE = 64
 
 
+def largest_window(max_message_bytes: int) -> int:
+    """Return how much memory a client and a server share at most: drives and readings of every evaluation under way."""
+    return 2 * MOST_PENDING * max_message_bytes
+
+
 @dataclass(frozen=True)
 class Slot:
     """Room for the drives of one evaluation and for the readings it answers.
 
     Parameters
     ----------
-    window
-        The memory, and the server's `number` for it.
+    window, number
+        The memory, and the server's number for it.
+    place
+        Which of the window's slots it is.
     at, answer_at, answer_bytes
         Where drives begin, where readings may be written, and how many bytes.
     """

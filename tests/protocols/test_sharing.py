@@ -14,6 +14,7 @@ from fake_device import FakeDevice, Gate, Serve, fake_description
 
 from protocols import client as client_module
 from protocols import sharing, wire
+from protocols.channel import Channel
 from protocols.client import ClientOptions, DeviceClient, connect
 from protocols.desk import Desk
 from protocols.errors import DeviceError
@@ -143,6 +144,25 @@ def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: p
         new = client._sharing._window
         assert new is not None
         assert new.name != old.window.name
+
+
+def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(at_setting=SETTINGS - 1)
+    with writer(serve(FakeDevice(before_setting=gate))) as client:
+        client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
+        old, post = client._sharing._window, Channel.post
+
+        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames) -> None:
+            post(channel, request, frames)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Channel, "post", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.submit(DRIVES, INPUTS[:64], "mesh1")
+        monkeypatch.undo()
+        gate.opened.set()
+        np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
+        assert client._sharing._window is not old
 
 
 def test_a_reacquired_lease_shares_anew(serve: Serve, seen: list[int]) -> None:
