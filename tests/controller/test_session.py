@@ -144,14 +144,7 @@ def test_an_interrupted_session_ends_bit_for_bit_like_an_unbroken_one(tmp_path: 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(whole, experiment, "ideal")
     for update in interruptions:
-        # As after kill -9: no checkpoint at the end, only what the journal holds.
-        made, link, folder, _ = session(broken, experiment, lambda: OpenDevice(chip("ideal", experiment)))
-        made._save = saving_only_at_layer_start(made)
-        made._stop = Stop(lambda made=made, update=update: made.state.total >= update)
-        with pytest.raises(SessionStopped):
-            made.run()
-        link.close()
-        folder.close()
+        stopped_at(broken, experiment, update, "ideal", killed=True)
         assert (broken / JOURNAL).stat().st_size > 0
     run(broken, experiment, "ideal")
     assert (whole / CHECKPOINT).read_bytes() == (broken / CHECKPOINT).read_bytes()
@@ -169,47 +162,39 @@ def saving_only_at_layer_start(made: Session) -> Callable[[], None]:
     return saving
 
 
-def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
-    experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
-    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-    made._save = saving_only_at_layer_start(made)
-    made._stop = Stop(lambda: made.state.total >= 25)
+def stopped_at(
+    path: Path, experiment: Experiment, update: int, preset: str = "soi", *, killed: bool = False
+) -> tuple[Session, Notes]:
+    """Return a session that was stopped at an update; `killed`: as after kill -9, no checkpoint at the end, only the journal."""
+    made, link, folder, notes = session(path, experiment, lambda: OpenDevice(chip(preset, experiment)))
+    if killed:
+        made._save = saving_only_at_layer_start(made)
+    made._stop = Stop(lambda: made.state.total >= update)
     with pytest.raises(SessionStopped):
         made.run()
-    reached = made.state.variables[0].copy()
     link.close()
     folder.close()
-    again, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-    again._stop = Stop(lambda: again.state.total >= 25)
-    with pytest.raises(SessionStopped):
-        again.run()
-    np.testing.assert_array_equal(again.state.variables[0], reached)
-    link.close()
-    folder.close()
+    return made, notes
+
+
+def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
+    experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
+    made, _ = stopped_at(tmp_path, experiment, 25, killed=True)
+    again, _ = stopped_at(tmp_path, experiment, 25)
+    np.testing.assert_array_equal(again.state.variables[0], made.state.variables[0])
 
 
 def test_losses_measured_around_other_variables_are_measured_again(tmp_path: Path) -> None:
     """An older checkpoint put back beside a newer journal: on a noisy chip its losses would be of another course."""
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
-    made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-    made._save = saving_only_at_layer_start(made)
-    made._stop = Stop(lambda: made.state.total >= 12)
-    with pytest.raises(SessionStopped):
-        made.run()
-    link.close()
-    folder.close()
+    made, _ = stopped_at(tmp_path, experiment, 12, killed=True)
     content = (tmp_path / JOURNAL).read_bytes()
     record = len(content) // 12
     (tmp_path / JOURNAL).write_bytes(content[5 * record :])  # what follows a checkpoint at 5 that is not there any more
-    again, link, folder, notes = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-    again._stop = Stop(lambda: again.state.total >= 12)
-    with pytest.raises(SessionStopped):
-        again.run()
+    again, notes = stopped_at(tmp_path, experiment, 12)
     assert any("from update 5 on were measured around other variables" in message for message in notes.messages)
     assert again.state.evaluations == made.state.evaluations
     assert not again._journal
-    link.close()
-    folder.close()
 
 
 def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -> None:
@@ -397,15 +382,8 @@ def test_saturated_detectors_are_warned_of_once_a_layer(tmp_path: Path) -> None:
 
 def test_a_session_stopped_while_it_replays_keeps_the_rest_of_the_journal(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
-    for stop in (25, 10):  # the second one replays, and is stopped before it is through
-        made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("soi", experiment)))
-        if stop == 25:
-            made._save = saving_only_at_layer_start(made)
-        made._stop = Stop(lambda made=made, stop=stop: made.state.total >= stop)
-        with pytest.raises(SessionStopped):
-            made.run()
-        link.close()
-        folder.close()
+    stopped_at(tmp_path, experiment, 25, killed=True)
+    stopped_at(tmp_path, experiment, 10)  # replays, and is stopped before it is through
     assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 10
     folder = RunFolder(tmp_path)
     assert sorted(folder.take_journal()) == list(range(10, 25))

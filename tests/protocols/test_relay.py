@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,20 @@ def safe_is_accepted_at_once(address: str) -> None:
     assert max(took_s) < 0.5
 
 
+@contextmanager
+def holder_and_other(address: str) -> Iterator[tuple[DeviceClient, DeviceClient]]:
+    """Two clients of the server in front: a patient one, which holds the device and a drive, and a reader."""
+    with patient(address) as client, connect(address) as other:
+        client.acquire()
+        client.apply(np.ones(16))
+        yield client, other
+
+
 def test_what_is_behind_stops_and_the_server_in_front_answers(
     relay: DeviceServer, behind: tuple[subprocess.Popen[str], str]
 ) -> None:
     process, _ = behind
-    with patient(relay.address) as client, connect(relay.address) as other:
-        client.acquire()
-        client.apply(np.ones(16))
+    with holder_and_other(relay.address) as (client, other):
         shown = client.status()
         assert not shown.safe
         assert "status_age_s" not in shown.health
@@ -112,9 +120,7 @@ def test_a_stopped_evaluation_does_not_stop_the_server_in_front(
     relay: DeviceServer, behind: tuple[subprocess.Popen[str], str]
 ) -> None:
     process, _ = behind
-    with patient(relay.address) as client, connect(relay.address) as other:
-        client.acquire()
-        client.apply(np.ones(16))
+    with holder_and_other(relay.address) as (client, other):
         pending = client.submit(DRIVES, INPUTS, "mesh1")
         wait_until(lambda: client.status().busy)
         process.send_signal(signal.SIGSTOP)
