@@ -243,7 +243,7 @@ class Bench:
             steps: list[Callable[[], object]] = [self.safe]
             if laser is not None and not laser.keep_on:
                 steps.append(self._light.switch_off)
-            steps += [lambda line=line: line.do("close", lambda driver: driver.close()) for line in self._lines.values()]
+            steps += [lambda line=line: line.ask("close", lambda driver: driver.close()) for line in self._lines.values()]
             for step in steps:
                 try:
                     step()
@@ -384,7 +384,7 @@ class Bench:
         """
         self._watched_s = self._clock.now_s()
         for line in self._lines.values():
-            line.do("check", lambda driver: driver.check())
+            line.ask("check", lambda driver: driver.check())
         self._gauges = watching.gauges(self._wiring, self._lines, self._heaters, self._light.lit)
 
     @contextmanager
@@ -461,11 +461,11 @@ class Bench:
         """Make sure of one source, and write its limits into it."""
         self._recognise(line)
         with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
-            line.do("check", lambda driver: driver.check())
+            line.ask("check", lambda driver: driver.check())
         for output in (*self._heaters, *self._inputs):
             if output.line is line:
                 output.forget()
-        line.do("arm", lambda source: source.arm(limits))
+        line.change("arm", lambda source: source.arm(limits))
         line.suspect = False
 
     def _examine(self, line: Line) -> None:
@@ -473,19 +473,19 @@ class Bench:
         if not isinstance(line.driver, DriveSource):
             self._recognise(line)
             with suppress(InstrumentError):  # as for sources, which have been asked before they were armed
-                line.do("check", lambda driver: driver.check())
-        line.do("check", lambda driver: driver.check())
+                line.ask("check", lambda driver: driver.check())
+        line.ask("check", lambda driver: driver.check())
         line.suspect = False
 
     def _recognise(self, line: Line) -> None:
         """Ask an instrument who it is; raise `StrangerError` where it is another one than before."""
         try:
-            identity = line.do("identify", lambda driver: driver.identify())
+            identity = line.ask("identify", lambda driver: driver.identify())
         except InstrumentError as error:
             if error.code != "device" or not error.retryable:
                 raise
             # It says that it was lost and has been found again, once: what was to be done about that is done here.
-            identity = line.do("identify", lambda driver: driver.identify())
+            identity = line.ask("identify", lambda driver: driver.identify())
         known = line.identity or identity
         if identity.serial != known.serial:
             detail = f"another instrument answers now: {identity}, not {known}"

@@ -97,7 +97,7 @@ def _make_safe(
 
 def _one_safe(station: Station, table: InstrumentTable, line: Line, session: LimitsTable, clock: Clock) -> None:
     try:
-        identity = line.do("identify", lambda driver: driver.identify())
+        identity = line.ask("identify", lambda driver: driver.identify())
     except InstrumentError as error:
         # It stands at the address of the station and says nothing else of itself: 0 V harms nobody.
         log.warning("%s", error.detail)
@@ -108,7 +108,7 @@ def _one_safe(station: Station, table: InstrumentTable, line: Line, session: Lim
         for error in ground(station, [line], session, clock):
             raise error
     elif isinstance(driver, Laser):
-        line.do("off", lambda laser: laser.off())
+        line.change("off", lambda laser: laser.off())
     else:
         raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser, so it cannot be made safe")
 

@@ -20,6 +20,8 @@ Obligations of every method
       "limit"        the value is beyond what the instrument allows or has been armed with; nothing was written
       "bad_request"  no such channel, or a value that is no number; nothing was written
 - `outcome` is "not_applied" only where no byte of the command can have reached the instrument, or the command changes nothing.
+  The bench does not rely on it for calls that set something: if one of those fails, all channels of the source are unknown, and
+  making safe writes 0 V to each of them (`Line.change`).
 - `retryable` is true only where the same call may follow at once and can do no harm.
 - Set-points are absolute.
 """

@@ -42,9 +42,10 @@ class Light:
                 return False
             if self._warm_at_s is None:
                 if (wavelength_nm := table.wavelength_nm) is not None:
-                    line.do("set_wavelength_nm", lambda laser: laser.set_wavelength_nm(wavelength_nm))
-                line.do("set_power_w", lambda laser: laser.set_power_w(table.power_w))
-                line.do("on", lambda laser: laser.on())
+                    line.change("set_wavelength_nm", lambda laser: laser.set_wavelength_nm(wavelength_nm))
+                line.change("set_power_w", lambda laser: laser.set_power_w(table.power_w))
+                self.doubtful = True  # until the laser confirms either state
+                line.change("on", lambda laser: laser.on())
                 self._warm_at_s = clock.now_s() + table.warm_s
                 self.doubtful = False
             warm_at_s = self._warm_at_s
@@ -55,7 +56,7 @@ class Light:
         if self._line is not None:
             with self._line.lock:
                 self._warm_at_s, self.doubtful = None, True
-                self._line.do("off", lambda laser: laser.off())
+                self._line.change("off", lambda laser: laser.off())
                 self.doubtful = False
 
     def make_sure(self) -> None:

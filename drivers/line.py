@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from drivers.instrument import Identity, Instrument, UnconfirmedError
-from protocols.errors import DeviceError
+from protocols.errors import DeviceError, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +20,14 @@ AnswerT = TypeVar("AnswerT")
 class InstrumentError(DeviceError):
     """A `DeviceError` of one instrument of a bench, whose name in the station file is `instrument`."""
 
-    def __init__(self, instrument: str, error: DeviceError) -> None:
+    def __init__(self, instrument: str, error: DeviceError, outcome: Outcome | None = None) -> None:
         # Drivers call their instrument by the name that they were given; what else may have failed does not know it.
         named = error.detail.startswith(instrument)
         super().__init__(
             error.code,
             error.detail if named else f"{instrument}: {error.detail}",
             retryable=error.retryable,
-            outcome=error.outcome,
+            outcome=outcome or error.outcome,
             channel=error.channel,
         )
         self.instrument = instrument
@@ -52,6 +52,8 @@ class Line(Generic[DriverT]):
         self.identity: Identity | None = None
         self.suspect = False
         """True from a failure on, until the instrument has been armed anew."""
+        self.doubts = 0
+        """Failures so far after which a source may have any voltage at any channel; an `Output` compares it with what it saw."""
         self.calls = 0
         """Calls of the driver: one exchange each, where the instrument can join its commands."""
         self.busy_s = 0.0
@@ -59,28 +61,53 @@ class Line(Generic[DriverT]):
         self.lock = threading.RLock()
         """Held during a call. Who has to look at something just before a call, and be sure of it, takes it first."""
 
-    def do(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
-        """Return what `call` of the driver returns.
+    def ask(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
+        """Return what `call` of the driver returns; for calls that change nothing.
+
+        The channels of a source keep their known voltages if the call fails, unless the error itself has outcome "unknown": the
+        driver found that the instrument was restarted or set by someone else.
 
         Raises
         ------
         InstrumentError
-            Whatever went wrong, as the driver tells it; a driver that breaks its promise of raising nothing else is told of
-            as "device" with outcome "unknown". `what` names the call then.
+            The driver's `DeviceError`. Any other exception of the driver becomes "device" with outcome "unknown"; `what` names
+            the call.
         """
+        return self._call(what, call, mutates=False)
+
+    def change(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
+        """Return what `call` of the driver returns; for calls that send settings to the instrument.
+
+        If the call does not return, the voltages of all channels are unknown from then on (`doubts`), whatever the error says
+        and whatever kind of exception it is: a driver that sets and then asks cannot be relied on to say which of them failed.
+
+        Raises
+        ------
+        InstrumentError
+            As for `ask`, but the outcome is always "unknown".
+        """
+        return self._call(what, call, mutates=True)
+
+    def _call(self, what: str, call: Callable[[DriverT], AnswerT], *, mutates: bool) -> AnswerT:
         with self.lock:
             began_s = time.perf_counter()
+            doubtful = True
             try:
-                return call(self.driver)
+                answer = call(self.driver)
             except DeviceError as error:
                 self.suspect = True
-                raise InstrumentError(self.name, error) from error
+                doubtful = mutates or error.outcome != "not_applied"
+                raise InstrumentError(self.name, error, outcome="unknown" if mutates else error.outcome) from error
             except Exception as error:
                 self.suspect = True
                 log.exception("driver of %s, in %s", self.name, what)
                 told = f"its driver failed in {what}: {type(error).__name__}: {str(error)[:300]}"
                 raise InstrumentError(self.name, DeviceError("device", told, outcome="unknown")) from error
+            else:
+                doubtful = False
+                return answer
             finally:
+                self.doubts += doubtful
                 self.calls += 1
                 self.busy_s += time.perf_counter() - began_s
 

@@ -24,7 +24,7 @@ def open_line(table: InstrumentTable, opener: Opener) -> Line:
     """
     line = Line(table.name, opener(table))
     try:
-        identity: Identity = line.do("identify", lambda driver: driver.identify())
+        identity: Identity = line.ask("identify", lambda driver: driver.identify())
         check_serial(table, identity)
     except BaseException:
         let_go(line)
@@ -44,4 +44,4 @@ def check_serial(table: InstrumentTable, identity: Identity) -> None:
 def let_go(line: Line) -> None:
     """Close an instrument as it stands, whatever it says."""
     with suppress(DeviceError):
-        line.do("close", lambda driver: driver.close())
+        line.ask("close", lambda driver: driver.close())

@@ -59,6 +59,8 @@ class Output:
         """Where each channel stands; NaN where nobody knows."""
         self._written = np.zeros(len(members), bool)
         """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
+        self._doubts = line.doubts
+        """`Line.doubts` when `volts` was last known to be right; another value now means that no channel is known."""
         self.written_s = -np.inf
         """When the outputs have arrived at what was written last: a source that slews by itself gets there after the write."""
         self._stepped_s = -np.inf
@@ -74,20 +76,25 @@ class Output:
 
     def is_at(self, target: Volts) -> bool:
         """Return whether every channel was written to stand at `target`."""
-        return bool(((self.volts == target) & self._written).all())
+        return self._trusted and bool(((self.volts == target) & self._written).all())
 
     @property
     def is_known(self) -> bool:
-        """Whether anybody knows where every channel stands; not so after a failure, safe or any other."""
-        return not np.isnan(self.volts).any()
+        """Whether the voltage of every channel is known: no setting failed and the source was not restarted since."""
+        return self._trusted and not np.isnan(self.volts).any()
 
     @property
     def is_at_zero(self) -> bool:
         """Whether every channel was written to stand at 0 V."""
         return self.is_at(np.zeros(len(self.members)))
 
+    @property
+    def _trusted(self) -> bool:
+        return self._doubts == self.line.doubts
+
     def forget(self) -> None:
-        """Take nothing for granted any more: the source was restarted or armed anew, or somebody else had it."""
+        """Take every channel for unknown: a setting failed, the source was restarted or armed anew, or somebody else had it."""
+        self._doubts = self.line.doubts
         self._own_slew_v_per_s = None
         self.volts[:] = np.nan
         self._written[:] = False
@@ -116,9 +123,10 @@ class Output:
         """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
         if self.is_known:
             return True
+        self.forget()
         driver = self.line.driver
         if isinstance(driver, ReadsVolts):
-            told = self.line.do("read_volts", lambda _: driver.read_volts(self.channels.tolist()))
+            told = self.line.ask("read_volts", lambda _: driver.read_volts(self.channels.tolist()))
             # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
             self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
             self._written[:] = False
@@ -126,7 +134,12 @@ class Output:
         return self.is_known
 
     def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
-        """Write the channels that differ from `target`, at once; return False where `allowed` said no."""
+        """Write the channels that differ from `target`, at once; return False where `allowed` said no.
+
+        If it does not return, all channels of the source are unknown (`Line.change`).
+        """
+        if not self._trusted:
+            self.forget()
         changed = np.flatnonzero((self.volts != target) | ~self._written)
         if not changed.size:
             return allowed()
@@ -138,16 +151,13 @@ class Output:
                 if not allowed():
                     return False
                 if not self._stepped(target):
-                    self.line.do("set_volts", lambda driver: driver.set_volts(values))
+                    self.line.change("set_volts", lambda driver: driver.set_volts(values))
                     if self._listed[changed].any():  # which ends the list in the source
                         self._listed[:] = False
                 self.volts[changed] = target[changed]
                 self._written[changed] = True
-        except BaseException as error:
-            if not isinstance(error, InstrumentError) or error.outcome != "not_applied":
-                changed = np.union1d(changed, np.flatnonzero(self._listed))
-                self.volts[changed] = np.nan
-                self._written[changed] = False
+        except BaseException:  # an interrupt between the call and the note of it included
+            self.forget()
             raise
         finally:
             self._moved(clock, distance_v)
@@ -168,14 +178,14 @@ class Output:
             if not self._loaded:
                 self._listed = (self._coming != self.volts).any(axis=0) | ~self._written
             numbers, rows = self.channels[self._listed].tolist(), self._coming[self._passed :, self._listed]
-            count = self.line.do("load_steps", lambda _: driver.load_steps(numbers, rows))
+            count = self.line.change("load_steps", lambda _: driver.load_steps(numbers, rows))
             if not count:
                 self._listed[:] = False
                 self.expect_nothing()
                 return False
             self._first, self._loaded = self._passed, self._passed + count
         step = self._passed - self._first
-        self.line.do("go_to_step", lambda _: driver.go_to_step(step))
+        self.line.change("go_to_step", lambda _: driver.go_to_step(step))
         self._passed += 1
         return True
 
@@ -183,9 +193,10 @@ class Output:
         """Bring the whole source to 0 V by its own means, at once: for channels that stand nobody knows where."""
         self.forget()
         try:
-            self.line.do("safe", lambda driver: driver.safe())
+            self.line.change("safe", lambda driver: driver.safe())
         finally:
             self._moved(clock, self._span_v)
+        self._doubts = self.line.doubts
         self.volts[:] = 0.0
         self._written[:] = True
 

@@ -164,7 +164,7 @@ def _asked(row: Row, line: Line) -> Row:
                 return replace(row, problem=beyond)
         row = replace(row, allows=_allows(driver, row))
         row = replace(row, reads=_reads(line, row))
-        line.do("check", lambda one: one.check())
+        line.ask("check", lambda one: one.check())
     except DeviceError as error:
         return replace(row, problem=error.detail)
     return row
@@ -202,13 +202,13 @@ def _reads(line: Line, row: Row) -> str:
     driver = line.driver
     numbers = _numbers(row)
     if isinstance(driver, Readout):
-        return _range(line.do("read", lambda _: driver.read(numbers)), driver.unit)
+        return _range(line.ask("read", lambda _: driver.read(numbers)), driver.unit)
     if isinstance(driver, ReadsVolts):
-        return _range(line.do("read_volts", lambda _: driver.read_volts(numbers)), "V")
+        return _range(line.ask("read_volts", lambda _: driver.read_volts(numbers)), "V")
     if isinstance(driver, Laser):
-        state = "on" if line.do("is_on", lambda _: driver.is_on()) else "off"
-        power_w = line.do("power_w", lambda _: driver.power_w())
-        wavelength_nm = line.do("wavelength_nm", lambda _: driver.wavelength_nm())
+        state = "on" if line.ask("is_on", lambda _: driver.is_on()) else "off"
+        power_w = line.ask("power_w", lambda _: driver.power_w())
+        wavelength_nm = line.ask("wavelength_nm", lambda _: driver.wavelength_nm())
         return f"{state}, {power_w * 1e3:.4g} mW, {wavelength_nm:.6g} nm"
     return "cannot tell its voltages"
 

@@ -25,7 +25,7 @@ def read_sample(taps: Sequence[Tap], lines: Mapping[str, Line], into: NDArray[np
     """
     for tap in taps:
         line = lines[tap.instrument]
-        answer = line.do("read", lambda driver, tap=tap: driver.read(tap.channels))
+        answer = line.ask("read", lambda driver, tap=tap: driver.read(tap.channels))
         if np.shape(answer) != tap.ports.shape:
             raise _nonsense(line, f"answered {np.shape(answer)} readings for {len(tap.ports)} channels")
         into[tap.ports] = answer

@@ -68,7 +68,7 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
         return None
     with output.line.lock:  # the voltages that these currents belong to
         volts = output.volts.copy()
-        amps = np.asarray(output.line.do("read_amps", lambda _: driver.read_amps(output.channels.tolist())), np.float64)
+        amps = np.asarray(output.line.ask("read_amps", lambda _: driver.read_amps(output.channels.tolist())), np.float64)
     powers = np.abs(np.nan_to_num(volts) * amps)
     for place, channel in enumerate(output.channels.tolist()):
         limit = limits[channel]
@@ -87,7 +87,7 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
 
 
 def _monitored(monitor: MonitorTable, line: Line) -> float:
-    reading = float(line.do("read", lambda driver: driver.read([monitor.channel]))[0])
+    reading = float(line.ask("read", lambda driver: driver.read([monitor.channel]))[0])
     value = monitor.scale * reading + monitor.offset
     # Written so that no number at all is beyond every bound.
     if monitor.max is not None and not value <= monitor.max:
@@ -98,9 +98,9 @@ def _monitored(monitor: MonitorTable, line: Line) -> float:
 
 
 def _light(laser: LaserTable, line: Line) -> float:
-    if not line.do("is_on", lambda driver: driver.is_on()):
+    if not line.ask("is_on", lambda driver: driver.is_on()):
         raise TrippedError(LASER_DARK, f"{line.name} says that the light is off, but nobody here switched it off")
-    power_w = float(line.do("power_w", lambda driver: driver.power_w()))
+    power_w = float(line.ask("power_w", lambda driver: driver.power_w()))
     if laser.max_power_w is not None and not power_w <= laser.max_power_w:
         raise TrippedError(OVER_POWER, f"{line.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
     return power_w

@@ -1,0 +1,178 @@
+"""After a failed setting, channels are unknown until they are confirmed, and making safe writes every one of them.
+
+On virtual instruments over sockets: a source that takes the setting and then fails to answer, for every way in which the table of
+a SCPI source may let the driver send settings and ask about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_instruments import FakeClock, FakeLab, Faulty, bench_of  # pyright: ignore[reportMissingImports]
+
+from drivers.bench import Bench
+from drivers.opening import open_bench, open_table
+from drivers.station import load_station
+from protocols.errors import DeviceError
+from simulator.instruments.choices import Choices
+from simulator.instruments.running import RunningBench, running
+from simulator.parameters import load_chip
+
+ERROR = 'error = "SYST:ERR?"'
+QUERY = 'query_volts = "VOLT? (@{channels})"\n'
+TIMEOUT_S = 0.05
+
+
+def of_first_source(old: str, new: str) -> Callable[[str], str]:
+    def edit(station: str) -> str:
+        assert old in station
+        return station.replace(old, new, 1)
+
+    return edit
+
+
+SETS_THEN_ASKS_VOLTS = of_first_source(ERROR, "joins = false")
+JOINS_AND_ASKS_VOLTS = of_first_source(ERROR, "")
+
+
+def sets_then_asks_errors(station: str) -> str:
+    return of_first_source(QUERY, "")(of_first_source(ERROR, f"{ERROR}\njoins = false")(station))
+
+
+def sets_then_asks_both(station: str) -> str:
+    return of_first_source(ERROR, f"{ERROR}\njoins = false")(station)
+
+
+@contextmanager
+def bench_with(edit: Callable[[str], str], tmp_path: Path) -> Iterator[tuple[RunningBench, Bench]]:
+    choices = Choices("scpi-source", "qdac2", "scpi-readout", "scpi-laser", "legacy")
+    with running(load_chip("ideal", ports=4, stages=1, seed=0), choices) as virtual:
+        station = virtual.addresses.station
+        text = edit(station.read_text()).replace('driver = "scpi-source"', f'driver = "scpi-source"\ntimeout_s = {TIMEOUT_S}', 1)
+        station.write_text(text)
+        locks = tmp_path / "locks"
+        locks.mkdir()
+        bench = open_bench(load_station(station), partial(open_table, station.parent), locks=locks)
+        try:
+            yield virtual, bench
+        finally:
+            bench.close()
+
+
+def heaters(virtual: RunningBench) -> list[float]:
+    return virtual.state()["heater_v"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "match", "kind", "count"),
+    [
+        (SETS_THEN_ASKS_VOLTS, "VOLT? (@", "garbage", 20),
+        (SETS_THEN_ASKS_VOLTS, "VOLT? (@", "garbage", 3),
+        (SETS_THEN_ASKS_VOLTS, "VOLT? (@", "silence", 3),
+        (sets_then_asks_errors, "SYST:ERR?", "silence", 1),
+        (JOINS_AND_ASKS_VOLTS, "VOLT? (@", "silence", 3),
+        (sets_then_asks_both, "SYST:ERR?", "silence", 1),
+        (sets_then_asks_both, "VOLT? (@", "silence", 3),
+        (lambda station: station, "VOLT", "silence", 3),
+    ],
+    ids=[
+        "set-then-volts-garbage-lasting",
+        "set-then-volts-garbage",
+        "set-then-volts-silence",
+        "set-then-errors-silence",
+        "joined-volts-silence",
+        "set-then-both-errors-silence",
+        "set-then-both-volts-silence",
+        "as-shipped",
+    ],
+)
+def test_a_setting_whose_answer_is_lost_leaves_no_heater_hot(
+    edit: Callable[[str], str], match: str, kind: str, count: int, tmp_path: Path
+) -> None:
+    with bench_with(edit, tmp_path) as (virtual, bench):
+        channels = bench.describe().channels
+        virtual.inject("scpi-source", kind, match=match, count=count)
+        with pytest.raises(DeviceError) as caught:
+            bench.apply(np.full(channels, 1.5))
+        assert caught.value.outcome == "unknown"
+        assert heaters(virtual)[:channels] == [0.0] * channels
+        assert [fault.name for fault in bench.status().faults] == ["scpi-source_failed"]
+
+
+def test_lasting_garbage_is_not_called_safe_until_zero_is_confirmed(tmp_path: Path) -> None:
+    with bench_with(SETS_THEN_ASKS_VOLTS, tmp_path) as (virtual, bench):
+        channels = bench.describe().channels
+        virtual.inject("scpi-source", "garbage", match="VOLT? (@", count=1000)
+        with pytest.raises(DeviceError, match="nothing confirms"):
+            bench.apply(np.full(channels, 1.5))
+        assert heaters(virtual)[:channels] == [0.0] * channels  # the zeros were sent all the same
+        assert not bench.status().safe
+        virtual.call(lambda: [unit.faults.clear() for unit in virtual.bench.units.values()])
+        bench.safe()
+        assert bench.status().safe
+
+
+def opened(tmp_path: Path) -> tuple[Bench, FakeLab, FakeClock]:
+    lab = FakeLab(clock := FakeClock())
+    return bench_of(lab, clock, tmp_path, lambda stated: None), lab, clock
+
+
+def taken(lab: FakeLab, error: Exception) -> None:
+    """Let the heaters' source take the next setting, and then fail with `error`."""
+    original: Any = lab.heaters.set_volts
+
+    def set_volts(volts: dict[int, float]) -> None:
+        original(volts)
+        lab.heaters.set_volts = original
+        raise error
+
+    lab.heaters.set_volts = set_volts
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeviceError("transport", "no answer", outcome="not_applied"),
+        DeviceError("limit", "too late", outcome="not_applied"),
+        DeviceError("device", "complaint", outcome="applied"),
+        RuntimeError("a bug"),
+        KeyboardInterrupt(),
+    ],
+    ids=["not_applied", "limit", "applied", "bug", "interrupt"],
+)
+def test_no_error_of_a_driver_makes_a_failed_setting_known(error: Exception, tmp_path: Path) -> None:
+    bench, lab, _ = opened(tmp_path)
+    taken(lab, error)
+    with pytest.raises(type(error) if isinstance(error, KeyboardInterrupt) else DeviceError):
+        bench.apply(np.full(16, 1.5))
+    assert not lab.heaters.volts.any()
+    assert bench.status().safe
+
+
+def test_a_source_that_was_restarted_at_rest_is_driven_to_zero(tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path)
+    lab.heaters.volts[:] = 1.5  # power-up voltages, while the bench holds 0 V
+    lab.heaters.faults.append(
+        Faulty("check", DeviceError("device", "was switched on anew", retryable=True, outcome="unknown"), times=1)
+    )
+    clock.time_s += 1000.0
+    bench.watch()
+    assert not lab.heaters.volts.any()
+    assert bench.status().faults
+
+
+def test_a_question_without_an_answer_keeps_known_channels_known(tmp_path: Path) -> None:
+    bench, lab, clock = opened(tmp_path)
+    bench.apply(np.full(16, 1.5))
+    lab.heaters.calls.clear()
+    lab.heaters.faults.append(Faulty("check", DeviceError("transport", "no answer", retryable=True), times=1))
+    clock.time_s += 1000.0
+    bench.watch()
+    assert "safe" not in lab.heaters.calls  # ramped from where they were known to be, not dropped
+    assert not lab.heaters.volts.any()
