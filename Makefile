@@ -7,7 +7,7 @@ ORACLES ?= .venv-oracles
 # Debian ships Python without its venv module; as root it can be had here and now.
 INSTALL_VENV := apt-get update -qq && apt-get install -y -qq python3-venv
 
-.PHONY: train test test-oracles check setup setup-dev clean
+.PHONY: train test test-oracles test-install check setup setup-dev clean
 
 train: $(VENV)/.run
 	$(BIN)/photonloop train examples/digits.toml
@@ -18,6 +18,10 @@ test: $(VENV)/.dev
 # Apart from the rest, so that `make test` shows every time that nothing needs JAX: about a gigabyte.
 test-oracles: $(ORACLES)/.oracles
 	$(ORACLES)/bin/python -m pytest -q tests/oracles
+
+# A wheel and an sdist, each in a bare environment and used from an empty folder.
+test-install: $(VENV)/.dev
+	.ci/check-install $(BIN)/python
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,7 +18,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,12 +25,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from controller.stopping import Stop
-from drivers.station import load_reference
-from protocols.client import DeviceClient, connect
-from protocols.device import PhotonicDevice
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.stopping import Stop
+from photonloop.drivers.station import load_reference
+from photonloop.protocols.client import DeviceClient, connect
+from photonloop.protocols.device import PhotonicDevice
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.process import module_command
+from photonloop.protocols.validation import ConfigError
 
 _LOG = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> Non
 def simulator_command(string: str, chip: VirtualChip) -> list[str]:
     """Return the command that starts a simulator process for the device string `sim…`."""
     source = string.partition(":")[2] or "soi"
-    command = [sys.executable, "-m", "simulator", "--chip", source, "--parent", str(os.getpid())]
+    command = module_command("photonloop.simulator", "--chip", source, "--parent", str(os.getpid()))
     for option, value in (("--ports", chip.ports), ("--stages", chip.stages), ("--seed", chip.seed)):
         if value is not None:
             command += [option, str(value)]
@@ -218,7 +218,7 @@ def simulator_command(string: str, chip: VirtualChip) -> list[str]:
 
 def lab_command(string: str) -> list[str]:
     """Return the command that starts the process which holds the instruments of the device string `lab:…`."""
-    return [sys.executable, "-m", "drivers", string.removeprefix("lab:"), "--parent", str(os.getpid())]
+    return module_command("photonloop.drivers", string.removeprefix("lab:"), "--parent", str(os.getpid()))
 
 
 def start_process(string: str, chip: VirtualChip, options: Sequence[str] = (), *, stop: Stop | None = None) -> DeviceProcess:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from controller.datasets import DataError
+from photonloop.controller.datasets import DataError
 
 _CHUNK = 4096
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from controller.datasets import Dataset, DataSpec, mnist_file
-from controller.devices import VirtualChip
-from controller.estimators import estimator
-from controller.experiment import Experiment
-from controller.network import Layer
-from controller.provenance import read_device
-from controller.variables import stage_box
-from protocols.device import DeviceDescription
-from protocols.validation import ConfigError
+from photonloop.controller.datasets import Dataset, DataSpec, mnist_file
+from photonloop.controller.devices import VirtualChip
+from photonloop.controller.estimators import estimator
+from photonloop.controller.experiment import Experiment
+from photonloop.controller.network import Layer
+from photonloop.controller.provenance import read_device
+from photonloop.controller.variables import stage_box
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.validation import ConfigError
 
 
 def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> VirtualChip:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import FLAG_SATURATED, FLAG_UNSETTLED
+from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED
 
 _WORDS = {FLAG_SATURATED: "are saturated", FLAG_UNSETTLED: "were taken before they had settled"}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from protocols.device import DeviceDescription
+from photonloop.protocols.device import DeviceDescription
 
 _SHAPE = ("input_ports", "stages.*", "drive.*", "limits.*")
 """What decides over the meaning of variables and over what may be sent."""

@@ -16,12 +16,12 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
-from controller.devices import OpenDevice
-from controller.identity import difference
-from controller.stopping import Stop
-from controller.waiting import pauses, wait_for_device
-from protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, StagedRows
-from protocols.errors import DeviceError
+from photonloop.controller.devices import OpenDevice
+from photonloop.controller.identity import difference
+from photonloop.controller.stopping import Stop
+from photonloop.controller.waiting import pauses, wait_for_device
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, StagedRows
+from photonloop.protocols.errors import DeviceError
 
 Answer = TypeVar("Answer")
 Request = tuple[Drive, StagedRows, str]

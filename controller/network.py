@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.experiment import Experiment
-from controller.link import DeviceLink
-from controller.rules import Rule, majority_vote, make_rule
-from controller.streams import Purpose, stream
-from controller.variables import Phases, volts
-from protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.experiment import Experiment
+from photonloop.controller.link import DeviceLink
+from photonloop.controller.rules import Rule, majority_vote, make_rule
+from photonloop.controller.streams import Purpose, stream
+from photonloop.controller.variables import Phases, volts
+from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 DRIVE_BYTES = 2**25
 """Drives of one evaluation travel as one message; servers take twice as much and more."""

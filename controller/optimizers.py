@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.experiment import OptimizerSpec
-from controller.variables import Phases
+from photonloop.controller.experiment import OptimizerSpec
+from photonloop.controller.variables import Phases
 
 
 @dataclass

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from controller.datasets import Dataset
-from controller.experiment import Experiment, load_experiment
-from controller.identity import Difference, difference
-from controller.network import Layer
-from controller.run import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
-from controller.state import State, from_arrays
-from protocols.device import DeviceDescription
-from protocols.validation import ConfigError
+from photonloop.controller.datasets import Dataset
+from photonloop.controller.experiment import Experiment, load_experiment
+from photonloop.controller.identity import Difference, difference
+from photonloop.controller.network import Layer
+from photonloop.controller.run import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
+from photonloop.controller.state import State, from_arrays
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.validation import ConfigError
 
 
 def open_run(run: Path) -> Experiment:

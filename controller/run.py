@@ -27,9 +27,9 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from controller.archives import read_npz, write_npz
-from controller.journal import Journal, Measured
-from protocols.validation import ConfigError
+from photonloop.controller.archives import read_npz, write_npz
+from photonloop.controller.journal import Journal, Measured
+from photonloop.protocols.validation import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
 CHECKPOINT, JOURNAL, EVALUATION = "checkpoint.npz", "journal.bin", "evaluation.npz"

@@ -15,24 +15,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.archives import write_npz
-from controller.estimators import Probe, estimator, slopes
-from controller.estimators.step import choose_step, longest_step
-from controller.experiment import Experiment
-from controller.flags import FlagWatch
-from controller.journal import Measured, fingerprint
-from controller.link import DeviceLink
-from controller.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
-from controller.optimizers import descend, fresh_moments, learning_rate
-from controller.progress import EpochReport, Listener, Stopwatch
-from controller.run import EVALUATION, RunFolder, read_events
-from controller.state import State, to_arrays
-from controller.stopping import SessionStopped, Stop
-from controller.streams import Purpose, stream
-from controller.variables import Box, Phases, drive_step_rad, fold, longest_with_room, project, stage_box, start_variables, volts
-from protocols.device import Drive, StagedRows
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.archives import write_npz
+from photonloop.controller.estimators import Probe, estimator, slopes
+from photonloop.controller.estimators.step import choose_step, longest_step
+from photonloop.controller.experiment import Experiment
+from photonloop.controller.flags import FlagWatch
+from photonloop.controller.journal import Measured, fingerprint
+from photonloop.controller.link import DeviceLink
+from photonloop.controller.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
+from photonloop.controller.optimizers import descend, fresh_moments, learning_rate
+from photonloop.controller.progress import EpochReport, Listener, Stopwatch
+from photonloop.controller.run import EVALUATION, RunFolder, read_events
+from photonloop.controller.state import State, to_arrays
+from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.controller.streams import Purpose, stream
+from photonloop.controller.variables import (
+    Box,
+    Phases,
+    drive_step_rad,
+    fold,
+    longest_with_room,
+    project,
+    stage_box,
+    start_variables,
+    volts,
+)
+from photonloop.protocols.device import Drive, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 TRAIN, TEST = "train", "test"
 """Names of the staged inputs."""

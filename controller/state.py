@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.optimizers import Moments
-from controller.variables import Phases
-from protocols.validation import ConfigError
+from photonloop.controller.optimizers import Moments
+from photonloop.controller.variables import Phases
+from photonloop.protocols.validation import ConfigError
 
 FORMAT = 1
 

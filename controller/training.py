@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from controller.datasets import Dataset, load_dataset
-from controller.devices import OpenDevice, VirtualChip, check_device_string, open_device
-from controller.encoding import encode, fit_encoding
-from controller.experiment import Experiment, as_toml
-from controller.fitting import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
-from controller.flags import FlagWatch
-from controller.link import DeviceLink
-from controller.network import Layer, Prediction, build_network, predict
-from controller.progress import Listener
-from controller.provenance import (
+from photonloop.controller.datasets import Dataset, load_dataset
+from photonloop.controller.devices import OpenDevice, VirtualChip, check_device_string, open_device
+from photonloop.controller.encoding import encode, fit_encoding
+from photonloop.controller.experiment import Experiment, as_toml
+from photonloop.controller.fitting import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
+from photonloop.controller.flags import FlagWatch
+from photonloop.controller.link import DeviceLink
+from photonloop.controller.network import Layer, Prediction, build_network, predict
+from photonloop.controller.progress import Listener
+from photonloop.controller.provenance import (
     changed_device,
     check_variables,
     digest,
@@ -33,12 +33,12 @@ from controller.provenance import (
     started,
     write_device,
 )
-from controller.run import EXPERIMENT, RunFolder, new_run, versions, write_aside
-from controller.session import TEST, TRAIN, Samples, Session
-from controller.state import State
-from controller.stopping import SessionStopped, Stop
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.run import EXPERIMENT, RunFolder, new_run, versions, write_aside
+from photonloop.controller.session import TEST, TRAIN, Samples, Session
+from photonloop.controller.state import State
+from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 Opener = Callable[[], OpenDevice]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import DeviceDescription, Drive, DriveDescription, StageDescription
-from protocols.limits import highest_drive_v
+from photonloop.protocols.device import DeviceDescription, Drive, DriveDescription, StageDescription
+from photonloop.protocols.limits import highest_drive_v
 
 Phases = NDArray[np.float64]
 """Nominal heater phases [rad], shape (channels,) or (settings, channels)."""

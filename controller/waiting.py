@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from controller.devices import OpenDevice
-from controller.stopping import Stop
-from protocols.errors import DeviceError
+from photonloop.controller.devices import OpenDevice
+from photonloop.controller.stopping import Stop
+from photonloop.protocols.errors import DeviceError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 FIRST_TOLD_S, MOST_UNTOLD_S = 10.0, 600.0

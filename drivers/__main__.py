@@ -1,4 +1,4 @@
-"""`python -m drivers`: instruments on this machine behind the same server as any device, with a supervisor above it.
+"""`python -m photonloop.drivers`: instruments on this machine behind the same server as any device, with a supervisor above it.
 
 Once the bench is armed and served, one JSON line on standard output says where. It ends, the bench safe, on SIGTERM, on Ctrl-C,
 or with its parent.
@@ -13,10 +13,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from drivers.stopping import Stopping, own_output
-from drivers.supervisor import Commands, server_command, supervise
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.stopping import Stopping, own_output
+from photonloop.drivers.supervisor import Commands, server_command, supervise
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,8 +51,8 @@ def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
 
 
 def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
-    from drivers.opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
-    from drivers.serving import serve  # noqa: PLC0415
+    from photonloop.drivers.opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
+    from photonloop.drivers.serving import serve  # noqa: PLC0415
 
     parent = os.getppid() if args.parent is None else args.parent
     output = own_output()
@@ -71,9 +71,9 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
 
 
 def _make_safe(reference: str) -> int:
-    from drivers.grounding import make_safe  # noqa: PLC0415
-    from drivers.opening import open_table  # noqa: PLC0415
-    from drivers.station import load_reference  # noqa: PLC0415
+    from photonloop.drivers.grounding import make_safe  # noqa: PLC0415
+    from photonloop.drivers.opening import open_table  # noqa: PLC0415
+    from photonloop.drivers.station import load_reference  # noqa: PLC0415
 
     path, station, session = load_reference(reference)
     problems = make_safe(station, partial(open_table, path.parent), session=session)
@@ -83,7 +83,7 @@ def _make_safe(reference: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m drivers", description="A bench of instruments behind a device server.")
+    parser = argparse.ArgumentParser("python -m photonloop.drivers", description="A bench of instruments behind a device server.")
     add = parser.add_argument
     add("station", metavar="STATION.toml[?max_v=5]", help="station file, with limits of this session that tighten its own")
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")

@@ -22,15 +22,15 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers import budget, watching
-from drivers.clock import Clock, WallClock
-from drivers.instrument import ChannelLimits, DriveSource
-from drivers.light import Light
-from drivers.line import InstrumentError, Line, what_became
-from drivers.output import move, outputs_of, to_zero
-from drivers.taps import photocurrents, read_sample
-from drivers.wiring import Wiring
-from protocols.device import (
+from photonloop.drivers import budget, watching
+from photonloop.drivers.clock import Clock, WallClock
+from photonloop.drivers.instrument import ChannelLimits, DriveSource
+from photonloop.drivers.light import Light
+from photonloop.drivers.line import InstrumentError, Line, what_became
+from photonloop.drivers.output import move, outputs_of, to_zero
+from photonloop.drivers.taps import photocurrents, read_sample
+from photonloop.drivers.wiring import Wiring
+from photonloop.protocols.device import (
     FLAG_SATURATED,
     DeviceDescription,
     DeviceStatus,
@@ -40,8 +40,15 @@ from protocols.device import (
     Readings,
     StagedRows,
 )
-from protocols.errors import DeviceError
-from protocols.limits import check_held_drive, check_inputs, check_settings, check_size, check_staged_rows, heater_power_w
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import (
+    check_held_drive,
+    check_inputs,
+    check_settings,
+    check_size,
+    check_staged_rows,
+    heater_power_w,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +60,7 @@ class StrangerError(InstrumentError):
 
 
 class Bench:
-    """Opened instruments as one device; made by `drivers.opening.open_bench`, which arms it.
+    """Opened instruments as one device; made by `photonloop.drivers.opening.open_bench`, which arms it.
 
     Parameters
     ----------

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drivers.output import Output
-from protocols.device import DeviceDescription, Drive
-from protocols.limits import heater_power_w
+from photonloop.drivers.output import Output
+from photonloop.protocols.device import DeviceDescription, Drive
+from photonloop.protocols.limits import heater_power_w
 
 
 def way(description: DeviceDescription, heaters: Sequence[Output], target: Drive) -> list[Drive]:

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from drivers.instrument import ChannelLimits, UnconfirmedError
-from drivers.transport.contract import Transport
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import ChannelLimits, UnconfirmedError
+from photonloop.drivers.transport.contract import Transport
+from photonloop.protocols.errors import DeviceError
 
 Message = TypeVar("Message")
 

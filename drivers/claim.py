@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from drivers.address import same_place
-from protocols.errors import DeviceError
+from photonloop.drivers.address import same_place
+from photonloop.protocols.errors import DeviceError
 
 
 class Claim:

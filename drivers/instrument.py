@@ -35,7 +35,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import DeviceError
+from photonloop.protocols.errors import DeviceError
 
 
 class UnconfirmedError(DeviceError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from drivers.clock import Clock
-from drivers.instrument import Laser
-from drivers.line import Line
-from drivers.station import LaserTable
+from photonloop.drivers.clock import Clock
+from photonloop.drivers.instrument import Laser
+from photonloop.drivers.line import Line
+from photonloop.drivers.station import LaserTable
 
 
 class Light:

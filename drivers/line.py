@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from drivers.instrument import Identity, Instrument, UnconfirmedError
-from protocols.errors import DeviceError, Outcome
+from photonloop.drivers.instrument import Identity, Instrument, UnconfirmedError
+from photonloop.protocols.errors import DeviceError, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from drivers.instrument import Identity, Instrument
-from drivers.line import Line
-from drivers.station import InstrumentTable
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import Identity, Instrument
+from photonloop.drivers.line import Line
+from photonloop.drivers.station import InstrumentTable
+from photonloop.protocols.errors import DeviceError
 
 Opener = Callable[[InstrumentTable], Instrument]
 """Opens one instrument as its table in the station file says; raises `DeviceError` or `ConfigError`."""

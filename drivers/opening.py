@@ -11,20 +11,20 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from drivers.address import check_address
-from drivers.bench import Bench
-from drivers.claim import claim
-from drivers.clock import Clock, WallClock
-from drivers.grounding import ground
-from drivers.instrument import Instrument
-from drivers.line import Line
-from drivers.opener import Opener, let_go, open_line
-from drivers.registry import find_driver, open_instrument, read_settings, stated_channels
-from drivers.station import InstrumentTable, LimitsTable, Station, load_reference
-from drivers.transport.opening import Link, Through
-from drivers.wiring import wire
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.address import check_address
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.claim import claim
+from photonloop.drivers.clock import Clock, WallClock
+from photonloop.drivers.grounding import ground
+from photonloop.drivers.instrument import Instrument
+from photonloop.drivers.line import Line
+from photonloop.drivers.opener import Opener, let_go, open_line
+from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
+from photonloop.drivers.station import InstrumentTable, LimitsTable, Station, load_reference
+from photonloop.drivers.transport.opening import Link, Through
+from photonloop.drivers.wiring import wire
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 log = logging.getLogger(__name__)
 

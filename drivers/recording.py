@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from drivers.transport.clock import Clock, SteppedClock, SystemClock
-from drivers.transport.connection import Connection
-from drivers.transport.contract import BrokenError, T, Wire
-from drivers.transport.modbus import ModbusTransport
-from drivers.transport.text import Dialect, TextTransport, start_text
-from protocols.validation import ConfigError
+from photonloop.drivers.transport.clock import Clock, SteppedClock, SystemClock
+from photonloop.drivers.transport.connection import Connection
+from photonloop.drivers.transport.contract import BrokenError, T, Wire
+from photonloop.drivers.transport.modbus import ModbusTransport
+from photonloop.drivers.transport.text import Dialect, TextTransport, start_text
+from photonloop.protocols.validation import ConfigError
 
 Kind = Literal["sent", "got", "silence", "broken", "opened", "closed"]
 

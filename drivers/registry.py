@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from drivers.instrument import DriveSource, Instrument, Laser, Readout
-from drivers.templates import with_table
-from drivers.transport.opening import Link
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError, suggestion, validate
+from photonloop.drivers.instrument import DriveSource, Instrument, Laser, Readout
+from photonloop.drivers.templates import with_table
+from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError, suggestion, validate
 
 GROUP = "photonloop.drivers"
 
@@ -38,7 +38,7 @@ class Driver:
     Parameters
     ----------
     kind
-        What `open` returns: a `DriveSource`, a `Readout` or a `Laser` of `drivers.instrument`.
+        What `open` returns: a `DriveSource`, a `Readout` or a `Laser` of `photonloop.drivers.instrument`.
     settings
         Model of the table [instruments.settings]; one without fields where there is nothing to set. Settings that tell
         how many channels there are have it as `channels`, a field or a property: it is compared before anything is opened.
@@ -82,7 +82,9 @@ def find_driver(name: str) -> Driver:
     except Exception as error:  # noqa: BLE001 - a package of others may fail in any way when it is imported
         raise ConfigError(f"driver {name!r} of {_package(point)} cannot be loaded: {type(error).__name__}: {error}") from None
     if not isinstance(found, Driver):
-        raise ConfigError(f"driver {name!r} of {_package(point)} is no drivers.registry.Driver but {type(found).__name__}")
+        raise ConfigError(
+            f"driver {name!r} of {_package(point)} is no photonloop.drivers.registry.Driver but {type(found).__name__}"
+        )
     return found
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.instrument import Identity
-from drivers.transport.contract import Transport
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import Identity
+from photonloop.drivers.transport.contract import Transport
+from photonloop.protocols.errors import DeviceError
 
 _INFINITY = 9.9e37
 """SCPI's infinity: how an overload is reported."""

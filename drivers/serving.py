@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from drivers.bench import Bench
-from drivers.stopping import Stopping, announce
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.stopping import Stopping, announce
+from photonloop.protocols.server import DeviceServer, ServerOptions
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from protocols.errors import DeviceError
+from photonloop.protocols.errors import DeviceError
 
 
 class Stopping:

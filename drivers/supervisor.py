@@ -16,13 +16,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from drivers.stopping import Stopping, announce
+from photonloop.drivers.stopping import Stopping, announce
+from photonloop.protocols.process import module_command
 
 log = logging.getLogger(__name__)
 
@@ -169,5 +169,5 @@ def _cause(code: int) -> str:
 
 
 def server_command(*arguments: str) -> list[str]:
-    """Return `python -m drivers` with `arguments`."""
-    return [sys.executable, "-m", "drivers", *arguments]
+    """Return `python -m photonloop.drivers` with `arguments`."""
+    return module_command("photonloop.drivers", *arguments)

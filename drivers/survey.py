@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from drivers.claim import claim
-from drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
-from drivers.line import Line
-from drivers.opener import Opener, let_go, open_line
-from drivers.station import Channel, InstrumentTable, LimitsTable, Station
-from drivers.wiring import wire
-from protocols.device import DeviceDescription
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.claim import claim
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
+from photonloop.drivers.line import Line
+from photonloop.drivers.opener import Opener, let_go, open_line
+from photonloop.drivers.station import Channel, InstrumentTable, LimitsTable, Station
+from photonloop.drivers.wiring import wire
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from drivers import scpi
-from drivers.transport.contract import Transport
-from drivers.transport.text import Dialect
+from photonloop.drivers import scpi
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.text import Dialect
 
 
 class Table(Protocol):

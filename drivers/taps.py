@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.line import InstrumentError, Line
-from drivers.watching import OVER_POWER, TrippedError
-from drivers.wiring import Tap
-from protocols.errors import DeviceError
+from photonloop.drivers.line import InstrumentError, Line
+from photonloop.drivers.watching import OVER_POWER, TrippedError
+from photonloop.drivers.wiring import Tap
+from photonloop.protocols.errors import DeviceError
 
 
 def read_sample(taps: Sequence[Tap], lines: Mapping[str, Line], into: NDArray[np.float64]) -> None:

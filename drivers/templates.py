@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers import scpi
-from drivers.transport.contract import Transport
-from protocols.validation import ConfigError, read_toml, suggestion
+from photonloop.drivers import scpi
+from photonloop.drivers.transport.contract import Transport
+from photonloop.protocols.validation import ConfigError, read_toml, suggestion
 
 TABLE_FOLDER = Path(__file__).parent / "tables"
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from drivers.instrument import ChannelLimits, ReadsAmps
-from drivers.line import Line
-from drivers.output import Output
-from drivers.station import LaserTable, MonitorTable
-from drivers.wiring import Wiring
+from photonloop.drivers.instrument import ChannelLimits, ReadsAmps
+from photonloop.drivers.line import Line
+from photonloop.drivers.output import Output
+from photonloop.drivers.station import LaserTable, MonitorTable
+from photonloop.drivers.wiring import Wiring
 
 OVER_POWER = "over_power"
 LASER_DARK = "laser_dark"

@@ -13,11 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers import curve as curves
-from drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout
-from drivers.station import Channel, LimitsTable, StageTable, Station
-from protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription, StageDescription
-from protocols.validation import ConfigError
+from photonloop.drivers import curve as curves
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout
+from photonloop.drivers.station import Channel, LimitsTable, StageTable, Station
+from photonloop.protocols.device import (
+    DeviceDescription,
+    DriveDescription,
+    LimitsDescription,
+    ReadoutDescription,
+    StageDescription,
+)
+from photonloop.protocols.validation import ConfigError
 
 _KINDS: dict[type, str] = {DriveSource: "a drive source", Readout: "a readout", Laser: "a laser"}
 

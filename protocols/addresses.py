@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from protocols.errors import DeviceError
+from photonloop.protocols.errors import DeviceError
 
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\[\]:/\s;]+):(\d{1,5}|\*)")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from protocols.errors import DeviceError
-from protocols.keys import key_pair, public_key
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.keys import key_pair, public_key
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import zmq
 
-from protocols import wire
-from protocols.errors import DeviceError
-from protocols.keys import secure_client
-from protocols.sockets import receive_frames, send_frames
-from protocols.window import Window
-from protocols.wire import AnyArray, Frames, Reply, Request
+from photonloop.protocols import wire
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.keys import secure_client
+from photonloop.protocols.sockets import receive_frames, send_frames
+from photonloop.protocols.window import Window
+from photonloop.protocols.wire import AnyArray, Frames, Reply, Request
 
 _SLICE_MS = 100
 _ATTEMPTS = 3

@@ -19,13 +19,13 @@ import numpy as np
 import zmq
 from pydantic import JsonValue, ValidationError
 
-from protocols import payload, wire
-from protocols.addresses import check_address, on_this_machine
-from protocols.channel import Answer, Channel
-from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
-from protocols.errors import DeviceError
-from protocols.sharing import Sharing, Slot, largest_window
-from protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
+from photonloop.protocols import payload, wire
+from photonloop.protocols.addresses import check_address, on_this_machine
+from photonloop.protocols.channel import Answer, Channel
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.sharing import Sharing, Slot, largest_window
+from photonloop.protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
 
 _NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
 """What is never too late: a clock that drifts must not keep a device from being made safe."""
@@ -76,7 +76,7 @@ def connect(
     timeout_s
         Time for the server to be reached and to answer.
     keys
-        Folder with `client.key_secret` and `server.key`, as `protocols.keys.add_client` makes it.
+        Folder with `client.key_secret` and `server.key`, as `photonloop.protocols.keys.add_client` makes it.
 
     Raises
     ------

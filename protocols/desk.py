@@ -21,18 +21,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from protocols import lease as leases
-from protocols import wire
-from protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, StagedRows, may_wait
-from protocols.errors import DeviceError
-from protocols.jobs import Jobs
-from protocols.looking import StatusReader
-from protocols.pace import Pace
-from protocols.replies import GONE, ReplyCache
-from protocols.sharing import Shared, largest_window
-from protocols.staging import Transfer, add_chunk
-from protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
-from protocols.worker import Job, carry_out
+from photonloop.protocols import lease as leases
+from photonloop.protocols import wire
+from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, StagedRows, may_wait
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.jobs import Jobs
+from photonloop.protocols.looking import StatusReader
+from photonloop.protocols.pace import Pace
+from photonloop.protocols.replies import GONE, ReplyCache
+from photonloop.protocols.sharing import Shared, largest_window
+from photonloop.protocols.staging import Transfer, add_chunk
+from photonloop.protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
+from photonloop.protocols.worker import Job, carry_out
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ServerOptions:
     Parameters
     ----------
     keys
-        Folder of CURVE keys (`protocols.keys`); needed off loopback.
+        Folder of CURVE keys (`photonloop.protocols.keys`); needed off loopback.
     inline_s
         Evaluations predicted to take less are carried out in the socket loop, which saves two changes of thread. Keep it
         well below the 50 ms within which `safe` must be answered; 0 always uses the worker, and so does a device that may wait.

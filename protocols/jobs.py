@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from protocols.device import PhotonicDevice
-from protocols.errors import DeviceError
-from protocols.wire import Request
-from protocols.worker import Job, Worker
+from photonloop.protocols.device import PhotonicDevice
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.wire import Request
+from photonloop.protocols.worker import Job, Worker
 
 _MAX_WAITING = 32
 _ACCEPT_SAFE_S = 0.03

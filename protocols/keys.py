@@ -3,7 +3,7 @@
     KEYS/                      stays with the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one for every client that may come in, as long as it lies here (`protocols.admission`)
+      clients/NAME.key         public, one for every client that may connect, while it lies here (`protocols/admission.py`)
       for-NAME/                to be carried to that client, and deleted here
         server.key             public
         client.key_secret      secret
@@ -22,7 +22,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from protocols.errors import DeviceError
+from photonloop.protocols.errors import DeviceError
 
 _KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

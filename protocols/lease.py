@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocols.device import Fault
-from protocols.errors import DeviceError
+from photonloop.protocols.device import Fault
+from photonloop.protocols.errors import DeviceError
 
 LEASE_LOST = "lease_lost"
 """Name of the fault that a writer leaves behind when it vanishes."""

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import DeviceDescription, Drive, Inputs, PerChannel, StagedRows
-from protocols.errors import DeviceError
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PerChannel, StagedRows
+from photonloop.protocols.errors import DeviceError
 
 
 def check_held_drive(description: DeviceDescription, drive: object) -> Drive:

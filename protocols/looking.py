@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from protocols.device import DeviceStatus, PhotonicDevice
-from protocols.errors import DeviceError
-from protocols.wire import Request
+from photonloop.protocols.device import DeviceStatus, PhotonicDevice
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.wire import Request
 
 log = logging.getLogger(__name__)
 

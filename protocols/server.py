@@ -20,14 +20,14 @@ from contextlib import suppress
 
 import zmq
 
-from protocols import wire
-from protocols.addresses import check_address, on_this_machine
-from protocols.admission import Admission, client_of, secure_server
-from protocols.desk import Desk, ServerOptions
-from protocols.device import PhotonicDevice
-from protocols.errors import DeviceError
-from protocols.sockets import receive_from, send_frames
-from protocols.wire import Frames
+from photonloop.protocols import wire
+from photonloop.protocols.addresses import check_address, on_this_machine
+from photonloop.protocols.admission import Admission, client_of, secure_server
+from photonloop.protocols.desk import Desk, ServerOptions
+from photonloop.protocols.device import PhotonicDevice
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.sockets import receive_from, send_frames
+from photonloop.protocols.wire import Frames
 
 __all__ = ["DeviceServer", "ServerOptions"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocols.errors import DeviceError
-from protocols.wire import AnyArray, Buffer, StageBody, as_array
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.wire import AnyArray, Buffer, StageBody, as_array
 
 
 @dataclass

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protocols.device import PhotonicDevice, may_wait
-from protocols.errors import DeviceError
+from photonloop.protocols.device import PhotonicDevice, may_wait
+from photonloop.protocols.errors import DeviceError
 
 log = logging.getLogger(__name__)
 

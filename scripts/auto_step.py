@@ -5,8 +5,8 @@
 For every seed a short session learns `examples/digits.toml` with `estimator.step = "auto"`. Then the chip of the same seed, in
 this process, is put where the session stood when it chose: each layer at its starting variables, the layers before it learned.
 There slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and compared with those of the exact
-gradient (`simulator.truth`). Their cosine is that of an estimate with the gradient but for a factor, √(directions / channels),
-that no step changes.
+gradient (`photonloop.simulator.truth`). Their cosine is that of an estimate with the gradient but for a factor, √(directions /
+channels), that no step changes.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.datasets import Dataset, load_dataset
-from controller.encoding import encode, fit_encoding
-from controller.estimators import Probe, estimator, slopes
-from controller.experiment import Experiment, load_experiment
-from controller.network import Layer, build_network, held_drive
-from controller.rules.prototype import PrototypeRule
-from controller.run import read_checkpoint, read_events
-from controller.session import EpochReport
-from controller.training import train
-from controller.variables import fold, stage_box, volts
-from protocols.device import StagedRows
-from simulator.chip import Chip
-from simulator.parameters import load_chip
-from simulator.truth import gradient
+from photonloop.controller.datasets import Dataset, load_dataset
+from photonloop.controller.encoding import encode, fit_encoding
+from photonloop.controller.estimators import Probe, estimator, slopes
+from photonloop.controller.experiment import Experiment, load_experiment
+from photonloop.controller.network import Layer, build_network, held_drive
+from photonloop.controller.rules.prototype import PrototypeRule
+from photonloop.controller.run import read_checkpoint, read_events
+from photonloop.controller.session import EpochReport
+from photonloop.controller.training import train
+from photonloop.controller.variables import fold, stage_box, volts
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.truth import gradient
 
 EXPERIMENT = Path(__file__).parents[1] / "examples" / "digits.toml"
 LADDER_RAD = 0.001 * np.sqrt(2.0) ** np.arange(18)

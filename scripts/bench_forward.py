@@ -36,13 +36,13 @@ import psutil
 from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s, seconds
 from numba import njit
 
-from controller.devices import VirtualChip, open_device
-from protocols.device import StagedRows
-from simulator import kernels
-from simulator.chip import Chip
-from simulator.mesh import clements, couplers, schedule
-from simulator.parameters import load_chip
-from simulator.workers import Workers, default_count
+from photonloop.controller.devices import VirtualChip, open_device
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator import kernels
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.mesh import clements, couplers, schedule
+from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.workers import Workers, default_count
 
 _compiled: Any = njit(nogil=True)
 

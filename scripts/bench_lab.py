@@ -45,23 +45,24 @@ from typing import Any
 
 import numpy as np
 
-from controller.datasets import load_dataset
-from controller.devices import OpenDevice, open_device
-from controller.experiment import Experiment, load_experiment
-from controller.fitting import virtual_chip
-from controller.link import DeviceLink
-from controller.network import build_network
-from controller.run import RunFolder
-from controller.session import EpochReport, Samples, Session
-from controller.state import State
-from controller.training import stage_parts
-from drivers.bench import Bench
-from drivers.instrument import Instrument
-from drivers.opening import open_bench
-from drivers.recording import Recorder
-from drivers.registry import open_instrument
-from drivers.station import InstrumentTable, Station, load_station
-from drivers.transport.opening import Link
+from photonloop.controller.datasets import load_dataset
+from photonloop.controller.devices import OpenDevice, open_device
+from photonloop.controller.experiment import Experiment, load_experiment
+from photonloop.controller.fitting import virtual_chip
+from photonloop.controller.link import DeviceLink
+from photonloop.controller.network import build_network
+from photonloop.controller.run import RunFolder
+from photonloop.controller.session import EpochReport, Samples, Session
+from photonloop.controller.state import State
+from photonloop.controller.training import stage_parts
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.instrument import Instrument
+from photonloop.drivers.opening import open_bench
+from photonloop.drivers.recording import Recorder
+from photonloop.drivers.registry import open_instrument
+from photonloop.drivers.station import InstrumentTable, Station, load_station
+from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.process import module_command
 
 BLOCK = 50
 """Updates of one way before it is the other's turn."""
@@ -87,7 +88,7 @@ class VirtualBench:
 def virtual_bench(*options: str) -> Iterator[VirtualBench]:
     """Run a virtual bench of the command line's `options`."""
     with tempfile.TemporaryDirectory(prefix="photonloop-lab-") as folder:
-        command = [sys.executable, "-m", "simulator.instruments", "--out", folder, *options]
+        command = module_command("photonloop.simulator.instruments", "--out", folder, *options)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:

@@ -2,8 +2,9 @@
 
     python scripts/bench_loop.py [--json] [--ports 64] [--batch 128] [--seconds 4] [--rounds 5] [--sequential]
 
-Both ways run `controller.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an update and at 16,
-in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of process / in-process.
+Both ways run `photonloop.controller.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an update and
+at 16, in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of process /
+in-process.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pathlib import Path
 
 import psutil
 
-from controller.datasets import DataSpec, load_dataset
-from controller.devices import OpenDevice, VirtualChip, open_device
-from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
-from controller.link import DeviceLink
-from controller.network import build_network
-from controller.run import RunFolder
-from controller.session import EpochReport, Samples, Session
-from controller.state import State
-from controller.training import stage_parts
-from simulator.chip import Chip
-from simulator.parameters import load_chip
+from photonloop.controller.datasets import DataSpec, load_dataset
+from photonloop.controller.devices import OpenDevice, VirtualChip, open_device
+from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
+from photonloop.controller.link import DeviceLink
+from photonloop.controller.network import build_network
+from photonloop.controller.run import RunFolder
+from photonloop.controller.session import EpochReport, Samples, Session
+from photonloop.controller.state import State
+from photonloop.controller.training import stage_parts
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
 
 SEED = 0
 

@@ -24,8 +24,8 @@ A source that hears and cannot be understood ("late", "garbage") must never end 
 
 Detectors show the number of their measurement in place of light, so that every reading that is used can be traced: it must be the
 last measurement made of its setting and sample, at their voltages, within the call. Whatever else is counted as stale. A call
-that takes longer than its exchanges may (`drivers.transport`) is counted as a hang. Exit code 1 if there is any of either, or
-any other outcome.
+that takes longer than its exchanges may (`photonloop.drivers.transport`) is counted as a hang. Exit code 1 if there is any of
+either, or any other outcome.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.bench import Bench
-from drivers.clock import WallClock
-from drivers.opening import open_bench, open_table
-from drivers.station import Station, load_station
-from protocols.device import Readings
-from protocols.errors import DeviceError
-from simulator.instruments.choices import SERIAL, Choices
-from simulator.instruments.running import RunningBench, running
-from simulator.instruments.world import STAMPS, Measurement, stamped_sequence
-from simulator.parameters import load_chip
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.clock import WallClock
+from photonloop.drivers.opening import open_bench, open_table
+from photonloop.drivers.station import Station, load_station
+from photonloop.protocols.device import Readings
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import SERIAL, Choices
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.instruments.world import STAMPS, Measurement, stamped_sequence
+from photonloop.simulator.parameters import load_chip
 
 Phase = Literal["apply", "read", "idle"]
 PHASES: tuple[Phase, ...] = ("apply", "read", "idle")

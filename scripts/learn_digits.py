@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from photonloop.protocols.process import module_command
+
 EXPERIMENT = Path(__file__).parents[1] / "examples" / "digits.toml"
 
 
@@ -26,7 +28,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as runs:
         for seed in args.seeds:
-            command = [sys.executable, "-m", "controller.cli.main", "train", str(EXPERIMENT), "--json", "--runs", runs]
+            command = module_command("photonloop", "train", str(EXPERIMENT), "--json", "--runs", runs)
             command += ["--device", args.device, "--set", f"seed={seed}"]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results.append({"seed": seed, **json.loads(ended.stdout)})

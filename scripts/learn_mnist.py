@@ -14,12 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from photonloop.protocols.process import module_command
+
 EXPERIMENT = Path(__file__).parents[1] / "examples" / "mnist.toml"
 
 
 def train(args: argparse.Namespace, runs: str, epochs: int) -> dict[str, float]:
     """Return the answer of `photonloop train --json` over `epochs`."""
-    command = [sys.executable, "-m", "controller.cli.main", "train", str(EXPERIMENT), "--json", "--runs", runs]
+    command = module_command("photonloop", "train", str(EXPERIMENT), "--json", "--runs", runs)
     options = [f"seed={args.seed}", f"training.epochs={epochs}", f"training.evaluate_every={max(1, epochs // 20)}"]
     options += [f"data.path={args.path}"] if args.path else []
     command += ["--device", args.device, *(word for option in options for word in ("--set", option))]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from simulator import kernels
+from photonloop.simulator import kernels
 
 _compiled: Any = njit(nogil=True)
 

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from controller.report.colours import phase_wheel
-from controller.run import DEVICE, read_checkpoint, read_events
-from protocols.device import DeviceDescription, StageDescription
+from photonloop.controller.report.colours import phase_wheel
+from photonloop.controller.run import DEVICE, read_checkpoint, read_events
+from photonloop.protocols.device import DeviceDescription, StageDescription
 
 
 def draw_mesh(axes: Axes, stage: StageDescription, phases: np.ndarray, title: str) -> None:

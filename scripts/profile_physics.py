@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from protocols.device import StagedRows
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters, load_chip
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
 
 ABSENT: dict[str, dict[str, Any]] = {
     "dac": {"bits": 0, "inl_lsb": 0.0},

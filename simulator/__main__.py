@@ -1,4 +1,4 @@
-"""`python -m simulator`: a virtual chip in a process of its own, behind the same server as any device.
+"""`python -m photonloop.simulator`: a virtual chip in a process of its own, behind the same server as any device.
 
 Once it is ready it says so in one JSON line on standard output; it ends, safe, on SIGTERM, on Ctrl-C, or with its parent.
 """
@@ -12,10 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
-from protocols.validation import ConfigError
-from simulator.parameters import ChipParameters, load_chip, preset_names
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 INLINE_S = 0.01
 """Evaluations shorter than this are carried out in the socket loop; `safe` has to be answered within 50 ms."""
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) -> int:
-    from simulator.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+    from photonloop.simulator.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
 
     chip = Chip(parameters, threads=args.threads, beside=args.beside, realtime=args.realtime)
     try:
@@ -71,7 +71,7 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) ->
 
 
 def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
-    from simulator.physics_table import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
+    from photonloop.simulator.physics_table import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
 
     rows = physics_table(args.chip, parameters)
     try:
@@ -82,7 +82,9 @@ def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m simulator", description="A virtual photonic chip behind a device server.")
+    parser = argparse.ArgumentParser(
+        "python -m photonloop.simulator", description="A virtual photonic chip behind a device server."
+    )
     add = parser.add_argument
     add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")
     add("--ports", type=int, help="modes of every mesh")

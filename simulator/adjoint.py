@@ -1,4 +1,4 @@
-"""The exact gradient of a loss on what leaves a mesh, by the adjoint method. Double precision; for `simulator.truth`.
+"""The exact gradient of a loss on what leaves a mesh, by the adjoint method. Double precision; for `photonloop.simulator.truth`.
 
     fields in ──▶ column 0 ──▶ column 1 ──▶ … ──▶ screen ──▶ fields out ──▶ loss
                                                                   │
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mesh import Elements, Mesh, columns, pass_column
+from photonloop.simulator.mesh import Elements, Mesh, columns, pass_column
 
 Fields = NDArray[np.complex128]
 """Fields or slopes, shape (ports, samples)."""

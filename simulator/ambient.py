@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator import kernels
-from simulator.drift import Normals, OrnsteinUhlenbeck
-from simulator.fabrication import slow_key
-from simulator.faults import FaultParameters, in_order
-from simulator.laser import drifted_power
-from simulator.parameters import ChipParameters
+from photonloop.simulator import kernels
+from photonloop.simulator.drift import Normals, OrnsteinUhlenbeck
+from photonloop.simulator.fabrication import slow_key
+from photonloop.simulator.faults import FaultParameters, in_order
+from photonloop.simulator.laser import drifted_power
+from photonloop.simulator.parameters import ChipParameters
 
 STEPS_PER_TAU = 2**14
 """Grid steps in the shortest correlation time."""

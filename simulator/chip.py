@@ -18,9 +18,9 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
-from protocols.errors import DeviceError
-from protocols.limits import (
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
     check_settings,
@@ -29,19 +29,19 @@ from protocols.limits import (
     heater_power_w,
     highest_drive_v,
 )
-from simulator import kernels
-from simulator.ambient import Ambient, Moment
-from simulator.clock import Clock
-from simulator.description import describe
-from simulator.early import LaggingHeat
-from simulator.fabrication import fabricate_inputs
-from simulator.faults import check_faults
-from simulator.modulator import InputTruth, has_phases, is_ideal, modulated, own_modulator
-from simulator.parameters import ChipParameters
-from simulator.pipeline import Exposure, Held, Pipeline, Source
-from simulator.stage import Stage, build_stages, stage_power_w
-from simulator.thermal import always_settled
-from simulator.workers import Job, Workers, default_count
+from photonloop.simulator import kernels
+from photonloop.simulator.ambient import Ambient, Moment
+from photonloop.simulator.clock import Clock
+from photonloop.simulator.description import describe
+from photonloop.simulator.early import LaggingHeat
+from photonloop.simulator.fabrication import fabricate_inputs
+from photonloop.simulator.faults import check_faults
+from photonloop.simulator.modulator import InputTruth, has_phases, is_ideal, modulated, own_modulator
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.pipeline import Exposure, Held, Pipeline, Source
+from photonloop.simulator.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.thermal import always_settled
+from photonloop.simulator.workers import Job, Workers, default_count
 
 _MODULATED_AT_ONCE = 2**20
 """Amplitudes that pass the modulators together, to bound memory."""
@@ -303,7 +303,8 @@ class Chip:
     def _checked_settings(self, stage: str, drives: object, held: Held) -> tuple[int, Drive]:
         """Return the stage's number and its settings, float64 and read-only.
 
-        A quick pass over good drives; whatever is not plainly good goes through `protocols.limits`, which finds the words.
+        A quick pass over good drives; whatever is not plainly good goes through `photonloop.protocols.limits`, which finds the
+        words.
         """
         description = self._description
         index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)

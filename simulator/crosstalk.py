@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh
-from simulator.parameters import CrosstalkParameters
-from simulator.weight_bank import WeightBank
+from photonloop.simulator.mesh import Mesh
+from photonloop.simulator.parameters import CrosstalkParameters
+from photonloop.simulator.weight_bank import WeightBank
 
 
 class Pairs(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.parameters import DacParameters
+from photonloop.simulator.parameters import DacParameters
 
 
 def dac_step_v(dac: DacParameters) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
-from simulator.parameters import ChipParameters
-from simulator.stage import Stage
+from photonloop.protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.stage import Stage
 
 
 def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bool) -> DeviceDescription:

@@ -15,12 +15,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import FLAG_UNSETTLED, Drive
-from simulator import kernels
-from simulator.ambient import Ambient, Moment
-from simulator.parameters import ChipParameters
-from simulator.pipeline import Exposure, Held, Optics, Pipeline, Run, plan_of
-from simulator.thermal import UNSETTLED_RAD, Heat, power_at, redirected, settles_within
+from photonloop.protocols.device import FLAG_UNSETTLED, Drive
+from photonloop.simulator import kernels
+from photonloop.simulator.ambient import Ambient, Moment
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.pipeline import Exposure, Held, Optics, Pipeline, Run, plan_of
+from photonloop.simulator.thermal import UNSETTLED_RAD, Heat, power_at, redirected, settles_within
 
 
 class LaggingHeat:

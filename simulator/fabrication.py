@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh
-from simulator.modulator import InputTruth
-from simulator.parameters import ChipParameters
-from simulator.weight_bank import WeightBank
+from photonloop.simulator.mesh import Mesh
+from photonloop.simulator.modulator import InputTruth
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.weight_bank import WeightBank
 
 # Places in the tree of seeds; never renumber, or every chip of an old seed changes.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3

@@ -471,7 +471,8 @@ def fill_normals(key, number, out):
 def within(drives, lowest_v, ceiling_v, power_of_others_v2, highest_v2):
     """Return whether every drive is in [lowest_v, ceiling_v] and every setting's sum of squares is in bounds; NaN is not.
 
-    A quick yes; a no is for `protocols.limits` to explain. Compiled without the part of fast mathematics that assumes NaN away.
+    A quick yes; a no is for `photonloop.protocols.limits` to explain. Compiled without the part of fast mathematics that
+    assumes NaN away.
     """
     good = True
     for s in range(drives.shape[0]):

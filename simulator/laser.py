@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from simulator.parameters import LaserParameters
+from photonloop.simulator.parameters import LaserParameters
 
 
 def rin_sigma(laser: LaserParameters, bandwidth_hz: float) -> float:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocols.validation import ConfigError
-from simulator.mesh import Mesh
-from simulator.nonlinearity import mean_transmitted
-from simulator.parameters import ChipParameters
-from simulator.photodiode import shot_variance_a, thermal_variance_a2
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.mesh import Mesh
+from photonloop.simulator.nonlinearity import mean_transmitted
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.photodiode import shot_variance_a, thermal_variance_a2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.parameters import ChipParameters, ModulatorParameters
+from photonloop.simulator.parameters import ChipParameters, ModulatorParameters
 
 Amplitudes = NDArray[np.inexact]
 """float64 or complex128."""

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from protocols.validation import ConfigError, read_toml, suggestion, validate
-from simulator.faults import FaultParameters
+from photonloop.protocols.validation import ConfigError, read_toml, suggestion, validate
+from photonloop.simulator.faults import FaultParameters
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 

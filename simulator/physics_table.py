@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from protocols.validation import read_toml
-from simulator.parameters import PRESET_FOLDER, ChipParameters, is_file
+from photonloop.protocols.validation import read_toml
+from photonloop.simulator.parameters import PRESET_FOLDER, ChipParameters, is_file
 
 _UNITS = {
     "db_per_hz": "dB/Hz",

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import Drive
-from simulator import kernels
-from simulator.ambient import Ambient, Moment
-from simulator.fabrication import noise_key
-from simulator.parameters import ChipParameters
-from simulator.remembered import RememberedFields
-from simulator.stage import Stage, with_faults
-from simulator.workers import Job, Workers
+from photonloop.protocols.device import Drive
+from photonloop.simulator import kernels
+from photonloop.simulator.ambient import Ambient, Moment
+from photonloop.simulator.fabrication import noise_key
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.remembered import RememberedFields
+from photonloop.simulator.stage import Stage, with_faults
+from photonloop.simulator.workers import Job, Workers
 
 Source = NDArray[np.float32]
 """Fields, shape (rows, ports, 1 or 2): real part and, where there is one, imaginary part."""

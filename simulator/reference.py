@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import Drive
-from simulator import crosstalk, heater, modulator, nonlinearity, photodiode
-from simulator.ambient import Moment
-from simulator.chip import Chip
-from simulator.mesh import Elements, elements, propagated
-from simulator.stage import ring_of, stage_power_w
-from simulator.weight_bank import Transmissions, transmissions
+from photonloop.protocols.device import Drive
+from photonloop.simulator import crosstalk, heater, modulator, nonlinearity, photodiode
+from photonloop.simulator.ambient import Moment
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.mesh import Elements, elements, propagated
+from photonloop.simulator.stage import ring_of, stage_power_w
+from photonloop.simulator.weight_bank import Transmissions, transmissions
 
 
 def moment_now(chip: Chip) -> Moment:

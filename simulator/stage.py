@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import StageDescription
-from simulator import crosstalk, dac, heater, kernels, laser
-from simulator.fabrication import StageTruth, fabricate
-from simulator.faults import FaultParameters
-from simulator.levels import StageLevels, bank_levels, levels
-from simulator.mesh import TOPOLOGIES, Mesh, couplers, schedule
-from simulator.parameters import ChipParameters
-from simulator.weight_bank import Ring, WeightBank
+from photonloop.protocols.device import StageDescription
+from photonloop.simulator import crosstalk, dac, heater, kernels, laser
+from photonloop.simulator.fabrication import StageTruth, fabricate
+from photonloop.simulator.faults import FaultParameters
+from photonloop.simulator.levels import StageLevels, bank_levels, levels
+from photonloop.simulator.mesh import TOPOLOGIES, Mesh, couplers, schedule
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.weight_bank import Ring, WeightBank
 
 
 @dataclass(frozen=True)

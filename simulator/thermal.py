@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.parameters import ChipParameters, HeaterParameters
+from photonloop.simulator.parameters import ChipParameters, HeaterParameters
 
 SETTLED = 1e-7
 """Share of a change of power that single precision doesn't tell from nothing."""

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.device import Drive, Inputs
-from simulator import dac, reference
-from simulator.adjoint import Fields, backward, forward
-from simulator.chip import Chip
-from simulator.stage import ring_of
-from simulator.weight_bank import transmission_slopes
+from photonloop.protocols.device import Drive, Inputs
+from photonloop.simulator import dac, reference
+from photonloop.simulator.adjoint import Fields, backward, forward
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.stage import ring_of
+from photonloop.simulator.weight_bank import transmission_slopes
 
 LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 """From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
@@ -82,7 +82,8 @@ def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
 
 
 def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_and_slope: LossAndSlope) -> Gradient:
-    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method (`simulator.adjoint`).
+    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method
+    (`photonloop.simulator.adjoint`).
 
     Readings are those of `evaluate` without noise and converter. Stages before it are at the held drive; stages behind it play
     no part.

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from simulator import kernels
+from photonloop.simulator import kernels
 
 Kernel = Callable[[int], object]
 """Works on claimed items until none is left, as the worker of the given number."""

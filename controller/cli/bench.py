@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from controller.cli.console import stop_on_signals
-from controller.cli.output import print_json, show
-from controller.devices import DeviceProcess, StartRefusedError, launch
-from controller.stopping import Stop
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.cli.console import stop_on_signals
+from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.devices import DeviceProcess, StartRefusedError, launch
+from photonloop.controller.stopping import Stop
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.process import module_command
+from photonloop.protocols.validation import ConfigError
 
 OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detectors", "laser", "speed", "out")
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, dict[str, Any]]:
-    """Start the instruments and return their process with what it announced (`simulator.instruments.__main__`).
+    """Start the instruments and return their process with what it announced (`photonloop.simulator.instruments.__main__`).
 
     Raises
     ------
@@ -48,7 +48,7 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
     SessionStopped
         `stop` was asked for meanwhile; the process is ended.
     """
-    command = [sys.executable, "-m", "simulator.instruments", "--parent", str(os.getpid())]
+    command = module_command("photonloop.simulator.instruments", "--parent", str(os.getpid()))
     for name in OPTIONS:
         if (value := getattr(args, name)) is not None:
             command += [f"--{name}", str(value)]

@@ -9,14 +9,14 @@ from functools import partial
 from rich.console import Console
 from rich.table import Column, Table
 
-from controller.cli.describe import limit_rows
-from controller.cli.output import print_json
-from drivers.opening import check_table, open_table
-from drivers.station import LimitsTable, Station, load_reference
-from drivers.survey import Survey, planned, survey
-from protocols.device import DeviceDescription
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.cli.describe import limit_rows
+from photonloop.controller.cli.output import print_json
+from photonloop.drivers.opening import check_table, open_table
+from photonloop.drivers.station import LimitsTable, Station, load_reference
+from photonloop.drivers.survey import Survey, planned, survey
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

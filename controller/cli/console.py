@@ -13,9 +13,9 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from controller.cli.output import Unheard, tell
-from controller.progress import EpochReport, Listener
-from controller.stopping import Stop
+from photonloop.controller.cli.output import Unheard, tell
+from photonloop.controller.progress import EpochReport, Listener
+from photonloop.controller.stopping import Stop
 
 PLAIN_EVERY_S = 5.0
 """Seconds between progress lines where standard error is no terminal."""

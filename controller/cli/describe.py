@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli.output import print_json, show
-from controller.devices import VirtualChip, check_device_string, open_device, simulator_command
-from controller.variables import drive_step_rad
-from protocols.device import DeviceDescription, DeviceStatus, PerChannel
-from protocols.validation import ConfigError
+from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.devices import VirtualChip, check_device_string, open_device, simulator_command
+from photonloop.controller.variables import drive_step_rad
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
+from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

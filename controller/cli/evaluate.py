@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from controller.cli.console import stop_on_signals, watching
-from controller.cli.output import print_json, show
-from controller.cli.train import accuracies
-from controller.training import evaluate
+from photonloop.controller.cli.console import stop_on_signals, watching
+from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.cli.train import accuracies
+from photonloop.controller.training import evaluate
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from controller.cli.output import print_json, show
-from protocols.keys import add_client, create_server_keys
+from photonloop.controller.cli.output import print_json, show
+from photonloop.protocols.keys import add_client, create_server_keys
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from controller.cli.output import tell
+from photonloop.controller.cli.output import tell
 
 DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     try:
-        command = import_module(f"controller.cli.{args.command}")
+        command = import_module(f"photonloop.controller.cli.{args.command}")
         return int(command.run(args))
     except ValueError as error:  # ConfigError and DataError say one sentence; so does a plain one, if less well
         sentence = str(error)
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
     except Exception as error:
         # Both bring more than --help should wait for.
-        from controller.stopping import SessionStopped  # noqa: PLC0415
-        from protocols.errors import DeviceError  # noqa: PLC0415
+        from photonloop.controller.stopping import SessionStopped  # noqa: PLC0415
+        from photonloop.protocols.errors import DeviceError  # noqa: PLC0415
 
         if isinstance(error, DeviceError):
             sentence = error.detail

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from controller.cli.output import print_json, show
-from controller.provenance import open_run
-from controller.report import write_report
+from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.provenance import open_run
+from photonloop.controller.report import write_report
 
 
 def run(args: argparse.Namespace) -> int:

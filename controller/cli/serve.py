@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import signal
 
-from controller.cli.console import stop_on_signals
-from controller.cli.output import print_json, show
-from controller.devices import VirtualChip, check_device_string, open_device, start_process
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
-from protocols.validation import ConfigError
+from photonloop.controller.cli.console import stop_on_signals
+from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.devices import VirtualChip, check_device_string, open_device, start_process
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

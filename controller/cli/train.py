@@ -6,13 +6,13 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from controller.cli.console import stop_on_signals, watching
-from controller.cli.output import print_json, show, tell
-from controller.experiment import load_experiment
-from controller.report import write_report
-from controller.stopping import SessionStopped, Stop
-from controller.training import Result, resume, train
-from protocols.validation import ConfigError
+from photonloop.controller.cli.console import stop_on_signals, watching
+from photonloop.controller.cli.output import print_json, show, tell
+from photonloop.controller.experiment import load_experiment
+from photonloop.controller.report import write_report
+from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.controller.training import Result, resume, train
+from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

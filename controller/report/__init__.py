@@ -6,6 +6,6 @@ The file stands alone: no scripts, no fonts, nothing fetched, so that it can be 
 matplotlib is imported only while the curves are drawn.
 """
 
-from controller.report.write import write_report
+from photonloop.controller.report.write import write_report
 
 __all__ = ["write_report"]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from controller.archives import read_npz
-from controller.run import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
-from protocols.device import DeviceDescription
-from protocols.validation import ConfigError
+from photonloop.controller.archives import read_npz
+from photonloop.controller.run import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.validation import ConfigError
 
 Event = dict[str, Any]
 

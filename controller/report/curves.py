@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.report.contents import Epoch
+from photonloop.controller.report.contents import Epoch
 
 # matplotlib writes colours as numbers; these stand in for the page's variables, so that the curves follow its dark mode.
 _INK, _LINE, _FIRST, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.report.colours import PHASE_STEPS, phase_wheel
-from protocols.device import StageDescription
+from photonloop.controller.report.colours import PHASE_STEPS, phase_wheel
+from photonloop.protocols.device import StageDescription
 
 _PITCH = 20
 """Drawing units a column and a mode: even, so that cells keep whole coordinates."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from controller.report import grids, mesh
-from controller.report.contents import Contents, Event, Phases, number
-from controller.report.curves import curves
-from controller.report.style import STYLE
+from photonloop.controller.report import grids, mesh
+from photonloop.controller.report.contents import Contents, Event, Phases, number
+from photonloop.controller.report.curves import curves
+from photonloop.controller.report.style import STYLE
 
 _MOST_EVENTS = 200
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from controller.report.contents import read_contents
-from controller.report.page import page
-from controller.run import REPORT, write_aside
-from protocols.validation import ConfigError
+from photonloop.controller.report.contents import read_contents
+from photonloop.controller.report.page import page
+from photonloop.controller.run import REPORT, write_aside
+from photonloop.protocols.validation import ConfigError
 
 
 def write_report(run: Path) -> Path:

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.experiment import RuleSpec
-from controller.rules.prototype import PrototypeRule, prototypes
+from photonloop.controller.experiment import RuleSpec
+from photonloop.controller.rules.prototype import PrototypeRule, prototypes
 
 
 class Rule(Protocol):

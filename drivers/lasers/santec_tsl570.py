@@ -16,15 +16,15 @@ from typing import Annotated, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from drivers import scpi
-from drivers.channels import until_taken
-from drivers.decibels import dbm_of, watts_of
-from drivers.instrument import Identity
-from drivers.registry import Driver
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers import scpi
+from photonloop.drivers.channels import until_taken
+from photonloop.drivers.decibels import dbm_of, watts_of
+from photonloop.drivers.instrument import Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(ends_sent="\r", ends_got="\r", timeout_s=2.0)
 """How the laser is spoken to."""

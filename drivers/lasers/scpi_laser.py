@@ -21,22 +21,22 @@ from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from drivers import scpi, templates
-from drivers.channels import until_taken
-from drivers.decibels import dbm_of, watts_of
-from drivers.instrument import Identity
-from drivers.registry import Driver
-from drivers.table import dialect_of, look
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers import scpi, templates
+from photonloop.drivers.channels import until_taken
+from photonloop.drivers.decibels import dbm_of, watts_of
+from photonloop.drivers.instrument import Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.table import dialect_of, look
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 _NM = {"nm": 1.0, "m": 1e9, "um": 1e3}
 
 
 class ScpiLaserSettings(BaseModel):
-    """The table. Commands are templates of `drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from drivers.channels import check_channels
-from drivers.choices import one_of
-from drivers.instrument import Identity
-from drivers.registry import Driver
-from drivers.transport.modbus import ModbusTransport
-from drivers.transport.opening import through_modbus
-from protocols.errors import DeviceError
+from photonloop.drivers.channels import check_channels
+from photonloop.drivers.choices import one_of
+from photonloop.drivers.instrument import Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.transport.modbus import ModbusTransport
+from photonloop.drivers.transport.opening import through_modbus
+from photonloop.protocols.errors import DeviceError
 
 _INPUTS = 14
 _RANGES, _RESOLUTIONS, _SETTLINGS = 40000, 41500, 42000

@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from drivers import scpi, templates
-from drivers.channels import check_channels
-from drivers.instrument import Identity
-from drivers.registry import Driver
-from drivers.table import dialect_of, look
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
+from photonloop.drivers import scpi, templates
+from photonloop.drivers.channels import check_channels
+from photonloop.drivers.instrument import Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.table import dialect_of, look
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
 
 
 class ScpiReadoutSettings(BaseModel):
-    """The table. Commands are templates of `drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -29,15 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from drivers import scpi
-from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
-from drivers.instrument import ChannelLimits, Identity
-from drivers.registry import Driver
-from drivers.sources.qdac2_words import at, stopped, words, zero
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers import scpi
+from photonloop.drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.instrument import ChannelLimits, Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.sources.qdac2_words import at, stopped, words, zero
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 log = logging.getLogger(__name__)
 

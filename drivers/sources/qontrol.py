@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from drivers.channels import check_channels, check_volts, send_all, tightened, until_taken
-from drivers.instrument import ChannelLimits, Identity
-from drivers.registry import Driver
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers.channels import check_channels, check_volts, send_all, tightened, until_taken
+from photonloop.drivers.instrument import ChannelLimits, Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from drivers import scpi, templates
-from drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
-from drivers.instrument import ChannelLimits, Identity
-from drivers.registry import Driver
-from drivers.table import dialect_of
-from drivers.transport.contract import Transport
-from drivers.transport.opening import through_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers import scpi, templates
+from photonloop.drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.instrument import ChannelLimits, Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.table import dialect_of
+from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transport.opening import through_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 _AGREES = 1e-3
 """Relative to the span: a set-point read back further away than this was not set by this driver. A step of the converter is
@@ -40,7 +40,7 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ScpiSourceSettings(BaseModel):
-    """The table. Commands are templates of `drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

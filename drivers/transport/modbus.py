@@ -18,11 +18,11 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.transport.clock import Clock
-from drivers.transport.connection import Connection
-from drivers.transport.contract import BrokenError, SilenceError, T
-from drivers.transport.setup import SetUp
-from protocols.errors import DeviceError
+from photonloop.drivers.transport.clock import Clock
+from photonloop.drivers.transport.connection import Connection
+from photonloop.drivers.transport.contract import BrokenError, SilenceError, T
+from photonloop.drivers.transport.setup import SetUp
+from photonloop.protocols.errors import DeviceError
 
 _HEADER = struct.Struct(">HHHB")
 _READ, _WRITE = 3, 16

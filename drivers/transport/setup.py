@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocols.errors import DeviceError
+from photonloop.protocols.errors import DeviceError
 
 
 class SetUp:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from drivers.transport.clock import Clock
-from drivers.transport.connection import Connection
-from drivers.transport.contract import BrokenError, SilenceError, T
-from drivers.transport.setup import SetUp
-from protocols.errors import DeviceError
+from photonloop.drivers.transport.clock import Clock
+from photonloop.drivers.transport.connection import Connection
+from photonloop.drivers.transport.contract import BrokenError, SilenceError, T
+from photonloop.drivers.transport.setup import SetUp
+from photonloop.protocols.errors import DeviceError
 
 _FIRST_TRIES = 3
 

@@ -1,4 +1,4 @@
-"""`python -m simulator.instruments`: a virtual bench in a process of its own.
+"""`python -m photonloop.simulator.instruments`: a virtual bench in a process of its own.
 
 Once it is ready it says so in one JSON line on standard output: where every instrument answers, the control port, the station
 file. It ends on SIGTERM, on Ctrl-C, or with its parent.
@@ -16,10 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
-from simulator.instruments.choices import LASERS, READOUTS, SOURCES, Choices, check
-from simulator.parameters import ChipParameters, load_chip, preset_names
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.instruments.choices import LASERS, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 PARENT_EVERY_S = 0.25
 
@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Namespace, parent: int, folder: Path) -> int:
-    from simulator.instruments.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
-    from simulator.instruments.wiring import build  # noqa: PLC0415
+    from photonloop.simulator.instruments.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+    from photonloop.simulator.instruments.wiring import build  # noqa: PLC0415
 
     bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
     servers = Servers(bench)
@@ -83,7 +83,8 @@ async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Name
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m simulator.instruments", description="Virtual instruments in front of a virtual chip, on this machine only."
+        "python -m photonloop.simulator.instruments",
+        description="Virtual instruments in front of a virtual chip, on this machine only.",
     )
     add = parser.add_argument
     add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")

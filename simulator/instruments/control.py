@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from protocols.validation import ConfigError, suggestion, validate
-from simulator.instruments.faults import Fault
-from simulator.instruments.servers import LOOPBACK
-from simulator.instruments.wiring import Bench
+from photonloop.protocols.validation import ConfigError, suggestion, validate
+from photonloop.simulator.instruments.faults import Fault
+from photonloop.simulator.instruments.servers import LOOPBACK
+from photonloop.simulator.instruments.wiring import Bench
 
 
 def answer(bench: Bench, line: bytes) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulator.instruments.message import truncated
-from simulator.instruments.scpi import ScpiError, boolean, channel_list, number
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
-from simulator.instruments.world import CENTRE_NM, Light, Load, Read
+from photonloop.simulator.instruments.message import truncated
+from photonloop.simulator.instruments.scpi import ScpiError, boolean, channel_list, number
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.instruments.world import CENTRE_NM, Light, Load, Read
 
 SOURCE_V, SOURCE_A, SOURCE_STEP_V = 15.0, 0.05, 1e-3
 READOUT_V, READOUT_STEP_V = 10.0, 20.0 / 65535

@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from simulator.instruments.message import to_step
-from simulator.instruments.scpi import ScpiError, boolean, channel_list, choice, number
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
-from simulator.instruments.world import Read
+from photonloop.simulator.instruments.message import to_step
+from photonloop.simulator.instruments.scpi import ScpiError, boolean, channel_list, choice, number
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.instruments.world import Read
 
 SLOTS, PLACES = 3, 20
 INPUTS = SLOTS * PLACES

@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from simulator.instruments.message import Framing, Reply, to_step
-from simulator.instruments.world import Read
+from photonloop.simulator.instruments.message import Framing, Reply, to_step
+from photonloop.simulator.instruments.world import Read
 
 INPUTS, OUTPUTS = 14, 2
 RANGES_V = (10.0, 1.0, 0.1, 0.01)

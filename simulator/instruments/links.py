@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.instruments.faults import Fault, FaultPlan
-from simulator.instruments.message import Emulator, Reply
+from photonloop.simulator.instruments.faults import Fault, FaultPlan
+from photonloop.simulator.instruments.message import Emulator, Reply
 
 LONGEST_BYTES = 1 << 20
 """A client that sends more than this without ending a message has lost its way."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from simulator.instruments.scpi import ScpiError, boolean, number
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
-from simulator.instruments.world import Light
+from photonloop.simulator.instruments.scpi import ScpiError, boolean, number
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.instruments.world import Light
 
 LOW_NM, HIGH_NM = 800.0, 1700.0
 RANGES_W = tuple(5.0 * 10.0**k for k in range(-8, -1))

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from simulator.instruments.message import to_step
-from simulator.instruments.scpi import ScpiError, boolean, channel_list, choice, error_text, number
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
-from simulator.instruments.world import Load
+from photonloop.simulator.instruments.message import to_step
+from photonloop.simulator.instruments.scpi import ScpiError, boolean, channel_list, choice, error_text, number
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
+from photonloop.simulator.instruments.world import Load
 
 CHANNELS = 24
 RANGE_V = {"HIGH": 10.0, "LOW": 2.0}

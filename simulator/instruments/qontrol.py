@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from simulator.instruments.message import Framing, Reply, lines, to_step
-from simulator.instruments.world import Load
+from photonloop.simulator.instruments.message import Framing, Reply, lines, to_step
+from photonloop.simulator.instruments.world import Load
 
 BAUD = 115200
 MODULE_CHANNELS = 8

@@ -1,6 +1,7 @@
 """A virtual bench that runs: every unit behind its socket or line, in one event loop.
 
-In a process of its own it is `python -m simulator.instruments`; in a test it runs in a thread beside the test (`running`).
+In a process of its own it is `python -m photonloop.simulator.instruments`; in a test it runs in a thread beside the test
+(`running`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simulator.instruments import control
-from simulator.instruments.choices import Choices
-from simulator.instruments.control import ControlServer
-from simulator.instruments.faults import Fault
-from simulator.instruments.servers import SerialServer, TcpServer
-from simulator.instruments.station import station_toml
-from simulator.instruments.wiring import Bench, build
-from simulator.parameters import ChipParameters
+from photonloop.simulator.instruments import control
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.control import ControlServer
+from photonloop.simulator.instruments.faults import Fault
+from photonloop.simulator.instruments.servers import SerialServer, TcpServer
+from photonloop.simulator.instruments.station import station_toml
+from photonloop.simulator.instruments.wiring import Bench, build
+from photonloop.simulator.parameters import ChipParameters
 
 _Answer = TypeVar("_Answer")
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from simulator.instruments.message import truncated
-from simulator.instruments.scpi import ScpiError, error_text, number
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
-from simulator.instruments.world import Light
+from photonloop.simulator.instruments.message import truncated
+from photonloop.simulator.instruments.scpi import ScpiError, error_text, number
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
+from photonloop.simulator.instruments.world import Light
 
 LOW_NM, HIGH_NM = 1480.0, 1640.0
 LOW_DBM, HIGH_DBM = -15.0, 13.0103

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from simulator.instruments.message import Framing, Reply, lines
-from simulator.instruments.scpi import (
+from photonloop.simulator.instruments.message import Framing, Reply, lines
+from photonloop.simulator.instruments.scpi import (
     Header,
     ScpiError,
     error_text,

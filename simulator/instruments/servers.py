@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from simulator.instruments.links import Action, Link, Unit
+from photonloop.simulator.instruments.links import Action, Link, Unit
 
 LOOPBACK = "127.0.0.1"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulator.instruments import generic, keysight
-from simulator.instruments.qdac2 import MOST_A
-from simulator.instruments.qontrol import FULL_A
-from simulator.instruments.wiring import Bench
-from simulator.instruments.world import AMPLIFIER_V, CENTRE_NM
-from simulator.parameters import ChipParameters
+from photonloop.simulator.instruments import generic, keysight
+from photonloop.simulator.instruments.qdac2 import MOST_A
+from photonloop.simulator.instruments.qontrol import FULL_A
+from photonloop.simulator.instruments.wiring import Bench
+from photonloop.simulator.instruments.world import AMPLIFIER_V, CENTRE_NM
+from photonloop.simulator.parameters import ChipParameters
 
 SETTLE_S = 1e-3
 """Heaters settle in microseconds; the lab's drivers and cables are slower."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.validation import ConfigError
-from simulator.instruments import generic, keysight, labjack, pm100d, qdac2, qontrol, santec
-from simulator.instruments.choices import LASERS, METER, READOUTS, SOURCES, Choices, check
-from simulator.instruments.links import Unit
-from simulator.instruments.message import Emulator
-from simulator.instruments.world import Light, Load, Read, World
-from simulator.parameters import ChipParameters
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.instruments import generic, keysight, labjack, pm100d, qdac2, qontrol, santec
+from photonloop.simulator.instruments.choices import LASERS, METER, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.instruments.links import Unit
+from photonloop.simulator.instruments.message import Emulator
+from photonloop.simulator.instruments.world import Light, Load, Read, World
+from photonloop.simulator.parameters import ChipParameters
 
 SOURCE_CHANNELS = {"qontrol": 4096, "qdac2": qdac2.CHANNELS, "scpi-source": 1024}
 READOUT_INPUTS = {"labjack-t7": labjack.INPUTS, "keysight-daq970a": keysight.INPUTS, "scpi-readout": 1024}

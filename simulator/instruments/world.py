@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters
 
 AMPLIFIER_V = 9.5
 """What a detector's amplifier puts out at the full scale of its stage [V]: just within the 10 V range of common converters."""

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from controller.devices import VirtualChip, start_process
-from drivers.clock import WallClock
-from drivers.opening import open_lab
-from protocols.client import connect
-from protocols.device import PhotonicDevice
-from protocols.server import DeviceServer, ServerOptions
-from simulator.chip import Chip
-from simulator.parameters import load_chip
+from photonloop.controller.devices import VirtualChip, start_process
+from photonloop.drivers.clock import WallClock
+from photonloop.drivers.opening import open_lab
+from photonloop.protocols.client import connect
+from photonloop.protocols.device import PhotonicDevice
+from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "drivers"))
@@ -57,7 +57,7 @@ def behind_a_server(make: Callable[[], PhotonicDevice], bind: str, options: Serv
 
 @contextmanager
 def in_a_process_of_its_own() -> Iterator[Open]:
-    command = [sys.executable, "-m", "simulator", "--chip", "soi", "--ports", "4", "--stages", "2", "--seed", "1"]
+    command = [sys.executable, "-m", "photonloop.simulator", "--chip", "soi", "--ports", "4", "--stages", "2", "--seed", "1"]
     process = subprocess.Popen([*command, "--bind", "tcp://127.0.0.1:*"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -93,7 +93,19 @@ def bench() -> Callable[[], PhotonicDevice]:
 def virtual_instruments() -> Iterator[Path]:
     """Emulators in a process of their own; yields their station file, which allows less at once so that tests are quick."""
     folder = Path(tempfile.mkdtemp())
-    command = [sys.executable, "-m", "simulator.instruments", "--chip", "soi", "--ports", "4", "--stages", "2", "--seed", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "photonloop.simulator.instruments",
+        "--chip",
+        "soi",
+        "--ports",
+        "4",
+        "--stages",
+        "2",
+        "--seed",
+        "1",
+    ]
     process = subprocess.Popen([*command, "--out", str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.client import DeviceClient, connect
-from protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
-from protocols.errors import DeviceError
-from protocols.limits import heater_power_w
+from photonloop.protocols.client import DeviceClient, connect
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import heater_power_w
 
 Open = Callable[[], PhotonicDevice]
 

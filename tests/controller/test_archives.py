@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.archives import read_npz, write_npz
-from controller.optimizers import Moments
-from controller.report.contents import read_contents
-from controller.run import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
-from controller.state import State, from_arrays, to_arrays
-from protocols.validation import ConfigError
+from photonloop.controller.archives import read_npz, write_npz
+from photonloop.controller.optimizers import Moments
+from photonloop.controller.report.contents import read_contents
+from photonloop.controller.run import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
+from photonloop.controller.state import State, from_arrays, to_arrays
+from photonloop.protocols.validation import ConfigError
 
 
 def a_checkpoint(path: Path) -> State:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli import bench
+from photonloop.controller.cli import bench
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from protocols.client import connect
+from photonloop.protocols.client import connect
 
 SMALL = """
 name = "small"
@@ -40,12 +40,12 @@ evaluate_every = 5
 
 
 def photonloop(*args: object, cwd: Path, timeout_s: float = 110.0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    command = [sys.executable, "-m", "photonloop", *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    command = [sys.executable, "-m", "photonloop", *map(str, args)]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -291,7 +291,7 @@ def test_a_relay_passes_the_device_on_and_ends_with_it(experiment: Path, tmp_pat
 
 
 def test_a_relay_answers_while_the_device_behind_it_hangs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "simulator", "--chip", "ideal", "--ports", "4"]
+    command = [sys.executable, "-m", "photonloop.simulator", "--chip", "ideal", "--ports", "4"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chip:
         assert chip.stdout is not None
         behind = json.loads(chip.stdout.readline())["address"]
@@ -328,7 +328,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 def test_help_brings_nothing_heavy(tmp_path: Path) -> None:
     lines = (
-        "import sys, controller.cli.main as command",
+        "import sys, photonloop.controller.cli.main as command",
         "try: command.main(['--help'])",
         "except SystemExit: print(*sys.modules, file=sys.stderr)",
     )
@@ -447,7 +447,16 @@ def test_whoever_reads_may_go_away(experiment: Path, tmp_path: Path) -> None:
     """A closed pipe behind both streams, as in `2>&1 | head -1`, and a terminal that is gone: the session goes on."""
     reading, writing = os.pipe()
     terminal, its_end = os.openpty()
-    command = [sys.executable, "-m", "controller.cli.main", "train", str(experiment), "--set", "training.epochs=100", "--runs"]
+    command = [
+        sys.executable,
+        "-m",
+        "photonloop",
+        "train",
+        str(experiment),
+        "--set",
+        "training.epochs=100",
+        "--runs",
+    ]
     piped = subprocess.Popen([*command, "piped"], cwd=tmp_path, stdout=writing, stderr=writing)
     live = subprocess.Popen([*command, "live"], cwd=tmp_path, stdout=its_end, stderr=its_end)
     os.close(writing)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from controller.experiment import Experiment, as_toml, load_experiment
-from protocols.validation import ConfigError
+from photonloop.controller.experiment import Experiment, as_toml, load_experiment
+from photonloop.protocols.validation import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = 'name = "x"\n[data]\nsource = "iris"\n'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from controller.identity import difference
-from protocols.device import DeviceDescription
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters, load_chip
+from photonloop.controller.identity import difference
+from photonloop.protocols.device import DeviceDescription
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
 
 
 def describe(**changes: object) -> DeviceDescription:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from controller import waiting
-from controller.devices import OpenDevice
-from controller.link import MOST_BREAKS, DeviceLink
-from controller.stopping import SessionStopped, Stop
-from controller.waiting import wait_for_device
-from protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
-from protocols.errors import DeviceError
-from simulator.chip import Chip
-from simulator.parameters import load_chip
+from photonloop.controller import waiting
+from photonloop.controller.devices import OpenDevice
+from photonloop.controller.link import MOST_BREAKS, DeviceLink
+from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.controller.waiting import wait_for_device
+from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
 
 STAGED = StagedRows("train", np.arange(3))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from controller.experiment import OptimizerSpec
-from controller.optimizers import descend, fresh_moments, learning_rate
+from photonloop.controller.experiment import OptimizerSpec
+from photonloop.controller.optimizers import descend, fresh_moments, learning_rate
 
 
 def test_sgd_walks_against_the_direction() -> None:

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.report import write_report
-from controller.report.colours import phase_wheel
-from controller.report.grids import confused_most, confusion, confusion_counts, readings
-from controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
-from protocols.device import (
+from photonloop.controller.report import write_report
+from photonloop.controller.report.colours import phase_wheel
+from photonloop.controller.report.grids import confused_most, confusion, confusion_counts, readings
+from photonloop.controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
+from photonloop.protocols.device import (
     DeviceDescription,
     DriveDescription,
     LimitsDescription,
     ReadoutDescription,
     StageDescription,
 )
-from protocols.validation import ConfigError
+from photonloop.protocols.validation import ConfigError
 
 
 def clements_layout(ports: int) -> tuple[tuple[int, int, int, int], ...]:
@@ -500,7 +500,7 @@ def test_64_ports_stay_small(tmp_path: Path) -> None:
 
 
 def test_matplotlib_waits_until_a_report_is_written() -> None:
-    script = "import controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
+    script = "import photonloop.controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from controller.cli.console import stop_on_signals
-from controller.stopping import SessionStopped, Stop
+from photonloop.controller.cli.console import stop_on_signals
+from photonloop.controller.stopping import SessionStopped, Stop
 
 
 def test_a_stop_stays_asked_for_and_says_where() -> None:

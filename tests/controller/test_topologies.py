@@ -14,7 +14,7 @@ SVD = 'preset = "soi"\nports = 8\nstages = 1\nseed = 0\nmesh.topology = "svd"\n'
 
 
 def photonloop(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    command = [sys.executable, "-m", "photonloop", *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller import training
-from controller.archives import write_npz
-from controller.datasets import DataSpec, load_dataset
-from controller.devices import OpenDevice
-from controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
-from controller.progress import EpochReport
-from controller.run import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
-from controller.stopping import SessionStopped, Stop
-from protocols.device import DeviceDescription
-from protocols.validation import ConfigError
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters, load_chip
+from photonloop.controller import training
+from photonloop.controller.archives import write_npz
+from photonloop.controller.datasets import DataSpec, load_dataset
+from photonloop.controller.devices import OpenDevice
+from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
+from photonloop.controller.progress import EpochReport
+from photonloop.controller.run import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
+from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
 
 EXPERIMENT = Experiment(
     name="small",

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from controller.estimators import Probe, estimator, slopes
-from controller.experiment import EstimatorSpec
-from controller.variables import nominal_phases, volts
-from protocols.device import StagedRows
-from simulator.chip import Chip
-from simulator.parameters import load_chip
-from simulator.truth import gradient
+from photonloop.controller.estimators import Probe, estimator, slopes
+from photonloop.controller.experiment import EstimatorSpec
+from photonloop.controller.variables import nominal_phases, volts
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.truth import gradient
 
 PORTS, SAMPLES, DIRECTIONS, STEP_RAD = 5, 8, 16_000, 0.004
 

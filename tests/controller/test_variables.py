@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.variables import (
+from photonloop.controller.variables import (
     Box,
     drive_step_rad,
     fold,
@@ -17,14 +17,14 @@ from controller.variables import (
     start_variables,
     volts,
 )
-from protocols.device import (
+from photonloop.protocols.device import (
     DeviceDescription,
     DriveDescription,
     LimitsDescription,
     ReadoutDescription,
     StageDescription,
 )
-from protocols.limits import check_held_drive
+from photonloop.protocols.limits import check_held_drive
 
 
 def description(total_power_w: float = 0.0, power_w: float = 0.0, bits: int = 16) -> DeviceDescription:

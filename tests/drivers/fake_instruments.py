@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from drivers.bench import Bench
-from drivers.clock import Clock
-from drivers.instrument import ChannelLimits, Identity, Instrument
-from drivers.opening import open_bench
-from drivers.station import InstrumentTable, LimitsTable, Station
-from protocols.errors import DeviceError
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.clock import Clock
+from photonloop.drivers.instrument import ChannelLimits, Identity, Instrument
+from photonloop.drivers.opening import open_bench
+from photonloop.drivers.station import InstrumentTable, LimitsTable, Station
+from photonloop.protocols.errors import DeviceError
 
 V_PI = 5.0
 

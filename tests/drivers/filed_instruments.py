@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from drivers.instrument import ChannelLimits, Identity
-from drivers.registry import Driver
-from drivers.transport.opening import Link
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import ChannelLimits, Identity
+from photonloop.drivers.registry import Driver
+from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.errors import DeviceError
 
 CHANNELS = 16
 

@@ -22,10 +22,10 @@ from fake_instruments import (  # pyright: ignore[reportMissingImports]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.bench import Bench
-from drivers.clock import WallClock
-from protocols.device import FLAG_SATURATED
-from protocols.errors import DeviceError
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.clock import WallClock
+from photonloop.protocols.device import FLAG_SATURATED
+from photonloop.protocols.errors import DeviceError
 
 Change = Callable[[dict[str, Any]], None]
 

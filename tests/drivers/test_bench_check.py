@@ -12,20 +12,20 @@ import filed_instruments as filed  # pyright: ignore[reportMissingImports]
 import numpy as np
 import pytest
 
-from controller.devices import check_device_string
-from controller.fitting import pinned
-from drivers.opening import check_table
-from drivers.station import load_station
-from drivers.survey import planned
-from protocols.client import connect
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.controller.devices import check_device_string
+from photonloop.controller.fitting import pinned
+from photonloop.drivers.opening import check_table
+from photonloop.drivers.station import load_station
+from photonloop.drivers.survey import planned
+from photonloop.protocols.client import connect
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 ENVIRONMENT: dict[Path, dict[str, str]] = {}
 
 
 def photonloop(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "controller.cli.main", *map(str, args)]
+    command = [sys.executable, "-m", "photonloop", *map(str, args)]
     if folder not in ENVIRONMENT:
         ENVIRONMENT[folder] = {**filed.install(folder), "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=ENVIRONMENT[folder])
@@ -151,7 +151,16 @@ def test_a_bench_in_use_is_left_alone(tmp_path: Path) -> None:
     station = filed.station(tmp_path)
     environment = filed.install(tmp_path)
     ENVIRONMENT[tmp_path] = environment
-    command = [sys.executable, "-m", "controller.cli.main", "serve", f"lab:{station}", "--bind", "tcp://127.0.0.1:*", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "photonloop",
+        "serve",
+        f"lab:{station}",
+        "--bind",
+        "tcp://127.0.0.1:*",
+        "--json",
+    ]
     serving = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert serving.stdout is not None
     address = json.loads(serving.stdout.readline())["address"]
@@ -191,7 +200,7 @@ def test_device_strings_of_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a session which lost its bench waits for it, and one that begins is told."""
-    from controller.devices import open_device
+    from photonloop.controller.devices import open_device
 
     for key, value in filed.install(tmp_path).items():
         monkeypatch.setenv(key, value)

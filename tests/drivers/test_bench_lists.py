@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.bench import Bench
-from drivers.opening import open_bench, open_table
-from drivers.station import Station, load_station
-from protocols.device import Readings
-from protocols.errors import DeviceError
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import RunningBench, running
-from simulator.instruments.world import STAMPS, stamped_sequence
-from simulator.parameters import load_chip
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.opening import open_bench, open_table
+from photonloop.drivers.station import Station, load_station
+from photonloop.protocols.device import Readings
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.instruments.world import STAMPS, stamped_sequence
+from photonloop.simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

@@ -1,4 +1,4 @@
-"""`python -m drivers` as its parent sees it: who makes the bench safe when who dies."""
+"""`python -m photonloop.drivers` as its parent sees it: who makes the bench safe when who dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from protocols.client import connect
+from photonloop.protocols.client import connect
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
 
@@ -50,7 +50,7 @@ class Served:
 def served(folder: Path, *options: str, **settings: str) -> Iterator[Served]:
     environment = filed.install(folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "drivers", str(filed.station(folder, **settings)), *options],
+        [sys.executable, "-m", "photonloop.drivers", str(filed.station(folder, **settings)), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,7 +139,7 @@ def test_with_its_parent_killed_everything_ends_safe(tmp_path: Path) -> None:
     parent = textwrap.dedent(
         """
         import subprocess, sys, time
-        child = subprocess.Popen([sys.executable, "-m", "drivers", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-m", "photonloop.drivers", sys.argv[1]], stdout=subprocess.PIPE, text=True)
         print(child.pid, child.stdout.readline(), flush=True)
         time.sleep(60)
         """
@@ -162,7 +162,7 @@ def test_with_its_parent_killed_everything_ends_safe(tmp_path: Path) -> None:
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from drivers import supervisor
+from photonloop.drivers import supervisor
 
 ending, log = sys.argv[1], sys.argv[2]
 supervisor.SILENCE_S = 0.5
@@ -219,7 +219,7 @@ def test_what_cannot_start_says_one_sentence(
     options: list[str], settings: dict[str, str], code: int, words: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "drivers", str(filed.station(tmp_path, **settings)), *options],
+        [sys.executable, "-m", "photonloop.drivers", str(filed.station(tmp_path, **settings)), *options],
         capture_output=True,
         text=True,
         timeout=60,

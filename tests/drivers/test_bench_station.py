@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from fake_instruments import FakeLab, bench_of, tables  # pyright: ignore[reportMissingImports]
 
-from drivers.address import same_place
-from drivers.claim import claim
-from drivers.clock import WallClock
-from drivers.curve import MachZehnderCurve, TableCurve, range_v, volts
-from drivers.station import Channel, Station, load_reference, load_station
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.address import same_place
+from photonloop.drivers.claim import claim
+from photonloop.drivers.clock import WallClock
+from photonloop.drivers.curve import MachZehnderCurve, TableCurve, range_v, volts
+from photonloop.drivers.station import Channel, Station, load_reference, load_station
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 DRAFT = """
 name = "bench"

@@ -41,7 +41,7 @@ def losses(run: Path) -> list[float]:
 
 def test_a_session_learns_alike_on_a_chip_and_on_its_bench_though_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(SMALL)
-    photonloop = [sys.executable, "-m", "controller.cli.main"]
+    photonloop = [sys.executable, "-m", "photonloop"]
     train = [*photonloop, "train", "small.toml", "--json"]
     bench = subprocess.Popen(
         [*photonloop, "bench", "--ports", "6", "--seed", "3", "--out", str(tmp_path), "--json"],

@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from drivers.instrument import DriveSource
-from drivers.registry import driver_names
-from drivers.sources.scpi_source import ScpiSourceSettings
-from drivers.templates import TABLE_FOLDER
-from protocols.validation import validate
+from photonloop.drivers.instrument import DriveSource
+from photonloop.drivers.registry import driver_names
+from photonloop.drivers.sources.scpi_source import ScpiSourceSettings
+from photonloop.drivers.templates import TABLE_FOLDER
+from photonloop.protocols.validation import validate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "drivers.md").read_text(encoding="utf-8")
 

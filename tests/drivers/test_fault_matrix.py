@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.opening import open_bench, open_table
-from drivers.station import load_station
-from drivers.transport.opening import Link
-from drivers.transport.text import TextTransport
-from protocols.errors import DeviceError
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import running
-from simulator.parameters import load_chip
+from photonloop.drivers.opening import open_bench, open_table
+from photonloop.drivers.station import load_station
+from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.transport.text import TextTransport
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import running
+from photonloop.simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import fault_matrix  # pyright: ignore[reportMissingImports]
 
-from drivers.registry import open_instrument
+from photonloop.drivers.registry import open_instrument
 
 IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 WRITES = "\x01\x10"

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from drivers.instrument import Readout
-from drivers.readouts.labjack_t7 import LabJackSettings, LabJackT7, open_labjack
-from drivers.recording import Event, replay_modbus
-from drivers.transport.modbus import ModbusTransport
-from drivers.transport.opening import Link, open_modbus
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import Readout
+from photonloop.drivers.readouts.labjack_t7 import LabJackSettings, LabJackT7, open_labjack
+from photonloop.drivers.recording import Event, replay_modbus
+from photonloop.drivers.transport.modbus import ModbusTransport
+from photonloop.drivers.transport.opening import Link, open_modbus
+from photonloop.protocols.errors import DeviceError
 
 
 def request(number: int, function: int, register: int, count: int, data: bytes = b"") -> bytes:

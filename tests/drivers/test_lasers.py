@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from replays import driven
 
-from drivers.instrument import Laser
-from drivers.lasers import santec_tsl570
-from drivers.lasers.santec_tsl570 import SantecSettings, open_santec
-from drivers.lasers.scpi_laser import ScpiLaserSettings, open_scpi_laser
-from drivers.recording import Event
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError, validate
+from photonloop.drivers.instrument import Laser
+from photonloop.drivers.lasers import santec_tsl570
+from photonloop.drivers.lasers.santec_tsl570 import SantecSettings, open_santec
+from photonloop.drivers.lasers.scpi_laser import ScpiLaserSettings, open_scpi_laser
+from photonloop.drivers.recording import Event
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError, validate
 
 WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
 FINE = '0,"No error"'

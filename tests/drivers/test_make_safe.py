@@ -19,16 +19,16 @@ import pytest
 from fake_instruments import FakeClock, FakeLab, FakeSource, Faulty, bench_of, silence, tables  # pyright: ignore[reportMissingImports]
 from test_bench_process import HOT, drive, served  # pyright: ignore[reportMissingImports]
 
-from drivers.grounding import make_safe
-from drivers.opening import open_bench, open_lab, open_table
-from drivers.registry import open_instrument
-from drivers.station import Station, load_station
-from drivers.transport.opening import Link
-from protocols.errors import DeviceError
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import RunningBench, running
-from simulator.instruments.world import Light
-from simulator.parameters import load_chip
+from photonloop.drivers.grounding import make_safe
+from photonloop.drivers.opening import open_bench, open_lab, open_table
+from photonloop.drivers.registry import open_instrument
+from photonloop.drivers.station import Station, load_station
+from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.instruments.world import Light
+from photonloop.simulator.parameters import load_chip
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
 
@@ -66,7 +66,11 @@ def away(virtual: RunningBench, station: Path, name: str) -> None:
 
 def command(station: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "drivers", str(station), "--make-safe"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "photonloop.drivers", str(station), "--make-safe"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -215,7 +219,7 @@ def test_a_killed_server_with_a_readout_away_leaves_no_heater_hot(tmp_path: Path
 GIVEN_UP = """
 import sys
 from pathlib import Path
-from drivers import supervisor
+from photonloop.drivers import supervisor
 
 log = sys.argv[1]
 supervisor.Stopping.wait = lambda self, duration_s: None

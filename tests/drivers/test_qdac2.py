@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from replays import driven
 
-from drivers.instrument import (
+from photonloop.drivers.instrument import (
     ChannelLimits,
     DriveSource,
     PlaysLists,
@@ -17,9 +17,9 @@ from drivers.instrument import (
     StepsThroughList,
     UnconfirmedError,
 )
-from drivers.recording import Event
-from drivers.sources.qdac2 import DIALECT, PATIENCE, Qdac2Settings, open_qdac2
-from protocols.errors import DeviceError
+from photonloop.drivers.recording import Event
+from photonloop.drivers.sources.qdac2 import DIALECT, PATIENCE, Qdac2Settings, open_qdac2
+from photonloop.protocols.errors import DeviceError
 
 WHO = ("*IDN?", "QDevil, QDAC-II, 7, 13-1.57")
 FINE = '0, "No error"'
@@ -265,7 +265,7 @@ def test_a_step_that_is_not_the_next_one_is_set_as_voltages():
 
 
 def test_a_step_that_is_not_taken_ends_lists_for_good(caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.WARNING, "drivers.sources.qdac2")
+    caplog.set_level(logging.WARNING, "photonloop.drivers.sources.qdac2")
     asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (PATIENCE + 1)
     lines = [
         LOAD,
@@ -301,7 +301,7 @@ def test_a_list_waits_for_outputs_that_are_slowed_and_on_their_way():
 
 
 def test_outputs_that_move_while_a_list_is_loaded_are_set_back(caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.WARNING, "drivers.sources.qdac2")
+    caplog.set_level(logging.WARNING, "photonloop.drivers.sources.qdac2")
     asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (PATIENCE + 1)
     lines = [(LOAD[0], f"0.1,0.2;{FINE}"), *asked, ("sour:volt? (@1:2)", "0,0"), written("0", "0", "0,0", ends=True)]
     with stepping(lines) as source:

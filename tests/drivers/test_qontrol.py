@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from replays import driven
 
-from drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
-from drivers.recording import Event
-from drivers.sources.qontrol import DIALECT, QontrolSettings, open_qontrol
-from protocols.errors import DeviceError
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
+from photonloop.drivers.recording import Event
+from photonloop.drivers.sources.qontrol import DIALECT, QontrolSettings, open_qontrol
+from photonloop.protocols.errors import DeviceError
 
 HELLO = [
     ("id?", "Q8iv-0040"),

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from replays import driven
 
-from drivers.instrument import Readout
-from drivers.readouts import keysight_daq, pm100d
-from drivers.readouts.keysight_daq import KeysightDaqSettings, open_keysight_daq
-from drivers.readouts.pm100d import Pm100dSettings, open_pm100d
-from drivers.readouts.scpi_readout import ScpiReadoutSettings, open_scpi_readout
-from drivers.recording import Event
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError, validate
+from photonloop.drivers.instrument import Readout
+from photonloop.drivers.readouts import keysight_daq, pm100d
+from photonloop.drivers.readouts.keysight_daq import KeysightDaqSettings, open_keysight_daq
+from photonloop.drivers.readouts.pm100d import Pm100dSettings, open_pm100d
+from photonloop.drivers.readouts.scpi_readout import ScpiReadoutSettings, open_scpi_readout
+from photonloop.drivers.recording import Event
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError, validate
 
 FINE = '+0,"No error"'
 WHO = ("*IDN?", "ACME,M1,7,1.0")

@@ -9,12 +9,12 @@ import pytest
 from misbehaving_peer import Late, Reaction, tcp_peer
 from replays import WHO, replayed
 
-from drivers.recording import Recorder, read_recording, replay_text
-from drivers.transport.clock import SteppedClock
-from drivers.transport.opening import Link, open_text
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.recording import Recorder, read_recording, replay_text
+from photonloop.drivers.transport.clock import SteppedClock
+from photonloop.drivers.transport.opening import Link, open_text
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 DIALECT = Dialect(timeout_s=0.15)
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from misbehaving_peer import tcp_peer
 
-from drivers.instrument import Laser, Readout
-from drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
-from drivers.transport.opening import Link
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError
+from photonloop.drivers.instrument import Laser, Readout
+from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
+from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError
 
 FOREIGN = """
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from drivers.registry import Driver
+from photonloop.drivers.registry import Driver
 
 
 class Settings(BaseModel):
@@ -80,7 +80,7 @@ def test_drivers_of_other_packages_are_found(foreign: Path):
 
 
 def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
-    with pytest.raises(ConfigError, match="driver 'number' of box-of-others is no drivers.registry.Driver but int"):
+    with pytest.raises(ConfigError, match="driver 'number' of box-of-others is no photonloop.drivers.registry.Driver but int"):
         find_driver("number")
     with pytest.raises(ConfigError, match="driver 'missing' of box-of-others cannot be loaded: ModuleNotFoundError"):
         find_driver("missing")
@@ -94,7 +94,7 @@ def test_what_a_driver_opens_is_checked(foreign: Path):
 
 
 def test_no_entry_points_at_all(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("drivers.registry.entry_points", lambda **_: entry_points(group="photonloop.nothing"))
+    monkeypatch.setattr("photonloop.drivers.registry.entry_points", lambda **_: entry_points(group="photonloop.nothing"))
     with pytest.raises(ConfigError, match="no driver is installed"):
         find_driver("qontrol")
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from replays import driven
 
-from drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
-from drivers.recording import Event
-from drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
-from drivers.templates import TABLE_FOLDER, with_table
-from protocols.errors import DeviceError
-from protocols.validation import ConfigError, validate
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
+from photonloop.drivers.recording import Event
+from photonloop.drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
+from photonloop.drivers.templates import TABLE_FOLDER, with_table
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.validation import ConfigError, validate
 
 FINE = '+0,"No error"'
 WHO = ("*IDN?", "ACME,M1,7,1.0")
@@ -180,8 +180,8 @@ def test_tables_come_from_files(tmp_path: Path):
 
 
 def test_tables_that_come_along_fit():
-    from drivers.lasers.scpi_laser import ScpiLaserSettings
-    from drivers.readouts.scpi_readout import ScpiReadoutSettings
+    from photonloop.drivers.lasers.scpi_laser import ScpiLaserSettings
+    from photonloop.drivers.readouts.scpi_readout import ScpiReadoutSettings
 
     models = {"set": ScpiSourceSettings, "read": ScpiReadoutSettings, "set_power": ScpiLaserSettings}
     names = sorted(path.stem for path in TABLE_FOLDER.glob("*.toml"))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from fake_instruments import FakeClock, FakeSource  # pyright: ignore[reportMissingImports]
 
-from drivers.instrument import ChannelLimits
-from drivers.line import Line
-from drivers.opening import open_bench, open_lab, open_table
-from drivers.output import Output, move
-from drivers.station import load_station
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import running
-from simulator.parameters import load_chip
+from photonloop.drivers.instrument import ChannelLimits
+from photonloop.drivers.line import Line
+from photonloop.drivers.opening import open_bench, open_lab, open_table
+from photonloop.drivers.output import Output, move
+from photonloop.drivers.station import load_station
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import running
+from photonloop.simulator.parameters import load_chip
 
 
 @pytest.mark.parametrize("v_per_s", [20.0, 200.0])

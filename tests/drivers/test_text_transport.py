@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from replays import WHO, replayed
 
-from drivers.recording import Event
-from drivers.transport.text import Dialect
-from protocols.errors import DeviceError
+from photonloop.drivers.recording import Event
+from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(timeout_s=1.0, unasked=lambda line: line.startswith("E"))
 

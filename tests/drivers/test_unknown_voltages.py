@@ -6,7 +6,7 @@ a SCPI source may let the driver send settings and ask about them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from fake_instruments import FakeClock, FakeLab, Faulty, bench_of  # pyright: ignore[reportMissingImports]
 
-from drivers.bench import Bench
-from drivers.opening import open_bench, open_table
-from drivers.station import load_station
-from protocols.errors import DeviceError
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import RunningBench, running
-from simulator.parameters import load_chip
+from photonloop.drivers.bench import Bench
+from photonloop.drivers.opening import open_bench, open_table
+from photonloop.drivers.station import load_station
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.parameters import load_chip
 
 ERROR = 'error = "SYST:ERR?"'
 QUERY = 'query_volts = "VOLT? (@{channels})"\n'
@@ -127,7 +127,7 @@ def taken(lab: FakeLab, error: Exception) -> None:
     """Let the heaters' source take the next setting, and then fail with `error`."""
     original: Any = lab.heaters.set_volts
 
-    def set_volts(volts: dict[int, float]) -> None:
+    def set_volts(volts: Mapping[int, float]) -> None:
         original(volts)
         lab.heaters.set_volts = original
         raise error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh, transfer_matrix
+from photonloop.simulator.mesh import Mesh, transfer_matrix
 
 
 @dataclass(frozen=True)

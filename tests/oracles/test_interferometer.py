@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import dft
 from scipy.stats import unitary_group
 
-from simulator.mesh import Mesh, clements, reck, svd, transfer_matrix
+from photonloop.simulator.mesh import Mesh, clements, reck, svd, transfer_matrix
 
 interferometer = pytest.importorskip("interferometer", reason="needs the extra oracles")
 

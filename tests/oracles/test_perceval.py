@@ -10,7 +10,7 @@ import pytest
 from flawed_mesh import FlawedMesh, flawed, places
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh, clements, reck, svd
+from photonloop.simulator.mesh import Mesh, clements, reck, svd
 
 pcvl = pytest.importorskip("perceval", reason="needs the extra oracles")
 

@@ -10,7 +10,7 @@ import pytest
 from flawed_mesh import FlawedMesh, flawed
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh, clements, reck, svd
+from photonloop.simulator.mesh import Mesh, clements, reck, svd
 
 jnp = pytest.importorskip("jax.numpy", reason="needs the extra oracles")
 sax = pytest.importorskip("sax", reason="needs the extra oracles")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from fake_device import Serve
 
-from protocols.device import PhotonicDevice
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.device import PhotonicDevice
+from photonloop.protocols.server import DeviceServer, ServerOptions
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from protocols.device import (
+from photonloop.protocols.device import (
     DeviceDescription,
     DeviceStatus,
     Drive,
@@ -21,9 +21,16 @@ from protocols.device import (
     StageDescription,
     StagedRows,
 )
-from protocols.errors import DeviceError
-from protocols.limits import check_held_drive, check_inputs, check_settings, check_size, check_staged_rows, heater_power_w
-from protocols.server import DeviceServer
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import (
+    check_held_drive,
+    check_inputs,
+    check_settings,
+    check_size,
+    check_staged_rows,
+    heater_power_w,
+)
+from photonloop.protocols.server import DeviceServer
 
 Serve = Callable[..., DeviceServer]
 """Starts a server in a thread: the device, where to bind, then fields of `ServerOptions` (fixture `serve`)."""

@@ -14,13 +14,13 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
-from protocols import wire
-from protocols.channel import Channel
-from protocols.client import ClientOptions, connect
-from protocols.device import PhotonicDevice, StagedRows
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
-from protocols.window import Window
+from photonloop.protocols import wire
+from photonloop.protocols.channel import Channel
+from photonloop.protocols.client import ClientOptions, connect
+from photonloop.protocols.device import PhotonicDevice, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.window import Window
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)

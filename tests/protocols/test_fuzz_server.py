@@ -18,10 +18,10 @@ from fake_device import FakeDevice
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from protocols import wire
-from protocols.client import connect
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols import wire
+from photonloop.protocols.client import connect
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -15,10 +15,10 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Serve, wait_until
 
-from protocols import keys
-from protocols.client import ClientOptions, connect
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols import keys
+from photonloop.protocols.client import ClientOptions, connect
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
 
 
 @pytest.fixture
@@ -185,8 +185,8 @@ BIND = """
 import sys
 from pathlib import Path
 from fake_device import FakeDevice
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
 try:
     DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=Path(sys.argv[1]))).bind()
 except DeviceError as error:

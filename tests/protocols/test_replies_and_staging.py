@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protocols.errors import DeviceError
-from protocols.pace import Pace
-from protocols.replies import GONE, ReplyCache
-from protocols.staging import Transfer, add_chunk
-from protocols.wire import StageBody
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.pace import Pace
+from photonloop.protocols.replies import GONE, ReplyCache
+from photonloop.protocols.staging import Transfer, add_chunk
+from photonloop.protocols.wire import StageBody
 
 
 def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:

@@ -15,11 +15,11 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Gate, Serve, wait_until
 
-from protocols import wire
-from protocols.client import connect
-from protocols.device import DeviceDescription, DeviceStatus, Readings
-from protocols.errors import DeviceError
-from protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols import wire
+from photonloop.protocols.client import connect
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Readings
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import DeviceServer, ServerOptions
 
 
 class Raw:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from fake_device import FakeDevice, Gate, Serve, fake_description
 
-from protocols import client as client_module
-from protocols import sharing, wire
-from protocols.channel import Channel
-from protocols.client import ClientOptions, DeviceClient, connect
-from protocols.desk import Desk
-from protocols.errors import DeviceError
-from protocols.keys import add_client, create_server_keys
-from protocols.server import DeviceServer
-from protocols.window import AVAILABLE, create_window, open_window
+from photonloop.protocols import client as client_module
+from photonloop.protocols import sharing, wire
+from photonloop.protocols.channel import Channel
+from photonloop.protocols.client import ClientOptions, DeviceClient, connect
+from photonloop.protocols.desk import Desk
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.keys import add_client, create_server_keys
+from photonloop.protocols.server import DeviceServer
+from photonloop.protocols.window import AVAILABLE, create_window, open_window
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory of this kind")
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protocols import wire
-from protocols.errors import DeviceError
-from protocols.wire import ArraySpec, Reply, Request
+from photonloop.protocols import wire
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.wire import ArraySpec, Reply, Request
 
 DTYPES = ["<f4", "<f8", "<c8", "<c16", "|u1", "<u4", "<i4", "<i8"]
 

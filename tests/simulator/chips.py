@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters, load_chip
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
 
 QUIET: dict[str, dict[str, Any]] = {"photodiode": {"bandwidth_hz": 0.0}, "adc": {"bits": 0, "headroom": 0.0}}
 """No noise and no converter: readings that can be compared."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulator.adjoint import backward, forward
-from simulator.mesh import Mesh, clements, elements, reck, svd, transfer_matrix
+from photonloop.simulator.adjoint import backward, forward
+from photonloop.simulator.mesh import Mesh, clements, elements, reck, svd, transfer_matrix
 
 ALL = pytest.mark.parametrize("build", [clements, reck, svd])
 

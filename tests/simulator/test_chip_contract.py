@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from protocols.device import PhotonicDevice, StagedRows
-from protocols.errors import DeviceError
-from simulator.chip import Chip
-from simulator.parameters import ChipParameters, load_chip
-from simulator.pipeline import Pipeline
-from simulator.remembered import RememberedFields
+from photonloop.protocols.device import PhotonicDevice, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
+from photonloop.simulator.pipeline import Pipeline
+from photonloop.simulator.remembered import RememberedFields
 
 
 @pytest.fixture
@@ -361,8 +361,8 @@ def test_readings_are_the_same_bits_from_compiler_and_cache(tmp_path: Path) -> N
     """A process that has just compiled the kernels and one that loads them must not differ: a session resumes on either."""
     program = (
         "import hashlib, numpy as np\n"
-        "from simulator.chip import Chip\n"
-        "from simulator.parameters import load_chip\n"
+        "from photonloop.simulator.chip import Chip\n"
+        "from photonloop.simulator.parameters import load_chip\n"
         "chip = Chip(load_chip('ideal', ports=16), threads=1)\n"
         "rng = np.random.default_rng(0)\n"
         "chip.apply(rng.uniform(0, 5, 512))\n"

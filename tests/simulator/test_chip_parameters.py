@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from protocols.validation import ConfigError
-from simulator.chip import Chip
-from simulator.levels import levels
-from simulator.mesh import clements
-from simulator.nonlinearity import mean_transmitted
-from simulator.parameters import PRESET_FOLDER, load_chip, preset_names
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.levels import levels
+from photonloop.simulator.mesh import clements
+from photonloop.simulator.nonlinearity import mean_transmitted
+from photonloop.simulator.parameters import PRESET_FOLDER, load_chip, preset_names
 
 
 def test_presets_load_with_defaults() -> None:

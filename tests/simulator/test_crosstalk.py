@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulator import kernels
-from simulator.crosstalk import felt_w, lattice, pairs, runs
-from simulator.mesh import Mesh, clements, reck
-from simulator.parameters import CrosstalkParameters
+from photonloop.simulator import kernels
+from photonloop.simulator.crosstalk import felt_w, lattice, pairs, runs
+from photonloop.simulator.mesh import Mesh, clements, reck
+from photonloop.simulator.parameters import CrosstalkParameters
 
 BOTH = pytest.mark.parametrize("build", [clements, reck])
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from protocols.device import StagedRows
-from simulator.ambient import STEPS_PER_TAU, Ambient, Moment
-from simulator.drift import OrnsteinUhlenbeck
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator.ambient import STEPS_PER_TAU, Ambient, Moment
+from photonloop.simulator.drift import OrnsteinUhlenbeck
 
 
 def normals(number: int, out: NDArray[np.float32]) -> None:
@@ -148,7 +148,7 @@ def test_remembered_fields_move_with_the_drift() -> None:
 
 def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """In `soi` slow things move every 0.2 s of the chip's clock; between, staged rows don't pass upstream stages again."""
-    from simulator.pipeline import Pipeline
+    from photonloop.simulator.pipeline import Pipeline
 
     chip = chip_of("soi", {}, ports=6)
     assert chip.ambient().step_s == pytest.approx(3600 / 2**14)

@@ -10,11 +10,11 @@ import pytest
 from chips import chip_of
 from numpy.typing import NDArray
 
-from protocols.validation import ConfigError
-from simulator import reference
-from simulator.chip import Chip
-from simulator.parameters import load_chip
-from simulator.truth import stage_matrix, true_phases
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator import reference
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.truth import stage_matrix, true_phases
 
 
 def broken(*faults: dict[str, Any], **whole: Any) -> Chip:

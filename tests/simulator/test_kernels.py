@@ -11,14 +11,14 @@ import pytest
 from numba import TypingError
 from scipy import stats
 
-from protocols.device import DeviceDescription
-from protocols.errors import DeviceError
-from protocols.limits import check_settings, highest_drive_v
-from simulator import kernels
-from simulator.chip import Chip
-from simulator.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
-from simulator.parameters import load_chip
-from simulator.workers import Workers
+from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import check_settings, highest_drive_v
+from photonloop.simulator import kernels
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
+from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.workers import Workers
 
 
 def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:

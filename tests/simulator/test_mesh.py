@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulator.mesh import Mesh, clements, columns, elements, keeps_causality, pass_column, reck, schedule, svd, transfer_matrix
+from photonloop.simulator.mesh import (
+    Mesh,
+    clements,
+    columns,
+    elements,
+    keeps_causality,
+    pass_column,
+    reck,
+    schedule,
+    svd,
+    transfer_matrix,
+)
 
 UNITARY = pytest.mark.parametrize("build", [clements, reck])
 ALL = pytest.mark.parametrize("build", [clements, reck, svd])

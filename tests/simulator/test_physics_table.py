@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.parameters import PRESET_FOLDER, load_chip, preset_names
-from simulator.physics_table import comments, physics_table
+from photonloop.simulator.parameters import PRESET_FOLDER, load_chip, preset_names
+from photonloop.simulator.physics_table import comments, physics_table
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,13 +63,13 @@ def test_presets_are_all_told() -> None:
 
 
 def test_the_simulator_prints_it() -> None:
-    done = run("-m", "simulator", "--physics", "--chip", "soi")
+    done = run("-m", "photonloop.simulator", "--physics", "--chip", "soi")
     assert (done.returncode, done.stderr) == (0, "")
     assert "pi_power_w            0.023          W      [P] Jacques 2019" in done.stdout
 
 
 def test_the_command_prints_it_for_virtual_chips_and_refuses_for_others() -> None:
-    command = ("-m", "controller.cli.main", "describe")
+    command = ("-m", "photonloop", "describe")
     done = run(*command, "sim:soi", "--physics", "--json")
     assert done.returncode == 0
     rows = json.loads(done.stdout)["physics"]

@@ -1,4 +1,4 @@
-"""`python -m simulator` as its parent sees it."""
+"""`python -m photonloop.simulator` as its parent sees it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import numpy as np
 import psutil
 import pytest
 
-from protocols.client import connect
-from protocols.device import StagedRows
-from simulator.chip import Chip
-from simulator.parameters import load_chip
+from photonloop.protocols.client import connect
+from photonloop.protocols.device import StagedRows
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import load_chip
 
 
 @contextmanager
 def simulator(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulator", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "photonloop.simulator", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
@@ -71,7 +71,7 @@ def test_it_ends_with_its_parent_unless_detached(detach: bool) -> None:
     parent = textwrap.dedent(
         """
         import subprocess, sys, time
-        command = [sys.executable, "-m", "simulator", "--ports", "4", *sys.argv[1:]]
+        command = [sys.executable, "-m", "photonloop.simulator", "--ports", "4", *sys.argv[1:]]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         print(child.stdout.readline(), end="", flush=True)
         time.sleep(60)
@@ -108,7 +108,7 @@ def test_it_ends_with_its_parent_unless_detached(detach: bool) -> None:
 )
 def test_bad_arguments_get_a_sentence(arguments: list[str], words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "simulator", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "photonloop.simulator", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
     assert words in done.stderr
@@ -119,7 +119,7 @@ def test_bad_arguments_get_a_sentence(arguments: list[str], words: str) -> None:
 def test_an_address_that_is_taken() -> None:
     with simulator("--ports", "4") as (_, said):
         done = subprocess.run(
-            [sys.executable, "-m", "simulator", "--ports", "4", "--bind", str(said["address"])],
+            [sys.executable, "-m", "photonloop.simulator", "--ports", "4", "--bind", str(said["address"])],
             capture_output=True,
             text=True,
             timeout=60,
@@ -159,7 +159,7 @@ def test_it_ends_where_its_parent_died_while_it_was_starting() -> None:
     parent = textwrap.dedent(
         """
         import os, subprocess, sys
-        command = [sys.executable, "-m", "simulator", "--chip", "ideal", "--ports", "4", "--parent", str(os.getpid())]
+        command = [sys.executable, "-m", "photonloop.simulator", "--chip", "ideal", "--ports", "4", "--parent", str(os.getpid())]
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(child.pid)
         """

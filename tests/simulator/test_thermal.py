@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from protocols.device import FLAG_UNSETTLED, StagedRows
-from simulator import reference
-from simulator.chip import Chip
-from simulator.parameters import HeaterParameters, load_chip
-from simulator.thermal import Heat, always_settled, power_at, redirected
+from photonloop.protocols.device import FLAG_UNSETTLED, StagedRows
+from photonloop.simulator import reference
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.parameters import HeaterParameters, load_chip
+from photonloop.simulator.thermal import Heat, always_settled, power_at, redirected
 
 SLOW: dict[str, dict[str, Any]] = {"heater": {"rise_s": 2e-5, "fall_s": 5e-5}, "clock": {"settle_s": 1e-5, "sample_s": 1e-5}}
 

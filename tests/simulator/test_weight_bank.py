@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from protocols.device import FLAG_SATURATED
-from protocols.validation import ConfigError
-from simulator.chip import Chip
-from simulator.faults import FaultParameters
-from simulator.parameters import ChipParameters, load_chip
-from simulator.reference import settled_currents_a
-from simulator.truth import gradient
-from simulator.weight_bank import Ring, phases_of, transmission_slopes, transmissions
+from photonloop.protocols.device import FLAG_SATURATED
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.faults import FaultParameters
+from photonloop.simulator.parameters import ChipParameters, load_chip
+from photonloop.simulator.reference import settled_currents_a
+from photonloop.simulator.truth import gradient
+from photonloop.simulator.weight_bank import Ring, phases_of, transmission_slopes, transmissions
 
 INPUTS, OUTPUTS = 5, 3
 

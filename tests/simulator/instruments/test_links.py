@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.instruments.faults import Fault, FaultPlan
-from simulator.instruments.generic import scpi_source
-from simulator.instruments.links import Action, Link, Unit
-from simulator.instruments.pm100d import pm100d
-from simulator.instruments.qontrol import QontrolChain
-from simulator.instruments.wiring import build
-from simulator.instruments.world import Light, Load
-from simulator.parameters import load_chip
+from photonloop.simulator.instruments.faults import Fault, FaultPlan
+from photonloop.simulator.instruments.generic import scpi_source
+from photonloop.simulator.instruments.links import Action, Link, Unit
+from photonloop.simulator.instruments.pm100d import pm100d
+from photonloop.simulator.instruments.qontrol import QontrolChain
+from photonloop.simulator.instruments.wiring import build
+from photonloop.simulator.instruments.world import Light, Load
+from photonloop.simulator.parameters import load_chip
 
 
 class Watch:

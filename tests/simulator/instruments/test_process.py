@@ -1,4 +1,4 @@
-"""`python -m simulator.instruments` and `photonloop bench` as their parents see them."""
+"""`python -m photonloop.simulator.instruments` and `photonloop bench` as their parents see them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def start(module: str, *arguments: str, cwd: Path) -> tuple[subprocess.Popen[str
 
 
 def test_it_announces_itself_writes_a_station_and_ends_on_sigterm(tmp_path: Path) -> None:
-    process, said = start("simulator.instruments", "--chip", "ideal", "--ports", "2", "--out", str(tmp_path / "b"), cwd=tmp_path)
+    process, said = start(
+        "photonloop.simulator.instruments", "--chip", "ideal", "--ports", "2", "--out", str(tmp_path / "b"), cwd=tmp_path
+    )
     assert set(said) == {"station", "control", "instruments", "pid", "chip", "ports", "stages", "seed"}
     assert said["pid"] == process.pid
     station = Path(str(said["station"]))
@@ -38,7 +40,7 @@ def test_it_announces_itself_writes_a_station_and_ends_on_sigterm(tmp_path: Path
 
 
 def test_the_command_runs_it_and_takes_it_along(tmp_path: Path) -> None:
-    process, said = start("controller.cli.main", "bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
+    process, said = start("photonloop", "bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
     child = psutil.Process(int(str(said["pid"])))
     assert child.is_running()
     process.send_signal(signal.SIGINT)
@@ -52,7 +54,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     parent = textwrap.dedent(
         """
         import subprocess, sys, time
-        command = [sys.executable, "-m", "simulator.instruments", "--chip", "ideal", "--ports", "2"]
+        command = [sys.executable, "-m", "photonloop.simulator.instruments", "--chip", "ideal", "--ports", "2"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         print(child.stdout.readline(), end="", flush=True)
         time.sleep(60)
@@ -72,9 +74,14 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "arguments", "code", "words"),
     [
-        ("simulator.instruments", ["--chip", "soy"], 2, "chip 'soy' is not a preset"),
-        ("simulator.instruments", ["--speed", "-1"], 2, "speed is '-1', expected a number from 0 to 1000"),
-        ("controller.cli.main", ["bench", "--chip", "ideal", "--detectors", "labjack"], 1, "did you mean 'labjack-t7'?"),
+        ("photonloop.simulator.instruments", ["--chip", "soy"], 2, "chip 'soy' is not a preset"),
+        ("photonloop.simulator.instruments", ["--speed", "-1"], 2, "speed is '-1', expected a number from 0 to 1000"),
+        (
+            "photonloop",
+            ["bench", "--chip", "ideal", "--detectors", "labjack"],
+            1,
+            "did you mean 'labjack-t7'?",
+        ),
     ],
 )
 def test_what_cannot_be_gets_a_sentence(module: str, arguments: list[str], code: int, words: str) -> None:

@@ -14,8 +14,8 @@ from contextlib import closing
 
 import pytest
 
-from simulator.instruments.running import RunningBench, running
-from simulator.parameters import load_chip
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.parameters import load_chip
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.instruments.scpi import (
+from photonloop.simulator.instruments.scpi import (
     ScpiError,
     boolean,
     channel_list,
@@ -15,7 +15,7 @@ from simulator.instruments.scpi import (
     split_arguments,
     split_commands,
 )
-from simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.instruments.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
 
 
 def test_a_pattern_has_every_spelling_of_the_manual() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.instruments.generic import scpi_laser
-from simulator.instruments.santec import santec
-from simulator.instruments.scpi_engine import ScpiInstrument
-from simulator.instruments.world import Light
+from photonloop.simulator.instruments.generic import scpi_laser
+from photonloop.simulator.instruments.santec import santec
+from photonloop.simulator.instruments.scpi_engine import ScpiInstrument
+from photonloop.simulator.instruments.world import Light
 
 
 class Fibre:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simulator.instruments import generic
-from simulator.instruments.keysight import keysight
-from simulator.instruments.labjack import OVERLOAD, LabJackT7
-from simulator.instruments.pm100d import pm100d
-from simulator.instruments.scpi_engine import ScpiInstrument
-from simulator.instruments.world import Light
+from photonloop.simulator.instruments import generic
+from photonloop.simulator.instruments.keysight import keysight
+from photonloop.simulator.instruments.labjack import OVERLOAD, LabJackT7
+from photonloop.simulator.instruments.pm100d import pm100d
+from photonloop.simulator.instruments.scpi_engine import ScpiInstrument
+from photonloop.simulator.instruments.world import Light
 
 
 class Wires:

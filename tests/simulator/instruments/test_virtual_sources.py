@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from simulator.instruments import generic
-from simulator.instruments.qdac2 import Outputs, qdac2
-from simulator.instruments.qontrol import FULL_V, STEP_V, QontrolChain
-from simulator.instruments.scpi_engine import ScpiInstrument
-from simulator.instruments.world import Load
+from photonloop.simulator.instruments import generic
+from photonloop.simulator.instruments.qdac2 import Outputs, qdac2
+from photonloop.simulator.instruments.qontrol import FULL_V, STEP_V, QontrolChain
+from photonloop.simulator.instruments.scpi_engine import ScpiInstrument
+from photonloop.simulator.instruments.world import Load
 
 
 @dataclass

@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.errors import DeviceError
-from simulator.instruments.choices import Choices
-from simulator.instruments.running import RunningBench, running
-from simulator.instruments.world import AMPLIFIER_V
-from simulator.parameters import load_chip
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.instruments.world import AMPLIFIER_V
+from photonloop.simulator.parameters import load_chip
 
-opening = pytest.importorskip("drivers.transport.opening")
+opening = pytest.importorskip("photonloop.drivers.transport.opening")
 
 MODULES = {
-    "qontrol": "drivers.sources.qontrol",
-    "qdac2": "drivers.sources.qdac2",
-    "scpi-source": "drivers.sources.scpi_source",
-    "labjack-t7": "drivers.readouts.labjack_t7",
-    "keysight-daq970a": "drivers.readouts.keysight_daq",
-    "scpi-readout": "drivers.readouts.scpi_readout",
-    "pm100d": "drivers.readouts.pm100d",
-    "santec-tsl570": "drivers.lasers.santec_tsl570",
-    "scpi-laser": "drivers.lasers.scpi_laser",
+    "qontrol": "photonloop.drivers.sources.qontrol",
+    "qdac2": "photonloop.drivers.sources.qdac2",
+    "scpi-source": "photonloop.drivers.sources.scpi_source",
+    "labjack-t7": "photonloop.drivers.readouts.labjack_t7",
+    "keysight-daq970a": "photonloop.drivers.readouts.keysight_daq",
+    "scpi-readout": "photonloop.drivers.readouts.scpi_readout",
+    "pm100d": "photonloop.drivers.readouts.pm100d",
+    "santec-tsl570": "photonloop.drivers.lasers.santec_tsl570",
+    "scpi-laser": "photonloop.drivers.lasers.scpi_laser",
 }
 
 
@@ -89,8 +89,8 @@ def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
 @pytest.mark.parametrize("fault", ["late", "garbage"])
 @pytest.mark.parametrize("heaters", ["qontrol", "qdac2", "scpi-source"])
 def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fault: str) -> None:
-    unconfirmed = import_module("drivers.instrument").UnconfirmedError
-    errors = import_module("protocols.errors").DeviceError
+    unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
+    errors = import_module("photonloop.protocols.errors").DeviceError
     choices = Choices(heaters, "scpi-source" if heaters == "qdac2" else "qdac2", "scpi-readout", "scpi-laser")
     with running(load_chip("ideal", ports=2, stages=1), choices) as bench, opened(bench, [heaters], timeout_s=0.2) as here:
         source = here[heaters]
@@ -115,8 +115,8 @@ def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fa
 
 @pytest.mark.parametrize("laser", ["santec-tsl570", "scpi-laser"])
 def test_a_laser_that_hears_and_is_not_understood_goes_dark(laser: str) -> None:
-    unconfirmed = import_module("drivers.instrument").UnconfirmedError
-    errors = import_module("protocols.errors").DeviceError
+    unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
+    errors = import_module("photonloop.protocols.errors").DeviceError
     choices = Choices("scpi-source", "qdac2", "scpi-readout", laser)
     with running(load_chip("ideal", ports=2, stages=1), choices) as bench, opened(bench, [laser], timeout_s=0.2) as here:
         here[laser].set_power_w(0.01)
@@ -158,8 +158,8 @@ def test_the_power_meter() -> None:
 
 
 def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -> None:
-    limits = import_module("drivers.instrument").ChannelLimits
-    errors = import_module("protocols.errors").DeviceError
+    limits = import_module("photonloop.drivers.instrument").ChannelLimits
+    errors = import_module("photonloop.protocols.errors").DeviceError
     with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["qontrol"]) as here:
         chain, emulator = here["qontrol"], bench.bench.units["qontrol"].emulator
         chain.arm({channel: limits(0.0, 5.0, max_a=0.01) for channel in range(4)})

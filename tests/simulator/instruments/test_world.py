@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protocols.validation import ConfigError
-from simulator.chip import Chip
-from simulator.instruments.choices import Choices
-from simulator.instruments.labjack import LabJackT7
-from simulator.instruments.wiring import build, wire
-from simulator.instruments.world import AMPLIFIER_V, STAMPS, Light, World, stamped_sequence
-from simulator.parameters import load_chip
+from photonloop.protocols.validation import ConfigError
+from photonloop.simulator.chip import Chip
+from photonloop.simulator.instruments.choices import Choices
+from photonloop.simulator.instruments.labjack import LabJackT7
+from photonloop.simulator.instruments.wiring import build, wire
+from photonloop.simulator.instruments.world import AMPLIFIER_V, STAMPS, Light, World, stamped_sequence
+from photonloop.simulator.parameters import load_chip
 
 IDEAL = load_chip("ideal", ports=4, stages=2, seed=5)
 

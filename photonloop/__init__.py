@@ -1,0 +1,1 @@
+"""Train photonic neural networks on the chip itself, by forward evaluations only."""
