@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 DAMAGED = (
     OSError,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.controller.archives import DAMAGED
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _OWN_SOURCES = ("digits", "iris", "mnist")

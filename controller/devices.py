@@ -27,11 +27,11 @@ from typing import IO, Any
 
 from photonloop.controller.stopping import Stop
 from photonloop.drivers.station import load_reference
-from photonloop.protocols.client import DeviceClient, connect
+from photonloop.protocols.client.device_client import DeviceClient, connect
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import module_command
-from photonloop.protocols.validation import ConfigError
 
 _LOG = logging.getLogger(__name__)
 

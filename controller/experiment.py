@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from photonloop.controller.datasets import DataSpec
 from photonloop.controller.encoding import EncodingSpec
-from photonloop.protocols.validation import ConfigError, read_toml, validate
+from photonloop.protocols.config import ConfigError, read_toml, validate
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=10**9)]

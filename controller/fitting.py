@@ -11,8 +11,8 @@ from photonloop.controller.experiment import Experiment
 from photonloop.controller.network import Layer
 from photonloop.controller.provenance import read_device
 from photonloop.controller.variables import stage_box
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
-from photonloop.protocols.validation import ConfigError
 
 
 def virtual_chip(device: str, experiment: Experiment, dataset: Dataset) -> VirtualChip:

@@ -16,9 +16,9 @@ from photonloop.controller.link import DeviceLink
 from photonloop.controller.rules import Rule, majority_vote, make_rule
 from photonloop.controller.streams import Purpose, stream
 from photonloop.controller.variables import Phases, volts
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 DRIVE_BYTES = 2**25
 """Drives of one evaluation travel as one message; servers take twice as much and more."""

@@ -15,8 +15,8 @@ from photonloop.controller.identity import Difference, difference
 from photonloop.controller.network import Layer
 from photonloop.controller.run import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
 from photonloop.controller.state import State, from_arrays
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
-from photonloop.protocols.validation import ConfigError
 
 
 def open_run(run: Path) -> Experiment:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.archives import read_npz, write_npz
 from photonloop.controller.journal import Journal, Measured
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
 CHECKPOINT, JOURNAL, EVALUATION = "checkpoint.npz", "journal.bin", "evaluation.npz"

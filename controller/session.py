@@ -40,9 +40,9 @@ from photonloop.controller.variables import (
     start_variables,
     volts,
 )
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import Drive, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 TRAIN, TEST = "train", "test"
 """Names of the staged inputs."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.optimizers import Moments
 from photonloop.controller.variables import Phases
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 FORMAT = 1
 

@@ -37,8 +37,8 @@ from photonloop.controller.run import EXPERIMENT, RunFolder, new_run, versions, 
 from photonloop.controller.session import TEST, TRAIN, Samples, Session
 from photonloop.controller.state import State
 from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 Opener = Callable[[], OpenDevice]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from photonloop.drivers.stopping import Stopping, own_output
 from photonloop.drivers.supervisor import Commands, server_command, supervise
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 _FIRST_BOARD = re.compile(r"^(tcpip|usb|gpib|pxi|vxi)0?::")
 

@@ -22,8 +22,8 @@ from photonloop.drivers.line import InstrumentError, Line
 from photonloop.drivers.opener import Opener, check_serial, let_go
 from photonloop.drivers.output import Output, to_zero
 from photonloop.drivers.station import Channel, InstrumentTable, LimitsTable, Station
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 log = logging.getLogger(__name__)
 

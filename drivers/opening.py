@@ -23,8 +23,8 @@ from photonloop.drivers.registry import find_driver, open_instrument, read_setti
 from photonloop.drivers.station import InstrumentTable, LimitsTable, Station, load_reference
 from photonloop.drivers.transport.opening import Link, Through
 from photonloop.drivers.wiring import wire
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 log = logging.getLogger(__name__)
 

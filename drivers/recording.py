@@ -23,7 +23,7 @@ from photonloop.drivers.transport.connection import Connection
 from photonloop.drivers.transport.contract import BrokenError, T, Wire
 from photonloop.drivers.transport.modbus import ModbusTransport
 from photonloop.drivers.transport.text import Dialect, TextTransport, start_text
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 Kind = Literal["sent", "got", "silence", "broken", "opened", "closed"]
 

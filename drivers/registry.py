@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from photonloop.drivers.instrument import DriveSource, Instrument, Laser, Readout
 from photonloop.drivers.templates import with_table
 from photonloop.drivers.transport.opening import Link
+from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError, suggestion, validate
 
 GROUP = "photonloop.drivers"
 

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from photonloop.drivers.bench import Bench
 from photonloop.drivers.stopping import Stopping, announce
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from photonloop.drivers.address import same_place
 from photonloop.drivers.curve import Curve
-from photonloop.protocols.validation import ConfigError, read_toml, suggestion, validate
+from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -19,9 +19,9 @@ from photonloop.drivers.line import Line
 from photonloop.drivers.opener import Opener, let_go, open_line
 from photonloop.drivers.station import Channel, InstrumentTable, LimitsTable, Station
 from photonloop.drivers.wiring import wire
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 
 @dataclass(frozen=True)

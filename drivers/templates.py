@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from photonloop.drivers import scpi
 from photonloop.drivers.transport.contract import Transport
-from photonloop.protocols.validation import ConfigError, read_toml, suggestion
+from photonloop.protocols.config import ConfigError, read_toml, suggestion
 
 TABLE_FOLDER = Path(__file__).parent / "tables"
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from photonloop.drivers import curve as curves
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout
 from photonloop.drivers.station import Channel, LimitsTable, StageTable, Station
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import (
     DeviceDescription,
     DriveDescription,
@@ -23,7 +24,6 @@ from photonloop.protocols.device import (
     ReadoutDescription,
     StageDescription,
 )
-from photonloop.protocols.validation import ConfigError
 
 _KINDS: dict[type, str] = {DriveSource: "a drive source", Readout: "a readout", Laser: "a laser"}
 

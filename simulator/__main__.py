@@ -12,9 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 INLINE_S = 0.01

@@ -21,8 +21,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import StageDescription
-from photonloop.protocols.validation import ConfigError
 
 _Index = Annotated[int, Field(ge=0)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 from photonloop.simulator.mesh import Mesh
 from photonloop.simulator.nonlinearity import mean_transmitted
 from photonloop.simulator.parameters import ChipParameters

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.protocols.validation import ConfigError, read_toml, suggestion, validate
+from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
 from photonloop.simulator.faults import FaultParameters
 
 PRESET_FOLDER = Path(__file__).parent / "presets"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from photonloop.protocols.validation import read_toml
+from photonloop.protocols.config import read_toml
 from photonloop.simulator.parameters import PRESET_FOLDER, ChipParameters, is_file
 
 _UNITS = {

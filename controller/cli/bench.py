@@ -14,9 +14,9 @@ from photonloop.controller.cli.console import stop_on_signals
 from photonloop.controller.cli.output import print_json, show
 from photonloop.controller.devices import DeviceProcess, StartRefusedError, launch
 from photonloop.controller.stopping import Stop
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import module_command
-from photonloop.protocols.validation import ConfigError
 
 OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detectors", "laser", "speed", "out")
 

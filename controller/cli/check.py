@@ -14,9 +14,9 @@ from photonloop.controller.cli.output import print_json
 from photonloop.drivers.opening import check_table, open_table
 from photonloop.drivers.station import LimitsTable, Station, load_reference
 from photonloop.drivers.survey import Survey, planned, survey
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

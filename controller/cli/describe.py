@@ -13,8 +13,8 @@ from rich.text import Text
 from photonloop.controller.cli.output import print_json, show
 from photonloop.controller.devices import VirtualChip, check_device_string, open_device, simulator_command
 from photonloop.controller.variables import drive_step_rad
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
-from photonloop.protocols.validation import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from photonloop.controller.cli.output import print_json, show
-from photonloop.protocols.keys import add_client, create_server_keys
+from photonloop.protocols.wire.keys import add_client, create_server_keys
 
 
 def run(args: argparse.Namespace) -> int:

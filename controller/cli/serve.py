@@ -8,9 +8,9 @@ import signal
 from photonloop.controller.cli.console import stop_on_signals
 from photonloop.controller.cli.output import print_json, show
 from photonloop.controller.devices import VirtualChip, check_device_string, open_device, start_process
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from photonloop.controller.experiment import load_experiment
 from photonloop.controller.report import write_report
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.controller.training import Result, resume, train
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:

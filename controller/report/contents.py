@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from photonloop.controller.archives import read_npz
 from photonloop.controller.run import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
-from photonloop.protocols.validation import ConfigError
 
 Event = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from photonloop.controller.report.contents import read_contents
 from photonloop.controller.report.page import page
 from photonloop.controller.run import REPORT, write_aside
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 
 def write_report(run: Path) -> Path:

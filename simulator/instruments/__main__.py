@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 from photonloop.simulator.instruments.choices import LASERS, READOUTS, SOURCES, Choices, check
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from photonloop.protocols.validation import ConfigError, suggestion
+from photonloop.protocols.config import ConfigError, suggestion
 
 SOURCES = ("qontrol", "qdac2", "scpi-source")
 READOUTS = ("labjack-t7", "keysight-daq970a", "scpi-readout")

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from photonloop.protocols.validation import ConfigError, suggestion, validate
+from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.simulator.instruments.faults import Fault
 from photonloop.simulator.instruments.servers import LOOPBACK
 from photonloop.simulator.instruments.wiring import Bench

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 from photonloop.simulator.instruments import generic, keysight, labjack, pm100d, qdac2, qontrol, santec
 from photonloop.simulator.instruments.choices import LASERS, METER, READOUTS, SOURCES, Choices, check
 from photonloop.simulator.instruments.links import Unit

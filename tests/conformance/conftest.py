@@ -19,9 +19,9 @@ import pytest
 from photonloop.controller.devices import VirtualChip, start_process
 from photonloop.drivers.clock import WallClock
 from photonloop.drivers.opening import open_lab
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import PhotonicDevice
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip
 

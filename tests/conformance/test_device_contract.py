@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from photonloop.protocols.client import DeviceClient, connect
+from photonloop.protocols.client.device_client import DeviceClient, connect
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import heater_power_w

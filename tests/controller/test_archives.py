@@ -13,7 +13,7 @@ from photonloop.controller.optimizers import Moments
 from photonloop.controller.report.contents import read_contents
 from photonloop.controller.run import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
 from photonloop.controller.state import State, from_arrays, to_arrays
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 
 def a_checkpoint(path: Path) -> State:

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
 
 SMALL = """
 name = "small"

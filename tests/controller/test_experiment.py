@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from photonloop.controller.experiment import Experiment, as_toml, load_experiment
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = 'name = "x"\n[data]\nsource = "iris"\n'

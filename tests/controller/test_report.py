@@ -16,6 +16,7 @@ from photonloop.controller.report import write_report
 from photonloop.controller.report.colours import phase_wheel
 from photonloop.controller.report.grids import confused_most, confusion, confusion_counts, readings
 from photonloop.controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import (
     DeviceDescription,
     DriveDescription,
@@ -23,7 +24,6 @@ from photonloop.protocols.device import (
     ReadoutDescription,
     StageDescription,
 )
-from photonloop.protocols.validation import ConfigError
 
 
 def clements_layout(ports: int) -> tuple[tuple[int, int, int, int], ...]:

@@ -11,7 +11,7 @@ from photonloop.controller.journal import Measured
 from photonloop.controller.optimizers import Moments
 from photonloop.controller.run import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
 from photonloop.controller.state import State, from_arrays, to_arrays
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 
 
 def test_journal_survives_a_record_cut_short(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from photonloop.controller.state import from_arrays
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.controller.training import stage_parts
 from photonloop.controller.variables import volts
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip
 

@@ -16,8 +16,8 @@ from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkS
 from photonloop.controller.progress import EpochReport
 from photonloop.controller.run import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
-from photonloop.protocols.validation import ConfigError
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 

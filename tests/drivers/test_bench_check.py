@@ -17,9 +17,9 @@ from photonloop.controller.fitting import pinned
 from photonloop.drivers.opening import check_table
 from photonloop.drivers.station import load_station
 from photonloop.drivers.survey import planned
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 ENVIRONMENT: dict[Path, dict[str, str]] = {}
 

@@ -16,8 +16,8 @@ from photonloop.drivers.claim import claim
 from photonloop.drivers.clock import WallClock
 from photonloop.drivers.curve import MachZehnderCurve, TableCurve, range_v, volts
 from photonloop.drivers.station import Channel, Station, load_reference, load_station
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 DRAFT = """
 name = "bench"

@@ -12,8 +12,8 @@ from photonloop.drivers.lasers import santec_tsl570
 from photonloop.drivers.lasers.santec_tsl570 import SantecSettings, open_santec
 from photonloop.drivers.lasers.scpi_laser import ScpiLaserSettings, open_scpi_laser
 from photonloop.drivers.recording import Event
+from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError, validate
 
 WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
 FINE = '0,"No error"'

@@ -12,8 +12,8 @@ from photonloop.drivers.readouts.keysight_daq import KeysightDaqSettings, open_k
 from photonloop.drivers.readouts.pm100d import Pm100dSettings, open_pm100d
 from photonloop.drivers.readouts.scpi_readout import ScpiReadoutSettings, open_scpi_readout
 from photonloop.drivers.recording import Event
+from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError, validate
 
 FINE = '+0,"No error"'
 WHO = ("*IDN?", "ACME,M1,7,1.0")

@@ -13,8 +13,8 @@ from photonloop.drivers.recording import Recorder, read_recording, replay_text
 from photonloop.drivers.transport.clock import SteppedClock
 from photonloop.drivers.transport.opening import Link, open_text
 from photonloop.drivers.transport.text import Dialect
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError
 
 DIALECT = Dialect(timeout_s=0.15)
 

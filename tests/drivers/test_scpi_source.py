@@ -13,8 +13,8 @@ from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps,
 from photonloop.drivers.recording import Event
 from photonloop.drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
 from photonloop.drivers.templates import TABLE_FOLDER, with_table
+from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.validation import ConfigError, validate
 
 FINE = '+0,"No error"'
 WHO = ("*IDN?", "ACME,M1,7,1.0")

@@ -9,7 +9,7 @@ import pytest
 from fake_device import Serve
 
 from photonloop.protocols.device import PhotonicDevice
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 
 
 @pytest.fixture

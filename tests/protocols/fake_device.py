@@ -30,7 +30,7 @@ from photonloop.protocols.limits import (
     check_staged_rows,
     heater_power_w,
 )
-from photonloop.protocols.server import DeviceServer
+from photonloop.protocols.server.device_server import DeviceServer
 
 Serve = Callable[..., DeviceServer]
 """Starts a server in a thread: the device, where to bind, then fields of `ServerOptions` (fixture `serve`)."""

@@ -14,13 +14,13 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
-from photonloop.protocols import wire
-from photonloop.protocols.channel import Channel
-from photonloop.protocols.client import ClientOptions, connect
+from photonloop.protocols.client.connection import Channel
+from photonloop.protocols.client.device_client import ClientOptions, connect
 from photonloop.protocols.device import PhotonicDevice, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
-from photonloop.protocols.window import Window
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.shared_buffer import Window
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)
@@ -267,7 +267,7 @@ def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch:
         read = Channel._read
         interrupts = iter([True, True])
 
-        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames, window: Window | None) -> object:
+        def interrupted(channel: Channel, request: messages.Request, frames: messages.Frames, window: Window | None) -> object:
             answer = read(channel, request, frames, window)
             if next(interrupts, False):  # the worst moment: the message is off the socket
                 raise KeyboardInterrupt
@@ -481,13 +481,13 @@ def test_a_server_that_goes_away_is_noticed() -> None:
 class Impostor:
     """Answers hello and describe like a server, and hands everything else to `behave`."""
 
-    def __init__(self, behave: Callable[[zmq.Socket, list[bytes], wire.Request], None]) -> None:
+    def __init__(self, behave: Callable[[zmq.Socket, list[bytes], messages.Request], None]) -> None:
         self.context = zmq.Context()
         self.router = self.context.socket(zmq.ROUTER)
         self.router.linger = 0
         self.address = f"tcp://127.0.0.1:{self.router.bind_to_random_port('tcp://127.0.0.1')}"
         self.behave = behave
-        self.seen: list[wire.Request] = []
+        self.seen: list[messages.Request] = []
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -498,7 +498,7 @@ class Impostor:
             if not self.router.poll(20):
                 continue
             message = self.router.recv_multipart()
-            request = wire.decode_request(message[2])
+            request = messages.decode_request(message[2])
             self.seen.append(request)
             if request.op == "hello":
                 self.reply(message, request, {"now_s": 0.0, "max_message_bytes": 10**6})
@@ -507,11 +507,11 @@ class Impostor:
             else:
                 self.behave(self.router, message, request)
 
-    def reply(self, message: list[bytes], request: wire.Request, body: dict | None = None, **more: object) -> None:
-        specs, ready = wire.array_specs(more.pop("arrays", {}))  # pyright: ignore[reportArgumentType]
+    def reply(self, message: list[bytes], request: messages.Request, body: dict | None = None, **more: object) -> None:
+        specs, ready = messages.array_specs(more.pop("arrays", {}))  # pyright: ignore[reportArgumentType]
         fields = {"id": request.id, "epoch": "e", "state": "done", **more}
-        header = wire.Reply(op=request.op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
-        self.router.send_multipart([message[0], *wire.encode(header, ready)])
+        header = messages.Reply(op=request.op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
+        self.router.send_multipart([message[0], *messages.encode(header, ready)])
 
     def close(self) -> None:
         self.ended.set()
@@ -523,7 +523,7 @@ class Impostor:
 def impostor() -> Iterator[Callable[..., Impostor]]:
     made: list[Impostor] = []
 
-    def make(behave: Callable[[zmq.Socket, list[bytes], wire.Request], None]) -> Impostor:
+    def make(behave: Callable[[zmq.Socket, list[bytes], messages.Request], None]) -> Impostor:
         made.append(Impostor(behave))
         return made[-1]
 
@@ -544,7 +544,7 @@ def test_a_silent_server_is_asked_a_few_times_and_then_given_up(impostor: Callab
 
 
 def test_working_keeps_the_client_waiting(impostor: Callable[..., Impostor]) -> None:
-    def work_long(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def work_long(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         for _ in range(10):
             slow.reply(message, request, state="working")
             time.sleep(0.15)
@@ -556,11 +556,11 @@ def test_working_keeps_the_client_waiting(impostor: Callable[..., Impostor]) -> 
 
 
 def test_stale_and_foreign_answers_are_ignored(impostor: Callable[..., Impostor]) -> None:
-    def chatter(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def chatter(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         router.send_multipart([message[0], b"noise"])
         router.send_multipart([message[0], b"PLP\x01"])
-        wrong = wire.Reply(id=request.id + 1000, epoch="e", state="error", error=DeviceError("device", "stale").body())
-        router.send_multipart([message[0], *wire.encode(wrong)])
+        wrong = messages.Reply(id=request.id + 1000, epoch="e", state="error", error=DeviceError("device", "stale").body())
+        router.send_multipart([message[0], *messages.encode(wrong)])
         noisy.reply(message, request)
 
     noisy = impostor(chatter)
@@ -569,7 +569,7 @@ def test_stale_and_foreign_answers_are_ignored(impostor: Callable[..., Impostor]
 
 
 def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> None:
-    def lie(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def lie(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         if request.op == "apply":
             liar.reply(message, request, state="error")
         elif request.op == "evaluate":
@@ -577,8 +577,8 @@ def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> Non
         elif request.op == "status":
             liar.reply(message, request, {"status": {"safe": "very"}})
         else:
-            header = wire.Reply(id=request.id, epoch="e", state="done")
-            router.send_multipart([message[0], *wire.encode(header), b"unannounced"])
+            header = messages.Reply(id=request.id, epoch="e", state="done")
+            router.send_multipart([message[0], *messages.encode(header), b"unannounced"])
 
     liar = impostor(lie)
     with connect(liar.address, options=BRISK) as client:
@@ -592,7 +592,7 @@ def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> Non
 
 
 def test_a_server_of_another_version_is_named(impostor: Callable[..., Impostor]) -> None:
-    def newer(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def newer(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         router.send_multipart([message[0], b"PLP\x02", b"{}"])
 
     with connect(impostor(newer).address, options=BRISK) as client:
@@ -601,7 +601,7 @@ def test_a_server_of_another_version_is_named(impostor: Callable[..., Impostor])
 
 
 def test_a_server_that_dies_over_a_request_is_not_waited_for(impostor: Callable[..., Impostor]) -> None:
-    def die(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def die(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         mortal.ended.set()
         router.close()
 
@@ -614,7 +614,7 @@ def test_a_server_that_dies_over_a_request_is_not_waited_for(impostor: Callable[
 
 
 def test_a_lease_is_lost_with_the_server(impostor: Callable[..., Impostor]) -> None:
-    def fall_silent(router: zmq.Socket, message: list[bytes], request: wire.Request) -> None:
+    def fall_silent(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         if request.op == "acquire":
             falling.reply(message, request)
 

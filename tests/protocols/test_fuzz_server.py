@@ -18,10 +18,10 @@ from fake_device import FakeDevice
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from photonloop.protocols import wire
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.wire import messages
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -94,13 +94,13 @@ class Victim:
         while self.socket.poll(0):
             self.socket.recv_multipart()
 
-    def answers(self, frames: list[bytes]) -> wire.Reply:
+    def answers(self, frames: list[bytes]) -> messages.Reply:
         """Throw, and return the one answer that must come."""
         while self.socket.poll(0):
             self.socket.recv_multipart()
         self.socket.send_multipart(frames)
         assert self.socket.poll(5000), "no answer"
-        return wire.decode_reply(self.socket.recv_multipart()[1])
+        return messages.decode_reply(self.socket.recv_multipart()[1])
 
     def lives(self) -> bool:
         return self.thread.is_alive() and self.good.status().clock_s >= 0
@@ -141,7 +141,7 @@ def test_random_frames(victim: Victim, frames: list[bytes]) -> None:
 @example(head=b'{"op":"status","id":' + b"9" * 6000 + b"}", rest=[])
 @example(head=b"x" * 200_000, rest=[])
 def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: list[bytes]) -> None:
-    reply = victim.answers([wire.PREFIX, head, *rest])
+    reply = victim.answers([messages.PREFIX, head, *rest])
     assert reply.state == "error"
     assert victim.lives()
 
@@ -151,7 +151,7 @@ def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: 
     fields=st.fixed_dictionaries(
         {},
         optional={
-            "op": st.sampled_from(list(wire.OPS)) | st.text(max_size=10),
+            "op": st.sampled_from(list(messages.OPS)) | st.text(max_size=10),
             "id": st.integers() | json_values,
             "session": st.sampled_from(["fuzz", "other", ""]) | json_values,
             "seq": st.integers(0, 5) | json_values,
@@ -165,7 +165,7 @@ def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: 
     rest=payloads,
 )
 def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest: list[bytes]) -> None:
-    reply = victim.answers([wire.PREFIX, header(victim, **fields), *rest])
+    reply = victim.answers([messages.PREFIX, header(victim, **fields), *rest])
     assert reply.state in {"error", "done", "working"}
     assert victim.lives()
     assert victim.good.status().leased_to == "photonloop"
@@ -183,7 +183,7 @@ def test_the_leaseholder_itself_sends_nonsense(
     victim: Victim, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
 ) -> None:
     session = victim.good._session
-    frames = [wire.PREFIX, header(victim, op=op, arrays=arrays, body=body, session=session, seq=seq), *rest]
+    frames = [messages.PREFIX, header(victim, op=op, arrays=arrays, body=body, session=session, seq=seq), *rest]
     before = len(victim.device.calls)
     reply = victim.answers(frames)
     assert victim.lives()
@@ -199,8 +199,8 @@ def test_the_leaseholder_itself_sends_nonsense(
 @given(cut=st.integers(0, 300), where=st.sampled_from(["drives", "inputs"]), grow=st.booleans())
 def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: int, where: str, grow: bool) -> None:
     arrays = {"drives": np.ones((2, 8)), "inputs": np.ones((3, 4), np.float32)}
-    described, ready = wire.array_specs(arrays)
-    request = wire.Request(
+    described, ready = messages.array_specs(arrays)
+    request = messages.Request(
         op="evaluate",
         id=5,
         session=victim.good._session,
@@ -209,7 +209,7 @@ def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: in
         arrays=described,
         body={"stage": "mesh1"},
     )
-    frames = [bytes(frame) for frame in wire.encode(request, ready)]
+    frames = [bytes(frame) for frame in messages.encode(request, ready)]
     index = 2 if where == "drives" else 3
     damaged = frames[index] + b"\0" * cut if grow else frames[index][:cut]
     assume(len(damaged) != len(frames[index]))
@@ -242,7 +242,7 @@ def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
         resident = psutil.Process().memory_info().rss
         for seq in range(1, 20):
             fields = {**shown, "op": op, "session": victim.good._session, "seq": 2**30 + seq}
-            reply = victim.answers([wire.PREFIX, header(victim, **fields), *frames])
+            reply = victim.answers([messages.PREFIX, header(victim, **fields), *frames])
             assert reply.error is not None
             assert reply.error.code == ("limit" if op == "stage_inputs" else "bad_request")
         _, peak = tracemalloc.get_traced_memory()
@@ -259,7 +259,7 @@ def test_a_message_beyond_the_maximum_ends_the_connection_and_not_the_server(vic
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.connect(victim.server.address)
-    socket.send_multipart([wire.PREFIX, header(victim), b"\0" * (2 * 2**20)])
+    socket.send_multipart([messages.PREFIX, header(victim), b"\0" * (2 * 2**20)])
     assert victim.lives()
     assert not socket.poll(200)
     context.destroy(0)
@@ -274,7 +274,7 @@ def test_a_flood_from_one_who_does_not_read_leaves_others_served(victim: Victim)
     socket.rcvhwm = 1
     socket.rcvbuf = 4096
     socket.connect(victim.server.address)
-    request = wire.encode(wire.Request(op="describe", id=1, session="flood", epoch=victim.server.epoch))
+    request = messages.encode(messages.Request(op="describe", id=1, session="flood", epoch=victim.server.epoch))
     until_s = time.monotonic() + 1.0
     sent = 0
     while time.monotonic() < until_s:

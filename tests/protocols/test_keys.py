@@ -15,10 +15,10 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Serve, wait_until
 
-from photonloop.protocols import keys
-from photonloop.protocols.client import ClientOptions, connect
+from photonloop.protocols.client.device_client import ClientOptions, connect
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.wire import keys
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ import sys
 from pathlib import Path
 from fake_device import FakeDevice
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 try:
     DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=Path(sys.argv[1]))).bind()
 except DeviceError as error:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from photonloop.protocols import lease
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.lease import Lease
+from photonloop.protocols.server import lease
+from photonloop.protocols.server.lease import Lease
 
 
 def test_one_writer_at_a_time() -> None:

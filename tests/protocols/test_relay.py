@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from fake_device import FakeDevice, Gate, Serve, wait_until
 
-from photonloop.protocols.client import ClientOptions, DeviceClient, connect
+from photonloop.protocols.client.device_client import ClientOptions, DeviceClient, connect
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer
+from photonloop.protocols.server.device_server import DeviceServer
 
 BEHIND = """
 import time
 from fake_device import FakeDevice
-from photonloop.protocols.server import DeviceServer
+from photonloop.protocols.server.device_server import DeviceServer
 server = DeviceServer(FakeDevice(before_setting=lambda setting: time.sleep(0.01)), "tcp://127.0.0.1:*")
 print(server.bind(), flush=True)
 server.run()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.pace import Pace
-from photonloop.protocols.replies import GONE, ReplyCache
-from photonloop.protocols.staging import Transfer, add_chunk
-from photonloop.protocols.wire import StageBody
+from photonloop.protocols.server.duration_estimator import Pace
+from photonloop.protocols.server.input_transfer import Transfer, add_chunk
+from photonloop.protocols.server.reply_cache import GONE, ReplyCache
+from photonloop.protocols.wire.messages import StageBody
 
 
 def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:

@@ -15,11 +15,11 @@ import pytest
 import zmq
 from fake_device import FakeDevice, Gate, Serve, wait_until
 
-from photonloop.protocols import wire
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server import DeviceServer, ServerOptions
+from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.wire import messages
 
 
 class Raw:
@@ -40,27 +40,27 @@ class Raw:
     def send(
         self, op: str, body: Mapping[str, Any] | None = None, arrays: Mapping[str, np.ndarray] | None = None, **more: Any
     ) -> int:
-        specs, ready = wire.array_specs(arrays or {})
+        specs, ready = messages.array_specs(arrays or {})
         fields = {"id": next(self._ids), "session": self.session, "epoch": self.epoch, **more}
-        request = wire.Request(op=op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
-        self.socket.send_multipart(wire.encode(request, ready))
+        request = messages.Request(op=op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
+        self.socket.send_multipart(messages.encode(request, ready))
         return request.id
 
-    def receive(self) -> wire.Reply:
+    def receive(self) -> messages.Reply:
         self.last = self.socket.recv_multipart()
-        return wire.decode_reply(self.last[1])
+        return messages.decode_reply(self.last[1])
 
-    def ask(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> wire.Reply:
+    def ask(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> messages.Reply:
         sent = self.send(op, body, arrays, **more)
         while True:
             reply = self.receive()
             if reply.id == sent and reply.state != "working":
                 return reply
 
-    def command(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> wire.Reply:
+    def command(self, op: str, body: Mapping[str, Any] | None = None, arrays: Any = None, **more: Any) -> messages.Reply:
         return self.ask(op, body, arrays, **{"seq": next(self._seqs), **more})
 
-    def acquire(self, key: str = "raw key", label: str = "raw", ttl_s: float = 30.0) -> wire.Reply:
+    def acquire(self, key: str = "raw key", label: str = "raw", ttl_s: float = 30.0) -> messages.Reply:
         return self.command("acquire", {"lease_key": key, "label": label, "ttl_s": ttl_s})
 
     def close(self) -> None:
@@ -86,13 +86,13 @@ def raw() -> Iterator[RawFactory]:
         one.close()
 
 
-def code(reply: wire.Reply) -> str:
+def code(reply: messages.Reply) -> str:
     assert reply.state == "error"
     assert reply.error is not None
     return reply.error.code
 
 
-def evaluate(client: Raw, **more: Any) -> wire.Reply:
+def evaluate(client: Raw, **more: Any) -> messages.Reply:
     return client.command("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}, **more)
 
 
@@ -518,8 +518,8 @@ def test_a_deadline_that_passes_in_the_queue(serve: Serve, raw: RawFactory) -> N
 def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, raw: RawFactory) -> None:
     server = serve(FakeDevice())
     client = raw(server)
-    request = wire.Request(op="status", id=5, session="raw", epoch=client.epoch)
-    client.socket.send_multipart([b"PLP\x02", wire.encode(request)[1]])
+    request = messages.Request(op="status", id=5, session="raw", epoch=client.epoch)
+    client.socket.send_multipart([b"PLP\x02", messages.encode(request)[1]])
     reply = client.receive()
     assert (reply.id, code(reply)) == (5, "version")
     for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x01"], [b"PLP\x01\x00", b"{}"]):
@@ -577,7 +577,7 @@ def test_inline_and_worker_give_the_same(serve: Serve, raw: RawFactory, inline_s
     for _ in range(3):
         reply = evaluate(client)
         assert reply.state == "done"
-        values = wire.decode_arrays(reply.arrays, client.last[2:])["values"]
+        values = messages.decode_arrays(reply.arrays, client.last[2:])["values"]
         np.testing.assert_allclose(values, np.full((3, 2, 4), 0.25))
     in_worker = [name == "photonloop-device" for name in threads[::3]]
     # The first of its kind always goes to the worker, since nothing is known of its pace.

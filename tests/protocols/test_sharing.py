@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from fake_device import FakeDevice, Gate, Serve, fake_description
 
-from photonloop.protocols import client as client_module
-from photonloop.protocols import sharing, wire
-from photonloop.protocols.channel import Channel
-from photonloop.protocols.client import ClientOptions, DeviceClient, connect
-from photonloop.protocols.desk import Desk
+from photonloop.protocols.client import device_client as client_module
+from photonloop.protocols.client.connection import Channel
+from photonloop.protocols.client.device_client import ClientOptions, DeviceClient, connect
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.keys import add_client, create_server_keys
-from photonloop.protocols.server import DeviceServer
-from photonloop.protocols.window import AVAILABLE, create_window, open_window
+from photonloop.protocols.server.device_server import DeviceServer
+from photonloop.protocols.server.dispatcher import Desk
+from photonloop.protocols.wire import messages, sharing
+from photonloop.protocols.wire.keys import add_client, create_server_keys
+from photonloop.protocols.wire.shared_buffer import AVAILABLE, create_window, open_window
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory of this kind")
 
@@ -152,7 +152,7 @@ def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve:
         client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
         old, post = client._sharing._window, Channel.post
 
-        def interrupted(channel: Channel, request: wire.Request, frames: wire.Frames) -> None:
+        def interrupted(channel: Channel, request: messages.Request, frames: messages.Frames) -> None:
             post(channel, request, frames)
             raise KeyboardInterrupt
 
@@ -259,7 +259,7 @@ def test_both_sides_let_go(serve: Serve) -> None:
     assert maps() == 0
 
 
-Damage = Callable[[wire.Request], dict[str, Any]]
+Damage = Callable[[messages.Request], dict[str, Any]]
 OUTSIDE: dict[str, Damage] = {
     "beyond the end": lambda r: {
         "arrays": tuple(s.model_copy(update={"at": 2**40}) if s.at is not None else s for s in r.arrays)
@@ -279,14 +279,14 @@ def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pyt
     with writer(serve(device)) as client:
         client.evaluate(DRIVES[:32], INPUTS, "mesh1")
         evaluations = device.evaluations
-        encode = wire.encode
+        encode = messages.encode
 
-        def damaged(header: wire.Request | wire.Reply, arrays: Any = ()) -> list[wire.Buffer]:
-            if isinstance(header, wire.Request) and header.op == "evaluate":
+        def damaged(header: messages.Request | messages.Reply, arrays: Any = ()) -> list[messages.Buffer]:
+            if isinstance(header, messages.Request) and header.op == "evaluate":
                 header = header.model_copy(update=damage(header))
             return encode(header, arrays)
 
-        monkeypatch.setattr(client_module.wire, "encode", damaged)
+        monkeypatch.setattr(client_module.messages, "encode", damaged)
         with pytest.raises(DeviceError) as refused:
             client.evaluate(DRIVES[:32], INPUTS, "mesh1")
         monkeypatch.undo()

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from photonloop.protocols import wire
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire import ArraySpec, Reply, Request
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.messages import ArraySpec, Reply, Request
 
 DTYPES = ["<f4", "<f8", "<c8", "<c16", "|u1", "<u4", "<i4", "<i8"]
 
@@ -22,7 +22,7 @@ def header(**fields: object) -> bytes:
 
 def refusal(frame: bytes) -> str:
     with pytest.raises(DeviceError) as caught:
-        wire.decode_request(frame)
+        messages.decode_request(frame)
     assert caught.value.code == "bad_request"
     assert caught.value.outcome == "not_applied"
     return caught.value.detail
@@ -30,11 +30,11 @@ def refusal(frame: bytes) -> str:
 
 @given(hnp.arrays(st.sampled_from([np.dtype(code) for code in DTYPES]), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)))
 def test_arrays_survive_the_wire(array: np.ndarray) -> None:
-    specs, ready = wire.array_specs({"x": array})
+    specs, ready = messages.array_specs({"x": array})
     request = Request(op="evaluate", id=3, session="s", seq=1, arrays=specs)
-    frames = [bytes(frame) for frame in wire.encode(request, ready)]
+    frames = [bytes(frame) for frame in messages.encode(request, ready)]
     assert frames[0] == b"PLP\x01"
-    back = wire.decode_arrays(wire.decode_request(frames[1]).arrays, frames[2:])["x"]
+    back = messages.decode_arrays(messages.decode_request(frames[1]).arrays, frames[2:])["x"]
     assert back.dtype == array.dtype
     assert back.shape == array.shape
     assert back.tobytes() == array.tobytes()
@@ -44,18 +44,18 @@ def test_arrays_survive_the_wire(array: np.ndarray) -> None:
 def test_bytes_on_the_wire_are_little_endian_c_order_whatever_the_memory() -> None:
     values = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     for array in (values, np.asfortranarray(values), values.astype(">f8"), np.repeat(values, 2, axis=1)[:, ::2]):
-        specs, ready = wire.array_specs({"x": array})
+        specs, ready = messages.array_specs({"x": array})
         assert specs[0] == ArraySpec(name="x", dtype="f8", shape=(2, 3))
-        frame = wire.encode(Reply(id=1, epoch="e", state="done", arrays=specs), ready)[2]
+        frame = messages.encode(Reply(id=1, epoch="e", state="done", arrays=specs), ready)[2]
         assert bytes(frame) == struct.pack("<6d", 1, 2, 3, 4, 5, 6)
 
 
 def test_arrays_are_views_on_the_frame_and_aligned() -> None:
     data = bytearray(np.arange(9, dtype="<f8").tobytes())
-    view = wire.as_array(memoryview(data)[:64].toreadonly(), "f8", (8,))
+    view = messages.as_array(memoryview(data)[:64].toreadonly(), "f8", (8,))
     data[:8] = np.float64(7.0).tobytes()
     assert view[0] == 7.0
-    odd = wire.as_array(memoryview(b"x" + bytes(data))[1:], "f8", (9,))
+    odd = messages.as_array(memoryview(b"x" + bytes(data))[1:], "f8", (9,))
     assert odd.flags.aligned
     assert odd[8] == 8.0
 
@@ -63,7 +63,7 @@ def test_arrays_are_views_on_the_frame_and_aligned() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.int16, np.bool_, np.object_, np.longdouble, "U3", "M8[s]"])
 def test_other_dtypes_do_not_travel(dtype: object) -> None:
     with pytest.raises(DeviceError, match="x has type"):
-        wire.array_specs({"x": np.zeros(3, dtype)})  # pyright: ignore[reportArgumentType, reportCallIssue]
+        messages.array_specs({"x": np.zeros(3, dtype)})  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @pytest.mark.parametrize("dtype", ["O", "V8", "f2", "U4", "|O", ">f8", "", 8])
@@ -116,31 +116,31 @@ def test_counts_and_sizes_must_agree() -> None:
         ([ArraySpec(name="x", dtype="f4", shape=(0, 2**40, 2**40))], [b""], "no array"),
     ):
         with pytest.raises(DeviceError, match=word):
-            wire.decode_arrays(specs, frames)
+            messages.decode_arrays(specs, frames)
 
 
 def test_prefix() -> None:
-    wire.check_prefix(b"PLP\x01")
+    messages.check_prefix(b"PLP\x01")
     with pytest.raises(DeviceError, match="version 2, this side speaks 1") as caught:
-        wire.check_prefix(b"PLP\x02")
+        messages.check_prefix(b"PLP\x02")
     assert caught.value.code == "version"
     for frame in (b"", b"PLP", b"PLP\x01\x00", b"HTTP"):
         with pytest.raises(ValueError, match="not a photonloop"):
-            wire.check_prefix(frame)
+            messages.check_prefix(frame)
 
 
 def test_bodies_are_strict() -> None:
-    body = wire.decode_body(wire.StageBody, {"name": "a", "dtype": "f4", "shape": [2, 3], "offset": 0})
+    body = messages.decode_body(messages.StageBody, {"name": "a", "dtype": "f4", "shape": [2, 3], "offset": 0})
     assert body.nbytes == 24
     for model, data, word in (
-        (wire.StageBody, {"name": "a", "dtype": "f4", "shape": [2, "3"], "offset": 0}, "shape"),
-        (wire.EvaluateBody, {}, "stage"),
-        (wire.EvaluateBody, {"stage": 1}, "stage"),
-        (wire.EvaluateBody, {"stage": "a", "extra": 1}, "extra"),
-        (wire.AcquireBody, {"lease_key": "k", "ttl_s": 0.0}, "ttl_s"),
-        (wire.AcquireBody, {"lease_key": "k", "ttl_s": 1e9}, "ttl_s"),
-        (wire.AcquireBody, {"lease_key": "", "ttl_s": 1.0}, "lease_key"),
-        (wire.EmptyBody, {"x": 1}, "x"),
+        (messages.StageBody, {"name": "a", "dtype": "f4", "shape": [2, "3"], "offset": 0}, "shape"),
+        (messages.EvaluateBody, {}, "stage"),
+        (messages.EvaluateBody, {"stage": 1}, "stage"),
+        (messages.EvaluateBody, {"stage": "a", "extra": 1}, "extra"),
+        (messages.AcquireBody, {"lease_key": "k", "ttl_s": 0.0}, "ttl_s"),
+        (messages.AcquireBody, {"lease_key": "k", "ttl_s": 1e9}, "ttl_s"),
+        (messages.AcquireBody, {"lease_key": "", "ttl_s": 1.0}, "lease_key"),
+        (messages.EmptyBody, {"x": 1}, "x"),
     ):
         with pytest.raises(DeviceError, match=word):
-            wire.decode_body(model, data)
+            messages.decode_body(model, data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.levels import levels
 from photonloop.simulator.mesh import clements

@@ -10,7 +10,7 @@ import pytest
 from chips import chip_of
 from numpy.typing import NDArray
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 from photonloop.simulator import reference
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip

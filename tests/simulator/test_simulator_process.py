@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from photonloop.protocols.client import connect
+from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import StagedRows
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED
-from photonloop.protocols.validation import ConfigError
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.faults import FaultParameters
 from photonloop.simulator.parameters import ChipParameters, load_chip

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from photonloop.protocols.validation import ConfigError
+from photonloop.protocols.config import ConfigError
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.instruments.choices import Choices
 from photonloop.simulator.instruments.labjack import LabJackT7

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from photonloop.protocols.device import DeviceStatus, PhotonicDevice
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire import Request
+from photonloop.protocols.wire.messages import Request
 
 log = logging.getLogger(__name__)
 

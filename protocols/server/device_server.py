@@ -20,14 +20,14 @@ from contextlib import suppress
 
 import zmq
 
-from photonloop.protocols import wire
-from photonloop.protocols.addresses import check_address, on_this_machine
-from photonloop.protocols.admission import Admission, client_of, secure_server
-from photonloop.protocols.desk import Desk, ServerOptions
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.sockets import receive_from, send_frames
-from photonloop.protocols.wire import Frames
+from photonloop.protocols.server.authentication import Admission, client_of, secure_server
+from photonloop.protocols.server.dispatcher import Desk, ServerOptions
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.messages import Frames
+from photonloop.protocols.wire.server_address import check_address, on_this_machine
+from photonloop.protocols.wire.sockets import receive_from, send_frames
 
 __all__ = ["DeviceServer", "ServerOptions"]
 
@@ -90,7 +90,7 @@ class DeviceServer:
         router.linger = 200
         router.router_mandatory = True
         router.ipv6 = "[" in self._bind_to
-        router.maxmsgsize = max(self._options.max_message_bytes, wire.MAX_REQUEST_HEADER_BYTES)
+        router.maxmsgsize = max(self._options.max_message_bytes, messages.MAX_REQUEST_HEADER_BYTES)
         # A peer that does not read its answers, or floods, must not fill the memory.
         router.sndhwm = 32
         router.rcvhwm = 32

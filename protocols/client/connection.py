@@ -11,12 +11,12 @@ from pathlib import Path
 
 import zmq
 
-from photonloop.protocols import wire
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.keys import secure_client
-from photonloop.protocols.sockets import receive_frames, send_frames
-from photonloop.protocols.window import Window
-from photonloop.protocols.wire import AnyArray, Frames, Reply, Request
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.keys import secure_client
+from photonloop.protocols.wire.messages import AnyArray, Frames, Reply, Request
+from photonloop.protocols.wire.shared_buffer import Window
+from photonloop.protocols.wire.sockets import receive_frames, send_frames
 
 _SLICE_MS = 100
 _ATTEMPTS = 3
@@ -171,17 +171,17 @@ class Channel:
         The answer to another request that is still to be waited for is kept.
         """
         try:
-            wire.check_prefix(frames[0])
+            messages.check_prefix(frames[0])
             if len(frames) < 2:
                 return None, False
-            header = wire.decode_reply(frames[1])
+            header = messages.decode_reply(frames[1])
             if header.id != request.id:
                 if header.id in self._posted and header.state != "working":
                     self._overtaking[header.id] = frames
                 return None, False
             if header.state == "working":
                 return None, True
-            arrays = wire.decode_arrays(header.arrays, frames[2:], window)
+            arrays = messages.decode_arrays(header.arrays, frames[2:], window)
         except ValueError:
             return None, False
         except DeviceError as error:

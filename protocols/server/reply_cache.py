@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
-from photonloop.protocols.wire import MOST_PENDING, Buffer, Frames
+from photonloop.protocols.wire.messages import MOST_PENDING, Buffer, Frames
 
 GONE: tuple[Buffer, ...] = ()
 """Stands for an answer that was given and is no longer kept."""

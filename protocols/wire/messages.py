@@ -3,7 +3,7 @@
     frame 0   b"PLP" + one byte, the protocol version
     frame 1   header, UTF-8 JSON: a `Request` or a `Reply`
     frame 2…  one frame an array, in the order of the header's `arrays`: raw little-endian numbers in C order; none for an
-              array that says `at`, which lies in memory that both sides see (`photonloop.protocols.window`)
+              array that says `at`, which lies in memory that both sides see (`photonloop.protocols.wire.shared_buffer`)
 
 This file knows bytes and arrays; it knows no sockets. `docs/protocol.md` describes the same for other languages.
 """
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from photonloop.protocols.device import PROTOCOL_VERSION
 from photonloop.protocols.errors import DeviceError, ErrorBody
-from photonloop.protocols.window import Window
+from photonloop.protocols.wire.shared_buffer import Window
 
 MAGIC = b"PLP"
 PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
@@ -168,7 +168,7 @@ class EvaluateBody(_Message):
 
 
 class ShareBody(_Message):
-    """Body of `share`: memory that this client has made (`photonloop.protocols.window`)."""
+    """Body of `share`: memory that this client has made (`photonloop.protocols.wire.shared_buffer`)."""
 
     pid: Annotated[int, Field(ge=1, lt=2**31)]
     fd: Annotated[int, Field(ge=0, lt=2**31)]

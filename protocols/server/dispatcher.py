@@ -21,18 +21,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from photonloop.protocols import lease as leases
-from photonloop.protocols import wire
 from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, StagedRows, may_wait
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.jobs import Jobs
-from photonloop.protocols.looking import StatusReader
-from photonloop.protocols.pace import Pace
-from photonloop.protocols.replies import GONE, ReplyCache
-from photonloop.protocols.sharing import Shared, largest_window
-from photonloop.protocols.staging import Transfer, add_chunk
-from photonloop.protocols.wire import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
-from photonloop.protocols.worker import Job, carry_out
+from photonloop.protocols.server import lease as leases
+from photonloop.protocols.server.duration_estimator import Pace
+from photonloop.protocols.server.input_transfer import Transfer, add_chunk
+from photonloop.protocols.server.reply_cache import GONE, ReplyCache
+from photonloop.protocols.server.scheduler import Jobs
+from photonloop.protocols.server.status_poller import StatusReader
+from photonloop.protocols.server.worker import Job, carry_out
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.messages import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
+from photonloop.protocols.wire.sharing import Shared, largest_window
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ServerOptions:
     Parameters
     ----------
     keys
-        Folder of CURVE keys (`photonloop.protocols.keys`); needed off loopback.
+        Folder of CURVE keys (`photonloop.protocols.wire.keys`); needed off loopback.
     inline_s
         Evaluations predicted to take less are carried out in the socket loop, which saves two changes of thread. Keep it
         well below the 50 ms within which `safe` must be answered; 0 always uses the worker, and so does a device that may wait.
@@ -112,7 +112,7 @@ class Desk:
         self._shared = Shared(largest_window(options.max_message_bytes) if options.keys is None else 0)
         self._pace = Pace()
         self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
-            op: getattr(self, f"_{op}") for op in wire.OPS
+            op: getattr(self, f"_{op}") for op in messages.OPS
         }
 
     @property
@@ -148,8 +148,8 @@ class Desk:
         if len(frames) < 2:
             return False
         try:
-            wire.check_prefix(frames[0])
-            request = wire.decode_request(frames[1])
+            messages.check_prefix(frames[0])
+            request = messages.decode_request(frames[1])
         except ValueError:
             return False
         except DeviceError as error:
@@ -157,7 +157,7 @@ class Desk:
             return True
         try:
             if self._fresh(route, request):
-                arrays = wire.decode_arrays(request.arrays, frames[2:], self._shared.window_of(request))
+                arrays = messages.decode_arrays(request.arrays, frames[2:], self._shared.window_of(request))
                 self._handlers[request.op](route, request, arrays)
         except DeviceError as error:
             self._send(route, self._error_frames(request.id, request.op, error))
@@ -191,7 +191,7 @@ class Desk:
         for one in accepted:
             self._send(one.route, self._frames(one.request, {"in_effect": False}))
         for one in working:
-            self._send(one.route, wire.encode(Reply(id=one.request.id, op=one.request.op, epoch=self.epoch, state="working")))
+            self._send(one.route, messages.encode(Reply(id=one.request.id, op=one.request.op, epoch=self.epoch, state="working")))
         for looking, found in self._reader.give_up(now_s) if self._reader is not None else ():
             self._tell_status(looking.route, looking.request, found)
 
@@ -227,13 +227,15 @@ class Desk:
         arrays: Mapping[str, AnyArray] | None = None,
         places: Mapping[str, int] | None = None,
     ) -> Frames:
-        specs, ready = wire.array_specs(arrays or {}, places)
+        specs, ready = messages.array_specs(arrays or {}, places)
         if not body:
-            return wire.encode_done(request, self.epoch, specs, ready)
-        return wire.encode(Reply(id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body), ready)
+            return messages.encode_done(request, self.epoch, specs, ready)
+        return messages.encode(
+            Reply(id=request.id, op=request.op, epoch=self.epoch, state="done", arrays=specs, body=body), ready
+        )
 
     def _error_frames(self, request_id: int, op: str, error: DeviceError) -> Frames:
-        return wire.encode(Reply(id=request_id, op=op, epoch=self.epoch, state="error", error=error.body()))
+        return messages.encode(Reply(id=request_id, op=op, epoch=self.epoch, state="error", error=error.body()))
 
     def _answer(self, route: bytes, request: Request, outcome: object) -> None:
         """Send what became of a request, and keep it for retries."""
@@ -281,7 +283,7 @@ class Desk:
             raise DeviceError("interlock", f"fault {fault.name} is latched ({fault.detail}): clear it by name first")
 
     def _acquire(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
-        body = wire.decode_body(wire.AcquireBody, request.body)
+        body = messages.decode_body(messages.AcquireBody, request.body)
         now_s = time.monotonic()
         if leases.expired(self._lease, now_s):
             self._lose_lease()
@@ -309,7 +311,7 @@ class Desk:
     # ---- operations -----------------------------------------------------------------------------------------------------
 
     def _hello(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
-        hello = wire.decode_body(wire.HelloBody, request.body)
+        hello = messages.decode_body(messages.HelloBody, request.body)
         self._labels[request.session] = hello.label
         self._labels.move_to_end(request.session)
         if len(self._labels) > _LABELS:
@@ -352,19 +354,19 @@ class Desk:
 
     def _share(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        number = self._shared.open(wire.decode_body(wire.ShareBody, request.body), request.session)
+        number = self._shared.open(messages.decode_body(messages.ShareBody, request.body), request.session)
         self._send(route, self._frames(request, {"window": number}))
 
     def _apply(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
         self._must_be_clear()
-        wire.decode_body(wire.EmptyBody, request.body)
+        messages.decode_body(messages.EmptyBody, request.body)
         drive = _the_array(arrays, "drive", "apply")
         self._jobs.submit(route, request, partial(self._device.apply, drive), drive.nbytes)
 
     def _stage_inputs(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        body = wire.decode_body(wire.StageBody, request.body)
+        body = messages.decode_body(messages.StageBody, request.body)
         chunk = _the_array(arrays, "chunk", "stage_inputs")
         if chunk.dtype != np.uint8 or chunk.ndim != 1:
             raise DeviceError("bad_request", f"chunk is {chunk.dtype} of shape {chunk.shape}, expected bytes, u1 (length,)")
@@ -386,7 +388,7 @@ class Desk:
             raise DeviceError("interlock", "the device was made safe: apply a drive first")
         if request.seq < self._cancelled_seq:  # overtaken by the cancel that was meant for it
             raise DeviceError("interlock", "the evaluation was cancelled")
-        body = wire.decode_body(wire.EvaluateBody, request.body)
+        body = messages.decode_body(messages.EvaluateBody, request.body)
         drives = _the_array(arrays, "drives", "evaluate")
         if body.staged is None:
             inputs = rows = _the_array(arrays, "inputs", "evaluate")
@@ -430,7 +432,7 @@ class Desk:
 
     def _clear_fault(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        body = wire.decode_body(wire.ClearFaultBody, request.body)
+        body = messages.decode_body(messages.ClearFaultBody, request.body)
         if self._faults.pop(body.name, None) is not None:
             self._answer(route, request, None)
         else:
@@ -446,9 +448,9 @@ def _the_array(arrays: Mapping[str, AnyArray], name: str, op: str) -> AnyArray:
         ) from None
 
 
-def _some_id(frame: wire.Buffer) -> int:
+def _some_id(frame: messages.Buffer) -> int:
     """Return the id of an otherwise unreadable header, so that its sender learns what was wrong; 0 where there is none."""
-    if len(frame) > wire.MAX_REQUEST_HEADER_BYTES:
+    if len(frame) > messages.MAX_REQUEST_HEADER_BYTES:
         return 0
     try:
         return _AnyId.model_validate_json(bytes(frame)).id

@@ -18,7 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.keys import key_pair, public_key
+from photonloop.protocols.wire.keys import key_pair, public_key
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from photonloop.protocols.channel import Answer
+from photonloop.protocols.client.connection import Answer
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire import AnyArray
+from photonloop.protocols.wire.messages import AnyArray
 
 
 def readings(answer: Answer) -> Readings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire import AnyArray, Buffer, StageBody, as_array
+from photonloop.protocols.wire.messages import AnyArray, Buffer, StageBody, as_array
 
 
 @dataclass

@@ -3,7 +3,7 @@
     KEYS/                      stays with the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one for every client that may connect, while it lies here (`protocols/admission.py`)
+      clients/NAME.key         public, one for every client that may connect, while it lies here (`server/authentication.py`)
       for-NAME/                to be carried to that client, and deleted here
         server.key             public
         client.key_secret      secret

@@ -19,13 +19,14 @@ import numpy as np
 import zmq
 from pydantic import JsonValue, ValidationError
 
-from photonloop.protocols import payload, wire
-from photonloop.protocols.addresses import check_address, on_this_machine
-from photonloop.protocols.channel import Answer, Channel
+from photonloop.protocols.client import array_conversion
+from photonloop.protocols.client.connection import Answer, Channel
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.sharing import Sharing, Slot, largest_window
-from photonloop.protocols.wire import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
+from photonloop.protocols.wire import messages
+from photonloop.protocols.wire.messages import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
+from photonloop.protocols.wire.server_address import check_address, on_this_machine
+from photonloop.protocols.wire.sharing import Sharing, Slot, largest_window
 
 _NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
 """What is never too late: a clock that drifts must not keep a device from being made safe."""
@@ -76,7 +77,7 @@ def connect(
     timeout_s
         Time for the server to be reached and to answer.
     keys
-        Folder with `client.key_secret` and `server.key`, as `photonloop.protocols.keys.add_client` makes it.
+        Folder with `client.key_secret` and `server.key`, as `photonloop.protocols.wire.keys.add_client` makes it.
 
     Raises
     ------
@@ -119,7 +120,7 @@ class PendingReadings:
             return
         window = self._slot.window if self._slot is not None else None
         try:
-            self._readings = payload.readings(self._channel.wait(self._request, self._frames, window))
+            self._readings = array_conversion.readings(self._channel.wait(self._request, self._frames, window))
         except DeviceError as error:
             self._error = self._error or error
             if error.code == "transport":
@@ -185,7 +186,7 @@ class DeviceClient:
         timeout_s = self._options.timeout_s
         hello = self._request("hello", {"label": self.label}, deadline_s=None)
         try:
-            answer = self._main.ask(hello, wire.encode(hello), within_s=timeout_s)
+            answer = self._main.ask(hello, messages.encode(hello), within_s=timeout_s)
         except DeviceError as error:
             if error.code != "transport":
                 raise
@@ -282,16 +283,16 @@ class DeviceClient:
     def apply(self, drive: Drive) -> None:
         """See `PhotonicDevice.apply`."""
         self._none_pending()
-        self._ask(self._main, "apply", arrays={"drive": payload.volts(drive, "drive")}, command=True)
+        self._ask(self._main, "apply", arrays={"drive": array_conversion.volts(drive, "drive")}, command=True)
 
     def stage_inputs(self, name: str, inputs: Inputs) -> None:
         """See `PhotonicDevice.stage_inputs`. Arrays beyond the server's largest message travel in pieces."""
         self._none_pending()
-        array = payload.amplitudes(inputs)
+        array = array_conversion.amplitudes(inputs)
         limit = self.describe().limits.max_staged_bytes
         if array.nbytes > limit:
             raise DeviceError("limit", f"inputs {name!r} take {array.nbytes} bytes, more than max_staged_bytes {limit}")
-        (spec,), (travelling,) = wire.array_specs({"inputs": array})
+        (spec,), (travelling,) = messages.array_specs({"inputs": array})
         data = travelling.reshape(-1).view(np.uint8)
         step = self._max_message_bytes
         for offset in range(0, max(1, len(data)), step):
@@ -317,13 +318,13 @@ class DeviceClient:
         channel = self._main
         if channel is None:
             raise _not_connected(self.address)
-        arrays: dict[str, AnyArray] = {"drives": payload.volts(drives, "drives")}
+        arrays: dict[str, AnyArray] = {"drives": array_conversion.volts(drives, "drives")}
         body: dict[str, JsonValue] = {"stage": stage}
         if isinstance(inputs, StagedRows):
             body["staged"] = inputs.name
-            arrays["rows"] = payload.rows(inputs.rows)
+            arrays["rows"] = array_conversion.rows(inputs.rows)
         else:
-            arrays["inputs"] = payload.amplitudes(inputs)
+            arrays["inputs"] = array_conversion.amplitudes(inputs)
         slot = self._slot(arrays["drives"], arrays.get("rows", arrays.get("inputs")), stage)
         try:
             if slot is not None:
@@ -422,7 +423,7 @@ class DeviceClient:
         command: bool,
         places: Mapping[str, int] | None = None,
     ) -> tuple[Request, Frames]:
-        specs, travelling = wire.array_specs(arrays, places)
+        specs, travelling = messages.array_specs(arrays, places)
         for spec in specs:
             if spec.nbytes > self._max_message_bytes:
                 raise DeviceError(
@@ -431,13 +432,13 @@ class DeviceClient:
                 )
         deadline_s = None if op in _NO_DEADLINE else self._options.deadline_s
         request = self._request(op, body, specs, command=command, deadline_s=deadline_s)
-        return request, wire.encode(request, travelling)
+        return request, messages.encode(request, travelling)
 
     def _request(
         self,
         op: Op,
         body: dict[str, JsonValue],
-        specs: tuple[wire.ArraySpec, ...] = (),
+        specs: tuple[messages.ArraySpec, ...] = (),
         *,
         command: bool = False,
         deadline_s: float | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zmq
 
-from photonloop.protocols.wire import Buffer, Frames
+from photonloop.protocols.wire.messages import Buffer, Frames
 
 _COPY_BELOW_BYTES = 2**20
 _LAST = int(zmq.NOBLOCK)

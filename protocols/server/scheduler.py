@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire import Request
-from photonloop.protocols.worker import Job, Worker
+from photonloop.protocols.server.worker import Job, Worker
+from photonloop.protocols.wire.messages import Request
 
 _MAX_WAITING = 32
 _ACCEPT_SAFE_S = 0.03

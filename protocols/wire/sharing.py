@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.window import AVAILABLE, Window, create_window, open_window
-from photonloop.protocols.wire import MOST_PENDING, AnyArray, Request, ShareBody, write_shared
+from photonloop.protocols.wire.messages import MOST_PENDING, AnyArray, Request, ShareBody, write_shared
+from photonloop.protocols.wire.shared_buffer import AVAILABLE, Window, create_window, open_window
 
 WORTH_SHARING_BYTES = 32 * 1024
 """Arrays that are smaller together are better off in the message that is sent anyway."""

@@ -1,0 +1,1 @@
+"""A device on the network: one socket in front of any `PhotonicDevice`."""

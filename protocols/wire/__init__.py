@@ -1,0 +1,1 @@
+"""Messages, keys and shared memory: what client and server have in common."""
