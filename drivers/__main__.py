@@ -13,8 +13,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from photonloop.drivers.stopping import Stopping, own_output
-from photonloop.drivers.supervisor import Commands, server_command, supervise
+from photonloop.drivers.service.process_control import Stopping, own_output
+from photonloop.drivers.service.supervisor import Commands, server_command, supervise
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
@@ -51,8 +51,8 @@ def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
 
 
 def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
-    from photonloop.drivers.opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
-    from photonloop.drivers.serving import serve  # noqa: PLC0415
+    from photonloop.drivers.bench.bench_opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
+    from photonloop.drivers.service.bench_server import serve  # noqa: PLC0415
 
     parent = os.getppid() if args.parent is None else args.parent
     output = own_output()
@@ -71,9 +71,9 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
 
 
 def _make_safe(reference: str) -> int:
-    from photonloop.drivers.grounding import make_safe  # noqa: PLC0415
-    from photonloop.drivers.opening import open_table  # noqa: PLC0415
-    from photonloop.drivers.station import load_reference  # noqa: PLC0415
+    from photonloop.drivers.bench.bench_opening import open_table  # noqa: PLC0415
+    from photonloop.drivers.bench.make_safe import make_safe  # noqa: PLC0415
+    from photonloop.drivers.station.schema import load_reference  # noqa: PLC0415
 
     path, station, session = load_reference(reference)
     problems = make_safe(station, partial(open_table, path.parent), session=session)

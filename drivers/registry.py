@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from photonloop.drivers.helpers.command_templates import with_table
 from photonloop.drivers.instrument import DriveSource, Instrument, Laser, Readout
-from photonloop.drivers.templates import with_table
-from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.transports.connection_settings import Link
 from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.protocols.errors import DeviceError
 

@@ -55,13 +55,13 @@ from photonloop.controller.run import RunFolder
 from photonloop.controller.session import EpochReport, Samples, Session
 from photonloop.controller.state import State
 from photonloop.controller.training import stage_parts
-from photonloop.drivers.bench import Bench
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import Instrument
-from photonloop.drivers.opening import open_bench
-from photonloop.drivers.recording import Recorder
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station import InstrumentTable, Station, load_station
-from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.station.schema import InstrumentTable, Station, load_station
+from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.recording import Recorder
 from photonloop.protocols.process import module_command
 
 BLOCK = 50

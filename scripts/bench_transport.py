@@ -24,9 +24,9 @@ from contextlib import contextmanager
 
 import serial
 
-from photonloop.drivers import scpi
-from photonloop.drivers.transport.opening import Link, open_text
-from photonloop.drivers.transport.text import Dialect, TextTransport
+from photonloop.drivers.helpers import scpi
+from photonloop.drivers.transports.connection_settings import Link, open_text
+from photonloop.drivers.transports.text import Dialect, TextTransport
 
 _FORK = multiprocessing.get_context("fork")
 _WHO = "ACME,M1,7,1.0"

@@ -24,7 +24,7 @@ A source that hears and cannot be understood ("late", "garbage") must never end 
 
 Detectors show the number of their measurement in place of light, so that every reading that is used can be traced: it must be the
 last measurement made of its setting and sample, at their voltages, within the call. Whatever else is counted as stale. A call
-that takes longer than its exchanges may (`photonloop.drivers.transport`) is counted as a hang. Exit code 1 if there is any of
+that takes longer than its exchanges may (`photonloop.drivers.transports`) is counted as a hang. Exit code 1 if there is any of
 either, or any other outcome.
 """
 
@@ -48,10 +48,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.clock import WallClock
-from photonloop.drivers.opening import open_bench, open_table
-from photonloop.drivers.station import Station, load_station
+from photonloop.drivers.bench.bench_clock import WallClock
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.bench_opening import open_bench, open_table
+from photonloop.drivers.station.schema import Station, load_station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.instruments.choices import SERIAL, Choices

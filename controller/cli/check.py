@@ -11,9 +11,9 @@ from rich.table import Column, Table
 
 from photonloop.controller.cli.describe import limit_rows
 from photonloop.controller.cli.output import print_json
-from photonloop.drivers.opening import check_table, open_table
-from photonloop.drivers.station import LimitsTable, Station, load_reference
-from photonloop.drivers.survey import Survey, planned, survey
+from photonloop.drivers.bench.bench_opening import check_table, open_table
+from photonloop.drivers.bench.survey import Survey, planned, survey
+from photonloop.drivers.station.schema import LimitsTable, Station, load_reference
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError

@@ -16,14 +16,14 @@ from typing import Annotated, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.drivers import scpi
-from photonloop.drivers.channels import until_taken
-from photonloop.drivers.decibels import dbm_of, watts_of
+from photonloop.drivers.helpers import scpi
+from photonloop.drivers.helpers.channel_checks import until_taken
+from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(ends_sent="\r", ends_got="\r", timeout_s=2.0)

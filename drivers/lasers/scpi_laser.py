@@ -21,22 +21,22 @@ from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.drivers import scpi, templates
-from photonloop.drivers.channels import until_taken
-from photonloop.drivers.decibels import dbm_of, watts_of
+from photonloop.drivers.helpers import command_templates, scpi
+from photonloop.drivers.helpers.channel_checks import until_taken
+from photonloop.drivers.helpers.command_table import dialect_of, look
+from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.table import dialect_of, look
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 _NM = {"nm": 1.0, "m": 1e9, "um": 1e3}
 
 
 class ScpiLaserSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,12 +69,12 @@ class ScpiLaserSettings(BaseModel):
     def _fits(self) -> Self:
         if not self.min_nm <= self.max_nm:
             raise ValueError(f"max_nm {self.max_nm:g} is not above min_nm {self.min_nm:g}")
-        templates.checked(self.set_power, {"power"}, {"power"})
+        command_templates.checked(self.set_power, {"power"}, {"power"})
         if self.set_wavelength:
-            templates.checked(self.set_wavelength, {"wavelength"}, {"wavelength"})
+            command_templates.checked(self.set_wavelength, {"wavelength"}, {"wavelength"})
         plain = (self.on, self.off, self.query_on, self.query_power, self.query_wavelength, self.error, self.identity)
         for command in (*plain, *self.on_open):
-            templates.checked(command, set())
+            command_templates.checked(command, set())
         return self
 
     @property

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.drivers.channels import check_channels
-from photonloop.drivers.choices import one_of
+from photonloop.drivers.helpers.channel_checks import check_channels
+from photonloop.drivers.helpers.numeric_choice import one_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transport.modbus import ModbusTransport
-from photonloop.drivers.transport.opening import through_modbus
+from photonloop.drivers.transports.connection_settings import through_modbus
+from photonloop.drivers.transports.modbus import ModbusTransport
 from photonloop.protocols.errors import DeviceError
 
 _INPUTS = 14

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.drivers import scpi
-from photonloop.drivers.channels import check_channels
+from photonloop.drivers.helpers import scpi
+from photonloop.drivers.helpers.channel_checks import check_channels
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 
 DIALECT = Dialect(timeout_s=2.0)
 """How the instrument is spoken to."""

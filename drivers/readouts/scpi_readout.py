@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.drivers import scpi, templates
-from photonloop.drivers.channels import check_channels
+from photonloop.drivers.helpers import command_templates, scpi
+from photonloop.drivers.helpers.channel_checks import check_channels
+from photonloop.drivers.helpers.command_table import dialect_of, look
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.table import dialect_of, look
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 
 
 class ScpiReadoutSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,9 +57,9 @@ class ScpiReadoutSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        templates.checked(self.read, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
+        command_templates.checked(self.read, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
         for plain in (self.error, self.identity, *self.on_open):
-            templates.checked(plain, set())
+            command_templates.checked(plain, set())
         return self
 
     @property
@@ -128,7 +128,7 @@ class ScpiReadout:
         if not channels:
             return np.zeros(0)
         numbers = [channel + self._table.first for channel in channels]
-        return templates.ask_numbers(
+        return command_templates.ask_numbers(
             self._transport, self._table.read, numbers, joins=self._table.joins, wait_s=self._table.sample_s
         )
 

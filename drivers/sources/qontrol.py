@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.drivers.channels import check_channels, check_volts, send_all, tightened, until_taken
+from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, tightened, until_taken
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")

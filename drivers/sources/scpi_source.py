@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.drivers import scpi, templates
-from photonloop.drivers.channels import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.helpers import command_templates, scpi
+from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.helpers.command_table import dialect_of
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.table import dialect_of
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.opening import through_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 _AGREES = 1e-3
@@ -40,7 +40,7 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ScpiSourceSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.templates`; empty ones are not used."""
+    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,16 +82,16 @@ class ScpiSourceSettings(BaseModel):
     def _fits(self) -> Self:
         if not self.min_v < self.max_v:
             raise ValueError(f"max_v {self.max_v:g} V is not above min_v {self.min_v:g} V")
-        templates.checked(self.set, {"channel", "volts"}, {"volts"})
+        command_templates.checked(self.set, {"channel", "volts"}, {"volts"})
         if self.channels > 1:
-            templates.checked(self.set, {"channel", "volts"}, {"channel"})
+            command_templates.checked(self.set, {"channel", "volts"}, {"channel"})
         for query in filter(None, (self.query_volts, self.query_amps)):
-            templates.checked(query, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
+            command_templates.checked(query, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
         for place, template in (("volts", self.limit_volts), ("amps", self.limit_amps), ("slew", self.limit_slew)):
             if template:
-                templates.checked(template, {"channel", place}, {place})
+                command_templates.checked(template, {"channel", place}, {place})
         for plain in (self.error, self.identity, *self.on_open):
-            templates.checked(plain, set())
+            command_templates.checked(plain, set())
         return self
 
     @property
@@ -198,7 +198,7 @@ class ScpiSource:
         def one_by_one() -> None:
             send_all([{channel: zero_v} for channel in zeros], self._set)
 
-        unheard = templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
+        unheard = command_templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
         until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ class ScpiSource:
         table = self._table
         expected = self._held.copy()
         expected[list(volts)] = list(volts.values())
-        commands = templates.commands(table.set, self._numbers(list(volts)), list(volts.values()), "volts")
+        commands = command_templates.commands(table.set, self._numbers(list(volts)), list(volts.values()), "volts")
         if not (table.joins and table.error and table.query_volts):
             self._send(commands)
             self._held = expected
@@ -217,12 +217,12 @@ class ScpiSource:
                 self._compare(self._read_volts(range(self.channels)))
             return
         # Setting, set-points of all channels, errors: all in one message.
-        asked = templates.queries(table.query_volts, self._numbers(range(self.channels)))
-        parts = templates.answers(table.query_volts, self.channels)
+        asked = command_templates.queries(table.query_volts, self._numbers(range(self.channels)))
+        parts = command_templates.answers(table.query_volts, self.channels)
 
         def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
             *points, error = lines[0].split(";", parts)
-            return templates.numbers_in(table.query_volts, ";".join(points), self.channels), scpi.complaint(error)
+            return command_templates.numbers_in(table.query_volts, ";".join(points), self.channels), scpi.complaint(error)
 
         points, text = self._transport.ask(scpi.joined([*commands, *asked, table.error]), understand, changes=True)
         if text:
@@ -257,7 +257,7 @@ class ScpiSource:
 
     def _read(self, template: str, channels: Sequence[int]) -> NDArray[np.float64]:
         check_channels(self._transport.name, channels, self.channels)
-        return templates.ask_numbers(self._transport, template, self._numbers(channels), joins=self._table.joins)
+        return command_templates.ask_numbers(self._transport, template, self._numbers(channels), joins=self._table.joins)
 
     def _compare(self, points: NDArray[np.float64]) -> None:
         """Raise where a channel is not set to what it was set to."""
@@ -281,7 +281,7 @@ class ScpiSource:
             values = [getattr(limit, field) for limit in limits.values()]
             some = [(number, value) for number, value in zip(numbers, values, strict=True) if value > 0]
             if template and some:
-                commands += templates.commands(template, [n for n, _ in some], [v for _, v in some], place)
+                commands += command_templates.commands(template, [n for n, _ in some], [v for _, v in some], place)
         self._send(commands)
 
     def _start_anew(self, why: str, channel: int | None = None) -> NoReturn:

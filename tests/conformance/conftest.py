@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from photonloop.controller.devices import VirtualChip, start_process
-from photonloop.drivers.clock import WallClock
-from photonloop.drivers.opening import open_lab
+from photonloop.drivers.bench.bench_clock import WallClock
+from photonloop.drivers.bench.bench_opening import open_lab
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions

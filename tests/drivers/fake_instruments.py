@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.clock import Clock
+from photonloop.drivers.bench.bench_clock import Clock
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import ChannelLimits, Identity, Instrument
-from photonloop.drivers.opening import open_bench
-from photonloop.drivers.station import InstrumentTable, LimitsTable, Station
+from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station
 from photonloop.protocols.errors import DeviceError
 
 V_PI = 5.0

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.transports.connection_settings import Link
 from photonloop.protocols.errors import DeviceError
 
 CHANNELS = 16

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from photonloop.drivers.recording import Event, Line, replay_text, transcript
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.text import Dialect, TextTransport
+from photonloop.drivers.transports.recording import Event, Line, replay_text, transcript
+from photonloop.drivers.transports.text import Dialect, TextTransport
+from photonloop.drivers.transports.transport import Transport
 
 S = TypeVar("S")
 Made = TypeVar("Made")

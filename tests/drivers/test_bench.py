@@ -22,8 +22,8 @@ from fake_instruments import (  # pyright: ignore[reportMissingImports]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.clock import WallClock
+from photonloop.drivers.bench.bench_clock import WallClock
+from photonloop.drivers.bench.bench_device import Bench
 from photonloop.protocols.device import FLAG_SATURATED
 from photonloop.protocols.errors import DeviceError
 

@@ -14,9 +14,9 @@ import pytest
 
 from photonloop.controller.devices import check_device_string
 from photonloop.controller.fitting import pinned
-from photonloop.drivers.opening import check_table
-from photonloop.drivers.station import load_station
-from photonloop.drivers.survey import planned
+from photonloop.drivers.bench.bench_opening import check_table
+from photonloop.drivers.bench.survey import planned
+from photonloop.drivers.station.schema import load_station
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.opening import open_bench, open_table
-from photonloop.drivers.station import Station, load_station
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.bench_opening import open_bench, open_table
+from photonloop.drivers.station.schema import Station, load_station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.instruments.choices import Choices

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from fake_instruments import FakeLab, bench_of, tables  # pyright: ignore[reportMissingImports]
 
-from photonloop.drivers.address import same_place
-from photonloop.drivers.claim import claim
-from photonloop.drivers.clock import WallClock
-from photonloop.drivers.curve import MachZehnderCurve, TableCurve, range_v, volts
-from photonloop.drivers.station import Channel, Station, load_reference, load_station
+from photonloop.drivers.bench.bench_clock import WallClock
+from photonloop.drivers.bench.claim import claim
+from photonloop.drivers.station.encoding_curve import MachZehnderCurve, TableCurve, range_v, volts
+from photonloop.drivers.station.schema import Channel, Station, load_reference, load_station
+from photonloop.drivers.transports.instrument_address import same_place
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 

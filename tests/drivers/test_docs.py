@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from photonloop.drivers.helpers.command_templates import TABLE_FOLDER
 from photonloop.drivers.instrument import DriveSource
 from photonloop.drivers.registry import driver_names
 from photonloop.drivers.sources.scpi_source import ScpiSourceSettings
-from photonloop.drivers.templates import TABLE_FOLDER
 from photonloop.protocols.config import validate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "drivers.md").read_text(encoding="utf-8")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photonloop.drivers.opening import open_bench, open_table
-from photonloop.drivers.station import load_station
-from photonloop.drivers.transport.opening import Link
-from photonloop.drivers.transport.text import TextTransport
+from photonloop.drivers.bench.bench_opening import open_bench, open_table
+from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.instruments.choices import Choices
 from photonloop.simulator.instruments.running import running

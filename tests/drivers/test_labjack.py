@@ -14,9 +14,9 @@ import pytest
 
 from photonloop.drivers.instrument import Readout
 from photonloop.drivers.readouts.labjack_t7 import LabJackSettings, LabJackT7, open_labjack
-from photonloop.drivers.recording import Event, replay_modbus
-from photonloop.drivers.transport.modbus import ModbusTransport
-from photonloop.drivers.transport.opening import Link, open_modbus
+from photonloop.drivers.transports.connection_settings import Link, open_modbus
+from photonloop.drivers.transports.modbus import ModbusTransport
+from photonloop.drivers.transports.recording import Event, replay_modbus
 from photonloop.protocols.errors import DeviceError
 
 

@@ -11,7 +11,7 @@ from photonloop.drivers.instrument import Laser
 from photonloop.drivers.lasers import santec_tsl570
 from photonloop.drivers.lasers.santec_tsl570 import SantecSettings, open_santec
 from photonloop.drivers.lasers.scpi_laser import ScpiLaserSettings, open_scpi_laser
-from photonloop.drivers.recording import Event
+from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 

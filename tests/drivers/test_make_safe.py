@@ -19,11 +19,11 @@ import pytest
 from fake_instruments import FakeClock, FakeLab, FakeSource, Faulty, bench_of, silence, tables  # pyright: ignore[reportMissingImports]
 from test_bench_process import HOT, drive, served  # pyright: ignore[reportMissingImports]
 
-from photonloop.drivers.grounding import make_safe
-from photonloop.drivers.opening import open_bench, open_lab, open_table
+from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
+from photonloop.drivers.bench.make_safe import make_safe
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station import Station, load_station
-from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.station.schema import Station, load_station
+from photonloop.drivers.transports.connection_settings import Link
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.instruments.choices import Choices
 from photonloop.simulator.instruments.running import RunningBench, running

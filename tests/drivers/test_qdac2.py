@@ -17,8 +17,8 @@ from photonloop.drivers.instrument import (
     StepsThroughList,
     UnconfirmedError,
 )
-from photonloop.drivers.recording import Event
 from photonloop.drivers.sources.qdac2 import DIALECT, PATIENCE, Qdac2Settings, open_qdac2
+from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.errors import DeviceError
 
 WHO = ("*IDN?", "QDevil, QDAC-II, 7, 13-1.57")

@@ -7,8 +7,8 @@ import pytest
 from replays import driven
 
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
-from photonloop.drivers.recording import Event
 from photonloop.drivers.sources.qontrol import DIALECT, QontrolSettings, open_qontrol
+from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.errors import DeviceError
 
 HELLO = [

@@ -11,7 +11,7 @@ from photonloop.drivers.readouts import keysight_daq, pm100d
 from photonloop.drivers.readouts.keysight_daq import KeysightDaqSettings, open_keysight_daq
 from photonloop.drivers.readouts.pm100d import Pm100dSettings, open_pm100d
 from photonloop.drivers.readouts.scpi_readout import ScpiReadoutSettings, open_scpi_readout
-from photonloop.drivers.recording import Event
+from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 

@@ -9,10 +9,10 @@ import pytest
 from misbehaving_peer import Late, Reaction, tcp_peer
 from replays import WHO, replayed
 
-from photonloop.drivers.recording import Recorder, read_recording, replay_text
-from photonloop.drivers.transport.clock import SteppedClock
-from photonloop.drivers.transport.opening import Link, open_text
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.connection_settings import Link, open_text
+from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport_clock import SteppedClock
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 

@@ -11,7 +11,7 @@ from misbehaving_peer import tcp_peer
 
 from photonloop.drivers.instrument import Laser, Readout
 from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
-from photonloop.drivers.transport.opening import Link
+from photonloop.drivers.transports.connection_settings import Link
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from replays import driven
 
+from photonloop.drivers.helpers.command_templates import TABLE_FOLDER, with_table
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
-from photonloop.drivers.recording import Event
 from photonloop.drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
-from photonloop.drivers.templates import TABLE_FOLDER, with_table
+from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 

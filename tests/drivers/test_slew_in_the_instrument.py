@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fake_instruments import FakeClock, FakeSource  # pyright: ignore[reportMissingImports]
 
+from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
+from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.output_channels import Output, move
 from photonloop.drivers.instrument import ChannelLimits
-from photonloop.drivers.line import Line
-from photonloop.drivers.opening import open_bench, open_lab, open_table
-from photonloop.drivers.output import Output, move
-from photonloop.drivers.station import load_station
+from photonloop.drivers.station.schema import load_station
 from photonloop.simulator.instruments.choices import Choices
 from photonloop.simulator.instruments.running import running
 from photonloop.simulator.parameters import load_chip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from replays import WHO, replayed
 
-from photonloop.drivers.recording import Event
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.transports.recording import Event
+from photonloop.drivers.transports.text import Dialect
 from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(timeout_s=1.0, unasked=lambda line: line.startswith("E"))

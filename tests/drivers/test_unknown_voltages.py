@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from fake_instruments import FakeClock, FakeLab, Faulty, bench_of  # pyright: ignore[reportMissingImports]
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.opening import open_bench, open_table
-from photonloop.drivers.station import load_station
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.bench_opening import open_bench, open_table
+from photonloop.drivers.station.schema import load_station
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.instruments.choices import Choices
 from photonloop.simulator.instruments.running import RunningBench, running

@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
 
-from photonloop.drivers.transport.clock import SystemClock
-from photonloop.drivers.transport.connection import Connection
-from photonloop.drivers.transport.opening import Link, open_text
-from photonloop.drivers.transport.serialport import open_serial
-from photonloop.drivers.transport.text import Dialect, TextTransport
-from photonloop.drivers.transport.visa import VisaMessages, VisaSocket, open_visa
+from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.connection_settings import Link, open_text
+from photonloop.drivers.transports.serial_port import open_serial
+from photonloop.drivers.transports.text import Dialect, TextTransport
+from photonloop.drivers.transports.transport_clock import SystemClock
+from photonloop.drivers.transports.visa import VisaMessages, VisaSocket, open_visa
 from photonloop.protocols.errors import DeviceError
 
 WHO = b"ACME,M1,7,1.0\n"
@@ -233,7 +233,7 @@ def test_nagle_is_off():
 
 def test_other_visa_libraries_are_used_through_visa_alone(monkeypatch: pytest.MonkeyPatch):
     """The path for libraries whose sockets are out of reach, here on pyvisa-py as if its were."""
-    monkeypatch.setattr("photonloop.drivers.transport.visa._socket_behind", lambda resource: None)
+    monkeypatch.setattr("photonloop.drivers.transports.visa._socket_behind", lambda resource: None)
     with tcp_peer(stamping({2: lambda answer: Late(answer, 2.5 * TIMEOUT_S)})) as peer, opened(peer) as transport:
         assert isinstance(transport._connection._wire, VisaMessages)
         assert transport.query("READ?") == "1"

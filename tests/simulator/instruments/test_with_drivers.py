@@ -18,7 +18,7 @@ from photonloop.simulator.instruments.running import RunningBench, running
 from photonloop.simulator.instruments.world import AMPLIFIER_V
 from photonloop.simulator.parameters import load_chip
 
-opening = pytest.importorskip("photonloop.drivers.transport.opening")
+opening = pytest.importorskip("photonloop.drivers.transports.connection_settings")
 
 MODULES = {
     "qontrol": "photonloop.drivers.sources.qontrol",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from photonloop.drivers.bench.instrument_handle import Line
 from photonloop.drivers.instrument import Identity, Instrument
-from photonloop.drivers.line import Line
-from photonloop.drivers.station import InstrumentTable
+from photonloop.drivers.station.schema import InstrumentTable
 from photonloop.protocols.errors import DeviceError
 
 Opener = Callable[[InstrumentTable], Instrument]

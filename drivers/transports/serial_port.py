@@ -12,7 +12,7 @@ import select
 
 import serial
 
-from photonloop.drivers.transport.contract import BrokenError, Wire
+from photonloop.drivers.transports.transport import BrokenError, Wire
 
 
 def open_serial(path: str, *, baud: int, timeout_s: float) -> Wire:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.stopping import Stopping, announce
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.service.process_control import Stopping, announce
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """What a bench believes its sources put out, and the only place that changes it.
 
 An `Output` is some channels of one source. It remembers their voltages so that only changed channels are written, and moves
-in steps that keep the slew limit (`photonloop.drivers.slew`).
+in steps that keep the slew limit (`photonloop.drivers.bench.slew`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers import slew
-from photonloop.drivers.clock import Clock
+from photonloop.drivers.bench import slew
+from photonloop.drivers.bench.bench_clock import Clock
+from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
+from photonloop.drivers.bench.wiring import Bank
 from photonloop.drivers.instrument import DriveSource, ReadsVolts, StepsThroughList
-from photonloop.drivers.line import InstrumentError, Line
-from photonloop.drivers.wiring import Bank
 
 Volts = NDArray[np.float64]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from photonloop.drivers import scpi
-from photonloop.drivers.transport.contract import Transport
-from photonloop.drivers.transport.text import Dialect
+from photonloop.drivers.helpers import scpi
+from photonloop.drivers.transports.text import Dialect
+from photonloop.drivers.transports.transport import Transport
 
 
 class Table(Protocol):

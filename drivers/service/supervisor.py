@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from photonloop.drivers.stopping import Stopping, announce
+from photonloop.drivers.service.process_control import Stopping, announce
 from photonloop.protocols.process import module_command
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from photonloop.drivers.transport.clock import Clock, SteppedClock, SystemClock
-from photonloop.drivers.transport.connection import Connection
-from photonloop.drivers.transport.contract import BrokenError, T, Wire
-from photonloop.drivers.transport.modbus import ModbusTransport
-from photonloop.drivers.transport.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.modbus import ModbusTransport
+from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.transport import BrokenError, T, Wire
+from photonloop.drivers.transports.transport_clock import Clock, SteppedClock, SystemClock
 from photonloop.protocols.config import ConfigError
 
 Kind = Literal["sent", "got", "silence", "broken", "opened", "closed"]

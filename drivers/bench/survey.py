@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from photonloop.drivers.claim import claim
+from photonloop.drivers.bench.claim import claim
+from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.instrument_opening import Opener, let_go, open_line
+from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
-from photonloop.drivers.line import Line
-from photonloop.drivers.opener import Opener, let_go, open_line
-from photonloop.drivers.station import Channel, InstrumentTable, LimitsTable, Station
-from photonloop.drivers.wiring import wire
+from photonloop.drivers.station.schema import Channel, InstrumentTable, LimitsTable, Station
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers import curve as curves
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout
-from photonloop.drivers.station import Channel, LimitsTable, StageTable, Station
+from photonloop.drivers.station import encoding_curve as curves
+from photonloop.drivers.station.schema import Channel, LimitsTable, StageTable, Station
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import (
     DeviceDescription,

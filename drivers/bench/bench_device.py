@@ -22,14 +22,14 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers import budget, watching
-from photonloop.drivers.clock import Clock, WallClock
+from photonloop.drivers.bench import monitors, power_limit
+from photonloop.drivers.bench.bench_clock import Clock, WallClock
+from photonloop.drivers.bench.instrument_handle import InstrumentError, Line, what_became
+from photonloop.drivers.bench.laser_light import Light
+from photonloop.drivers.bench.output_channels import move, outputs_of, to_zero
+from photonloop.drivers.bench.taps import photocurrents, read_sample
+from photonloop.drivers.bench.wiring import Wiring
 from photonloop.drivers.instrument import ChannelLimits, DriveSource
-from photonloop.drivers.light import Light
-from photonloop.drivers.line import InstrumentError, Line, what_became
-from photonloop.drivers.output import move, outputs_of, to_zero
-from photonloop.drivers.taps import photocurrents, read_sample
-from photonloop.drivers.wiring import Wiring
 from photonloop.protocols.device import (
     FLAG_SATURATED,
     DeviceDescription,
@@ -60,7 +60,7 @@ class StrangerError(InstrumentError):
 
 
 class Bench:
-    """Opened instruments as one device; made by `photonloop.drivers.opening.open_bench`, which arms it.
+    """Opened instruments as one device; made by `photonloop.drivers.bench.bench_opening.open_bench`, which arms it.
 
     Parameters
     ----------
@@ -358,7 +358,7 @@ class Bench:
     def _drive(self, target: Drive, allowed: Allowed) -> bool:
         return all(
             move(self._heaters, [drive[output.members] for output in self._heaters], self._clock, allowed)
-            for drive in budget.way(self.describe(), self._heaters, target)
+            for drive in power_limit.way(self.describe(), self._heaters, target)
         )
 
     def _shine(self, levels: NDArray[np.float64], allowed: Allowed) -> bool:
@@ -392,7 +392,7 @@ class Bench:
         self._watched_s = self._clock.now_s()
         for line in self._lines.values():
             line.ask("check", lambda driver: driver.check())
-        self._gauges = watching.gauges(self._wiring, self._lines, self._heaters, self._light.lit)
+        self._gauges = monitors.gauges(self._wiring, self._lines, self._heaters, self._light.lit)
 
     @contextmanager
     def _safe_on_failure(self) -> Iterator[None]:
@@ -406,7 +406,7 @@ class Bench:
             became = self._trip(f"{error.instrument}_failed", error.detail)
             code = error.code if error.code == "transport" else "device"
             raise DeviceError(code, f"{error.detail}; {became}", outcome="unknown") from error
-        except watching.TrippedError as error:
+        except monitors.TrippedError as error:
             became = self._trip(error.name, error.detail)
             raise DeviceError("interlock", f"{error.name}: {error.detail}; {became}", outcome="unknown") from error
         except DeviceError:
@@ -423,7 +423,7 @@ class Bench:
         log.error("%s: %s", name, detail)
         self._latch(name, detail)
         steps = [self._ground, self._darken]
-        failed = [error for step in (reversed(steps) if name == watching.OVER_POWER else steps) for error in step()]
+        failed = [error for step in (reversed(steps) if name == monitors.OVER_POWER else steps) for error in step()]
         for error in failed:
             log.warning("on the way to safe: %s", error.detail)
         if not failed:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from photonloop.drivers.instrument import ChannelLimits, UnconfirmedError
-from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 Message = TypeVar("Message")

@@ -11,18 +11,18 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from photonloop.drivers.address import check_address
-from photonloop.drivers.bench import Bench
-from photonloop.drivers.claim import claim
-from photonloop.drivers.clock import Clock, WallClock
-from photonloop.drivers.grounding import ground
+from photonloop.drivers.bench.bench_clock import Clock, WallClock
+from photonloop.drivers.bench.bench_device import Bench
+from photonloop.drivers.bench.claim import claim
+from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.instrument_opening import Opener, let_go, open_line
+from photonloop.drivers.bench.make_safe import ground
+from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
-from photonloop.drivers.line import Line
-from photonloop.drivers.opener import Opener, let_go, open_line
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
-from photonloop.drivers.station import InstrumentTable, LimitsTable, Station, load_reference
-from photonloop.drivers.transport.opening import Link, Through
-from photonloop.drivers.wiring import wire
+from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
+from photonloop.drivers.transports.connection_settings import Link, Through
+from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 

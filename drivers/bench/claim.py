@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from photonloop.drivers.address import same_place
+from photonloop.drivers.transports.instrument_address import same_place
 from photonloop.protocols.errors import DeviceError
 
 

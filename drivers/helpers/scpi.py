@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.drivers.instrument import Identity
-from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 _INFINITY = 9.9e37

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from photonloop.drivers.claim import claim
-from photonloop.drivers.clock import Clock, WallClock
+from photonloop.drivers.bench.bench_clock import Clock, WallClock
+from photonloop.drivers.bench.claim import claim
+from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
+from photonloop.drivers.bench.instrument_opening import Opener, check_serial, let_go
+from photonloop.drivers.bench.output_channels import Output, to_zero
 from photonloop.drivers.instrument import DriveSource, Laser
-from photonloop.drivers.line import InstrumentError, Line
-from photonloop.drivers.opener import Opener, check_serial, let_go
-from photonloop.drivers.output import Output, to_zero
-from photonloop.drivers.station import Channel, InstrumentTable, LimitsTable, Station
+from photonloop.drivers.station.schema import Channel, InstrumentTable, LimitsTable, Station
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
@@ -36,8 +36,8 @@ def make_safe(
 ) -> list[str]:
     """Bring every source of `station` that answers to 0 V, and put the light out; return a sentence for each that did not follow.
 
-    Parameters are those of `photonloop.drivers.opening.open_bench`. Raises nothing: an instrument that another program on this
-    machine has, or that does not fit the station, is one of the sentences.
+    Parameters are those of `photonloop.drivers.bench.bench_opening.open_bench`. Raises nothing: an instrument that another
+    program on this machine has, or that does not fit the station, is one of the sentences.
     """
     session, clock = session or LimitsTable(), clock or WallClock()
     told: dict[str, str] = {}

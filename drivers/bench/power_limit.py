@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from photonloop.drivers.output import Output
+from photonloop.drivers.bench.output_channels import Output
 from photonloop.protocols.device import DeviceDescription, Drive
 from photonloop.protocols.limits import heater_power_w
 

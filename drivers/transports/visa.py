@@ -24,7 +24,7 @@ from typing import Any
 import pyvisa
 from pyvisa import constants
 
-from photonloop.drivers.transport.contract import BrokenError, Wire
+from photonloop.drivers.transports.transport import BrokenError, Wire
 
 _PEEK = 65536
 _CHUNK = 4096

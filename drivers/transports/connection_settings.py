@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from photonloop.drivers.address import serial_path
-from photonloop.drivers.recording import Recorder, recorded
-from photonloop.drivers.transport.clock import Clock, SystemClock
-from photonloop.drivers.transport.connection import Connection
-from photonloop.drivers.transport.contract import BrokenError, Wire
-from photonloop.drivers.transport.modbus import ModbusTransport
-from photonloop.drivers.transport.serialport import open_serial
-from photonloop.drivers.transport.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.instrument_address import serial_path
+from photonloop.drivers.transports.modbus import ModbusTransport
+from photonloop.drivers.transports.recording import Recorder, recorded
+from photonloop.drivers.transports.serial_port import open_serial
+from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.transport import BrokenError, Wire
+from photonloop.drivers.transports.transport_clock import Clock, SystemClock
 from photonloop.protocols.errors import DeviceError
 
 S = TypeVar("S")
@@ -158,7 +158,7 @@ def _opener(link: Link, timeout_s: float, ends_got: str, baud: int) -> Callable[
 
     def open_with_visa() -> Wire:
         # pyvisa takes a quarter of a second to import, which a bench of serial ports need not pay.
-        from photonloop.drivers.transport.visa import open_visa  # noqa: PLC0415
+        from photonloop.drivers.transports.visa import open_visa  # noqa: PLC0415
 
         return open_visa(
             link.address, timeout_s=timeout_s, ends_got=ends_got, library=link.library, nodelay=link.nodelay, baud=baud

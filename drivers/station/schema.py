@@ -7,7 +7,7 @@
 
 Channels are numbered from 0 as the instrument's driver counts them. Where several instruments share a row, a channel is
 written "instrument:number", as in `channels = ["meter1:0", "meter2:0"]`. `load_station` reads and checks a file alone; what the
-instruments themselves allow is met in `photonloop.drivers.wiring`.
+instruments themselves allow is met in `photonloop.drivers.bench.wiring`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from photonloop.drivers.address import same_place
-from photonloop.drivers.curve import Curve
+from photonloop.drivers.station.encoding_curve import Curve
+from photonloop.drivers.transports.instrument_address import same_place
 from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

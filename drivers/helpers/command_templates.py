@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers import scpi
-from photonloop.drivers.transport.contract import Transport
+from photonloop.drivers.helpers import scpi
+from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.config import ConfigError, read_toml, suggestion
 
-TABLE_FOLDER = Path(__file__).parent / "tables"
+TABLE_FOLDER = Path(__file__).parents[1] / "tables"
 
 
 def checked(template: str, allowed: set[str], needed: set[str] | None = None) -> str:

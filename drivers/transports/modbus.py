@@ -18,10 +18,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers.transport.clock import Clock
-from photonloop.drivers.transport.connection import Connection
-from photonloop.drivers.transport.contract import BrokenError, SilenceError, T
-from photonloop.drivers.transport.setup import SetUp
+from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.reconfiguration import SetUp
+from photonloop.drivers.transports.transport import BrokenError, SilenceError, T
+from photonloop.drivers.transports.transport_clock import Clock
 from photonloop.protocols.errors import DeviceError
 
 _HEADER = struct.Struct(">HHHB")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers.line import InstrumentError, Line
-from photonloop.drivers.watching import OVER_POWER, TrippedError
-from photonloop.drivers.wiring import Tap
+from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
+from photonloop.drivers.bench.monitors import OVER_POWER, TrippedError
+from photonloop.drivers.bench.wiring import Tap
 from photonloop.protocols.errors import DeviceError
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from photonloop.drivers.clock import Clock
+from photonloop.drivers.bench.bench_clock import Clock
+from photonloop.drivers.bench.instrument_handle import Line
 from photonloop.drivers.instrument import Laser
-from photonloop.drivers.line import Line
-from photonloop.drivers.station import LaserTable
+from photonloop.drivers.station.schema import LaserTable
 
 
 class Light:

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from photonloop.drivers.transport.clock import Clock
-from photonloop.drivers.transport.connection import Connection
-from photonloop.drivers.transport.contract import BrokenError, SilenceError, T
-from photonloop.drivers.transport.setup import SetUp
+from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.reconfiguration import SetUp
+from photonloop.drivers.transports.transport import BrokenError, SilenceError, T
+from photonloop.drivers.transports.transport_clock import Clock
 from photonloop.protocols.errors import DeviceError
 
 _FIRST_TRIES = 3

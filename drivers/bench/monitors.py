@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.output_channels import Output
+from photonloop.drivers.bench.wiring import Wiring
 from photonloop.drivers.instrument import ChannelLimits, ReadsAmps
-from photonloop.drivers.line import Line
-from photonloop.drivers.output import Output
-from photonloop.drivers.station import LaserTable, MonitorTable
-from photonloop.drivers.wiring import Wiring
+from photonloop.drivers.station.schema import LaserTable, MonitorTable
 
 OVER_POWER = "over_power"
 LASER_DARK = "laser_dark"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from photonloop.drivers.transport.clock import Clock
-from photonloop.drivers.transport.contract import BrokenError, SilenceError, Wire
+from photonloop.drivers.transports.transport import BrokenError, SilenceError, Wire
+from photonloop.drivers.transports.transport_clock import Clock
 
 _CHUNK = 65536
 

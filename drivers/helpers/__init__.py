@@ -1,0 +1,1 @@
+"""What several drivers share: checks, SCPI, command tables."""
