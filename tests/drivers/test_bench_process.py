@@ -162,7 +162,7 @@ def test_with_its_parent_killed_everything_ends_safe(tmp_path: Path) -> None:
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from photonloop.drivers import supervisor
+from photonloop.drivers.service import supervisor
 
 ending, log = sys.argv[1], sys.argv[2]
 supervisor.SILENCE_S = 0.5

@@ -219,7 +219,7 @@ def test_a_killed_server_with_a_readout_away_leaves_no_heater_hot(tmp_path: Path
 GIVEN_UP = """
 import sys
 from pathlib import Path
-from photonloop.drivers import supervisor
+from photonloop.drivers.service import supervisor
 
 log = sys.argv[1]
 supervisor.Stopping.wait = lambda self, duration_s: None
