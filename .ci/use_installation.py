@@ -37,7 +37,7 @@ def main() -> None:
     assert 0.0 <= result["test_accuracy"] <= 1.0, result
     assert (Path(result["run"]) / "report.html").is_file(), result
     with subprocess.Popen(
-        [command, "bench", "--chip", "ideal", "--ports", "4", "--json"], stdout=subprocess.PIPE, text=True
+        [command, "virtual-bench", "--chip", "ideal", "--ports", "4", "--json"], stdout=subprocess.PIPE, text=True
     ) as bench:
         assert bench.stdout is not None
         station = json.loads(bench.stdout.readline())["station"]

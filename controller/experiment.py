@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.controller.datasets import DataSpec
-from photonloop.controller.encoding import EncodingSpec
+from photonloop.controller.data.datasets import DataSpec
+from photonloop.controller.data.encoding import EncodingSpec
 from photonloop.protocols.config import ConfigError, read_toml, validate
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.controller.datasets import Dataset, load_dataset
-from photonloop.controller.devices import OpenDevice, VirtualChip, check_device_string, open_device
-from photonloop.controller.encoding import encode, fit_encoding
+from photonloop.controller.data.datasets import Dataset, load_dataset
+from photonloop.controller.data.encoding import encode, fit_encoding
+from photonloop.controller.device.compatibility import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
+from photonloop.controller.device.processes import OpenDevice, VirtualChip, check_device_string, open_device
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import Experiment, as_toml
-from photonloop.controller.fitting import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
-from photonloop.controller.flags import FlagWatch
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.network import Layer, Prediction, build_network, predict
-from photonloop.controller.progress import Listener
-from photonloop.controller.provenance import (
+from photonloop.controller.learning.network import Layer, Prediction, build_network, predict
+from photonloop.controller.learning.progress import Listener
+from photonloop.controller.learning.reading_flags import FlagWatch
+from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
+from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.provenance import (
     changed_device,
     check_variables,
     digest,
@@ -33,9 +35,7 @@ from photonloop.controller.provenance import (
     started,
     write_device,
 )
-from photonloop.controller.run import EXPERIMENT, RunFolder, new_run, versions, write_aside
-from photonloop.controller.session import TEST, TRAIN, Samples, Session
-from photonloop.controller.state import State
+from photonloop.controller.runs.run_folder import EXPERIMENT, RunFolder, new_run, versions, write_aside
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

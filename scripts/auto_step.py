@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.datasets import Dataset, load_dataset
-from photonloop.controller.encoding import encode, fit_encoding
-from photonloop.controller.estimators import Probe, estimator, slopes
+from photonloop.controller.data.datasets import Dataset, load_dataset
+from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.experiment import Experiment, load_experiment
-from photonloop.controller.network import Layer, build_network, held_drive
-from photonloop.controller.rules.prototype import PrototypeRule
-from photonloop.controller.run import read_checkpoint, read_events
-from photonloop.controller.session import EpochReport
+from photonloop.controller.learning.estimators import Probe, estimator, slopes
+from photonloop.controller.learning.network import Layer, build_network, held_drive
+from photonloop.controller.learning.rules.prototype import PrototypeRule
+from photonloop.controller.learning.session import EpochReport
+from photonloop.controller.learning.variables import fold, stage_box, volts
+from photonloop.controller.runs.run_folder import read_checkpoint, read_events
 from photonloop.controller.training import train
-from photonloop.controller.variables import fold, stage_box, volts
 from photonloop.protocols.device import StagedRows
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip

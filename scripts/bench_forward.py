@@ -36,7 +36,7 @@ import psutil
 from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s, seconds
 from numba import njit
 
-from photonloop.controller.devices import VirtualChip, open_device
+from photonloop.controller.device.processes import VirtualChip, open_device
 from photonloop.protocols.device import StagedRows
 from photonloop.simulator import kernels
 from photonloop.simulator.chip import Chip

@@ -45,15 +45,15 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.controller.datasets import load_dataset
-from photonloop.controller.devices import OpenDevice, open_device
+from photonloop.controller.data.datasets import load_dataset
+from photonloop.controller.device.compatibility import virtual_chip
+from photonloop.controller.device.processes import OpenDevice, open_device
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import Experiment, load_experiment
-from photonloop.controller.fitting import virtual_chip
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.network import build_network
-from photonloop.controller.run import RunFolder
-from photonloop.controller.session import EpochReport, Samples, Session
-from photonloop.controller.state import State
+from photonloop.controller.learning.network import build_network
+from photonloop.controller.learning.session import EpochReport, Samples, Session
+from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench

@@ -2,9 +2,9 @@
 
     python scripts/bench_loop.py [--json] [--ports 64] [--batch 128] [--seconds 4] [--rounds 5] [--sequential]
 
-Both ways run `photonloop.controller.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an update and
-at 16, in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of process /
-in-process.
+Both ways run `photonloop.controller.learning.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an
+update and at 16, in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of
+process / in-process.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 
 import psutil
 
-from photonloop.controller.datasets import DataSpec, load_dataset
-from photonloop.controller.devices import OpenDevice, VirtualChip, open_device
+from photonloop.controller.data.datasets import DataSpec, load_dataset
+from photonloop.controller.device.processes import OpenDevice, VirtualChip, open_device
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.network import build_network
-from photonloop.controller.run import RunFolder
-from photonloop.controller.session import EpochReport, Samples, Session
-from photonloop.controller.state import State
+from photonloop.controller.learning.network import build_network
+from photonloop.controller.learning.session import EpochReport, Samples, Session
+from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip

@@ -18,7 +18,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from photonloop.controller.report.colours import phase_wheel
-from photonloop.controller.run import DEVICE, read_checkpoint, read_events
+from photonloop.controller.runs.run_folder import DEVICE, read_checkpoint, read_events
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
 

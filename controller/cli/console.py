@@ -13,8 +13,8 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from photonloop.controller.cli.output import Unheard, tell
-from photonloop.controller.progress import EpochReport, Listener
+from photonloop.controller.cli.printing import Unheard, tell
+from photonloop.controller.learning.progress import EpochReport, Listener
 from photonloop.controller.stopping import Stop
 
 PLAIN_EVERY_S = 5.0

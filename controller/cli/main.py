@@ -13,9 +13,21 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from photonloop.controller.cli.output import tell
+from photonloop.controller.cli.printing import tell
 
 DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
+
+_MODULES = {
+    "describe": "describe_command",
+    "check": "check_command",
+    "serve": "serve_command",
+    "train": "train_command",
+    "evaluate": "evaluate_command",
+    "report": "report_command",
+    "virtual-bench": "virtual_bench_command",
+    "keys": "keys_command",
+}
+"""Where the `run` of each command is; imported only when it is asked for, so that --help answers at once."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     try:
-        command = import_module(f"photonloop.controller.cli.{args.command}")
+        command = import_module(f"photonloop.controller.cli.{_MODULES[args.command]}")
         return int(command.run(args))
     except ValueError as error:  # ConfigError and DataError say one sentence; so does a plain one, if less well
         sentence = str(error)
@@ -95,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN")
     _add_common(report, device=False)
 
-    bench = commands.add_parser("bench", help="run virtual instruments in front of a virtual chip, with a station file")
+    bench = commands.add_parser("virtual-bench", help="run virtual instruments in front of a virtual chip, with a station file")
     bench.add_argument("--chip", default="soi", metavar="CHIP", help="preset or chip file [%(default)s]")
     bench.add_argument("--ports", type=int, default=8, metavar="N", help="ports of the chip [%(default)s]")
     bench.add_argument("--stages", type=int, default=1, metavar="K", help="meshes of the chip [%(default)s]")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from photonloop.controller.archives import read_npz
-from photonloop.controller.run import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
+from photonloop.controller.runs.npz_files import read_npz
+from photonloop.controller.runs.run_folder import DEVICE, EVALUATION, EXPERIMENT, METRICS, read_checkpoint, read_events
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.controller.report import grids, mesh
+from photonloop.controller.report import grids, mesh_drawing
 from photonloop.controller.report.contents import Contents, Event, Phases, number
 from photonloop.controller.report.curves import curves
 from photonloop.controller.report.style import STYLE
@@ -162,23 +162,23 @@ def _phases(contents: Contents) -> str:
     if not contents.phases:
         return _section(title, _note("There is no checkpoint to read the phases from yet."))
     changes = [phases.after - phases.before for phases in contents.phases]
-    limit_rad = mesh.change_limit_rad(changes)
+    limit_rad = mesh_drawing.change_limit_rad(changes)
     intro = (
         '<p class="note">Nominal heater phase, π × heater power / P<sub>π</sub>, wrapped to 2π; the offsets that '
         "fabrication left on the chip are not in it. Each cell is an interferometer, and light enters on the left. "
         f"Colours of the change end at ±{limit_rad:.2g} rad; 99 % of all changes are smaller.</p>"
     )
     layers = "".join(_layer_phases(contents, layer, phases, limit_rad) for layer, phases in enumerate(contents.phases))
-    scales = f'<div class="panels">{mesh.phase_scale()}<span></span>{mesh.change_scale(limit_rad)}</div>'
+    scales = f'<div class="panels">{mesh_drawing.phase_scale()}<span></span>{mesh_drawing.change_scale(limit_rad)}</div>'
     return _section(title, intro + scales + layers)
 
 
 def _layer_phases(contents: Contents, layer: int, phases: Phases, limit_rad: float) -> str:
     stages = contents.device.stages if contents.device is not None else ()
     stage = stages[layer] if layer < len(stages) and stages[layer].channels == len(phases.after) else None
-    phase, change = mesh.phase_paint(), mesh.change_paint(limit_rad)
+    phase, change = mesh_drawing.phase_paint(), mesh_drawing.change_paint(limit_rad)
     rows = []
-    for drawing in mesh.drawings(stage, len(phases.after)):
+    for drawing in mesh_drawing.drawings(stage, len(phases.after)):
         title = drawing.title
         panels = (
             (f"Before: {title}", phases.before, phase),
@@ -188,7 +188,8 @@ def _layer_phases(contents: Contents, layer: int, phases: Phases, limit_rad: flo
         rows.append(
             '<div class="panels">'
             + "".join(
-                f"<figure><figcaption>{escape(name)}</figcaption>{mesh.panel(drawing, values, paint, escape(name))}</figure>"
+                f"<figure><figcaption>{escape(name)}</figcaption>"
+                f"{mesh_drawing.panel(drawing, values, paint, escape(name))}</figure>"
                 for name, values, paint in panels
             )
             + "</div>"

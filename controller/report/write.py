@@ -6,7 +6,7 @@ from pathlib import Path
 
 from photonloop.controller.report.contents import read_contents
 from photonloop.controller.report.page import page
-from photonloop.controller.run import REPORT, write_aside
+from photonloop.controller.runs.run_folder import REPORT, write_aside
 from photonloop.protocols.config import ConfigError
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from photonloop.controller.devices import VirtualChip, start_process
+from photonloop.controller.device.processes import VirtualChip, start_process
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.bench_opening import open_lab
 from photonloop.protocols.client.device_client import connect

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photonloop.controller.archives import read_npz, write_npz
-from photonloop.controller.optimizers import Moments
+from photonloop.controller.learning.optimizers import Moments
 from photonloop.controller.report.contents import read_contents
-from photonloop.controller.run import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
-from photonloop.controller.state import State, from_arrays, to_arrays
+from photonloop.controller.runs.checkpoint import State, from_arrays, to_arrays
+from photonloop.controller.runs.npz_files import read_npz, write_npz
+from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
 from photonloop.protocols.config import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""What `photonloop bench` says; that it runs and ends is in tests/simulator/instruments/test_process.py."""
+"""What `photonloop virtual-bench` says; that it runs and ends is in tests/simulator/instruments/test_process.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from photonloop.controller.cli import bench
+from photonloop.controller.cli import virtual_bench_command
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -25,7 +25,7 @@ def test_it_says_where_everything_is_and_what_to_try(
         "control": "127.0.0.1:4",
         "instruments": {"qontrol": "ASRL/dev/x::INSTR", "labjack-t7": "TCPIP::127.0.0.1::5::SOCKET"},
     }
-    bench._tell(argparse.Namespace(json=False), announced)
+    virtual_bench_command._tell(argparse.Namespace(json=False), announced)
     said = capsys.readouterr().out
     assert "  qontrol     ASRL/dev/x::INSTR\n  labjack-t7  TCPIP::127.0.0.1::5::SOCKET\n  control     127.0.0.1:4" in said
     seen = "b/station.toml" if inside else str(station)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.datasets import load_digits, load_iris
 
-from photonloop.controller.datasets import DataError, DataSpec, load_dataset
+from photonloop.controller.data.datasets import DataError, DataSpec, load_dataset
 
 
 def _archive(path: Path, **changes: object) -> Path:

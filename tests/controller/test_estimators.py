@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from photonloop.controller.estimators import Probe, estimator, slopes
-from photonloop.controller.estimators.step import DRIVE_STEPS, choose_step, longest_step
 from photonloop.controller.experiment import EstimatorSpec
+from photonloop.controller.learning.estimators import Probe, estimator, slopes
+from photonloop.controller.learning.estimators.probe_step import DRIVE_STEPS, choose_step, longest_step
 
 GROUPS = [slice(0, 12), slice(12, 20)]
 

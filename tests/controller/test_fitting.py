@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from photonloop.controller.datasets import DataSpec
-from photonloop.controller.fitting import pinned, with_absolute_paths
+from photonloop.controller.data.datasets import DataSpec
+from photonloop.controller.device.compatibility import pinned, with_absolute_paths
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from photonloop.controller.identity import difference
+from photonloop.controller.device.device_difference import difference
 from photonloop.protocols.device import DeviceDescription
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from photonloop.controller import waiting
-from photonloop.controller.devices import OpenDevice
-from photonloop.controller.link import MOST_BREAKS, DeviceLink
+from photonloop.controller.device import waiting
+from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.reconnecting import MOST_BREAKS, DeviceLink
+from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.controller.waiting import wait_for_device
 from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.chip import Chip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from photonloop.controller.experiment import OptimizerSpec
-from photonloop.controller.optimizers import descend, fresh_moments, learning_rate
+from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
 
 
 def test_sgd_walks_against_the_direction() -> None:

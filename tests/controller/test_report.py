@@ -15,7 +15,7 @@ import pytest
 from photonloop.controller.report import write_report
 from photonloop.controller.report.colours import phase_wheel
 from photonloop.controller.report.grids import confused_most, confusion, confusion_counts, readings
-from photonloop.controller.report.mesh import change_limit_rad, change_paint, drawings, panel, phase_paint
+from photonloop.controller.report.mesh_drawing import change_limit_rad, change_paint, drawings, panel, phase_paint
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import (
     DeviceDescription,

@@ -10,8 +10,8 @@ from scipy.special import log_softmax
 from sklearn.metrics.pairwise import cosine_similarity
 
 from photonloop.controller.experiment import RuleSpec
-from photonloop.controller.rules import majority_vote, make_rule
-from photonloop.controller.rules.prototype import prototypes
+from photonloop.controller.learning.rules import majority_vote, make_rule
+from photonloop.controller.learning.rules.prototype import prototypes
 
 
 @given(st.integers(2, 12), st.integers(0, 20), st.integers(0, 2**32 - 1))

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photonloop.controller.journal import Measured
-from photonloop.controller.optimizers import Moments
-from photonloop.controller.run import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
-from photonloop.controller.state import State, from_arrays, to_arrays
+from photonloop.controller.learning.optimizers import Moments
+from photonloop.controller.runs.checkpoint import State, from_arrays, to_arrays
+from photonloop.controller.runs.journal import Measured
+from photonloop.controller.runs.run_folder import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
 from photonloop.protocols.config import ConfigError
 
 

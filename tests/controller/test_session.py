@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photonloop.controller.datasets import DataSpec, load_dataset
-from photonloop.controller.devices import OpenDevice
-from photonloop.controller.encoding import EncodingSpec
+from photonloop.controller.data.datasets import DataSpec, load_dataset
+from photonloop.controller.data.encoding import EncodingSpec
+from photonloop.controller.device.compatibility import check_fits
+from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
-from photonloop.controller.fitting import check_fits
-from photonloop.controller.flags import FlagWatch
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.network import build_network, portion, read_settings
-from photonloop.controller.progress import EpochReport
-from photonloop.controller.run import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
-from photonloop.controller.session import Samples, Session
-from photonloop.controller.state import from_arrays
+from photonloop.controller.learning.network import build_network, portion, read_settings
+from photonloop.controller.learning.progress import EpochReport
+from photonloop.controller.learning.reading_flags import FlagWatch
+from photonloop.controller.learning.session import Samples, Session
+from photonloop.controller.learning.variables import volts
+from photonloop.controller.runs.checkpoint import from_arrays
+from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.controller.training import stage_parts
-from photonloop.controller.variables import volts
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
@@ -218,7 +218,9 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
 def test_updates_that_are_no_numbers_do_not_reach_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = iris(training=TrainingSpec(epochs=4, batch=60, evaluate_every=4))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
-    monkeypatch.setattr("photonloop.controller.session.descend", lambda spec, moments, direction, rate: direction * np.inf)
+    monkeypatch.setattr(
+        "photonloop.controller.learning.session.descend", lambda spec, moments, direction, rate: direction * np.inf
+    )
     with pytest.raises(ConfigError, match="optimizer.rate is 0.03, too high"):
         made.run()
     link.close()

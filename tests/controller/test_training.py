@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from photonloop.controller import training
-from photonloop.controller.archives import write_npz
-from photonloop.controller.datasets import DataSpec, load_dataset
-from photonloop.controller.devices import OpenDevice
+from photonloop.controller.data.datasets import DataSpec, load_dataset
+from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
-from photonloop.controller.progress import EpochReport
-from photonloop.controller.run import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
+from photonloop.controller.learning.progress import EpochReport
+from photonloop.controller.runs.npz_files import write_npz
+from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EVALUATION, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription

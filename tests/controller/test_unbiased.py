@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from photonloop.controller.estimators import Probe, estimator, slopes
 from photonloop.controller.experiment import EstimatorSpec
-from photonloop.controller.variables import nominal_phases, volts
+from photonloop.controller.learning.estimators import Probe, estimator, slopes
+from photonloop.controller.learning.variables import nominal_phases, volts
 from photonloop.protocols.device import StagedRows
 from photonloop.simulator.chip import Chip
 from photonloop.simulator.parameters import load_chip

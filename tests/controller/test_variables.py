@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from photonloop.controller.variables import (
+from photonloop.controller.learning.variables import (
     Box,
     drive_step_rad,
     fold,

@@ -12,8 +12,8 @@ import filed_instruments as filed  # pyright: ignore[reportMissingImports]
 import numpy as np
 import pytest
 
-from photonloop.controller.devices import check_device_string
-from photonloop.controller.fitting import pinned
+from photonloop.controller.device.compatibility import pinned
+from photonloop.controller.device.processes import check_device_string
 from photonloop.drivers.bench.bench_opening import check_table
 from photonloop.drivers.bench.survey import planned
 from photonloop.drivers.station.schema import load_station
@@ -200,7 +200,7 @@ def test_device_strings_of_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a session which lost its bench waits for it, and one that begins is told."""
-    from photonloop.controller.devices import open_device
+    from photonloop.controller.device.processes import open_device
 
     for key, value in filed.install(tmp_path).items():
         monkeypatch.setenv(key, value)

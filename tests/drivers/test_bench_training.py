@@ -44,7 +44,7 @@ def test_a_session_learns_alike_on_a_chip_and_on_its_bench_though_that_is_killed
     photonloop = [sys.executable, "-m", "photonloop"]
     train = [*photonloop, "train", "small.toml", "--json"]
     bench = subprocess.Popen(
-        [*photonloop, "bench", "--ports", "6", "--seed", "3", "--out", str(tmp_path), "--json"],
+        [*photonloop, "virtual-bench", "--ports", "6", "--seed", "3", "--out", str(tmp_path), "--json"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,

@@ -57,7 +57,10 @@ def test_train_starts_the_simulator_of_the_package(hostile: Path) -> None:
 
 def test_a_bench_and_its_supervisor_start_from_the_package(hostile: Path) -> None:
     with subprocess.Popen(
-        [str(PHOTONLOOP), "bench", "--chip", "ideal", "--ports", "2", "--json"], cwd=hostile, stdout=subprocess.PIPE, text=True
+        [str(PHOTONLOOP), "virtual-bench", "--chip", "ideal", "--ports", "2", "--json"],
+        cwd=hostile,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as bench:
         assert bench.stdout is not None
         station = json.loads(bench.stdout.readline())["station"]

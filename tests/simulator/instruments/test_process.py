@@ -1,4 +1,4 @@
-"""`python -m photonloop.simulator.instruments` and `photonloop bench` as their parents see them."""
+"""`python -m photonloop.simulator.instruments` and `photonloop virtual-bench` as their parents see them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_announces_itself_writes_a_station_and_ends_on_sigterm(tmp_path: Path
 
 
 def test_the_command_runs_it_and_takes_it_along(tmp_path: Path) -> None:
-    process, said = start("photonloop", "bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
+    process, said = start("photonloop", "virtual-bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
     child = psutil.Process(int(str(said["pid"])))
     assert child.is_running()
     process.send_signal(signal.SIGINT)
@@ -78,7 +78,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         ("photonloop.simulator.instruments", ["--speed", "-1"], 2, "speed is '-1', expected a number from 0 to 1000"),
         (
             "photonloop",
-            ["bench", "--chip", "ideal", "--detectors", "labjack"],
+            ["virtual-bench", "--chip", "ideal", "--detectors", "labjack"],
             1,
             "did you mean 'labjack-t7'?",
         ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from photonloop.controller.datasets import Dataset, DataSpec, mnist_file
-from photonloop.controller.devices import VirtualChip
-from photonloop.controller.estimators import estimator
+from photonloop.controller.data.datasets import Dataset, DataSpec, mnist_file
+from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.experiment import Experiment
-from photonloop.controller.network import Layer
-from photonloop.controller.provenance import read_device
-from photonloop.controller.variables import stage_box
+from photonloop.controller.learning.estimators import estimator
+from photonloop.controller.learning.network import Layer
+from photonloop.controller.learning.variables import stage_box
+from photonloop.controller.runs.provenance import read_device
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 

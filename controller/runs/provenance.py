@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from photonloop.controller.datasets import Dataset
+from photonloop.controller.data.datasets import Dataset
 from photonloop.controller.experiment import Experiment, load_experiment
-from photonloop.controller.identity import Difference, difference
-from photonloop.controller.network import Layer
-from photonloop.controller.run import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
-from photonloop.controller.state import State, from_arrays
+from photonloop.controller.device.device_difference import Difference, difference
+from photonloop.controller.learning.network import Layer
+from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
+from photonloop.controller.runs.checkpoint import State, from_arrays
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
-from photonloop.controller.devices import OpenDevice
-from photonloop.controller.identity import difference
+from photonloop.controller.device.device_difference import difference
+from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
-from photonloop.controller.waiting import pauses, wait_for_device
 from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from photonloop.controller.experiment import OptimizerSpec
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.variables import Phases
 
 
 @dataclass

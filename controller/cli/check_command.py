@@ -9,8 +9,8 @@ from functools import partial
 from rich.console import Console
 from rich.table import Column, Table
 
-from photonloop.controller.cli.describe import limit_rows
-from photonloop.controller.cli.output import print_json
+from photonloop.controller.cli.describe_command import limit_rows
+from photonloop.controller.cli.printing import print_json
 from photonloop.drivers.bench.bench_opening import check_table, open_table
 from photonloop.drivers.bench.survey import Survey, planned, survey
 from photonloop.drivers.station.schema import LimitsTable, Station, load_reference

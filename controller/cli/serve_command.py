@@ -6,8 +6,8 @@ import argparse
 import signal
 
 from photonloop.controller.cli.console import stop_on_signals
-from photonloop.controller.cli.output import print_json, show
-from photonloop.controller.devices import VirtualChip, check_device_string, open_device, start_process
+from photonloop.controller.cli.printing import print_json, show
+from photonloop.controller.device.processes import VirtualChip, check_device_string, open_device, start_process
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions

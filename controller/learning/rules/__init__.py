@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.controller.experiment import RuleSpec
-from photonloop.controller.rules.prototype import PrototypeRule, prototypes
+from photonloop.controller.learning.rules.prototype import PrototypeRule, prototypes
 
 
 class Rule(Protocol):

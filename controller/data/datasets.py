@@ -2,7 +2,7 @@
 
     source ──▶ load ──▶ check ──▶ split or limit ──▶ crop or pool ──▶ class numbers ──▶ Dataset
 
-Nothing here scales features: that is learned from the training part alone, in `photonloop.controller.encoding`.
+Nothing here scales features: that is learned from the training part alone, in `photonloop.controller.data.encoding`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.controller.archives import DAMAGED
+from photonloop.controller.runs.npz_files import DAMAGED
 from photonloop.protocols.config import ConfigError
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")

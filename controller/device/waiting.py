@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from photonloop.controller.devices import OpenDevice
+from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.stopping import Stop
 from photonloop.protocols.errors import DeviceError
 

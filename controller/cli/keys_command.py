@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from photonloop.controller.cli.output import print_json, show
+from photonloop.controller.cli.printing import print_json, show
 from photonloop.protocols.wire.keys import add_client, create_server_keys
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.controller.datasets import DataError
+from photonloop.controller.data.datasets import DataError
 
 _CHUNK = 4096
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.optimizers import Moments
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.optimizers import Moments
+from photonloop.controller.learning.variables import Phases
 from photonloop.protocols.config import ConfigError
 
 FORMAT = 1

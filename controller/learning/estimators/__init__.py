@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.estimators import directional, spsa
 from photonloop.controller.experiment import EstimatorSpec
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.estimators import directional, spsa
+from photonloop.controller.learning.variables import Phases
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.variables import Phases
 
 
 def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generator) -> Phases:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from photonloop.controller.cli.output import print_json, show
-from photonloop.controller.devices import VirtualChip, check_device_string, open_device, simulator_command
-from photonloop.controller.variables import drive_step_rad
+from photonloop.controller.cli.printing import print_json, show
+from photonloop.controller.device.processes import VirtualChip, check_device_string, open_device, simulator_command
+from photonloop.controller.learning.variables import drive_step_rad
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
 

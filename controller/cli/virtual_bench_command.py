@@ -1,4 +1,4 @@
-"""`photonloop bench`: virtual instruments in front of a virtual chip, for trying the hardware path without hardware.
+"""`photonloop virtual-bench`: virtual instruments in front of a virtual chip, for trying the hardware path without hardware.
 
 The instruments live in a process of their own, which ends with this command.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from photonloop.controller.cli.console import stop_on_signals
-from photonloop.controller.cli.output import print_json, show
-from photonloop.controller.devices import DeviceProcess, StartRefusedError, launch
+from photonloop.controller.cli.printing import print_json, show
+from photonloop.controller.device.processes import DeviceProcess, StartRefusedError, launch
 from photonloop.controller.stopping import Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.variables import Phases
 
 _HEAD = struct.Struct("<QIII")
 _SIGNED = struct.Struct("<QII")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.variables import Phases
+from photonloop.controller.learning.variables import Phases
 
 REPEATS = 16
 """Settings repeated to measure the noise of one loss."""

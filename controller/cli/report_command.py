@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from photonloop.controller.cli.output import print_json, show
-from photonloop.controller.provenance import open_run
+from photonloop.controller.cli.printing import print_json, show
 from photonloop.controller.report import write_report
+from photonloop.controller.runs.provenance import open_run
 
 
 def run(args: argparse.Namespace) -> int:

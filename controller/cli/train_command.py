@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from photonloop.controller.cli.console import stop_on_signals, watching
-from photonloop.controller.cli.output import print_json, show, tell
+from photonloop.controller.cli.printing import print_json, show, tell
 from photonloop.controller.experiment import load_experiment
 from photonloop.controller.report import write_report
 from photonloop.controller.stopping import SessionStopped, Stop

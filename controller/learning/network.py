@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import Experiment
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.rules import Rule, majority_vote, make_rule
-from photonloop.controller.streams import Purpose, stream
-from photonloop.controller.variables import Phases, volts
+from photonloop.controller.learning.rng import Purpose, stream
+from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
+from photonloop.controller.learning.variables import Phases, volts
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
 from photonloop.protocols.errors import DeviceError

@@ -15,21 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.archives import write_npz
-from photonloop.controller.estimators import Probe, estimator, slopes
-from photonloop.controller.estimators.step import choose_step, longest_step
+from photonloop.controller.device.reconnecting import DeviceLink
 from photonloop.controller.experiment import Experiment
-from photonloop.controller.flags import FlagWatch
-from photonloop.controller.journal import Measured, fingerprint
-from photonloop.controller.link import DeviceLink
-from photonloop.controller.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
-from photonloop.controller.optimizers import descend, fresh_moments, learning_rate
-from photonloop.controller.progress import EpochReport, Listener, Stopwatch
-from photonloop.controller.run import EVALUATION, RunFolder, read_events
-from photonloop.controller.state import State, to_arrays
-from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.controller.streams import Purpose, stream
-from photonloop.controller.variables import (
+from photonloop.controller.learning.estimators import Probe, estimator, slopes
+from photonloop.controller.learning.estimators.probe_step import choose_step, longest_step
+from photonloop.controller.learning.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
+from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
+from photonloop.controller.learning.progress import EpochReport, Listener, Stopwatch
+from photonloop.controller.learning.reading_flags import FlagWatch
+from photonloop.controller.learning.rng import Purpose, stream
+from photonloop.controller.learning.variables import (
     Box,
     Phases,
     drive_step_rad,
@@ -40,6 +35,11 @@ from photonloop.controller.variables import (
     start_variables,
     volts,
 )
+from photonloop.controller.runs.checkpoint import State, to_arrays
+from photonloop.controller.runs.journal import Measured, fingerprint
+from photonloop.controller.runs.npz_files import write_npz
+from photonloop.controller.runs.run_folder import EVALUATION, RunFolder, read_events
+from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import Drive, StagedRows
 from photonloop.protocols.errors import DeviceError

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from photonloop.controller.cli.console import stop_on_signals, watching
-from photonloop.controller.cli.output import print_json, show
-from photonloop.controller.cli.train import accuracies
+from photonloop.controller.cli.printing import print_json, show
+from photonloop.controller.cli.train_command import accuracies
 from photonloop.controller.training import evaluate
 
 

@@ -1,0 +1,1 @@
+"""Devices as a session uses them: addresses, processes, reconnection, compatibility."""

@@ -1,0 +1,1 @@
+"""In-situ learning: session, network, variables, rules, estimators, optimisers."""
