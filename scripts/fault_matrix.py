@@ -54,9 +54,9 @@ from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.station.schema import Station, load_station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.instruments.choices import SERIAL, Choices
-from photonloop.simulator.instruments.running import RunningBench, running
-from photonloop.simulator.instruments.world import STAMPS, Measurement, stamped_sequence
+from photonloop.simulator.emulators.bench_choices import SERIAL, Choices
+from photonloop.simulator.emulators.laboratory import STAMPS, Measurement, stamped_sequence
+from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
 Phase = Literal["apply", "read", "idle"]

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) -> int:
-    from photonloop.simulator.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+    from photonloop.simulator.engine.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
 
     chip = Chip(parameters, threads=args.threads, beside=args.beside, realtime=args.realtime)
     try:

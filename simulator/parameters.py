@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
-from photonloop.simulator.faults import FaultParameters
+from photonloop.simulator.physics.chip_faults import FaultParameters
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 

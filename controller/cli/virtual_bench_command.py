@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, dict[str, Any]]:
-    """Start the instruments and return their process with what it announced (`photonloop.simulator.instruments.__main__`).
+    """Start the instruments and return their process with what it announced (`photonloop.simulator.emulators.__main__`).
 
     Raises
     ------
@@ -48,7 +48,7 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
     SessionStopped
         `stop` was asked for meanwhile; the process is ended.
     """
-    command = module_command("photonloop.simulator.instruments", "--parent", str(os.getpid()))
+    command = module_command("photonloop.simulator.emulators", "--parent", str(os.getpid()))
     for name in OPTIONS:
         if (value := getattr(args, name)) is not None:
             command += [f"--{name}", str(value)]

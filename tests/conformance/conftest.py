@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from support.fake_device import FakeDevice
+from support.fake_instruments import FakeLab, bench_of
 
 from photonloop.controller.device.processes import VirtualChip, start_process
 from photonloop.drivers.bench.bench_clock import WallClock
@@ -22,14 +24,8 @@ from photonloop.drivers.bench.bench_opening import open_lab
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "drivers"))
-
-from fake_device import FakeDevice  # pyright: ignore[reportMissingImports]
-from fake_instruments import FakeLab, bench_of  # pyright: ignore[reportMissingImports]
 
 Open = Callable[[], PhotonicDevice]
 
@@ -96,7 +92,7 @@ def virtual_instruments() -> Iterator[Path]:
     command = [
         sys.executable,
         "-m",
-        "photonloop.simulator.instruments",
+        "photonloop.simulator.emulators",
         "--chip",
         "soi",
         "--ports",

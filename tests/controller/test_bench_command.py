@@ -1,4 +1,4 @@
-"""What `photonloop virtual-bench` says; that it runs and ends is in tests/simulator/instruments/test_process.py."""
+"""What `photonloop virtual-bench` says; that it runs and ends is in tests/simulator/emulators/test_process.py."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ def photonloop(*args: object, cwd: Path, timeout_s: float = 110.0) -> subprocess
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+def start(*args: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "photonloop", *map(str, args)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def one_sentence(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -374,19 +374,29 @@ def test_made_safe_by_somebody_else_a_session_stops_until_a_person_cleared_it(
     assert "--resume" in resumed.communicate(timeout=20)[1]
 
 
-SLOW = """
-import pathlib, time
-pathlib.Path("here").touch()
-time.sleep(60)
-"""
+def slow(folder: Path, module: str) -> dict[str, str]:
+    """Return an environment in which a child that imports `module` takes a minute over it, and says in `folder` that it does.
 
+    By PYTHONPATH: modules of the working folder are not looked at.
+    """
+    shadow = folder / "shadow"
+    shadow.mkdir(exist_ok=True)
+    (shadow / "sitecustomize.py").write_text(
+        f"""
+import sys
 
-def slow(folder: Path, module: str) -> None:
-    """Put a module that takes a minute where commands that run in `folder` find it first."""
-    file = folder / module
-    file.parent.mkdir(exist_ok=True)
-    (file.parent / "__init__.py").touch()
-    file.write_text(SLOW, encoding="utf-8")
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            import pathlib, time
+            pathlib.Path("here").touch()
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow())
+""",
+        encoding="utf-8",
+    )
+    return os.environ | {"PYTHONPATH": str(shadow)}
 
 
 def stops(running: subprocess.Popen[str], number: signal.Signals, within_s: float = 20.0) -> str:
@@ -401,14 +411,11 @@ def stops(running: subprocess.Popen[str], number: signal.Signals, within_s: floa
 
 
 def test_stopped_while_data_is_read_or_a_simulator_starts(experiment: Path, tmp_path: Path) -> None:
-    slow(tmp_path, "sklearn/datasets.py")
-    running = start("train", experiment, cwd=tmp_path)
+    running = start("train", experiment, cwd=tmp_path, env=slow(tmp_path, "sklearn.datasets"))
     wait_for((tmp_path / "here").exists, running)
     assert stops(running, signal.SIGINT) == "photonloop train: stopped as asked while the data was read"
-    shutil.rmtree(tmp_path / "sklearn")
     (tmp_path / "here").unlink()
-    slow(tmp_path, "simulator/__main__.py")
-    running = start("train", experiment, cwd=tmp_path)
+    running = start("train", experiment, cwd=tmp_path, env=slow(tmp_path, "photonloop.simulator.parameters"))
     wait_for((tmp_path / "here").exists, running)
     children = psutil.Process(running.pid).children()
     assert stops(running, signal.SIGTERM) == "photonloop train: stopped as asked while the device was starting"

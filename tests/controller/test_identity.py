@@ -6,7 +6,7 @@ import pytest
 
 from photonloop.controller.device.device_difference import difference
 from photonloop.protocols.device import DeviceDescription
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
 

@@ -14,7 +14,7 @@ from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
 STAGED = StagedRows("train", np.arange(3))

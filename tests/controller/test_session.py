@@ -26,7 +26,7 @@ from photonloop.controller.training import stage_parts
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
 

@@ -18,7 +18,7 @@ from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EVALUATION
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
 EXPERIMENT = Experiment(

@@ -10,9 +10,9 @@ from photonloop.controller.experiment import EstimatorSpec
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.variables import nominal_phases, volts
 from photonloop.protocols.device import StagedRows
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
-from photonloop.simulator.truth import gradient
+from photonloop.simulator.truth.chip_truth import gradient
 
 PORTS, SAMPLES, DIRECTIONS, STEP_RAD = 5, 8, 16_000, 0.004
 

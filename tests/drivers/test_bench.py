@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_instruments import (  # pyright: ignore[reportMissingImports]
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_instruments import (
     FakeClock,
     FakeLab,
     FakeReadout,
@@ -19,8 +21,6 @@ from fake_instruments import (  # pyright: ignore[reportMissingImports]
     bench_of,
     silence,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.bench_device import Bench

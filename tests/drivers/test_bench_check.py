@@ -8,9 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import filed_instruments as filed  # pyright: ignore[reportMissingImports]
 import numpy as np
 import pytest
+from support import filed_instruments as filed
 
 from photonloop.controller.device.compatibility import pinned
 from photonloop.controller.device.processes import check_device_string

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-import bench_lab  # pyright: ignore[reportMissingImports]
+from benchmarks import lab
 
 
 def test_nagle_costs_where_commands_are_not_joined(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_lab.main(["--nodelay", "--json", "--updates", "10", "--slow-updates", "2"]) == 0
+    assert lab.main(["--nodelay", "--json", "--updates", "10", "--slow-updates", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["updates"] == 10
     assert found["round_trips_per_update"] >= 11  # 3 drives, 4 times light, 4 readings
@@ -22,7 +17,7 @@ def test_nagle_costs_where_commands_are_not_joined(capsys: pytest.CaptureFixture
 
 
 def test_lists_save_characters_and_no_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_lab.main(["--lists", "--json", "--updates", "5", "--settings", "4", "16"]) == 0
+    assert lab.main(["--lists", "--json", "--updates", "5", "--settings", "4", "16"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["updates"] == 5
     assert found["listed_4_messages"] == found["written_4_messages"] == 5  # too few for a list

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,20 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import lab
 
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.station.schema import Station, load_station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.instruments.choices import Choices
-from photonloop.simulator.instruments.running import RunningBench, running
-from photonloop.simulator.instruments.world import STAMPS, stamped_sequence
+from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.laboratory import STAMPS, stamped_sequence
+from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-import bench_lab  # pyright: ignore[reportMissingImports]
 
 IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 CHOICES = Choices(heaters="qdac2", modulators="scpi-source", detectors="scpi-readout", laser="scpi-laser")
@@ -43,7 +39,7 @@ def opened(
 ) -> Iterator[tuple[Bench, RunningBench]]:
     """Yield a bench that steps through lists, and the virtual one behind it."""
     with running(IDEAL, choices, stamped=True) as virtual:
-        station = bench_lab.with_lists(load_station(virtual.addresses.station))
+        station = lab.with_lists(load_station(virtual.addresses.station))
         tables = tuple(table.model_copy(update={"timeout_s": TIMEOUT_S}) for table in station.instruments)
         station = change(station.model_copy(update={"instruments": tables, "watch_s": 3600.0}))
         with open_bench(station, partial(open_table, tmp_path), locks=tmp_path) as bench:

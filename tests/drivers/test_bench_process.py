@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filed_instruments as filed  # pyright: ignore[reportMissingImports]
 import numpy as np
 import psutil
 import pytest
+from support import filed_instruments as filed
+from support.fake_device import wait_until
 
 from photonloop.protocols.client.device_client import connect
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
-
-from fake_device import wait_until  # pyright: ignore[reportMissingImports]
 
 HOT = np.full(16, 2.0)
 

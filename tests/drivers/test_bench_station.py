@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_instruments import FakeLab, bench_of, tables  # pyright: ignore[reportMissingImports]
+from support.fake_instruments import FakeLab, bench_of, tables
 
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.claim import claim

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_transport.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks/transport.py"
 
 
 def test_nagle_and_single_commands_cost_time():

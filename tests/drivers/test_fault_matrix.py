@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import fault_matrix
 import numpy as np
 import pytest
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
+from photonloop.drivers.registry import open_instrument
 from photonloop.drivers.station.schema import load_station
 from photonloop.drivers.transports.connection_settings import Link
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.instruments.choices import Choices
-from photonloop.simulator.instruments.running import running
+from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-import fault_matrix  # pyright: ignore[reportMissingImports]
-
-from photonloop.drivers.registry import open_instrument
 
 IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 WRITES = "\x01\x10"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from replays import driven
+from support.replays import driven
 
 from photonloop.drivers.instrument import Laser
 from photonloop.drivers.lasers import santec_tsl570

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filed_instruments as filed  # pyright: ignore[reportMissingImports]
 import numpy as np
 import pytest
-from fake_instruments import FakeClock, FakeLab, FakeSource, Faulty, bench_of, silence, tables  # pyright: ignore[reportMissingImports]
-from test_bench_process import HOT, drive, served  # pyright: ignore[reportMissingImports]
+from support import filed_instruments as filed
+from support.fake_device import wait_until
+from support.fake_instruments import FakeClock, FakeLab, FakeSource, Faulty, bench_of, silence, tables
+from test_bench_process import HOT, drive, served
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
 from photonloop.drivers.bench.make_safe import make_safe
@@ -25,14 +26,10 @@ from photonloop.drivers.registry import open_instrument
 from photonloop.drivers.station.schema import Station, load_station
 from photonloop.drivers.transports.connection_settings import Link
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.instruments.choices import Choices
-from photonloop.simulator.instruments.running import RunningBench, running
-from photonloop.simulator.instruments.world import Light
+from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "protocols"))
-
-from fake_device import wait_until  # pyright: ignore[reportMissingImports]
 
 NOBODY = "TCPIP::127.0.0.1::9::SOCKET"
 CHOICES = Choices("scpi-source", "qdac2", "labjack-t7", "santec-tsl570")

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from replays import driven
+from support.replays import driven
 
 from photonloop.drivers.instrument import (
     ChannelLimits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from replays import driven
+from support.replays import driven
 
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
 from photonloop.drivers.sources.qontrol import DIALECT, QontrolSettings, open_qontrol

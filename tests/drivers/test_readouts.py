@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from replays import driven
+from support.replays import driven
 
 from photonloop.drivers.instrument import Readout
 from photonloop.drivers.readouts import keysight_daq, pm100d

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from misbehaving_peer import Late, Reaction, tcp_peer
-from replays import WHO, replayed
+from support.misbehaving_peer import Late, Reaction, tcp_peer
+from support.replays import WHO, replayed
 
 from photonloop.drivers.transports.connection_settings import Link, open_text
 from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
-from misbehaving_peer import tcp_peer
+from support.misbehaving_peer import tcp_peer
 
 from photonloop.drivers.instrument import Laser, Readout
 from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from replays import driven
+from support.replays import driven
 
 from photonloop.drivers.helpers.command_templates import TABLE_FOLDER, with_table
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_instruments import FakeClock, FakeSource  # pyright: ignore[reportMissingImports]
+from support.fake_instruments import FakeClock, FakeSource
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
 from photonloop.drivers.bench.instrument_handle import Line
 from photonloop.drivers.bench.output_channels import Output, move
 from photonloop.drivers.instrument import ChannelLimits
 from photonloop.drivers.station.schema import load_station
-from photonloop.simulator.instruments.choices import Choices
-from photonloop.simulator.instruments.running import running
+from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
 
 

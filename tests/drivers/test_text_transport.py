@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from replays import WHO, replayed
+from support.replays import WHO, replayed
 
 from photonloop.drivers.transports.recording import Event
 from photonloop.drivers.transports.text import Dialect

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_instruments import FakeClock, FakeLab, Faulty, bench_of  # pyright: ignore[reportMissingImports]
+from support.fake_instruments import FakeClock, FakeLab, Faulty, bench_of
 
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.station.schema import load_station
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.instruments.choices import Choices
-from photonloop.simulator.instruments.running import RunningBench, running
+from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
 ERROR = 'error = "SYST:ERR?"'

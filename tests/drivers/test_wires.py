@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
+from support.misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
 
 from photonloop.drivers.transports.connection import Connection
 from photonloop.drivers.transports.connection_settings import Link, open_text

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flawed_mesh import places
 from numpy.typing import NDArray
 from scipy.linalg import dft
 from scipy.stats import unitary_group
+from support.flawed_mesh import places
 
-from photonloop.simulator.mesh import Mesh, clements, reck, svd, transfer_matrix
+from photonloop.simulator.physics.mesh import Mesh, clements, reck, svd, transfer_matrix
 
 interferometer = pytest.importorskip("interferometer", reason="needs the extra oracles")
 

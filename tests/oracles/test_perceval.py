@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flawed_mesh import FlawedMesh, flawed, places
 from numpy.typing import NDArray
+from support.flawed_mesh import FlawedMesh, flawed, places
 
-from photonloop.simulator.mesh import Mesh, clements, reck, svd
+from photonloop.simulator.physics.mesh import Mesh, clements, reck, svd
 
 pcvl = pytest.importorskip("perceval", reason="needs the extra oracles")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flawed_mesh import FlawedMesh, flawed
 from numpy.typing import NDArray
+from support.flawed_mesh import FlawedMesh, flawed
 
-from photonloop.simulator.mesh import Mesh, clements, reck, svd
+from photonloop.simulator.physics.mesh import Mesh, clements, reck, svd
 
 jnp = pytest.importorskip("jax.numpy", reason="needs the extra oracles")
 sax = pytest.importorskip("sax", reason="needs the extra oracles")

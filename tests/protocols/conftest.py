@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fake_device import Serve
+from support.fake_device import Serve
 
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions

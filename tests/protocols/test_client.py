@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import zmq
-from fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
+from support.fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
 from photonloop.protocols.client.connection import Channel
 from photonloop.protocols.client.device_client import ClientOptions, connect

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 import zmq
-from fake_device import FakeDevice
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from support.fake_device import FakeDevice
 
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.errors import DeviceError

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from fake_device import FakeDevice, Serve, wait_until
+from support.fake_device import FakeDevice, Serve, wait_until
 
 from photonloop.protocols.client.device_client import ClientOptions, connect
 from photonloop.protocols.errors import DeviceError
@@ -184,7 +184,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 BIND = """
 import sys
 from pathlib import Path
-from fake_device import FakeDevice
+from support.fake_device import FakeDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 try:
@@ -199,7 +199,7 @@ def test_a_server_with_a_bad_key_of_its_own_says_so_and_ends(folder: Path, how: 
     DAMAGE[how](folder / "server.key_secret")
     command = [sys.executable, "-c", BIND, str(folder)]
     # A process, which a test can give up: a server that hangs at this point cannot be stopped from inside.
-    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"key file {folder / 'server.key_secret'}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, Gate, Serve, wait_until
+from support.fake_device import FakeDevice, Gate, Serve, wait_until
 
 from photonloop.protocols.client.device_client import ClientOptions, DeviceClient, connect
 from photonloop.protocols.errors import DeviceError
@@ -22,7 +22,7 @@ from photonloop.protocols.server.device_server import DeviceServer
 
 BEHIND = """
 import time
-from fake_device import FakeDevice
+from support.fake_device import FakeDevice
 from photonloop.protocols.server.device_server import DeviceServer
 server = DeviceServer(FakeDevice(before_setting=lambda setting: time.sleep(0.01)), "tcp://127.0.0.1:*")
 print(server.bind(), flush=True)
@@ -35,7 +35,7 @@ INPUTS = np.full((2, 4), 0.5, np.float32)
 @pytest.fixture
 def behind() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A device server in a process of its own, and its address."""
-    process = subprocess.Popen([sys.executable, "-c", BEHIND], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", BEHIND], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield process, process.stdout.readline().strip()
     process.kill()

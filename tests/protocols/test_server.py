@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from fake_device import FakeDevice, Gate, Serve, wait_until
+from support.fake_device import FakeDevice, Gate, Serve, wait_until
 
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, Readings

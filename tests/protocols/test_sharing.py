@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, Gate, Serve, fake_description
+from support.fake_device import FakeDevice, Gate, Serve, fake_description
 
 from photonloop.protocols.client import device_client as client_module
 from photonloop.protocols.client.connection import Channel

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from photonloop.simulator.adjoint import backward, forward
-from photonloop.simulator.mesh import Mesh, clements, elements, reck, svd, transfer_matrix
+from photonloop.simulator.physics.mesh import Mesh, clements, elements, reck, svd, transfer_matrix
+from photonloop.simulator.truth.adjoint import backward, forward
 
 ALL = pytest.mark.parametrize("build", [clements, reck, svd])
 

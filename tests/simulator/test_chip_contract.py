@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import PhotonicDevice, StagedRows
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.pipeline import Pipeline
+from photonloop.simulator.engine.remembered_fields import RememberedFields
 from photonloop.simulator.parameters import ChipParameters, load_chip
-from photonloop.simulator.pipeline import Pipeline
-from photonloop.simulator.remembered import RememberedFields
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def test_readings_are_the_same_bits_from_compiler_and_cache(tmp_path: Path) -> N
     """A process that has just compiled the kernels and one that loads them must not differ: a session resumes on either."""
     program = (
         "import hashlib, numpy as np\n"
-        "from photonloop.simulator.chip import Chip\n"
+        "from photonloop.simulator.engine.chip import Chip\n"
         "from photonloop.simulator.parameters import load_chip\n"
         "chip = Chip(load_chip('ideal', ports=16), threads=1)\n"
         "rng = np.random.default_rng(0)\n"

@@ -9,11 +9,11 @@ import pytest
 from scipy.integrate import quad
 
 from photonloop.protocols.config import ConfigError
-from photonloop.simulator.chip import Chip
-from photonloop.simulator.levels import levels
-from photonloop.simulator.mesh import clements
-from photonloop.simulator.nonlinearity import mean_transmitted
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.levels import levels
 from photonloop.simulator.parameters import PRESET_FOLDER, load_chip, preset_names
+from photonloop.simulator.physics.mesh import clements
+from photonloop.simulator.physics.nonlinearity import mean_transmitted
 
 
 def test_presets_load_with_defaults() -> None:

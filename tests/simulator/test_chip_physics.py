@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from photonloop.protocols.device import FLAG_SATURATED, StagedRows
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
-from photonloop.simulator.truth import stage_matrix, true_phases
+from photonloop.simulator.truth.chip_truth import stage_matrix, true_phases
 
 BOLTZMANN = 1.380649e-23
 CHARGE = 1.602176634e-19

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
-from photonloop.simulator.crosstalk import felt_w, lattice, pairs, runs
-from photonloop.simulator.mesh import Mesh, clements, reck
 from photonloop.simulator.parameters import CrosstalkParameters
+from photonloop.simulator.physics.crosstalk import felt_w, lattice, pairs, runs
+from photonloop.simulator.physics.mesh import Mesh, clements, reck
 
 BOTH = pytest.mark.parametrize("build", [clements, reck])
 

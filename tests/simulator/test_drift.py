@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from chips import chip_of, parameters_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.chips import chip_of, parameters_of
 
 from photonloop.protocols.device import StagedRows
-from photonloop.simulator.ambient import STEPS_PER_TAU, Ambient, Moment
-from photonloop.simulator.drift import OrnsteinUhlenbeck
+from photonloop.simulator.engine.ambient import STEPS_PER_TAU, Ambient, Moment
+from photonloop.simulator.physics.drift import OrnsteinUhlenbeck
 
 
 def normals(number: int, out: NDArray[np.float32]) -> None:
@@ -148,7 +148,7 @@ def test_remembered_fields_move_with_the_drift() -> None:
 
 def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """In `soi` slow things move every 0.2 s of the chip's clock; between, staged rows don't pass upstream stages again."""
-    from photonloop.simulator.pipeline import Pipeline
+    from photonloop.simulator.engine.pipeline import Pipeline
 
     chip = chip_of("soi", {}, ports=6)
     assert chip.ambient().step_s == pytest.approx(3600 / 2**14)

@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chips import chip_of, parameters_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.chips import chip_of, parameters_of
 
 from photonloop.protocols.device import StagedRows
-from photonloop.simulator import dac, heater, kernels, laser, modulator, photodiode, reference
-from photonloop.simulator.chip import Chip
-from photonloop.simulator.fabrication import fabricate_inputs
+from photonloop.simulator import kernels
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import DacParameters, LaserParameters, ModulatorParameters, load_chip
+from photonloop.simulator.physics import dac, heater, laser, modulator, photodiode
+from photonloop.simulator.physics.fabrication import fabricate_inputs
+from photonloop.simulator.truth import reference
 
 EFFECTS: dict[str, dict[str, dict[str, Any]]] = {
     "dac bits": {"dac": {"bits": 10}},
@@ -285,7 +287,7 @@ def test_energy(preset: str) -> None:
 def test_staged_inputs_pass_the_modulators_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = modulator.modulated
-    monkeypatch.setattr("photonloop.simulator.chip.modulated", lambda *arguments: calls.append(1) or original(*arguments))
+    monkeypatch.setattr("photonloop.simulator.engine.chip.modulated", lambda *arguments: calls.append(1) or original(*arguments))
     chip = chip_of("soi", {}, ports=6)
     calls.clear()
     inputs = np.random.default_rng(0).random((30, 6))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chips import chip_of
 from numpy.typing import NDArray
+from support.chips import chip_of
 
 from photonloop.protocols.config import ConfigError
-from photonloop.simulator import reference
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
-from photonloop.simulator.truth import stage_matrix, true_phases
+from photonloop.simulator.truth import reference
+from photonloop.simulator.truth.chip_truth import stage_matrix, true_phases
 
 
 def broken(*faults: dict[str, Any], **whole: Any) -> Chip:

@@ -15,10 +15,10 @@ from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import check_settings, highest_drive_v
 from photonloop.simulator import kernels
-from photonloop.simulator.chip import Chip
-from photonloop.simulator.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.workers import Workers
 from photonloop.simulator.parameters import load_chip
-from photonloop.simulator.workers import Workers
+from photonloop.simulator.physics.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
 
 
 def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from photonloop.simulator.mesh import (
+from photonloop.simulator.physics.mesh import (
     Mesh,
     clements,
     columns,

@@ -19,7 +19,7 @@ import pytest
 
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import StagedRows
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
 

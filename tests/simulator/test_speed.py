@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_forward.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks/forward.py"
 
 
 def test_a_forward_is_several_times_faster_than_numpy() -> None:
@@ -16,7 +16,7 @@ def test_a_forward_is_several_times_faster_than_numpy() -> None:
     The script itself compares the fields of both, and ends where they differ.
     """
     command = [sys.executable, str(SCRIPT), "--json", "--only", "forward", "--ports", "64", "--rounds", "5"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPT.parents[1])
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPT.parents[2])
     assert ran.returncode == 0, ran.stderr
     (line,) = json.loads(ran.stdout)["results"]
     assert line["ports"] == 64

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chips import chip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.chips import chip_of
 
 from photonloop.protocols.device import FLAG_UNSETTLED, StagedRows
-from photonloop.simulator import reference
-from photonloop.simulator.chip import Chip
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import HeaterParameters, load_chip
-from photonloop.simulator.thermal import Heat, always_settled, power_at, redirected
+from photonloop.simulator.physics.thermal import Heat, always_settled, power_at, redirected
+from photonloop.simulator.truth import reference
 
 SLOW: dict[str, dict[str, Any]] = {"heater": {"rise_s": 2e-5, "fall_s": 5e-5}, "clock": {"settle_s": 1e-5, "sample_s": 1e-5}}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from photonloop.simulator.chip import Chip
-from photonloop.simulator.faults import FaultParameters
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
-from photonloop.simulator.truth import Gradient, entering_fields, gradient, stage_matrix
+from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.truth.chip_truth import Gradient, entering_fields, gradient, stage_matrix
 
 ALL = pytest.mark.parametrize("topology", ["clements", "reck", "svd"])
 

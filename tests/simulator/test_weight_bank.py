@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED
-from photonloop.simulator.chip import Chip
-from photonloop.simulator.faults import FaultParameters
+from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
-from photonloop.simulator.reference import settled_currents_a
-from photonloop.simulator.truth import gradient
-from photonloop.simulator.weight_bank import Ring, phases_of, transmission_slopes, transmissions
+from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.physics.weight_bank import Ring, phases_of, transmission_slopes, transmissions
+from photonloop.simulator.truth.chip_truth import gradient
+from photonloop.simulator.truth.reference import settled_currents_a
 
 INPUTS, OUTPUTS = 5, 3
 

@@ -1,0 +1,123 @@
+"""`python -m photonloop.simulator.emulators`: a virtual bench in a process of its own.
+
+Once it is ready it says so in one JSON line on standard output: where every instrument answers, the control port, the station
+file. It ends on SIGTERM, on Ctrl-C, or with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from photonloop.protocols.config import ConfigError
+from photonloop.protocols.errors import DeviceError
+from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
+
+PARENT_EVERY_S = 0.25
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a bench until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    args = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes over
+    parent = os.getppid() if args.parent is None else args.parent
+    try:
+        choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
+        check(choices)
+        parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+        with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
+            return asyncio.run(_run(parameters, choices, args, parent, args.out or Path(temporary)))
+    except ConfigError as error:
+        return _refuse(str(error), 2)
+    except DeviceError as error:
+        return _refuse(error.detail, 1)
+    except OSError as error:
+        return _refuse(f"{error.filename or 'bench'}: {error.strerror or error}", 1)
+
+
+async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Namespace, parent: int, folder: Path) -> int:
+    from photonloop.simulator.emulators.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+    from photonloop.simulator.emulators.virtual_bench import build  # noqa: PLC0415
+
+    bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
+    servers = Servers(bench)
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        addresses = await servers.start(parameters, folder, args.speed)
+        announcement = {
+            "station": str(addresses.station),
+            "control": addresses.control,
+            "instruments": addresses.instruments,
+            "pid": os.getpid(),
+            "chip": parameters.name,
+            "ports": parameters.ports,
+            "stages": parameters.stages,
+            "seed": parameters.seed,
+        }
+        try:
+            print(json.dumps(announcement), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _refuse("nobody reads the addresses on standard output", 1)
+        while not stopped.is_set() and (args.detach or os.getppid() == parent):
+            try:
+                await asyncio.wait_for(stopped.wait(), PARENT_EVERY_S)
+            except TimeoutError:
+                continue
+    finally:
+        await servers.close()
+        bench.world.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m photonloop.simulator.emulators",
+        description="Virtual instruments in front of a virtual chip, on this machine only.",
+    )
+    add = parser.add_argument
+    add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")
+    add("--ports", type=int, default=8, help="modes of every mesh [%(default)s]")
+    add("--stages", type=int, default=1, help="meshes one behind the other [%(default)s]")
+    add("--seed", type=int, help="everything random follows from it")
+    add("--heaters", metavar="NAME", help=f"what drives the heaters: {', '.join(SOURCES)}")
+    add("--modulators", metavar="NAME", help=f"what drives the input modulators: {', '.join(SOURCES)}")
+    add("--detectors", metavar="NAME", help=f"what reads: {', '.join(READOUTS)}")
+    add("--laser", metavar="NAME", help=f"what shines: {', '.join(LASERS)}")
+    add("--laser-command-set", choices=("legacy", "scpi"), default="legacy", help="in which the TSL-570 was left [%(default)s]")
+    add("--speed", type=_factor, default=0.0, metavar="F", help="factor on response times: 1 as in the lab, 0 none [%(default)s]")
+    add("--stamped", action="store_true", help="detectors show the number of the measurement in place of light")
+    add("--out", type=Path, metavar="DIR", help="where station.toml and the serial lines go (a temporary folder)")
+    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
+    add("--detach", action="store_true", help="go on when the parent process ends")
+    return parser
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1000.0:
+        raise argparse.ArgumentTypeError(f"speed is {text!r}, expected a number from 0 to 1000")
+    return value
+
+
+def _refuse(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

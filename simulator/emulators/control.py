@@ -1,0 +1,131 @@
+"""The door for tests and scripts: one JSON object a line, over TCP on this machine.
+
+    {"do": "inject", "instrument": "labjack-t7", "fault": {"kind": "late", "delay_s": 0.5}}   -> {"ok": true}
+    {"do": "clear"}                            forget the faults that have not struck yet     -> {"ok": true}
+    {"do": "state"}                            what is held, lit, counted                     -> {"ok": true, "heater_v": […], …}
+    {"do": "log", "since": 41}                 measurements after number 41                   -> {"ok": true, "log": […]}
+
+Whatever cannot be done is answered {"ok": false, "error": "one sentence"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from photonloop.protocols.config import ConfigError, suggestion, validate
+from photonloop.simulator.emulators.servers import LOOPBACK
+from photonloop.simulator.emulators.unit_faults import Fault
+from photonloop.simulator.emulators.virtual_bench import Bench
+
+
+def answer(bench: Bench, line: bytes) -> dict[str, Any]:
+    """Do what one line asks for; return what to answer."""
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise ConfigError("expected one JSON object a line")
+        return {"ok": True, **_done(bench, request)}
+    except json.JSONDecodeError as error:
+        return {"ok": False, "error": f"not JSON: {error}"}
+    except (ConfigError, ValidationError, ValueError) as error:
+        return {"ok": False, "error": str(error)}
+
+
+def inject(bench: Bench, instrument: str, fault: Fault) -> None:
+    """Plan a fault of an instrument; ConfigError where there is no such instrument, or the fault cannot strike so."""
+    unit = bench.units.get(instrument)
+    if unit is None:
+        raise ConfigError(f"there is no instrument {instrument!r} on the bench{suggestion(instrument, list(bench.units))}")
+    try:
+        unit.inject(fault)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def state(bench: Bench) -> dict[str, Any]:
+    """Return what is held, lit and counted, as plain data."""
+    world = bench.world
+    return {
+        "heater_v": world.heater_v.tolist(),
+        "modulator_v": world.modulator_v.tolist(),
+        "laser": {"is_on": world.light.is_on, "power_w": world.light.power_w, "wavelength_nm": world.light.wavelength_nm},
+        "peak_v": float(world.peak_v.max()),
+        "peak_power_w": world.peak_power_w,
+        "clock_s": world.chip.status().clock_s,
+        "measurements": world.measurements,
+        "physics_s": world.physics_s,
+        "instruments": {
+            name: {
+                "messages": unit.counts.messages,
+                "answers": unit.counts.answers,
+                "connections": unit.counts.connections,
+                "struck": dict(unit.counts.struck),
+                "working_s": unit.counts.working_s,
+                "planned": len(unit.faults),
+            }
+            for name, unit in bench.units.items()
+        },
+    }
+
+
+def _done(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    match request.get("do"):
+        case "inject":
+            inject(bench, str(request.get("instrument")), validate(Fault, dict(request.get("fault") or {}), "fault"))
+            return {}
+        case "clear":
+            for unit in bench.units.values():
+                unit.faults.clear()
+            return {}
+        case "state":
+            return state(bench)
+        case "log":
+            since = int(request.get("since", 0))
+            entries = [entry for entry in bench.world.log if entry.sequence > since]
+            return {
+                "log": [
+                    {
+                        "sequence": entry.sequence,
+                        "stage": entry.stage,
+                        "heater_v": entry.heater_v.tolist(),
+                        "modulator_v": entry.modulator_v.tolist(),
+                        "lit": entry.lit,
+                        "current_a": entry.current_a.tolist(),
+                    }
+                    for entry in entries
+                ]
+            }
+        case other:
+            raise ConfigError(f"do is {other!r}, expected inject, clear, state or log")
+
+
+class ControlServer:
+    """The control port of a bench."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen; return "HOST:PORT"."""
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, limit=1 << 20)
+        return f"{LOOPBACK}:{self._server.sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(answer(self._bench, line)).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):  # gone, or a line without an end
+            pass
+        finally:
+            writer.close()

@@ -1,0 +1,277 @@
+"""The room that all virtual instruments share: one chip, its heaters, its light, its detectors.
+
+    laser ──▶ fibre ──▶ modulator a port ──▶ [ chip ] ──▶ photodiodes with amplifiers ──▶ volts
+      └─ 1 % tap ──▶ power meter                ▲
+                              voltage sources ──┘ heaters
+
+State has one owner, this class; instruments hold voltages and switch light through it, and measure through it. A measurement
+happens when it is asked for, at whatever is held then, with noise of its own. Converters belong to the instruments, so the chip
+here has none.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.parameters import ChipParameters
+
+AMPLIFIER_V = 9.5
+"""What a detector's amplifier puts out at the full scale of its stage [V]: just within the 10 V range of common converters."""
+
+MONITOR_SHARE = 0.01
+"""Share of the laser's power that goes to the power meter: a 20 dB tap, what one would buy."""
+
+GRATING_FWHM_NM = 60.0
+"""Width of the grating couplers' passband [nm] around the chip's wavelength; an estimate, 1 dB bandwidths are 30 to 40 nm."""
+
+CENTRE_NM = 1550.0
+"""Wavelength that the chip is made for [nm]."""
+
+STAMPS = 4096
+"""Stamped readings count modulo this; a 16-bit converter tells them apart."""
+
+_STAMP_TOP = 0.9
+"""Share of full scale that the highest stamp takes."""
+
+_LOG_BYTES = 1 << 26
+"""Memory for the log; what every entry may need at most decides how many there are."""
+
+
+Read = Callable[[Sequence[int]], NDArray[np.float64]]
+"""What a readout is wired to: volts at the inputs that are asked for, measured now, all at once."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """A laser's state."""
+
+    power_w: float = 0.0
+    wavelength_nm: float = CENTRE_NM
+    is_on: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement of one stage's detectors.
+
+    Parameters
+    ----------
+    sequence
+        Counts all measurements of the world from 1; what stamped readings say.
+    stage
+        Number of the stage.
+    heater_v, modulator_v
+        What was held meanwhile [V], shapes (channels,) and (input ports,).
+    lit
+        Whether the laser was on.
+    current_a
+        Photocurrents or stamps [A], shape (tap ports,).
+    """
+
+    sequence: int
+    stage: int
+    heater_v: NDArray[np.float64]
+    modulator_v: NDArray[np.float64]
+    lit: bool
+    current_a: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a voltage source's channel is wired to.
+
+    Parameters
+    ----------
+    hold
+        Puts a voltage [V] on it.
+    resistance_ohm
+        What it draws current by; infinite: none.
+    """
+
+    hold: Callable[[float], None] = lambda _: None
+    resistance_ohm: float = math.inf
+
+    def current_a(self, volts: float) -> float:
+        """Return the current [A] that it draws at `volts`."""
+        return volts / self.resistance_ohm
+
+
+def bench_chip(parameters: ChipParameters) -> ChipParameters:
+    """Return the same chip without converters and without anybody who refuses a voltage: on a bench those are instruments."""
+    free = parameters.limits.model_copy(
+        update={"current_a": 0.0, "power_w": 0.0, "mean_power_w": 0.0, "slew_v_per_s": 0.0, "max_remembered_bytes": 0}
+    )
+    return parameters.model_copy(
+        update={
+            "dac": parameters.dac.model_copy(update={"bits": 0, "max_v": 1000.0, "range_v": 1000.0}),
+            "adc": parameters.adc.model_copy(update={"bits": 0}),
+            # Here a modulator passes a share of whatever light there is, also of none: `World.amplitudes` does it.
+            "modulator": parameters.modulator.model_copy(update={"extinction_db": 0.0}),
+            "limits": free,
+        }
+    )
+
+
+class World:
+    """One chip on a bench.
+
+    Parameters
+    ----------
+    parameters
+        The chip (`load_chip`).
+    v_pi
+        Half-wave voltage of the input modulators [V]: field amplitude |sin(π V / 2 V_π)|.
+    laser_max_w
+        Output of a laser that puts the chip's full power on the chip; fibre and couplers lose the rest.
+    stamped
+        Detectors show the sequence number of the measurement in place of light, so that no reading can be mistaken for another.
+    """
+
+    def __init__(
+        self, parameters: ChipParameters, *, v_pi: float = 4.0, laser_max_w: float = 0.02, stamped: bool = False
+    ) -> None:
+        self.parameters = parameters
+        self.v_pi = v_pi
+        self.laser_max_w = laser_max_w
+        self.stamped = stamped
+        self.chip = Chip(bench_chip(parameters), threads=1)
+        description = self.chip.describe()
+        self.stages = description.stages
+        self.full_scale_a = description.readout.full_scale
+        self.heater_v = np.zeros(description.channels)
+        self.modulator_v = np.zeros(description.input_ports)
+        self.light = Light()
+        self.peak_v = np.zeros(description.channels)
+        """Highest voltage that each heater has ever seen [V]."""
+        self.peak_power_w = 0.0
+        """Highest nominal power of all heaters together at any measurement [W]."""
+        entry_bytes = 256 + 8 * (self.heater_v.size + self.modulator_v.size + max(s.tap_ports for s in self.stages))
+        self.log: deque[Measurement] = deque(maxlen=_LOG_BYTES // entry_bytes)
+        """The last measurements, oldest first."""
+        self.before_measuring: list[Callable[[], None]] = []
+        """Instruments that move by a clock of their own bring their outputs up to date here."""
+        self.physics_s = 0.0
+        """Wall time that measurements have taken."""
+        self._sequence = 0
+        self._is_applied = False
+        self._passed_s = 0.0
+
+    @property
+    def measurements(self) -> int:
+        """Measurements so far."""
+        return self._sequence
+
+    @property
+    def detectors(self) -> int:
+        """Detectors of all stages; counted stage by stage."""
+        return sum(stage.tap_ports for stage in self.stages)
+
+    def heater(self, channel: int) -> Load:
+        """Return the heater of a chip channel, to be wired to a source."""
+
+        def hold(volts: float) -> None:
+            if self.heater_v[channel] != volts:
+                self.heater_v[channel] = volts
+                self.peak_v[channel] = max(self.peak_v[channel], abs(volts))
+                self._is_applied = False
+
+        return Load(hold, self.parameters.heater.resistance_ohm)
+
+    def modulator(self, port: int) -> Load:
+        """Return the modulator of an input port, to be wired to a source; it is a capacitor and draws nothing."""
+
+        def hold(volts: float) -> None:
+            self.modulator_v[port] = volts
+
+        return Load(hold)
+
+    def shine(self, light: Light) -> None:
+        """Set what the laser in use puts out."""
+        self.light = light
+
+    def monitor(self) -> Light:
+        """Return what the power meter sees."""
+        power_w = self.light.power_w * MONITOR_SHARE if self.light.is_on else 0.0
+        return replace(self.light, power_w=power_w)
+
+    def amplitudes(self) -> NDArray[np.float32]:
+        """Return the field amplitudes at the input ports, 1: a fully lit port at the laser's full power; shape (input ports,)."""
+        light = self.light
+        if not light.is_on:
+            return np.zeros(self.modulator_v.size, np.float32)
+        detuning = (light.wavelength_nm - CENTRE_NM) / GRATING_FWHM_NM
+        share = light.power_w / self.laser_max_w * math.exp(-4.0 * math.log(2.0) * detuning**2)
+        extinction_db = self.parameters.modulator.extinction_db
+        leak = 10.0 ** (-extinction_db / 10.0) if extinction_db else 0.0
+        passed = leak + (1.0 - leak) * np.sin(0.5 * np.pi / self.v_pi * self.modulator_v) ** 2
+        return np.sqrt(share * passed).astype(np.float32)
+
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s]: what instruments take about their work goes by on the chip's clock, waited for or not."""
+        self._passed_s += duration_s
+
+    def measure(self, stage: int) -> NDArray[np.float64]:
+        """Return the photocurrents of a stage's detectors now [A], or stamps, shape (tap ports,)."""
+        began_s = time.perf_counter()
+        for update in self.before_measuring:
+            update()
+        self._sequence += 1
+        here = self.stages[stage]
+        self.chip.let_pass(self._passed_s)
+        self._passed_s = 0.0
+        if not self._is_applied:
+            volts = np.abs(self.heater_v)  # a heater does not mind the sign
+            self.chip.apply(volts)
+            power_w = float(np.dot(volts, volts)) / self.parameters.heater.resistance_ohm
+            self.peak_power_w = max(self.peak_power_w, power_w)
+            self._is_applied = True
+        if self.stamped:
+            current_a = np.full(here.tap_ports, stamp_a(self._sequence, self.full_scale_a[stage]))
+        else:
+            held = np.abs(self.heater_v[here.first_channel : here.first_channel + here.channels])
+            readings = self.chip.evaluate(held[np.newaxis], self.amplitudes()[np.newaxis], here.name)
+            current_a = readings.values[0, 0].astype(np.float64)
+        entry = Measurement(self._sequence, stage, self.heater_v.copy(), self.modulator_v.copy(), self.light.is_on, current_a)
+        self.log.append(entry)
+        self.physics_s += time.perf_counter() - began_s
+        return current_a
+
+    def detector_v(self, detectors: Sequence[int]) -> NDArray[np.float64]:
+        """Return what the amplifiers of `detectors` put out now [V]; each stage among them is measured once."""
+        measured: dict[int, NDArray[np.float64]] = {}
+        volts = np.zeros(len(detectors))
+        for i, detector in enumerate(detectors):
+            stage, port = self._place(detector)
+            if stage not in measured:
+                measured[stage] = self.measure(stage) * (AMPLIFIER_V / self.full_scale_a[stage])
+            volts[i] = measured[stage][port]
+        return volts
+
+    def close(self) -> None:
+        """End the chip's threads."""
+        self.chip.close()
+
+    def _place(self, detector: int) -> tuple[int, int]:
+        for index, stage in enumerate(self.stages):
+            if detector < stage.tap_ports:
+                return index, detector
+            detector -= stage.tap_ports
+        raise IndexError(f"detector {detector} beyond the last")
+
+
+def stamp_a(sequence: int, full_scale_a: float) -> float:
+    """Return the photocurrent [A] that stands for a measurement's sequence number."""
+    return full_scale_a * _STAMP_TOP * (sequence % STAMPS) / STAMPS
+
+
+def stamped_sequence(current_a: float, full_scale_a: float) -> int:
+    """Return the sequence number, modulo STAMPS, that a stamped reading stands for."""
+    return round(current_a / full_scale_a / _STAMP_TOP * STAMPS) % STAMPS

@@ -1,0 +1,1 @@
+"""The virtual chip as a device: stages, pipeline, clock, workers."""

@@ -1,0 +1,126 @@
+"""What time does to a chip: phases drift, the chip warms, the laser fades, parts break.
+
+All of it is a function of the chip's clock. Slow things move on a common grid, in steps of the shortest correlation time / 2¹⁴: a
+phase then moves by 1.1 % of its standard deviation a step (1e-4 rad in preset `soi`, under half a step of its source). Between
+steps a chip is a constant, so that what depends on it can be kept.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.simulator import kernels
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.chip_faults import FaultParameters, in_order
+from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
+from photonloop.simulator.physics.fabrication import slow_key
+from photonloop.simulator.physics.laser import drifted_power
+
+STEPS_PER_TAU = 2**14
+"""Grid steps in the shortest correlation time."""
+
+_PHASE, _TEMPERATURE, _LASER = 0, 1, 2
+
+
+class Moment(NamedTuple):
+    """A time as far as the chip can tell: step of the slow grid, and how many faults have happened."""
+
+    step: int
+    faults: int
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What instruments around the chip show at a moment; None where nothing measures."""
+
+    laser_power_w: float
+    temperature_k: float | None
+
+
+class Ambient:
+    """The slow world around one chip.
+
+    Parameters
+    ----------
+    parameters
+        Of the chip.
+    channels
+        Phase shifters of each stage.
+    """
+
+    def __init__(self, parameters: ChipParameters, channels: tuple[int, ...]) -> None:
+        self._parameters = parameters
+        self.faults = in_order(parameters.faults)
+        self._struck_s = [fault.at_s for fault in self.faults]
+        drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
+        active = [
+            tau_s
+            for sigma, tau_s in (
+                (drift.sigma_rad, drift.tau_s),
+                (temperature.sigma_k, temperature.tau_s),
+                (laser.drift_sigma, laser.drift_tau_s),
+            )
+            if sigma > 0
+        ]
+        self.step_s = min(active) / STEPS_PER_TAU if active else 0.0
+        """Time step of the slow grid [s]; 0 where nothing moves."""
+
+        def process(kind: int, stage: int, size: int, sigma: float, tau_s: float) -> OrnsteinUhlenbeck | None:
+            if sigma == 0:
+                return None
+            return OrnsteinUhlenbeck(_normals(parameters.seed, kind, stage), size, sigma, tau_s / self.step_s)
+
+        self._phases = [process(_PHASE, k, size, drift.sigma_rad, drift.tau_s) for k, size in enumerate(channels)]
+        self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s)
+        self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s)
+
+    def moment(self, time_s: float) -> Moment:
+        """Return what `time_s` on the chip's clock is to the chip."""
+        step = int(time_s / self.step_s) if self.step_s > 0 else 0
+        return Moment(step, bisect.bisect_right(self._struck_s, time_s))
+
+    def struck(self, moment: Moment) -> tuple[FaultParameters, ...]:
+        """Return the faults that have happened."""
+        return self.faults[: moment.faults]
+
+    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what drift and temperature add to the phases of a stage [rad], shape (channels,); None for nothing.
+
+        `imbalance`: relative path difference of each channel.
+        """
+        phases, temperature = self._phases[stage], self._parameters.temperature
+        drifted = None if phases is None else phases.at(moment.step).astype(np.float64)
+        if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
+            return drifted
+        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.step)[0]))
+        return warmed if drifted is None else drifted + warmed
+
+    def laser_power(self, moment: Moment) -> float:
+        """Return the laser's power relative to nominal."""
+        if any(fault.kind == "laser_off" for fault in self.struck(moment)):
+            return 0.0
+        return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.step)[0]))
+
+    def gauges(self, moment: Moment) -> Gauges:
+        """Return what a laser's power monitor and a chip's thermistor show."""
+        temperature_k = None
+        if self._temperature is not None:
+            temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.step)[0])
+        return Gauges(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
+
+
+def _normals(seed: int, kind: int, stage: int) -> Normals:
+    key = slow_key(seed, kind, stage)
+
+    def fill(number: int, out: NDArray[np.float32]) -> None:
+        lanes = kernels.LANES
+        padded = np.empty((-(-out.size // (2 * lanes)) * 2, lanes), np.float32)
+        kernels.fill_normals(key, number, padded)
+        out[:] = padded.reshape(-1)[: out.size]
+
+    return fill

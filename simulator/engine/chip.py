@@ -1,0 +1,375 @@
+"""The virtual chip: a `PhotonicDevice` whose hardware is arithmetic.
+
+    drive ─▶ DAC step, INL ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
+                                                                                        │
+    inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
+                                              └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
+
+State has one owner, this class: the held drive (replaced whole, never written into), the staged inputs and the clock; what
+follows from them is in `pipeline`. The physics is in the modules of their names, the speed in `kernels`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import groupby, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import (
+    check_held_drive,
+    check_inputs,
+    check_settings,
+    check_size,
+    check_staged_rows,
+    heater_power_w,
+    highest_drive_v,
+)
+from photonloop.simulator import kernels
+from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.chip_clock import Clock
+from photonloop.simulator.engine.description import describe
+from photonloop.simulator.engine.lagging_heat import LaggingHeat
+from photonloop.simulator.engine.pipeline import Exposure, Held, Pipeline, Source
+from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.workers import Job, Workers, default_count
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.chip_faults import check_faults
+from photonloop.simulator.physics.fabrication import fabricate_inputs
+from photonloop.simulator.physics.modulator import InputTruth, has_phases, is_ideal, modulated, own_modulator
+from photonloop.simulator.physics.thermal import always_settled
+
+_MODULATED_AT_ONCE = 2**20
+"""Amplitudes that pass the modulators together, to bound memory."""
+
+
+class Chip:
+    """A virtual chip.
+
+    Parameters
+    ----------
+    parameters
+        What it is made of (`load_chip`).
+    threads
+        Workers that share an evaluation; None: one a processor, four at most. Readings don't depend on it.
+    beside
+        Of these, how many leave short evaluations alone, for whoever asks and works meanwhile on the same processors.
+    realtime
+        Operations take the wall time they would take in a lab; otherwise only the clock moves.
+    """
+
+    def __init__(
+        self, parameters: ChipParameters, *, threads: int | None = None, beside: int = 0, realtime: bool = False
+    ) -> None:
+        self.parameters = parameters
+        self.stages = build_stages(parameters)
+        self._description = describe(parameters, self.stages, realtime)
+        check_faults(parameters.faults, self._description.stages)
+        self._inputs = fabricate_inputs(parameters)
+        self._ceiling_v = [
+            highest_drive_v(self._description, s.description.first_channel, s.description.channels) for s in self.stages
+        ]
+        self._workers = Workers(default_count() if threads is None else threads, beside)
+        self._lock = threading.Lock()
+        """Guards the few lines that replace the held drive or count stops; never kept while anything is computed."""
+        self._realtime = realtime
+        self._reset()
+        self._compile()
+        self._reset()
+
+    def _reset(self) -> None:
+        parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
+        dark = np.zeros(self._description.channels)
+        self._held = Held(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
+        self._staged: dict[str, tuple[Source, int]] = {}
+        self._ambient = Ambient(parameters, channels)
+        self._gauges = self._ambient.gauges(self._ambient.moment(0.0))
+        self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
+        self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
+        self._heat = None if always_settled(parameters) else LaggingHeat(parameters, self._pipeline, self._ambient, channels)
+        self._clock = Clock(self._realtime)
+        self._evaluations = 0
+        self._draws = 0
+        self._stops = self._safes = 0
+        self._job: Job | None = None
+        self._busy = False
+        self._closed = False
+
+    def _compile(self) -> None:
+        """Run every kernel once, so that no later request waits for a compiler or the disk cache."""
+        index = len(self.stages) - 1
+        volts = np.zeros((2, self._description.stages[index].channels))
+        volts[1] = 0.1 * self.parameters.dac.max_v  # something for the heaters' lag to see
+        source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
+        self._evaluate(index, _read_only(volts), Exposure(self._held, "", source, np.zeros(1, np.int64), 0), 0)
+
+    # ---- the contract -----------------------------------------------------------------------------------------------
+
+    def describe(self) -> DeviceDescription:
+        """Return nominal values; the true ones stay in `stages[k].truth`."""
+        return self._description
+
+    def apply(self, drive: Drive) -> None:
+        """Hold these voltages; the clock advances by the ramp and one settle time."""
+        self._check_open()
+        safes = self._safes
+        volts = check_held_drive(self._description, drive).copy()
+        ramp_s = self._ramp_s(self._held.volts, volts)
+        duration_s = ramp_s + self._description.drive.settle_s
+        new = self._next_held(volts, self._clock.now_s() + ramp_s)
+        self._follow_heat(self._held)
+        with self._lock:
+            if self._safes == safes:
+                self._held = new
+        self._follow_heat(self._held)
+        self._clock.advance(duration_s, lambda: self._safes != safes)
+        if self._safes != safes:
+            raise DeviceError(
+                "interlock", "safe was called while the drive was being applied: the chip holds the safe drive", outcome="unknown"
+            )
+
+    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+        """Keep `inputs` under `name`."""
+        self._check_open()
+        checked = check_inputs(self._description, inputs)
+        size = checked.size * (8 if checked.dtype.kind == "c" else 4)
+        others = sum(bytes_sent for known, (_, bytes_sent) in self._staged.items() if known != name)
+        if (total := others + size) > self._description.limits.max_staged_bytes:
+            raise DeviceError(
+                "limit",
+                f"inputs {name!r} would bring the staged inputs to {total} bytes, "
+                f"more than max_staged_bytes {self._description.limits.max_staged_bytes}",
+            )
+        self._pipeline.forget(name)
+        self._staged[name] = self._modulated(checked, copy=True), size
+
+    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        """Read every sample at every setting; see `PhotonicDevice.evaluate`."""
+        self._check_open()
+        stops = self._stops
+        held = self._held
+        index, volts = self._checked_settings(stage, drives, held)
+        if isinstance(inputs, StagedRows):
+            rows = check_staged_rows(inputs, {name: kept.shape[0] for name, (kept, _) in self._staged.items()})
+            name, source = inputs.name, self._staged[inputs.name][0]
+        else:
+            name, source = "", self._modulated(check_inputs(self._description, inputs), copy=False)
+            rows = np.arange(source.shape[0])
+        check_size(self._description, stage, volts.shape[0], rows.size)
+        self._busy = True
+        try:
+            self._draws += 1
+            return self._evaluate(index, volts, Exposure(held, name, source, rows, self._draws), stops)
+        finally:
+            self._job = None
+            self._busy = False
+
+    def status(self) -> DeviceStatus:
+        """Return what front panels would show. Takes no lock."""
+        held, gauges = self._held, self._gauges
+        health: dict[str, str | float] = {
+            "supply_current_a": self._supply_current_a(held),
+            "laser_power_w": gauges.laser_power_w,
+        }
+        if gauges.temperature_k is not None:
+            health["chip_temperature_k"] = gauges.temperature_k
+        return DeviceStatus(
+            clock_s=self._clock.now_s(),
+            safe=held.power_w == 0.0,
+            busy=self._busy,
+            heater_power_w=held.power_w,
+            evaluations=self._evaluations,
+            health=health,
+        )
+
+    def cancel(self) -> None:
+        """Stop a running evaluation."""
+        with self._lock:
+            self._stops += 1
+        self._stop_job()
+
+    def safe(self) -> None:
+        """Hold zero volts everywhere, stopping a running evaluation."""
+        with self._lock:
+            self._stops += 1
+            self._safes += 1
+            self._held = self._next_held(np.zeros(self._description.channels), self._clock.now_s())
+        self._stop_job()
+
+    def clear_fault(self, name: str) -> None:
+        """Refuse: the chip itself latches no faults."""
+        raise DeviceError("bad_request", f"fault {name!r} is not latched here")
+
+    def close(self) -> None:
+        """Make the chip safe and end its threads."""
+        self.safe()
+        self._closed = True
+        self._workers.close()
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def held_drive(self) -> Drive:
+        """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
+        return self._held.volts.copy()
+
+    def let_pass(self, duration_s: float) -> None:
+        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        self._clock.advance(duration_s, lambda: False)
+
+    def ambient(self) -> Ambient:
+        """Return the slow world around the chip. In-process only; no part of the contract."""
+        return self._ambient
+
+    def stages_at(self, moment: Moment) -> tuple[Stage, ...]:
+        """Return the stages as faults have left them at `moment`. In-process only; no part of the contract."""
+        return self._pipeline.stages(moment)
+
+    def input_truth(self) -> InputTruth:
+        """Return what the modulators really do. In-process only; no part of the contract."""
+        return self._inputs
+
+    def _supply_current_a(self, held: Held) -> float:
+        """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
+        moment = self._ambient.moment(self._clock.now_s())
+        key, current_a = self._supply
+        if key[0] is not held or key[1] != moment.faults:
+            heater = self.parameters.heater
+            current_a = 0.0
+            for stage in self.stages_at(moment):
+                watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
+                ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
+                current_a += float(np.sum(np.sqrt(watts / ohm)))
+            self._supply = (held, moment.faults), current_a
+        return current_a
+
+    def _evaluate(self, index: int, volts: Drive, exposure: Exposure, stops: int) -> Readings:
+        def run(job: Job, kernel: Callable[[int], object]) -> None:
+            self._job = job
+            if self._stops != stops:
+                job.stop()
+            if not self._workers.run(job, kernel):
+                raise _stopped()
+
+        settings, samples, held = volts.shape[0], exposure.rows.size, exposure.held
+        values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
+        flags = np.zeros(settings, np.uint32)
+        start_s = self._clock.now_s()
+        time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
+        if self._heat is not None:
+            self._heat.follow(held, start_s, run)
+            self._heat.read(index, volts, exposure, time_s, start_s + duration_s, flags, values, run)
+        else:
+            blocks = -(-samples // kernels.LANES)
+            for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
+                here = list(group)
+                part = slice(here[0], here[-1] + 1)
+                self._pipeline.read(index, volts[part], exposure, moment, here[0] * blocks, flags[part], values[part], run)
+        if not self._clock.advance(duration_s, lambda: self._stops != stops):
+            raise _stopped()
+        self._evaluations += settings
+        self._gauges = self._ambient.gauges(self._ambient.moment(self._clock.now_s()))
+        return Readings(values, time_s, flags)
+
+    def _follow_heat(self, held: Held) -> None:
+        if self._heat is not None:
+            self._heat.follow(held, self._clock.now_s(), self._finish)
+
+    def _finish(self, job: Job, kernel: Callable[[int], object]) -> None:
+        """Do a job that nobody stops."""
+        self._workers.run(job, kernel)
+
+    def _modulated(self, inputs: Inputs, *, copy: bool) -> Source:
+        """Return inputs as the kernels read them: float32 (rows, ports, 1), or 2 where they have phases.
+
+        `copy`: where nothing changes them on the way, not to be shared with whoever sent them.
+        """
+        modulator = own_modulator(self.parameters)
+        has_phase = inputs.dtype.kind == "c" or has_phases(modulator)
+        kind = np.complex64 if has_phase else np.float32
+        if is_ideal(modulator):
+            plain = np.array(inputs, kind, order="C", copy=True if copy else None)
+        else:
+            plain = np.empty(inputs.shape, kind)
+            rows = max(1, _MODULATED_AT_ONCE // inputs.shape[1])
+            for first in range(0, inputs.shape[0], rows):
+                exact = inputs[first : first + rows].astype(np.complex128 if inputs.dtype.kind == "c" else np.float64)
+                plain[first : first + rows] = modulated(exact, modulator, self._inputs)
+        return plain.view(np.float32).reshape(*plain.shape, 2 if has_phase else 1)
+
+    def _checked_settings(self, stage: str, drives: object, held: Held) -> tuple[int, Drive]:
+        """Return the stage's number and its settings, float64 and read-only.
+
+        A quick pass over good drives; whatever is not plainly good goes through `photonloop.protocols.limits`, which finds the
+        words.
+        """
+        description = self._description
+        index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
+        limits = description.limits
+        if (
+            index >= 0
+            and isinstance(drives, np.ndarray)
+            and drives.dtype == np.float64
+            and drives.ndim == 2
+            and drives.flags.c_contiguous
+            and drives.flags.aligned
+            and drives.shape[1] == self.stages[index].description.channels
+            and 0 < drives.shape[0] <= limits.max_settings
+        ):
+            volts = _read_only(drives)
+            others_v2 = sum(held.stage_v2) - held.stage_v2[index]
+            highest_v2 = limits.total_power_w * description.drive.resistance_ohm
+            if kernels.within(volts, description.drive.min_v, self._ceiling_v[index], others_v2, highest_v2):
+                return index, volts
+        volts = check_settings(description, stage, drives, held.volts)
+        return description.stage_index(stage), _read_only(np.require(volts, requirements=["C", "A"]))
+
+    def _next_held(self, volts: Drive, since_s: float) -> Held:
+        old = self._held
+        versions = tuple(
+            version + (not np.array_equal(old.volts[s.channels], volts[s.channels]))
+            for s, version in zip(self.stages, old.versions, strict=True)
+        )
+        squares = tuple(float(np.dot(volts[s.channels], volts[s.channels])) for s in self.stages)
+        return Held(volts, versions, squares, heater_power_w(self._description, volts), since_s)
+
+    def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
+        """Return when each setting is first read, and how long all of them take [s] with the way back to the held drive."""
+        settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
+        settings = volts.shape[0]
+        before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s
+        ramps_s = 0.0
+        if self._description.limits.slew_v_per_s > 0:
+            path = np.vstack([held, volts, held])
+            ramps = np.cumsum([self._ramp_s(a, b) for a, b in pairwise(path)])
+            before += ramps[:-1]
+            ramps_s = float(ramps[-1])
+        return start_s + before, settings * (settle_s + read_s) + ramps_s
+
+    def _ramp_s(self, start: Drive, end: Drive) -> float:
+        slew = self._description.limits.slew_v_per_s
+        return float(np.max(np.abs(end - start))) / slew if slew > 0 else 0.0
+
+    def _stop_job(self) -> None:
+        job = self._job
+        if job is not None:
+            job.stop()
+        self._clock.wake()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("device", "the chip is closed")
+
+
+def _read_only(array: NDArray) -> NDArray:
+    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _stopped() -> DeviceError:
+    return DeviceError("interlock", "the evaluation was stopped between settings: nothing of it is held")

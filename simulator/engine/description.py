@@ -1,0 +1,57 @@
+"""What a virtual chip tells of itself: nominal values only."""
+
+from __future__ import annotations
+
+import hashlib
+
+from photonloop.protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
+from photonloop.simulator.engine.stage import Stage
+from photonloop.simulator.parameters import ChipParameters
+
+
+def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bool) -> DeviceDescription:
+    """Return the description of a chip."""
+    limits, channels = parameters.limits, sum(s.description.channels for s in stages)
+    return DeviceDescription(
+        name=parameters.name,
+        kind="simulator",
+        serials={"chip": parameters.name, "seed": str(parameters.seed), "parameters": _digest(parameters)},
+        input_ports=parameters.ports,
+        phases_settable=parameters.laser.phases_settable,
+        stages=tuple(s.description for s in stages),
+        drive=DriveDescription(
+            min_v=0.0,
+            max_v=parameters.dac.max_v,
+            bits=parameters.dac.bits,
+            range_v=parameters.dac.range_v,
+            settle_s=parameters.clock.settle_s,
+            resistance_ohm=parameters.heater.resistance_ohm,
+            pi_power_w=parameters.heater.pi_power_w,
+        ),
+        readout=ReadoutDescription(
+            full_scale=tuple(s.levels.full_scale_a for s in stages),
+            bits=parameters.adc.bits,
+            signed=parameters.mesh.topology == "weight_bank",
+            sample_s=parameters.clock.sample_s,
+        ),
+        limits=LimitsDescription(
+            voltage_v=parameters.dac.max_v,
+            current_a=limits.current_a,
+            power_w=limits.power_w,
+            total_power_w=limits.mean_power_w * channels,
+            slew_v_per_s=limits.slew_v_per_s,
+            max_batch=limits.max_batch,
+            max_settings=limits.max_settings,
+            max_readings=limits.max_readings,
+            max_staged_bytes=limits.max_staged_bytes,
+        ),
+        clock="real" if realtime else "virtual",
+    )
+
+
+def _digest(parameters: ChipParameters) -> str:
+    """Return what an edited chip file changes: a short digest of all parameters that are not at their defaults.
+
+    Faults are none of them: a chip that breaks is the same chip.
+    """
+    return hashlib.sha256(parameters.model_dump_json(exclude_defaults=True, exclude={"faults"}).encode()).hexdigest()[:12]

@@ -1,0 +1,136 @@
+"""How bright it is where: light and currents expected from a chip's nominal values, and what is trimmed to them.
+
+An experimentalist sets amplifier gains once, by the light that arrives. Here they follow from the description of the chip, with
+all inputs fully lit and random settings; intensities count in units of one fully lit input port (`port_power_w`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from photonloop.protocols.config import ConfigError
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.mesh import Mesh
+from photonloop.simulator.physics.nonlinearity import mean_transmitted
+from photonloop.simulator.physics.photodiode import shot_variance_a, thermal_variance_a2
+
+
+@dataclass(frozen=True)
+class StageLevels:
+    """What is fixed once for the light of one stage.
+
+    Parameters
+    ----------
+    ampere
+        Current [A] of a detector per |E|² = 1 at the end of the mesh.
+    full_scale_a
+        Where the stage's detectors saturate [A]; where nothing saturates, all the light in one detector.
+    saturates
+        Whether they do.
+    code_a
+        Step of the converter [A]; 0: continuous.
+    thermal_a2, shot_a
+        Noise variance is thermal_a2 + shot_a · current.
+    passed
+        Share of the power that goes on after the taps.
+    gain_rad
+        g of the nonlinearity behind the stage per |E|² = 1.
+    """
+
+    ampere: float
+    full_scale_a: float
+    saturates: bool
+    code_a: float
+    thermal_a2: float
+    shot_a: float
+    passed: float
+    gain_rad: float
+
+
+DARKEST_A, DARKEST = 1e-18, 1e-12
+"""Full scale [A] and share of a lit port's power below which a stage is taken for dark: no chip like this can be meant."""
+
+
+def port_power_w(parameters: ChipParameters) -> float:
+    """Return the power [W] of one fully lit input port."""
+    return parameters.laser.total_power_w / parameters.ports
+
+
+def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
+    """Return the levels of every stage, in order."""
+    diode, adc, nonlinearity = parameters.photodiode, parameters.adc, parameters.nonlinearity
+    transmission = _transmission(parameters, mesh)
+    lit_a = diode.responsivity_a_per_w * port_power_w(parameters)
+    tap = parameters.tap.fraction
+    found = []
+    intensity = 1.0
+    for stage in range(parameters.stages):
+        intensity *= transmission
+        last = stage == parameters.stages - 1
+        share = tap if tap > 0 and not last else 1.0
+        passed = 1.0 - tap
+        full_scale_a = (adc.headroom * intensity * share if adc.headroom > 0 else parameters.ports * share) * lit_a
+        full_scale_a += diode.dark_a
+        if full_scale_a < DARKEST_A:
+            raise ConfigError(
+                f"stage {stage} of the chip gets no light: its full scale would be {full_scale_a:.3g} A, {_why(stage)}"
+            )
+        load_ohm = diode.load_ohm or adc.range_v / full_scale_a
+        gain_rad = nonlinearity.gain_rad
+        if nonlinearity.gain_reference == "local":
+            if intensity * passed < DARKEST:
+                raise ConfigError(f"stage {stage} of the chip gets no light, so no gain can be trimmed to it, {_why(stage)}")
+            gain_rad /= intensity * passed
+        found.append(
+            StageLevels(
+                ampere=lit_a * share,
+                full_scale_a=full_scale_a,
+                saturates=adc.headroom > 0,
+                code_a=full_scale_a / (2**adc.bits - 1) if adc.bits else 0.0,
+                thermal_a2=thermal_variance_a2(diode, load_ohm),
+                shot_a=shot_variance_a(diode),
+                passed=passed,
+                gain_rad=gain_rad,
+            )
+        )
+        intensity *= passed
+        if nonlinearity.kind == "electro-optic":
+            intensity = mean_transmitted(intensity, nonlinearity.detected_fraction, gain_rad, nonlinearity.bias_rad)
+    return tuple(found)
+
+
+def bank_levels(parameters: ChipParameters) -> StageLevels:
+    """Return the levels of a weight bank: a pair's full scale, to either side, is all the light of its row in one diode."""
+    diode, adc = parameters.photodiode, parameters.adc
+    rows = parameters.mesh.outputs or parameters.ports
+    arrives = 10.0 ** (-parameters.ring.row_loss_db / 10.0) / rows
+    ampere = diode.responsivity_a_per_w * port_power_w(parameters) * arrives
+    full_scale_a = ampere * parameters.ports
+    if full_scale_a < DARKEST_A:
+        raise ConfigError(
+            f"the weight bank gets no light: its full scale would be {full_scale_a:.3g} A, ring.row_loss_db is too large"
+        )
+    return StageLevels(
+        ampere=ampere,
+        full_scale_a=full_scale_a,
+        saturates=adc.headroom > 0,
+        code_a=2.0 * full_scale_a / (2**adc.bits - 1) if adc.bits else 0.0,
+        thermal_a2=thermal_variance_a2(diode, diode.load_ohm or adc.range_v / full_scale_a),
+        shot_a=shot_variance_a(diode),
+        passed=0.0,
+        gain_rad=0.0,
+    )
+
+
+def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
+    """Return the mean share of the light that a mesh lets through; a shifter's loss meets half of the light that passes it by."""
+    loss = parameters.loss
+    both_arms = 10.0 ** (-(loss.mzi_db + 2.0 * loss.coupler_db) / 10.0)
+    shifter = 10.0 ** (-loss.shifter_db / 10.0)
+    screen = shifter if mesh.gammas else 1.0
+    return mesh.mean_transmitted * (both_arms * (0.5 + 0.5 * shifter) ** 2) ** mesh.mean_passes * screen
+
+
+def _why(stage: int) -> str:
+    blocked = ", or nonlinearity.gain_rad too small at nonlinearity.bias_rad" if stage > 0 else ""
+    return f"below what a detector sees: the losses are too large{blocked}"

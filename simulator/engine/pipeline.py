@@ -1,0 +1,384 @@
+"""Light's way through the chip, shared among workers: from settings and inputs to readings.
+
+Two ways lead to a stage's matrices. Of small meshes each worker works them out for itself, one setting after the other, while
+they are hot in its cache. Of large ones (`SHARED_CHANNELS`) all workers first work out one setting together, chunk by chunk, then
+share its blocks. Which way is taken depends on the mesh alone, so that readings never depend on the number of workers.
+
+What is remembered of the held drive, its matrices and the fields that staged inputs have behind it, holds for one `Moment`: when
+something drifts by a step or breaks, it is worked out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.protocols.device import Drive
+from photonloop.simulator import kernels
+from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.remembered_fields import RememberedFields
+from photonloop.simulator.engine.stage import Stage, with_faults
+from photonloop.simulator.engine.workers import Job, Workers
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.fabrication import noise_key
+
+Source = NDArray[np.float32]
+"""Fields, shape (rows, ports, 1 or 2): real part and, where there is one, imaginary part."""
+
+Run = Callable[[Job, Callable[[int], object]], None]
+"""Does a job with all workers; raises where it was stopped."""
+
+SHARED_CHANNELS = 2**15
+"""Channels from which all workers share the work on one setting's matrices: a mesh of 181 modes."""
+
+_ITEMS = 8
+"""Blocks that a large mesh should have at hand for its workers: settings of few samples are taken together."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The held drive and what follows from it at once; `versions` counts the changes of each stage's part.
+
+    `since_s` is when its last volt was reached.
+    """
+
+    volts: Drive
+    versions: tuple[int, ...]
+    stage_v2: tuple[float, ...]
+    power_w: float
+    since_s: float
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What all settings of one evaluation share: held drive, inputs by name, source and rows, number of the noise they draw."""
+
+    held: Held
+    name: str
+    source: Source
+    rows: NDArray[np.int64]
+    draw: int
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports); of a bank its rings."""
+
+    matrices: NDArray[np.float32]
+    screen: NDArray[np.float32]
+
+
+class Pipeline:
+    """The optics of a chip in motion.
+
+    Parameters
+    ----------
+    parameters, stages
+        Of the chip, with nothing broken.
+    ambient
+        What time does to it.
+    workers
+        Who computes.
+    """
+
+    def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
+        self._parameters = parameters
+        self._pristine = stages
+        self._ambient = ambient
+        self._workers = workers
+        self._noise_key = noise_key(parameters.seed)
+        self._scratch = [_scratch(stages[0]) for _ in range(workers.count)]
+        self._shares = stages[0].description.channels >= SHARED_CHANNELS
+        self._buffers: dict[str, NDArray] = {}
+        self._broken: tuple[int, tuple[Stage, ...]] = (0, stages)
+        self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        self._optics: dict[int, tuple[tuple[int, Moment], Optics]] = {}
+        self._remembered = RememberedFields(parameters.limits.max_remembered_bytes)
+
+    def forget(self, name: str) -> None:
+        """Forget everything about the staged inputs `name`."""
+        self._remembered.forget(name)
+
+    def stages(self, moment: Moment) -> tuple[Stage, ...]:
+        """Return the stages as they are at `moment`. May be called from any thread."""
+        broken = self._broken
+        if broken[0] != moment.faults:
+            struck = self._ambient.struck(moment)
+            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._pristine))
+            broken = self._broken = (moment.faults, stages)
+        return broken[1]
+
+    def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
+        """Return the phases of a stage without heat at `moment` [half turns], shape (channels,)."""
+        step, offset = self._offsets.get(index, (-1, np.empty(0)))
+        if step != moment.step:
+            truth = self._pristine[index].truth
+            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
+            offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
+            self._offsets[index] = (moment.step, offset)
+        return offset
+
+    def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
+        """Return the power of each heater [W] at `volts`, shape (settings, channels) both."""
+        heaters, drives = self.stages(moment)[index].heaters, _read_only(volts)
+        out = np.empty(volts.shape)
+        self._find_powers(drives, heaters, out, run)
+        return out
+
+    def optics(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[Optics]:
+        """Return the optics of a stage for each row of felt powers `power_w`, shape (rows, channels)."""
+        here = self.stages(moment)[index]
+        phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
+        matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
+        self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
+        start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
+        return [Optics(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
+
+    def read(
+        self,
+        index: int,
+        volts: Drive,
+        exposure: Exposure,
+        moment: Moment,
+        first_noise: int,
+        saturated: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Read settled settings, `volts` (settings, channels), at one moment: → out (settings, samples, ports)."""
+        here, offset = self.stages(moment)[index], self.offset(index, moment)
+        blocks = gathered(*self._entering(index, exposure, exposure.rows, moment, run))
+        if self._shares:
+            self._read_together(here, volts, offset, blocks, exposure, moment, first_noise, saturated, out, run)
+            return
+        light = np.float32(self._ambient.laser_power(moment))
+        items = volts.shape[0] * blocks.shape[0]
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
+        drives = _read_only(volts)
+        read, parts = (kernels.read_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
+
+        def kernel(worker: int) -> None:
+            read(
+                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
+                self._scratch[worker], self._noise_key, exposure.draw, first_noise, saturated, out,
+            )  # fmt: skip
+
+        run(job, kernel)
+
+    def _read_together(
+        self,
+        here: Stage,
+        volts: Drive,
+        offset: NDArray[np.float64],
+        blocks: NDArray[np.float32],
+        exposure: Exposure,
+        moment: Moment,
+        first_noise: int,
+        saturated: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Read settings of a large mesh a few at a time, all workers on the same ones."""
+        count, channels = blocks.shape[0], volts.shape[1]
+        at_once = min(volts.shape[0], -(-_ITEMS // count))
+        try:
+            power = self._buffer("power", (at_once, channels), np.float64)
+            phasor = self._buffer("phasor", (at_once, 2, channels), np.float32)
+            matrices = self._buffer("matrices", (at_once, here.elements, 8), np.float32)
+            for first in range(0, volts.shape[0], at_once):
+                here_volts = _read_only(volts[first : first + at_once])
+                settings = here_volts.shape[0]
+                self._find_powers(here_volts, here.heaters, power[:settings], run)
+                self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
+                setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
+                plan = plan_of(block, setting, first + setting, block * kernels.LANES, out.shape[1])
+                plan[:, 5] = first_noise + plan[:, 2] * count + block
+                self.read_plan(here, blocks, plan, matrices, exposure.draw, moment, saturated, out, run)
+        except BaseException:
+            self._buffers.clear()  # a helper that was stopped may still be writing into them
+            raise
+
+    def read_plan(
+        self,
+        here: Stage,
+        blocks: NDArray[np.float32],
+        plan: NDArray[np.int64],
+        matrices: NDArray[np.float32],
+        draw: int,
+        moment: Moment,
+        saturated: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Read blocks through matrices already worked out; `plan` as in `kernels.read_prepared`."""
+        light = np.float32(self._ambient.laser_power(moment))
+        items = plan.shape[0]
+        job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
+        read, parts = (
+            (kernels.read_prepared, here.wiring.tops) if here.rings is None else (kernels.read_bank_prepared, here.rings)
+        )
+
+        def kernel(worker: int) -> None:
+            read(
+                worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
+                self._scratch[worker], self._noise_key, draw, saturated, out,
+            )  # fmt: skip
+
+        run(job, kernel)
+
+    def entering(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Return blocks of the fields that `rows` of the inputs have where they enter stage `index`, all before it settled."""
+        return gathered(*self._entering(index, exposure, rows, moment, run))
+
+    def pass_on(self, index: int, blocks: NDArray[np.float32], optics: Optics, moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Send blocks through stage `index`, its tap and its nonlinearity, in place; return them.
+
+        Fields count in the amplitudes of the present laser power, which therefore comes in where something isn't linear.
+        """
+        here, nonlinearity = self.stages(moment)[index], self._parameters.nonlinearity
+        electro_optic = nonlinearity.kind == "electro-optic"
+        share = here.levels.passed * (1.0 - nonlinearity.detected_fraction if electro_optic else 1.0)
+        # g belongs to the light behind the output shifters and the tap, the kernel sees it before.
+        behind = here.levels.passed * (float(here.heaters.field) ** 2 if here.mesh.gammas else 1.0)
+        gain_rad = here.levels.gain_rad * behind * self._ambient.laser_power(moment)
+        half_gain = np.float32(0.5 * gain_rad / np.pi)
+        bias = 0.5 * nonlinearity.bias_rad
+        job = self._workers.new_job(blocks.shape[0], blocks.shape[0] * here.wiring.tops.size * kernels.FLOPS_PER_BLOCK)
+
+        def kernel(worker: int) -> None:
+            kernels.propagate(
+                worker, job.control, job.items, blocks, here.wiring.tops, optics.matrices, optics.screen,
+                electro_optic, half_gain, np.float32(np.cos(bias)), np.float32(np.sin(bias)), np.float32(np.sqrt(share)),
+            )  # fmt: skip
+
+        run(job, kernel)
+        return blocks
+
+    def held_optics(self, index: int, held: Held, moment: Moment, run: Run) -> Optics:
+        """Return the optics of a stage settled at the held drive."""
+        key = held.versions[index], moment
+        found = self._optics.get(index)
+        if found is None or found[0] != key:
+            volts = held.volts[np.newaxis, self._pristine[index].channels]
+            found = (key, self.optics(index, self.powers(index, volts, moment, run), moment, run)[0])
+            self._optics[index] = found
+        return found[1]
+
+    def _entering(
+        self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run
+    ) -> tuple[Source, NDArray[np.int64]]:
+        """Return fields that enter stage `index`, and which rows of them stand for `rows` of the chip's inputs.
+
+        Of staged inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
+        """
+        source, name = exposure.source, exposure.name
+        if index == 0:
+            return source, rows
+        versions = (*exposure.held.versions[:index], *moment)
+        known = self._remembered.fields(name, index, source.shape, versions) if name else None
+        if known is None:
+            new = np.empty((rows.size, source.shape[1], 2), np.float32)
+            kernels.scatter(self._passed(index - 1, exposure, rows, moment, run), np.arange(rows.size), new)
+            return new, np.arange(rows.size)
+        is_here = known.is_known[rows]
+        if not is_here.all():
+            missing = np.unique(rows[~is_here])
+            kernels.scatter(self._passed(index - 1, exposure, missing, moment, run), missing, known.field)
+            known.is_known[missing] = True
+        return known.field, rows
+
+    def _passed(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Return blocks of the light behind stage `index`, its tap and its nonlinearity, at the held drive."""
+        blocks = gathered(*self._entering(index, exposure, rows, moment, run))
+        return self.pass_on(index, blocks, self.held_optics(index, exposure.held, moment, run), moment, run)
+
+    def _find_powers(self, drives: Drive, heaters: kernels.Heaters, out: NDArray[np.float64], run: Run) -> None:
+        job = self._chunk_job(*out.shape)
+
+        def kernel(worker: int) -> None:
+            kernels.find_powers(worker, job.control, job.items, drives, heaters, out)
+
+        run(job, kernel)
+
+    def _find_matrices(
+        self,
+        here: Stage,
+        power_w: NDArray[np.float64],
+        offset: NDArray[np.float64],
+        phasor: NDArray[np.float32],
+        matrices: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        phases = self._chunk_job(*power_w.shape)
+
+        def find_phasors(worker: int) -> None:
+            felt = self._scratch[worker].felt
+            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, felt, phasor)
+
+        run(phases, find_phasors)
+        products = self._chunk_job(*matrices.shape[:2])
+        find, parts = (kernels.find_matrices, here.wiring) if here.rings is None else (kernels.find_ring_shares, here.rings)
+
+        def find_matrices(worker: int) -> None:
+            find(worker, products.control, products.items, phasor, parts, matrices)
+
+        run(products, find_matrices)
+
+    def _chunk_job(self, settings: int, size: int) -> Job:
+        return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
+        """Return memory that is used again and again: fresh pages of tens of MB cost as much as filling them."""
+        found = self._buffers.get(name)
+        if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
+            found = self._buffers[name] = np.empty(shape, dtype)
+        return found
+
+
+_FLOPS_PER_CHANNEL = 50.0
+"""What work on a heater is like, to judge whether it is worth sharing."""
+
+
+def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return rows of `source` as blocks for the kernels."""
+    blocks = np.empty((-(-rows.size // kernels.LANES), source.shape[1], 2, kernels.LANES), np.float32)
+    kernels.gather(_read_only(source), _read_only(rows), blocks)
+    return blocks
+
+
+def plan_of(
+    block: NDArray[np.int64] | Sequence[int],
+    look: NDArray[np.int64] | Sequence[int],
+    setting: NDArray[np.int64] | int,
+    first: NDArray[np.int64] | Sequence[int],
+    samples: int,
+) -> NDArray[np.int64]:
+    """Return a plan for `kernels.read_prepared`, blocks as full as `samples` leave them; noise is still to be numbered."""
+    plan = np.empty((len(block), 6), np.int64)
+    for column, values in enumerate((block, look, setting, first)):
+        plan[:, column] = values
+    plan[:, 4] = np.minimum(kernels.LANES, samples - plan[:, 3])
+    return plan
+
+
+def _scratch(stage: Stage) -> kernels.Scratch:
+    ports, outputs = stage.description.ports, stage.description.tap_ports
+    return kernels.Scratch(
+        power=np.empty(stage.description.channels),
+        felt=np.empty(kernels.CHUNK),
+        phasor=np.empty((2, stage.description.channels), np.float32),
+        matrices=np.empty((stage.elements, 8), np.float32),
+        field=np.empty((ports, 2, kernels.LANES), np.float32),
+        noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
+        current=np.empty(outputs * kernels.LANES, np.float32),
+    )
+
+
+def _read_only(array: NDArray) -> NDArray:
+    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,119 @@
+"""What fabrication left: every heater's and coupler's own values, drawn once from the seed, known to nobody outside.
+
+Each kind of flaw of each stage draws from a generator of its own, so that adding an effect or a stage changes no other value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.mesh import Mesh
+from photonloop.simulator.physics.modulator import InputTruth
+from photonloop.simulator.physics.weight_bank import WeightBank
+
+# Places in the tree of seeds; never renumber, or every chip of an old seed changes.
+_FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
+_OFFSET, _PI_POWER, _COUPLER, _LOSS, _BEND, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
+_AMPLITUDE, _PHASE = 0, 1
+
+
+@dataclass(frozen=True)
+class StageTruth:
+    """The true values of one stage.
+
+    Parameters
+    ----------
+    offset_rad
+        Phase of each channel at zero volts [rad], shape (channels,).
+    pi_power_w
+        Power of each heater for a phase of π [W], shape (channels,).
+    coupler_error_rad
+        Angle errors of both couplers [rad], shape (interferometers, 2).
+    loss_db
+        Insertion loss of each interferometer on both its arms [dB], shape (interferometers,).
+    bend
+        Shape of each channel's integral nonlinearity (`dac.bend`), shape (channels, 2).
+    responsivity
+        Of each detector relative to the mean, shape (outputs,).
+    imbalance
+        Path difference behind each phase, in heater lengths, shape (channels,): of a ring its whole round, about one.
+    """
+
+    offset_rad: NDArray[np.float64]
+    pi_power_w: NDArray[np.float64]
+    coupler_error_rad: NDArray[np.float64]
+    loss_db: NDArray[np.float64]
+    bend: NDArray[np.float64]
+    responsivity: NDArray[np.float64]
+    imbalance: NDArray[np.float64]
+
+
+def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int) -> StageTruth:
+    """Return stage number `stage` as drawn from the chip's seed."""
+    heater, pairs, channels = parameters.heater, wiring.interferometers, wiring.channels
+
+    def generator(effect: int) -> np.random.Generator:
+        return _generator(parameters.seed, _FABRICATION, stage, effect)
+
+    offset = np.zeros(channels)
+    if heater.offset_span_rad > 0:
+        offset = generator(_OFFSET).uniform(0.0, heater.offset_span_rad, channels)
+    error = np.zeros((pairs, 2))
+    if parameters.coupler.angle_sigma_rad > 0:
+        error = parameters.coupler.angle_sigma_rad * generator(_COUPLER).standard_normal(error.shape)
+    loss = np.full(pairs, parameters.loss.mzi_db + 2.0 * parameters.loss.coupler_db)
+    if parameters.loss.mzi_sigma_db > 0:
+        loss = np.maximum(loss + parameters.loss.mzi_sigma_db * generator(_LOSS).standard_normal(pairs), 0.0)
+    bend = np.zeros((channels, 2))
+    if parameters.dac.inl_lsb > 0:
+        bend = generator(_BEND).uniform(-1.0, 1.0, bend.shape)
+    imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
+    if parameters.temperature.imbalance_sigma > 0:
+        imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
+    return StageTruth(
+        offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
+        pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
+        coupler_error_rad=error,
+        loss_db=loss,
+        bend=bend,
+        responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
+        imbalance=imbalance,
+    )
+
+
+def fabricate_inputs(parameters: ChipParameters) -> InputTruth:
+    """Return the chip's inputs as drawn from its seed."""
+    modulator, ports = parameters.modulator, parameters.ports
+    phase = np.zeros(ports)
+    if modulator.phase_span_rad > 0:
+        phase = _generator(parameters.seed, _INPUTS, _PHASE).uniform(0.0, modulator.phase_span_rad, ports)
+    amplitude = _spread(modulator.amplitude_sigma, ports, lambda: _generator(parameters.seed, _INPUTS, _AMPLITUDE))
+    return InputTruth(amplitude, phase)
+
+
+def noise_key(seed: int) -> np.uint64:
+    """Return the key of all detector noise of a chip (`kernels.stream_start`)."""
+    return _key(seed, _NOISE)
+
+
+def slow_key(seed: int, kind: int, stage: int) -> np.uint64:
+    """Return the key of one slow process."""
+    return _key(seed, _SLOW, kind, stage)
+
+
+def _spread(sigma: float, count: int, generator: Callable[[], np.random.Generator]) -> NDArray[np.float64]:
+    """Return 1 + σ · normal draws that end at 4 deviations; ones, and nothing drawn, without σ."""
+    return 1.0 + sigma * generator().standard_normal(count).clip(-4, 4) if sigma > 0 else np.ones(count)
+
+
+def _generator(seed: int, *place: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+
+
+def _key(seed: int, *place: int) -> np.uint64:
+    return np.random.SeedSequence(seed, spawn_key=place).generate_state(1, np.uint64)[0]

@@ -1,0 +1,82 @@
+"""The exact gradient of a loss on what leaves a mesh, by the adjoint method. Double precision; for `truth.chip_truth`.
+`photonloop.simulator.truth.chip_truth`.
+
+    fields in ──▶ column 0 ──▶ column 1 ──▶ … ──▶ screen ──▶ fields out ──▶ loss
+                                                                  │
+    fields in ◀── column 0⁻¹ ◀─ column 1⁻¹ ◀─ … ◀── screen⁻¹ ◀────┘           what light was there
+    slopes    ◀── column 0ᵀ ◀── column 1ᵀ ◀── … ◀── screenᵀ ◀── slopes out    what a change there does to the loss
+
+One sweep forward, one back. No column's field is stored: columns are invertible, also with coupler errors and loss, so the way
+back computes them again from the output. Only attenuators, which may be shut, keep the light that entered them.
+
+A slope is ∂L/∂E with E and its conjugate taken as independent, so that dL = 2 Re Σ slope · dE.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.simulator.physics.mesh import Elements, Mesh, columns, pass_column
+
+Fields = NDArray[np.complex128]
+"""Fields or slopes, shape (ports, samples)."""
+
+
+class Passage(NamedTuple):
+    """Light behind a mesh, and what entered each attenuator on the way, shape (attenuators, samples)."""
+
+    fields: Fields
+    attenuated: Fields
+
+
+class MeshGradient(NamedTuple):
+    """Slopes of a loss: by θ and φ, indexed as the mesh does, by γ [1/rad]; by the fields that enter, and those themselves."""
+
+    theta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+    slopes: Fields
+    fields: Fields
+
+
+def forward(mesh: Mesh, parts: Elements, fields: Fields) -> Passage:
+    """Return what leaves the mesh where `fields` enter it."""
+    fields, matrices, attenuated = fields.astype(np.complex128), parts.matrices, []
+    for column in columns(mesh):
+        attenuated.append(fields[mesh.top[column.alone]])
+        pass_column(mesh, matrices, column, fields)
+    return Passage(_screened(fields, parts.screen), np.concatenate(attenuated))
+
+
+def backward(mesh: Mesh, parts: Elements, passage: Passage, slopes: Fields) -> MeshGradient:
+    """Return the gradient of a loss whose slopes by the fields behind the mesh are `slopes`."""
+    by_gamma = _real_parts(1j * passage.fields, slopes)[: mesh.gammas]
+    fields, slopes = _screened(passage.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
+    matrices, by_element = parts.matrices, parts.theta_slopes
+    inverses, transposed = parts.inverses, matrices.transpose(0, 2, 1)
+    theta, phi = np.zeros(mesh.interferometers), np.zeros(mesh.interferometers)
+    left = len(passage.attenuated)
+    for column in reversed(columns(mesh)):
+        behind = slopes.copy()
+        pass_column(mesh, inverses, column, fields)
+        pass_column(mesh, transposed, column, slopes)
+        left -= column.alone.size
+        fields[mesh.top[column.alone]] = passage.attenuated[left : left + column.alone.size]
+        for here, modes in ((column.pairs, 2), (column.alone, 1)):
+            rows = mesh.top[here, np.newaxis] + np.arange(modes)
+            change = by_element[here, :modes, :modes] @ fields[rows]
+            theta[mesh.theta[here]] = _real_parts(change, behind[rows]).sum(axis=1)
+            phi[mesh.phi[here]] = _real_parts(1j * fields[mesh.top[here]], slopes[mesh.top[here]])
+    return MeshGradient(theta, phi, by_gamma, slopes, fields)
+
+
+def _screened(fields: Fields, screen: NDArray[np.complex128]) -> Fields:
+    return screen[:, np.newaxis] * fields if screen.size else fields.copy()
+
+
+def _real_parts(changes: Fields, slopes: Fields) -> NDArray[np.float64]:
+    """Return 2 Re Σ slope · change over the samples, the last axis."""
+    return 2.0 * np.einsum("...b,...b->...", changes, slopes).real

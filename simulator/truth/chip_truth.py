@@ -1,0 +1,164 @@
+"""What nobody outside can know, in double precision: for tests and scripts in the chip's own process.
+
+Everything is settled, and as it is at the present moment of the chip's clock: crosstalk, drift, faults and laser power included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.protocols.device import Drive, Inputs
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.stage import ring_of
+from photonloop.simulator.physics import dac
+from photonloop.simulator.physics.weight_bank import transmission_slopes
+from photonloop.simulator.truth import reference
+from photonloop.simulator.truth.adjoint import Fields, backward, forward
+
+LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
+"""From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
+
+
+class Phases(NamedTuple):
+    """True phases of one stage [rad]: θ and φ by interferometer, γ by output."""
+
+    theta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+
+
+class Gradient(NamedTuple):
+    """A loss on the readings of one stage and its slopes, all at one drive.
+
+    Parameters
+    ----------
+    loss
+        The loss at noise-free readings.
+    theta, phi, gamma
+        By the true phases [1/rad], shapes as in `Phases`; empty for a weight bank.
+    ring
+        By the true phases of a weight bank's rings [1/rad], shape (channels,); empty for a mesh.
+    drive_v
+        By the volts of the stage's channels [1/V], shape (channels,), as if the converter had no steps.
+    power_w
+        By V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v` it says something at zero volts too.
+    """
+
+    loss: float
+    theta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+    ring: NDArray[np.float64]
+    drive_v: NDArray[np.float64]
+    power_w: NDArray[np.float64]
+
+
+def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
+    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
+    count = chip.stages[stage].mesh.interferometers
+    return Phases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
+
+
+def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
+    """Return the matrix of stage number `stage`, coupler errors and loss included, complex128 (ports, ports).
+
+    `drive` as in `true_phases`. Taps and nonlinearity come behind it.
+    """
+    return reference.matrix(chip, stage, _phases_rad(chip, stage, _volts(chip, stage, drive)))
+
+
+def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
+    """Return the fields that enter stage number `stage`, shape (ports, samples), with the stages before it at the held drive.
+
+    `inputs` as they would be sent to the chip, shape (samples, input ports).
+    """
+    fields = reference.entering(chip, inputs).T
+    for before in range(stage):
+        fields = reference.passed(chip, before, stage_matrix(chip, before) @ fields)
+    return fields
+
+
+def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_and_slope: LossAndSlope) -> Gradient:
+    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method
+    (`photonloop.simulator.truth.adjoint`).
+
+    Readings are those of `evaluate` without noise and converter. Stages before it are at the held drive; stages behind it play
+    no part.
+
+    Parameters
+    ----------
+    drive
+        Volts of the stage's channels [V]; None: the held drive.
+    inputs
+        Field amplitudes at the chip's input ports, shape (samples, input ports).
+    loss_and_slope
+        The loss.
+    """
+    moment, volts = reference.moment_now(chip), _volts(chip, stage, drive)
+    phases, none = _phases_rad(chip, stage, volts), np.empty(0)
+    if chip.stages[stage].rings is not None:
+        loss, ring = _bank_gradient(chip, phases, reference.entering(chip, inputs), loss_and_slope)
+        return Gradient(loss, none, none, none, ring, *_by_drive(chip, stage, volts, ring))
+    mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
+    passage = forward(mesh, parts, entering_fields(chip, stage, inputs))
+    linear_a, ampere = reference.linear_currents_a(chip, stage, passage.fields.T, moment)
+    loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
+    by_field = (ampere * _compression(chip, linear_a) * slope).T * passage.fields.conj()
+    found = backward(mesh, parts, passage, by_field)
+    by_drive = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
+    return Gradient(float(loss), found.theta, found.phi, found.gamma, none, *by_drive)
+
+
+def _bank_gradient(
+    chip: Chip, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
+) -> tuple[float, NDArray[np.float64]]:
+    """Return a loss on the readings of a weight bank and its slopes by the phases of the rings, shape (channels,)."""
+    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
+    loss, slope = loss_and_slope(reference.balanced_a(chip, shares, fields, moment))
+    power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)
+    by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
+    drop, through = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
+    return float(loss), (by_drop * drop - by_through * through).ravel()
+
+
+def _compression(chip: Chip, linear_a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the slope of `photodiode.compressed_a`."""
+    saturation_a = chip.parameters.photodiode.saturation_a
+    return 1.0 / (1.0 + linear_a / saturation_a) ** 2 if saturation_a > 0 else np.ones_like(linear_a)
+
+
+def _volts(chip: Chip, stage: int, drive: Drive | None) -> Drive:
+    return chip.held_drive()[chip.stages[stage].channels] if drive is None else np.asarray(drive, np.float64)
+
+
+def _phases_rad(chip: Chip, stage: int, volts: Drive) -> NDArray[np.float64]:
+    return reference.phases_rad(chip, stage, reference.power_w(chip, stage, volts))
+
+
+def _by_drive(
+    chip: Chip, stage: int, volts: Drive, by_phase: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return slopes by volts and by nominal heater power from slopes by phase: the way from volts to phases, backward."""
+    here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
+    pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
+    power_w = reference.power_w(chip, stage, volts)
+    felt_w = reference.felt_w(chip, stage, power_w)
+    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * felt_w / pi_power_w) / (1.0 + own.curvature)
+    to, source, share = here.pairs
+    # Crosstalk backward: a heater answers for every shifter that feels it.
+    by_power = by_felt + np.bincount(source, share * by_felt[to], minlength=by_felt.size)
+    by_power[here.heaters.forced] = 0.0
+    by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    put_out_v = dac.quantised_v(volts, dac.dac_step_v(converter))
+    stretch, slope = np.ones(volts.size), np.ones(volts.size)
+    if converter.inl_lsb > 0:
+        bow, twist = dac.bend(converter, here.truth.bend)
+        stretch += (converter.range_v - put_out_v) * (bow + twist * put_out_v)
+        slope += (converter.range_v - 2.0 * put_out_v) * (bow + twist * put_out_v)
+        slope += put_out_v * (converter.range_v - put_out_v) * twist
+    nominal = by_cold * stretch * slope
+    return nominal * 2.0 * put_out_v / own.resistance_ohm, nominal

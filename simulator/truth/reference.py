@@ -1,0 +1,177 @@
+"""The chip in double precision, effect after effect, without noise: what the kernels must come to, the slow way.
+
+Nothing here is compiled, shared among threads or remembered. For tests and scripts in the chip's own process.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.protocols.device import Drive
+from photonloop.simulator.engine.ambient import Moment
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.stage import ring_of, stage_power_w
+from photonloop.simulator.physics import crosstalk, heater, modulator, nonlinearity, photodiode
+from photonloop.simulator.physics.mesh import Elements, elements, propagated
+from photonloop.simulator.physics.weight_bank import Transmissions, transmissions
+
+
+def moment_now(chip: Chip) -> Moment:
+    """Return the present moment on the chip's clock."""
+    return chip.ambient().moment(chip.status().clock_s)
+
+
+def power_w(chip: Chip, stage: int, volts: Drive, moment: Moment | None = None) -> NDArray[np.float64]:
+    """Return the settled power [W] of each heater of a stage at `volts`, shape (channels of the stage,), before crosstalk."""
+    return stage_power_w(chip.parameters, chip.stages_at(moment or moment_now(chip))[stage], np.asarray(volts, np.float64))
+
+
+def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.float64]:
+    """Return the phases [rad] of a stage whose heaters give off `power_w`, shape (channels,): crosstalk, drift, curve."""
+    moment = moment or moment_now(chip)
+    here = chip.stages_at(moment)[stage]
+    added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
+    offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
+    felt = felt_w(chip, stage, power_w)
+    return heater.phase_rad(felt, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
+
+
+def felt_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what each shifter of a stage feels [W] of all heaters' `power_w`, shape (channels,) both."""
+    return crosstalk.felt_w(power_w, chip.stages[stage].pairs)
+
+
+def matrix(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.complex128]:
+    """Return the matrix of a stage at its phases, complex128 (ports, ports); taps and nonlinearity come behind it."""
+    mesh = chip.stages[stage].mesh
+    return propagated(mesh, parts(chip, stage, phases_rad, moment), np.eye(mesh.ports, dtype=np.complex128))
+
+
+def parts(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> Elements:
+    """Return the interferometers of a stage and its output screen at its phases."""
+    here = chip.stages_at(moment or moment_now(chip))[stage]
+    theta, phi, gamma = np.split(phases_rad, (here.mesh.interferometers, 2 * here.mesh.interferometers))
+    truth, shifter_db = here.truth, chip.parameters.loss.shifter_db
+    return elements(here.mesh, theta, phi, gamma, truth.coupler_error_rad, truth.loss_db, shifter_db)
+
+
+def passed(chip: Chip, stage: int, field: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Return fields behind the tap and the nonlinearity of a stage; |E|² = 1 is one port's share of the nominal laser power."""
+    parameters, here = chip.parameters, chip.stages[stage].levels
+    field = np.sqrt(here.passed) * field
+    if parameters.nonlinearity.kind == "none":
+        return field
+    own = parameters.nonlinearity
+    return nonlinearity.electro_optic(field, own.detected_fraction, here.gain_rad, own.bias_rad)
+
+
+def currents_a(
+    chip: Chip, powers_w: list[NDArray[np.float64]], inputs: NDArray, moment: Moment | None = None
+) -> NDArray[np.float64]:
+    """Return the photocurrents [A], dark current included, behind the stage of the last of `powers_w`.
+
+    Parameters
+    ----------
+    powers_w
+        Power of the heaters of stage 0, 1, …, (channels of the stage,) each: settled or at whatever instant.
+    inputs
+        Amplitudes as they were asked for, shape (samples, ports).
+    moment
+        When; None: now.
+
+    Returns
+    -------
+        (samples, tap ports) [A], before saturation of the converter.
+    """
+    moment = moment or moment_now(chip)
+    field = entering(chip, inputs, moment)
+    if chip.stages[0].rings is not None:
+        return balanced_a(chip, ring_shares(chip, phases_rad(chip, 0, powers_w[0], moment)), field, moment)
+    for stage, watts in enumerate(powers_w):
+        if stage > 0:
+            field = passed(chip, stage - 1, field)
+        field = field @ matrix(chip, stage, phases_rad(chip, stage, watts, moment), moment).T
+    last = len(powers_w) - 1
+    return detected_a(chip, last, linear_currents_a(chip, last, field, moment)[0], moment)
+
+
+def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArray[np.complex128]:
+    """Return the fields that enter the chip where `inputs`, (samples, ports), are asked for: modulators and laser."""
+    exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
+    field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
+    return field * np.sqrt(chip.ambient().laser_power(moment or moment_now(chip)))
+
+
+def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
+    """Return what the rings of a weight bank send to their ports, shape (outputs, inputs), at phases of shape (channels,)."""
+    here = chip.stages[0].description
+    return transmissions(phases_rad.reshape(here.tap_ports, here.ports), ring_of(chip.parameters))
+
+
+def pair_currents_a(
+    chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+    """Return photocurrents [A] of drop and through diodes of a bank as if they never saturated, and [A] per |E|² = 1."""
+    here = chip.stages_at(moment)[0]
+    ampere = here.levels.ampere * here.truth.responsivity
+    for port in _open_detectors(chip, 0, moment):
+        ampere[port] = 0.0
+    power = np.abs(field) ** 2
+    return (power @ shares.drop.T * ampere, power @ shares.through.T * ampere), ampere
+
+
+def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment) -> NDArray[np.float64]:
+    """Return the currents [A] of a bank's balanced pairs, shape (samples, outputs); dark currents cancel."""
+    saturation_a = chip.parameters.photodiode.saturation_a
+    (drop_a, through_a), _ = pair_currents_a(chip, shares, field, moment)
+    return photodiode.compressed_a(drop_a, saturation_a) - photodiode.compressed_a(through_a, saturation_a)
+
+
+def settled_currents_a(
+    chip: Chip, stage: int, volts: Drive, inputs: NDArray, moment: Moment | None = None
+) -> NDArray[np.float64]:
+    """Return `currents_a` of one setting of a stage, `volts` (channels of the stage,), the others settled at the held drive."""
+    held = chip.held_drive()
+    drives = [held[s.channels] for s in chip.stages[:stage]] + [np.asarray(volts)]
+    return currents_a(chip, [power_w(chip, k, v, moment) for k, v in enumerate(drives)], inputs, moment)
+
+
+def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the converter of a stage makes of currents [A]."""
+    own = chip.stages[stage].levels
+    if chip.stages[stage].rings is not None:
+        if own.saturates:
+            currents_a = np.clip(currents_a, -own.full_scale_a, own.full_scale_a)
+        return np.floor(currents_a / own.code_a + 0.5) * own.code_a if own.code_a > 0 else currents_a
+    if own.saturates:
+        currents_a = np.minimum(currents_a, own.full_scale_a)
+    return np.maximum(np.floor(currents_a / own.code_a + 0.5), 0.0) * own.code_a if own.code_a > 0 else currents_a
+
+
+def linear_currents_a(
+    chip: Chip, stage: int, field: NDArray[np.complex128], moment: Moment
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return photocurrents [A] behind a stage as diodes that never saturate give them, and each detector's [A] per |E|² = 1.
+
+    `field`, (samples, ports), is that at the detectors.
+    """
+    here = chip.stages_at(moment)[stage]
+    ampere = here.levels.ampere * here.truth.responsivity
+    for port in _open_detectors(chip, stage, moment):
+        ampere[port] = 0.0
+    return ampere * np.abs(field) ** 2, ampere
+
+
+def detected_a(chip: Chip, stage: int, linear_a: NDArray[np.float64], moment: Moment) -> NDArray[np.float64]:
+    """Return what detectors make of `linear_currents_a`: their own saturation, dark current."""
+    diode = chip.parameters.photodiode
+    current_a = photodiode.compressed_a(linear_a, diode.saturation_a) + diode.dark_a
+    for port in _open_detectors(chip, stage, moment):
+        current_a[:, port] = 0.0
+    return current_a
+
+
+def _open_detectors(chip: Chip, stage: int, moment: Moment) -> list[int]:
+    faults = chip.ambient().struck(moment)
+    return [f.port for f in faults if f.kind == "open_detector" and f.stage == stage and f.port is not None]
