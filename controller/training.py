@@ -132,7 +132,7 @@ def train(
             "start",
             device=experiment.device,
             seed=experiment.seed,
-            session=lease_key,
+            lease_key=lease_key,
             data=digest(dataset),
             experiment=fingerprint(experiment),
             clipped=clipped,
@@ -171,7 +171,7 @@ def resume(
     try:
         state = read_state(run, experiment)
         dataset = _load(experiment, stop)
-        lease_key = str(started(run, experiment, dataset).get("session", "")) or secrets.token_hex(16)
+        lease_key = str(started(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
         opener = _opener(string, same_chip(string, run, experiment), experiment.name, lease_key, keys, stop)
         link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     except BaseException:

@@ -133,8 +133,8 @@ class LimitsDescription(_Model):
     """Settings of one `evaluate`."""
     max_readings: _Count
     """Readings of one `evaluate`, settings × samples × tap ports."""
-    max_staged_bytes: _Count
-    """Inputs staged at once, all names together, in bytes as they were sent."""
+    max_loaded_bytes: _Count
+    """Inputs loaded at once, all names together, in bytes as they were sent."""
 
 
 class DeviceDescription(_Model):
@@ -172,7 +172,7 @@ class Fault(_Model):
 
     name: str
     detail: str
-    session: str = ""
+    lease_key: str = ""
     """The lease key of the writer whose death caused it; only that writer's successor may clear it unasked."""
 
 
@@ -196,13 +196,13 @@ class DeviceStatus(_Model):
 
 
 @dataclass(frozen=True)
-class StagedRows:
-    """Inputs by reference: rows of an array that `stage_inputs` left on the device.
+class LoadedRows:
+    """Inputs by reference: rows of an array that `load_inputs` left on the device.
 
     Parameters
     ----------
     name
-        Name given to `stage_inputs`.
+        Name given to `load_inputs`.
     rows
         Row numbers, shape (samples,), any order, repeats allowed.
     """
@@ -234,7 +234,7 @@ class Readings:
 class PhotonicDevice(Protocol):
     """A chip, or what stands for one.
 
-    One thread calls `apply`, `stage_inputs` and `evaluate`; `status`, `cancel` and `safe` may be called from any thread
+    One thread calls `apply`, `load_inputs` and `evaluate`; `status`, `cancel` and `safe` may be called from any thread
     at any time, also while an evaluation runs. Every method raises `DeviceError` and nothing else for whatever the outside
     world does wrong.
 
@@ -254,11 +254,11 @@ class PhotonicDevice(Protocol):
         """
         ...
 
-    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs`, shape (samples, input ports), on the device under `name`, replacing an older array of that name."""
         ...
 
-    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Shine every sample through every setting of one stage and read that stage's tap.
 
         drives has shape (settings, channels of the stage); all other stages keep the held drive. For each setting in

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PerChannel, StagedRows
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PerChannel, LoadedRows
 from photonloop.protocols.errors import DeviceError
 
 
@@ -111,21 +111,21 @@ def check_size(description: DeviceDescription, stage: str, settings: int, sample
         )
 
 
-def check_staged_rows(rows: StagedRows, staged: dict[str, int]) -> NDArray[np.int64]:
-    """Return the row numbers of `rows` as int64; `staged` maps each staged name to its count of rows.
+def check_loaded_rows(rows: LoadedRows, loaded: dict[str, int]) -> NDArray[np.int64]:
+    """Return the row numbers of `rows` as int64; `loaded` maps each loaded name to its count of rows.
 
     Raises
     ------
     DeviceError
         "bad_request" for an unknown name, no rows, or a row that is not there.
     """
-    if rows.name not in staged:
-        known = ", ".join(sorted(staged)) or "nothing"
-        raise DeviceError("bad_request", f"inputs {rows.name!r} were never staged; staged here: {known}")
+    if rows.name not in loaded:
+        known = ", ".join(sorted(loaded)) or "nothing"
+        raise DeviceError("bad_request", f"inputs {rows.name!r} were never loaded; loaded here: {known}")
     numbers = np.asarray(rows.rows)
     if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
         raise DeviceError("bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers")
-    count = staged[rows.name]
+    count = loaded[rows.name]
     lowest, highest = int(numbers.min()), int(numbers.max())
     if lowest < 0 or highest >= count:
         bad = lowest if lowest < 0 else highest

@@ -283,9 +283,9 @@ class LimitParameters(_Part):
     max_batch: Annotated[int, Field(ge=1, le=2**20)] = 2**14
     max_settings: Annotated[int, Field(ge=1, le=2**16)] = 2**10
     max_readings: Annotated[int, Field(ge=1, le=2**28)] = 2**24
-    max_staged_bytes: Annotated[int, Field(ge=1, le=2**34)] = 2**28
+    max_loaded_bytes: Annotated[int, Field(ge=1, le=2**34)] = 2**28
     max_remembered_bytes: Annotated[int, Field(ge=0, le=2**34)] = 2**27
-    """Memory for fields that entered later stages [bytes], so that staged inputs don't pass unchanged stages twice."""
+    """Memory for fields that entered later stages [bytes], so that loaded inputs don't pass unchanged stages twice."""
 
 
 class ChipParameters(_Part):

@@ -196,8 +196,8 @@ def _take(client: DeviceClient, lease_key: str | None, clear: str | None) -> Non
         client.clear_fault(clear)
         return
     for fault in client.status().faults:
-        if lease_key is None or fault.session != lease_key:
-            first = "resume the run that caused it, or look" if fault.session else "look"
+        if lease_key is None or fault.lease_key != lease_key:
+            first = "resume the run that caused it, or look" if fault.lease_key else "look"
             raise DeviceError(
                 "interlock",
                 f"the device has latched the fault {fault.name!r} ({fault.detail}): {first} into it and clear it with "

@@ -1,7 +1,7 @@
-"""A device that may die and come back: staged inputs, held drive and the request in flight survive it.
+"""A device that may die and come back: loaded inputs, held drive and the request in flight survive it.
 
 A session speaks to its device through a `DeviceLink`. When the way to the device breaks, the link opens it again (an
-embedded simulator is started anew, a remote server waited for), puts staged inputs and held drive back and repeats the
+embedded simulator is started anew, a remote server waited for), puts loaded inputs and held drive back and repeats the
 request. That is harmless: drives are absolute, and an evaluation leaves nothing behind.
 
 It does not do so for ever: a device that breaks at the same request again and again, and one that another session has taken
@@ -20,11 +20,11 @@ from photonloop.controller.device.device_difference import difference
 from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, StagedRows
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, LoadedRows
 from photonloop.protocols.errors import DeviceError
 
 Answer = TypeVar("Answer")
-Request = tuple[Drive, StagedRows, str]
+Request = tuple[Drive, LoadedRows, str]
 
 BROKEN = frozenset({"transport", "lease", "deadline"})
 """Codes after which a fresh connection may help. All else is for a person: a limit, a latched fault, dead hardware."""
@@ -71,7 +71,7 @@ class DeviceLink:
     ) -> None:
         self._opener, self._lost, self._found, self._still = opener, lost, found, still
         self._stop = stop or Stop()
-        self._staged: dict[str, Inputs] = {}
+        self._loaded: dict[str, Inputs] = {}
         self._held: Drive | None = None
         self._open = opener()
         self.description: DeviceDescription = self._open.device.describe()
@@ -81,8 +81,8 @@ class DeviceLink:
     def stage(self, name: str, inputs: Inputs) -> None:
         """Stage `inputs` under `name`, now and after every loss."""
         self._stop.check()
-        self._staged[name] = inputs
-        self._persist(lambda device: device.stage_inputs(name, inputs))
+        self._loaded[name] = inputs
+        self._persist(lambda device: device.load_inputs(name, inputs))
 
     def hold(self, drive: Drive) -> None:
         """Hold `drive`, now and after every loss."""
@@ -90,12 +90,12 @@ class DeviceLink:
         self._held = drive.copy()
         self._persist(lambda device: device.apply(drive))
 
-    def evaluate(self, drives: Drive, rows: StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, rows: LoadedRows, stage: str) -> Readings:
         """Return the readings of `drives`, whatever happens to the device meanwhile."""
         self._stop.check()
         return self._persist(lambda device: device.evaluate(drives, rows, stage))
 
-    def start(self, drives: Drive, rows: StagedRows, stage: str) -> None:
+    def start(self, drives: Drive, rows: LoadedRows, stage: str) -> None:
         """Send an evaluation off; `finish` has its readings. A second one may be sent before the first is finished.
 
         A device without `submit` is asked only in `finish`.
@@ -167,7 +167,7 @@ class DeviceLink:
                 self._stop.pause(pause_s)
             else:
                 if told:
-                    self._found("device back, staged inputs and held drive restored")
+                    self._found("device back, loaded inputs and held drive restored")
                 return answer
         raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {told}", outcome="unknown")
 
@@ -199,7 +199,7 @@ class DeviceLink:
         self._is_open = True
         if (other := difference(self.description, self._open.device.describe())) is not None:
             raise DeviceError("device", f"the device that came back is another one: {other.told}")
-        for name, inputs in self._staged.items():
-            self._open.device.stage_inputs(name, inputs)
+        for name, inputs in self._loaded.items():
+            self._open.device.load_inputs(name, inputs)
         if self._held is not None:
             self._open.device.apply(self._held)

@@ -17,7 +17,7 @@ from photonloop.controller.learning.rng import Purpose, stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
 from photonloop.controller.learning.variables import Phases, volts
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, StagedRows
+from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, LoadedRows
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
@@ -123,7 +123,7 @@ def portion(description: DeviceDescription, stage: StageDescription, samples: in
     return max(1, settings), samples
 
 
-def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: StagedRows) -> Readings:
+def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
 
     No evaluation is larger than `portion` says.
@@ -139,7 +139,7 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Staged
     count, samples = portion(link.description, stage, rows.rows.size)
     parts = [
         [
-            link.evaluate(drives[first : first + count], StagedRows(rows.name, rows.rows[start : start + samples]), stage.name)
+            link.evaluate(drives[first : first + count], LoadedRows(rows.name, rows.rows[start : start + samples]), stage.name)
             for start in range(0, rows.rows.size, samples)
         ]
         for first in range(0, len(drives), count)
@@ -154,15 +154,15 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Staged
     )
 
 
-def read_layer(link: DeviceLink, layer: Layer, phases: Phases, rows: StagedRows) -> Readings:
-    """Return the readings of one layer at `phases`, shape (channels,), for rows of staged inputs."""
+def read_layer(link: DeviceLink, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
+    """Return the readings of one layer at `phases`, shape (channels,), for rows of loaded inputs."""
     return read_settings(link, layer, phases[np.newaxis], rows)
 
 
 def predict(link: DeviceLink, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
-    """Return what every layer and the whole network answer to the first `samples` staged `inputs`."""
+    """Return what every layer and the whole network answer to the first `samples` loaded `inputs`."""
     link.hold(held_drive(link.description, layers, variables))
-    rows = StagedRows(inputs, np.arange(samples))
+    rows = LoadedRows(inputs, np.arange(samples))
     read = [read_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]

@@ -41,16 +41,16 @@ from photonloop.controller.runs.npz_files import write_npz
 from photonloop.controller.runs.run_folder import EVALUATION, RunFolder, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import Drive, StagedRows
+from photonloop.protocols.device import Drive, LoadedRows
 from photonloop.protocols.errors import DeviceError
 
 TRAIN, TEST = "train", "test"
-"""Names of the staged inputs."""
+"""Names of the loaded inputs."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The data of a session, as staged on the device: amplitudes stay there, labels stay here.
+    """The data of a session, as loaded on the device: amplitudes stay there, labels stay here.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Session:
     experiment
         What to learn and how.
     link
-        The device, with training and test inputs staged under `TRAIN` and `TEST`.
+        The device, with training and test inputs loaded under `TRAIN` and `TEST`.
     layers
         The network on that device.
     samples
@@ -153,7 +153,7 @@ class Session:
             return volts(fold(probe.settings(base), limits), self._link.description.drive)
 
         def start(drives: Drive, rows: NDArray[np.int64]) -> None:
-            self._link.start(drives, StagedRows(TRAIN, rows), layer.stage.name)
+            self._link.start(drives, LoadedRows(TRAIN, rows), layer.stage.name)
 
         rows, probe = self._rows(number, state.update), self._probe(number, state.update)
         drives = drives_around(state.variables[number] if state.base is None else state.base, probe)
@@ -289,7 +289,7 @@ class Session:
         return Probe(directions, self.state.steps[number])
 
     def _losses_at(self, layer: Layer, settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        readings = read_settings(self._link, layer, settings, StagedRows(TRAIN, rows))
+        readings = read_settings(self._link, layer, settings, LoadedRows(TRAIN, rows))
         self._look_at_flags(layer, readings.flags, "while its probe step was measured")
         return layer.rule.losses(readings.values, self._samples.train_labels[rows])
 
@@ -358,7 +358,7 @@ class Session:
         if part == TRAIN:
             rows = self._looked_at()
             labels = samples.train_labels[rows]
-        readings = read_layer(self._link, layer, self.state.variables[number], StagedRows(part, rows))
+        readings = read_layer(self._link, layer, self.state.variables[number], LoadedRows(part, rows))
         self._look_at_flags(layer, readings.flags, f"of the {part} part after update {self.state.total}")
         return float((layer.rule.scores(readings.values[0]).argmax(axis=1) == labels).mean())
 

@@ -18,7 +18,7 @@ from photonloop.controller.report.style import STYLE
 _MOST_EVENTS = 200
 
 # Told elsewhere on the page (versions), in other words (clipped), or not for a file that is mailed (a lease key).
-_UNTOLD = frozenset({"event", "time", "versions", "session", "clipped"})
+_UNTOLD = frozenset({"event", "time", "versions", "lease_key", "clipped"})
 
 _HAPPENED = {
     "start": "started",

@@ -38,7 +38,7 @@ from photonloop.protocols.device import (
     Fault,
     Inputs,
     Readings,
-    StagedRows,
+    LoadedRows,
 )
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
@@ -46,7 +46,7 @@ from photonloop.protocols.limits import (
     check_inputs,
     check_settings,
     check_size,
-    check_staged_rows,
+    check_loaded_rows,
     heater_power_w,
 )
 
@@ -94,7 +94,7 @@ class Bench:
         self._heating = threading.RLock()
         self._shining = threading.RLock()
         self._held: Drive = np.zeros(wiring.description.channels)
-        self._staged: dict[str, NDArray[np.float32]] = {}
+        self._loaded: dict[str, NDArray[np.float32]] = {}
         self._faults: dict[str, Fault] = {}
         self._gauges: dict[str, str | float] = {}
         self._stops = self._safes = 0
@@ -127,26 +127,26 @@ class Bench:
                 )
             self._held = volts
 
-    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs` in this computer's memory under `name`."""
         self._check_open()
         array = np.array(check_inputs(self.describe(), inputs), np.float32)
-        most = self.describe().limits.max_staged_bytes
-        total = array.nbytes + sum(kept.nbytes for known, kept in self._staged.items() if known != name)
+        most = self.describe().limits.max_loaded_bytes
+        total = array.nbytes + sum(kept.nbytes for known, kept in self._loaded.items() if known != name)
         if total > most:
             raise DeviceError(
-                "limit", f"inputs {name!r} would bring the staged inputs to {total} bytes, more than max_staged_bytes {most}"
+                "limit", f"inputs {name!r} would bring the loaded inputs to {total} bytes, more than max_loaded_bytes {most}"
             )
-        self._staged[name] = array
+        self._loaded[name] = array
 
-    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`. A stop is looked for before every sample."""
         self._check_ready()
         stops, safes, held = self._stops, self._safes, self._held
         volts = check_settings(self.describe(), stage, drives, held)
-        if isinstance(inputs, StagedRows):
-            rows = check_staged_rows(inputs, {name: len(kept) for name, kept in self._staged.items()})
-            light: Inputs = self._staged[inputs.name][rows]
+        if isinstance(inputs, LoadedRows):
+            rows = check_loaded_rows(inputs, {name: len(kept) for name, kept in self._loaded.items()})
+            light: Inputs = self._loaded[inputs.name][rows]
         else:
             light = check_inputs(self.describe(), inputs)
         check_size(self.describe(), stage, len(volts), len(light))

@@ -88,7 +88,7 @@ class CapacityTable(_Table):
     max_batch: _Count = 2**12
     max_settings: _Count = 2**10
     max_readings: _Count = 2**22
-    max_staged_bytes: _Count = 2**28
+    max_loaded_bytes: _Count = 2**28
 
 
 class InstrumentTable(_Table):

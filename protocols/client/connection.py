@@ -15,7 +15,7 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.keys import secure_client
 from photonloop.protocols.wire.messages import AnyArray, Frames, Reply, Request
-from photonloop.protocols.wire.shared_buffer import Window
+from photonloop.protocols.wire.shared_buffer import SharedBuffer
 from photonloop.protocols.wire.sockets import receive_frames, send_frames
 
 _SLICE_MS = 100
@@ -32,7 +32,7 @@ class Answer:
     arrays: Mapping[str, AnyArray]
 
 
-class Channel:
+class ServerConnection:
     """A DEALER socket with a lock; `ask` may be called from any thread, one at a time.
 
     Parameters
@@ -97,14 +97,14 @@ class Channel:
             self._post(frames, _GONE_S)
             self._posted.add(request.id)
 
-    def wait(self, request: Request, frames: Frames, window: Window | None = None) -> Answer:
+    def wait(self, request: Request, frames: Frames, buffer: SharedBuffer | None = None) -> Answer:
         """Return the answer to what `post` sent, also where it came while another was waited for; raises as `ask` does.
 
-        `window`: shared memory that the answer may refer to.
+        `buffer`: shared memory that the answer may refer to.
         """
         with self._lock:
             try:
-                answer = self._wait(request, frames, self._silence_s, window=window)
+                answer = self._wait(request, frames, self._silence_s, buffer=buffer)
             except DeviceError:
                 self._forget(request.id)
                 raise
@@ -130,11 +130,11 @@ class Channel:
             raise self._nobody(patience_s) from None
 
     def _wait(
-        self, request: Request, frames: Frames, silence_s: float, until_s: float = math.inf, window: Window | None = None
+        self, request: Request, frames: Frames, silence_s: float, until_s: float = math.inf, buffer: SharedBuffer | None = None
     ) -> Answer:
         """Return the answer; give up at `until_s`, or earlier where the server goes silent or away."""
         if request.id in self._overtaking:
-            answer, _ = self._read(request, self._overtaking[request.id], window)
+            answer, _ = self._read(request, self._overtaking[request.id], buffer)
             if answer is not None:
                 return answer
         heard_s = sent_s = connected_s = time.monotonic()
@@ -158,14 +158,14 @@ class Channel:
                 continue
             except zmq.ZMQError as error:
                 raise self._closed(error.strerror) from None
-            answer, is_own = self._read(request, received, window)
+            answer, is_own = self._read(request, received, buffer)
             if answer is not None:
                 return answer
             heard_s = connected_s = time.monotonic()
             if is_own:  # else the request may be lost, however much is heard of others
                 sent_s = heard_s
 
-    def _read(self, request: Request, frames: Frames, window: Window | None) -> tuple[Answer | None, bool]:
+    def _read(self, request: Request, frames: Frames, buffer: SharedBuffer | None) -> tuple[Answer | None, bool]:
         """Return the answer in `frames`, if it is one, and whether they speak of `request` at all.
 
         The answer to another request that is still to be waited for is kept.
@@ -181,7 +181,7 @@ class Channel:
                 return None, False
             if header.state == "working":
                 return None, True
-            arrays = messages.decode_arrays(header.arrays, frames[2:], window)
+            arrays = messages.decode_arrays(header.arrays, frames[2:], buffer)
         except ValueError:
             return None, False
         except DeviceError as error:

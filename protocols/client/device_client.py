@@ -20,13 +20,13 @@ import zmq
 from pydantic import JsonValue, ValidationError
 
 from photonloop.protocols.client import array_conversion
-from photonloop.protocols.client.connection import Answer, Channel
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.client.connection import Answer, ServerConnection
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
 from photonloop.protocols.wire.server_address import check_address, on_this_machine
-from photonloop.protocols.wire.sharing import Sharing, Slot, largest_window
+from photonloop.protocols.wire.sharing import ClientSharedBuffer, Slot, largest_buffer_bytes
 
 _NO_DEADLINE: frozenset[Op] = frozenset({"safe", "status", "describe", "renew", "cancel", "release"})
 """What is never too late: a clock that drifts must not keep a device from being made safe."""
@@ -46,7 +46,7 @@ class ClientOptions:
     silence_s
         A server that says nothing for this long while it has a request is given up; one at work says so twice a second.
     deadline_s
-        Time for an `acquire`, `apply`, `stage_inputs`, `clear_fault` or evaluation, however long: past it the server does
+        Time for an `acquire`, `apply`, `load_inputs`, `clear_fault` or evaluation, however long: past it the server does
         not start it, and stops a running evaluation. What stops, reads or renews has no deadline.
     """
 
@@ -98,7 +98,7 @@ class PendingReadings:
     """An evaluation under way; `result` waits for it."""
 
     def __init__(
-        self, client: DeviceClient, channel: Channel, request: Request, frames: Frames, sharing: Sharing, slot: Slot | None
+        self, client: DeviceClient, channel: ServerConnection, request: Request, frames: Frames, sharing: ClientSharedBuffer, slot: Slot | None
     ) -> None:
         self._client = client
         self._sharing, self._slot = sharing, slot
@@ -118,9 +118,9 @@ class PendingReadings:
     def _collect(self) -> None:
         if self._readings is not None or self._error is not None:
             return
-        window = self._slot.window if self._slot is not None else None
+        buffer = self._slot.buffer if self._slot is not None else None
         try:
-            self._readings = array_conversion.readings(self._channel.wait(self._request, self._frames, window))
+            self._readings = array_conversion.readings(self._channel.wait(self._request, self._frames, buffer))
         except DeviceError as error:
             self._error = self._error or error
             if error.code == "transport":
@@ -134,7 +134,7 @@ class PendingReadings:
 class DeviceClient:
     """A `PhotonicDevice` that lives behind a server; made by `connect`.
 
-    `apply`, `stage_inputs`, `evaluate` and `submit` belong to one thread. `status`, `cancel`, `safe`, `acquire`, `release`
+    `apply`, `load_inputs`, `evaluate` and `submit` belong to one thread. `status`, `cancel`, `safe`, `acquire`, `release`
     and `clear_fault` may be called from any: they travel on a socket of their own.
     """
 
@@ -149,7 +149,7 @@ class DeviceClient:
         """Why the lease is gone, where it was lost and not released."""
         self._keys = keys
         self._options = options
-        self._session = secrets.token_hex(16)
+        self._client_id = secrets.token_hex(16)
         self._ids = itertools.count(1)
         self._seqs = itertools.count(1)
         self._epoch = ""
@@ -157,8 +157,8 @@ class DeviceClient:
         self._max_message_bytes = 0
         self._description: DeviceDescription | None = None
         self._context: zmq.Context | None = None
-        self._main: Channel | None = None
-        self._side: Channel | None = None
+        self._main: ServerConnection | None = None
+        self._side: ServerConnection | None = None
         self._pending: list[PendingReadings] = []
         self._sharing = self._new_sharing()
         self._leased = False
@@ -170,7 +170,7 @@ class DeviceClient:
     def reconnect(self) -> None:
         """Say hello again, to the same server or to the one that came after it.
 
-        After a restart of the server nothing is held, staged or leased any more; the caller does all three again.
+        After a restart of the server nothing is held, loaded or leased any more; the caller does all three again.
         Raises as `connect` does.
         """
         self._stop_renewing()
@@ -179,8 +179,8 @@ class DeviceClient:
         context = zmq.Context()
         self._context = context
         silence_s = self._options.silence_s
-        self._main = Channel(context, self.address, self._keys, silence_s)
-        self._side = Channel(context, self.address, self._keys, silence_s)
+        self._main = ServerConnection(context, self.address, self._keys, silence_s)
+        self._side = ServerConnection(context, self.address, self._keys, silence_s)
         self._epoch = ""
         asked_s = time.monotonic()
         timeout_s = self._options.timeout_s
@@ -285,25 +285,25 @@ class DeviceClient:
         self._none_pending()
         self._ask(self._main, "apply", arrays={"drive": array_conversion.volts(drive, "drive")}, command=True)
 
-    def stage_inputs(self, name: str, inputs: Inputs) -> None:
-        """See `PhotonicDevice.stage_inputs`. Arrays beyond the server's largest message travel in pieces."""
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
+        """See `PhotonicDevice.load_inputs`. Arrays beyond the server's largest message travel in pieces."""
         self._none_pending()
         array = array_conversion.amplitudes(inputs)
-        limit = self.describe().limits.max_staged_bytes
+        limit = self.describe().limits.max_loaded_bytes
         if array.nbytes > limit:
-            raise DeviceError("limit", f"inputs {name!r} take {array.nbytes} bytes, more than max_staged_bytes {limit}")
+            raise DeviceError("limit", f"inputs {name!r} take {array.nbytes} bytes, more than max_loaded_bytes {limit}")
         (spec,), (travelling,) = messages.array_specs({"inputs": array})
         data = travelling.reshape(-1).view(np.uint8)
         step = self._max_message_bytes
         for offset in range(0, max(1, len(data)), step):
             body: dict[str, JsonValue] = {"name": name, "dtype": spec.dtype, "shape": list(spec.shape), "offset": offset}
-            self._ask(self._main, "stage_inputs", body, {"chunk": data[offset : offset + step]}, command=True)
+            self._ask(self._main, "load_inputs", body, {"chunk": data[offset : offset + step]}, command=True)
 
-    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """See `PhotonicDevice.evaluate`."""
         return self.submit(drives, inputs, stage).result()
 
-    def submit(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> PendingReadings:
+    def submit(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> PendingReadings:
         """Start an evaluation and return at once; a second may follow before the first one's `result`, no other write.
 
         Leave `drives` and `inputs` unchanged until then: a retry sends them again.
@@ -320,8 +320,8 @@ class DeviceClient:
             raise _not_connected(self.address)
         arrays: dict[str, AnyArray] = {"drives": array_conversion.volts(drives, "drives")}
         body: dict[str, JsonValue] = {"stage": stage}
-        if isinstance(inputs, StagedRows):
-            body["staged"] = inputs.name
+        if isinstance(inputs, LoadedRows):
+            body["loaded"] = inputs.name
             arrays["rows"] = array_conversion.rows(inputs.rows)
         else:
             arrays["inputs"] = array_conversion.amplitudes(inputs)
@@ -386,9 +386,9 @@ class DeviceClient:
             return None
         return self._sharing.take(drives.nbytes, 4 * len(drives) * len(samples) * ports)
 
-    def _new_sharing(self) -> Sharing:
+    def _new_sharing(self) -> ClientSharedBuffer:
         allowed = self._keys is None and on_this_machine(self.address)
-        return Sharing(self._share, allowed=allowed, most_bytes=largest_window(self._max_message_bytes))
+        return ClientSharedBuffer(self._share, allowed=allowed, most_bytes=largest_buffer_bytes(self._max_message_bytes))
 
     def _share(self, body: dict[str, JsonValue]) -> Mapping[str, JsonValue]:
         return self._ask(self._main, "share", body).header.body
@@ -402,7 +402,7 @@ class DeviceClient:
 
     def _ask(
         self,
-        channel: Channel | None,
+        channel: ServerConnection | None,
         op: Op,
         body: dict[str, JsonValue] | None = None,
         arrays: Mapping[str, AnyArray] | None = None,
@@ -447,7 +447,7 @@ class DeviceClient:
             return Request(
                 op=op,
                 id=next(self._ids),
-                session=self._session,
+                client_id=self._client_id,
                 seq=next(self._seqs) if command else 0,
                 epoch=self._epoch,
                 deadline=None if deadline_s is None else time.monotonic() + self._server_ahead_s + deadline_s,

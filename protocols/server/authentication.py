@@ -30,7 +30,7 @@ _Stamp = tuple[int, int, int, int]
 """What changes when a file does."""
 
 
-class Admission:
+class Authenticator:
     """Lets in whoever has its public key in `folder`, in a file `NAME.key`.
 
     Raises
@@ -52,7 +52,7 @@ class Admission:
             public_key(path)
         self._look()
 
-    def admits(self, key: bytes) -> bool:
+    def is_authorized(self, key: bytes) -> bool:
         """Return whether the client with this public key (40 characters of Z85) may come in, as last looked up. Never waits."""
         return key in self._let_in
 
@@ -88,7 +88,7 @@ class Admission:
         """Return the reply to a ZAP request: version, id, domain, address, identity, mechanism, key."""
         version, request_id = (*asked, b"", b"")[:2]
         key = z85.encode(asked[6]) if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32 else b""
-        if not self.admits(key):
+        if not self.is_authorized(key):
             return [version, request_id, b"400", b"no key of this server", b"", b""]
         return [version, request_id, b"200", b"OK", key, b""]
 
@@ -121,7 +121,7 @@ class Admission:
             return stamp, None
 
 
-def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Admission:
+def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Authenticator:
     """Make `socket`, not yet bound, accept the clients of `folder` and nobody else, until `context` ends.
 
     Raises
@@ -130,7 +130,7 @@ def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Adm
         "bad_request" where keys are missing or are none, naming the file.
     """
     public, secret = key_pair(folder / "server.key_secret")
-    admission = Admission(folder / "clients")
+    admission = Authenticator(folder / "clients")
     socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
     admission.start(context)
     return admission

@@ -22,8 +22,8 @@ import zmq
 
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server.authentication import Admission, client_of, secure_server
-from photonloop.protocols.server.dispatcher import Desk, ServerOptions
+from photonloop.protocols.server.authentication import Authenticator, client_of, secure_server
+from photonloop.protocols.server.dispatcher import RequestDispatcher, ServerOptions
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import Frames
 from photonloop.protocols.wire.server_address import check_address, on_this_machine
@@ -61,12 +61,12 @@ class DeviceServer:
         """Messages that were not of this protocol, or whose sender had gone or lost its key."""
         self._context: zmq.Context | None = None
         self._router: zmq.Socket | None = None
-        self._admission: Admission | None = None
+        self._admission: Authenticator | None = None
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._stopping = False
-        self._desk = Desk(device, self._options, self._send, self._wake)
+        self._desk = RequestDispatcher(device, self._options, self._send, self._wake)
 
     @property
     def epoch(self) -> str:
@@ -157,7 +157,7 @@ class DeviceServer:
         except zmq.ZMQError:
             return False
         # At the handshake it had a key, but that may have been taken away since.
-        admitted = self._admission is None or self._admission.admits(client_of(first))
+        admitted = self._admission is None or self._admission.is_authorized(client_of(first))
         if not admitted or not self._desk.handle(first.bytes, frames):
             self.dropped += 1
         return True

@@ -1,6 +1,6 @@
 """What a device server decides: who may do what, what was done already, and what to answer.
 
-A `Desk` takes the frames of a message and gives frames back through `send`; it knows no sockets. It runs in the socket
+A `RequestDispatcher` takes the frames of a message and gives frames back through `send`; it knows no sockets. It runs in the socket
 loop's thread, and whatever may take time it hands to the worker.
 
     message ──▶ header ──▶ epoch ──▶ done before? ──▶ deadline ──▶ arrays ──▶ lease ──▶ faults ──▶ job, or answer
@@ -21,22 +21,22 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, StagedRows, may_wait
+from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, LoadedRows, may_wait
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server import lease as leases
-from photonloop.protocols.server.duration_estimator import Pace
+from photonloop.protocols.server.duration_estimator import DurationEstimator
 from photonloop.protocols.server.input_transfer import Transfer, add_chunk
 from photonloop.protocols.server.reply_cache import GONE, ReplyCache
-from photonloop.protocols.server.scheduler import Jobs
-from photonloop.protocols.server.status_poller import StatusReader
+from photonloop.protocols.server.scheduler import Scheduler
+from photonloop.protocols.server.status_poller import StatusPoller
 from photonloop.protocols.server.worker import Job, carry_out
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import MADE_SAFE, SAFE_FAILED, AnyArray, Frames, Reply, Request
-from photonloop.protocols.wire.sharing import Shared, largest_window
+from photonloop.protocols.wire.sharing import ServerSharedBuffer, largest_buffer_bytes
 
 log = logging.getLogger(__name__)
 
-_COMMANDS = frozenset({"acquire", "release", "apply", "stage_inputs", "evaluate", "cancel", "clear_fault"})
+_COMMANDS = frozenset({"acquire", "release", "apply", "load_inputs", "evaluate", "cancel", "clear_fault"})
 _LAST_SAFE_S = 5.0
 _LABELS = 256
 
@@ -81,7 +81,7 @@ class _AnyId(BaseModel):
     id: int = 0
 
 
-class Desk:
+class RequestDispatcher:
     """Answers the messages of a server in front of `device`.
 
     Parameters
@@ -99,8 +99,8 @@ class Desk:
         self._send = send
         self._description = device.describe()
         self._description_frame = np.frombuffer(self._description.model_dump_json().encode(), np.uint8)
-        self._jobs = Jobs(device, wake, options.working_s, options.waiting_bytes)
-        self._reader = StatusReader(device, wake) if may_wait(device) else None
+        self._scheduler = Scheduler(device, wake, options.working_s, options.waiting_bytes)
+        self._reader = StatusPoller(device, wake) if may_wait(device) else None
         self._inline_s = 0.0 if may_wait(device) else options.inline_s
         self._cache = ReplyCache(options.cache_bytes)
         self._lease: leases.Lease | None = None
@@ -109,8 +109,8 @@ class Desk:
         self._must_apply = False
         self._cancelled_seq = 0
         self._transfer: Transfer | None = None
-        self._shared = Shared(largest_window(options.max_message_bytes) if options.keys is None else 0)
-        self._pace = Pace()
+        self._shared = ServerSharedBuffer(largest_buffer_bytes(options.max_message_bytes) if options.keys is None else 0)
+        self._durations = DurationEstimator()
         self._handlers: dict[str, Callable[[bytes, Request, Mapping[str, AnyArray]], None]] = {
             op: getattr(self, f"_{op}") for op in messages.OPS
         }
@@ -118,26 +118,26 @@ class Desk:
     @property
     def busy(self) -> bool:
         """Whether `tick` should be called every 10 ms; otherwise a few times a second will do."""
-        return self._jobs.any or (self._reader is not None and self._reader.any)
+        return self._scheduler.any or (self._reader is not None and self._reader.any)
 
     def start(self) -> None:
         """Start the threads that talk to the device."""
-        self._jobs.start()
+        self._scheduler.start()
         if self._reader is not None:
             self._reader.start()
 
     def shut_down(self) -> None:
         """Stop what runs, make the device safe, answer those who wait; return within a few seconds whatever the device does."""
-        self._jobs.stop(DeviceError("transport", "the device server is stopping", retryable=True))
-        self._jobs.make_safe()
+        self._scheduler.stop(DeviceError("transport", "the device server is stopping", retryable=True))
+        self._scheduler.make_safe()
         until_s = time.monotonic() + _LAST_SAFE_S
-        while self._jobs.any and time.monotonic() < until_s:
+        while self._scheduler.any and time.monotonic() < until_s:
             self.tick()
             self.collect()
             time.sleep(0.002)
-        if self._jobs.any:
+        if self._scheduler.any:
             log.error("the device did not become safe within %g s of the end", _LAST_SAFE_S)
-        self._jobs.join(0.5)
+        self._scheduler.join(0.5)
         if self._reader is not None:
             self._reader.end()
 
@@ -157,7 +157,7 @@ class Desk:
             return True
         try:
             if self._fresh(route, request):
-                arrays = messages.decode_arrays(request.arrays, frames[2:], self._shared.window_of(request))
+                arrays = messages.decode_arrays(request.arrays, frames[2:], self._shared.buffer_of(request))
                 self._handlers[request.op](route, request, arrays)
         except DeviceError as error:
             self._send(route, self._error_frames(request.id, request.op, error))
@@ -169,7 +169,7 @@ class Desk:
 
     def collect(self) -> None:
         """Answer those whose jobs have ended, and those whose status has been read."""
-        for job, waiting, outcome in self._jobs.collect():
+        for job, waiting, outcome in self._scheduler.collect():
             if job.op == "safe" and isinstance(outcome, DeviceError):
                 self._faults[SAFE_FAILED] = Fault(name=SAFE_FAILED, detail=f"the device was not made safe: {outcome.detail}")
             if job.op == "apply" and job.stop is None and not isinstance(outcome, DeviceError):
@@ -187,7 +187,7 @@ class Desk:
         now_s = time.monotonic()
         if leases.expired(self._lease, now_s):
             self._lose_lease()
-        accepted, working = self._jobs.tick(now_s)
+        accepted, working = self._scheduler.tick(now_s)
         for one in accepted:
             self._send(one.route, self._frames(one.request, {"in_effect": False}))
         for one in working:
@@ -206,9 +206,9 @@ class Desk:
         if request.op in _COMMANDS:
             if request.seq == 0:
                 raise DeviceError("bad_request", f"header seq is 0, but {request.op} needs a number of at least 1")
-            if self._jobs.attach(route, request):
+            if self._scheduler.attach(route, request):
                 return False
-            answer = self._cache.get(request.session, request.seq)
+            answer = self._cache.get(request.client_id, request.seq)
             if answer is GONE:
                 raise DeviceError(
                     "transport", f"command {request.seq} was carried out, its answer is no longer kept", outcome="unknown"
@@ -252,7 +252,7 @@ class Desk:
             frames = self._frames(request)
         self._send(route, frames)
         if request.seq and request.op in _COMMANDS:
-            self._cache.put(request.session, request.seq, frames)
+            self._cache.put(request.client_id, request.seq, frames)
 
     # ---- the lease ----------------------------------------------------------------------------------------------------
 
@@ -264,8 +264,8 @@ class Desk:
         fault = leases.lost_fault(lost)
         self._faults[fault.name] = fault
         log.warning("%s", fault.detail)
-        self._jobs.stop(DeviceError("lease", fault.detail))
-        self._jobs.make_safe()
+        self._scheduler.stop(DeviceError("lease", fault.detail))
+        self._scheduler.make_safe()
 
     def _forget_writer(self) -> None:
         """Drop what a writer left behind that whoever comes next must not go on with."""
@@ -276,7 +276,7 @@ class Desk:
         now_s = time.monotonic()
         if leases.expired(self._lease, now_s):
             self._lose_lease()
-        self._lease = leases.renew(self._lease, request.session, now_s)
+        self._lease = leases.renew(self._lease, request.client_id, now_s)
 
     def _must_be_clear(self) -> None:
         for fault in self._faults.values():
@@ -288,13 +288,13 @@ class Desk:
         if leases.expired(self._lease, now_s):
             self._lose_lease()
         before = self._lease
-        self._lease = leases.acquire(before, request.session, body.lease_key, body.label, body.ttl_s, now_s)
-        if before is None or before.session != request.session:
+        self._lease = leases.acquire(before, request.client_id, body.lease_key, body.label, body.ttl_s, now_s)
+        if before is None or before.client_id != request.client_id:
             self._must_apply = False
             self._cancelled_seq = 0
-        if before is not None and before.session != request.session:
+        if before is not None and before.client_id != request.client_id:
             self._forget_writer()
-            self._jobs.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
+            self._scheduler.stop(DeviceError("lease", f"{body.label!r} took the lease over with the same key"))
         self._answer(route, request, None)
 
     def _renew(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
@@ -305,15 +305,15 @@ class Desk:
         self._must_write(request)
         self._lease = None
         self._forget_writer()
-        self._jobs.stop(DeviceError("lease", "the lease was released"))
-        self._jobs.make_safe(route, request)
+        self._scheduler.stop(DeviceError("lease", "the lease was released"))
+        self._scheduler.make_safe(route, request)
 
     # ---- operations -----------------------------------------------------------------------------------------------------
 
     def _hello(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         hello = messages.decode_body(messages.HelloBody, request.body)
-        self._labels[request.session] = hello.label
-        self._labels.move_to_end(request.session)
+        self._labels[request.client_id] = hello.label
+        self._labels.move_to_end(request.client_id)
         if len(self._labels) > _LABELS:
             self._labels.popitem(last=False)
         body: dict[str, JsonValue] = {
@@ -339,7 +339,7 @@ class Desk:
             return
         held = None if leases.expired(self._lease, time.monotonic()) else self._lease
         health = {name: v if isinstance(v, str) or math.isfinite(v) else str(v) for name, v in status.health.items()}
-        busy = status.busy or self._jobs.any
+        busy = status.busy or self._scheduler.any
         merged = status.model_copy(
             update={
                 "busy": busy,
@@ -349,37 +349,37 @@ class Desk:
                 "health": health,
             }
         )
-        body: dict[str, JsonValue] = {"status": merged.model_dump(mode="json"), "safe_pending": self._jobs.safe_pending}
+        body: dict[str, JsonValue] = {"status": merged.model_dump(mode="json"), "safe_pending": self._scheduler.safe_pending}
         self._send(route, self._frames(request, body))
 
     def _share(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        number = self._shared.open(messages.decode_body(messages.ShareBody, request.body), request.session)
-        self._send(route, self._frames(request, {"window": number}))
+        number = self._shared.open(messages.decode_body(messages.ShareBody, request.body), request.client_id)
+        self._send(route, self._frames(request, {"buffer": number}))
 
     def _apply(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
         self._must_be_clear()
         messages.decode_body(messages.EmptyBody, request.body)
         drive = _the_array(arrays, "drive", "apply")
-        self._jobs.submit(route, request, partial(self._device.apply, drive), drive.nbytes)
+        self._scheduler.submit(route, request, partial(self._device.apply, drive), drive.nbytes)
 
-    def _stage_inputs(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+    def _load_inputs(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
-        body = messages.decode_body(messages.StageBody, request.body)
-        chunk = _the_array(arrays, "chunk", "stage_inputs")
+        body = messages.decode_body(messages.LoadInputsBody, request.body)
+        chunk = _the_array(arrays, "chunk", "load_inputs")
         if chunk.dtype != np.uint8 or chunk.ndim != 1:
             raise DeviceError("bad_request", f"chunk is {chunk.dtype} of shape {chunk.shape}, expected bytes, u1 (length,)")
-        limit = self._description.limits.max_staged_bytes
+        limit = self._description.limits.max_loaded_bytes
         try:
-            self._transfer, whole = add_chunk(self._transfer, request.session, body, chunk.data, limit)
+            self._transfer, whole = add_chunk(self._transfer, request.client_id, body, chunk.data, limit)
         except DeviceError:
             self._transfer = None
             raise
         if whole is None:
             self._answer(route, request, None)
         else:
-            self._jobs.submit(route, request, partial(self._device.stage_inputs, body.name, whole), whole.nbytes)
+            self._scheduler.submit(route, request, partial(self._device.load_inputs, body.name, whole), whole.nbytes)
 
     def _evaluate(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
@@ -390,31 +390,31 @@ class Desk:
             raise DeviceError("interlock", "the evaluation was cancelled")
         body = messages.decode_body(messages.EvaluateBody, request.body)
         drives = _the_array(arrays, "drives", "evaluate")
-        if body.staged is None:
+        if body.loaded is None:
             inputs = rows = _the_array(arrays, "inputs", "evaluate")
         else:
             rows = _the_array(arrays, "rows", "evaluate")
-            inputs = StagedRows(body.staged, rows)
+            inputs = LoadedRows(body.loaded, rows)
         settings, samples = (len(array) if array.ndim else 0 for array in (drives, rows))
         call = partial(self._timed_evaluate, drives, inputs, body.stage, settings, samples)
         inline_s = self._inline_s
-        if inline_s > 0 and not self._jobs.any and self._pace.predicted_s(body.stage, settings, samples) < inline_s:
+        if inline_s > 0 and not self._scheduler.any and self._durations.predicted_s(body.stage, settings, samples) < inline_s:
             self._answer(route, request, carry_out(Job("evaluate", call, request.deadline)))
         else:
-            self._jobs.submit(route, request, call, drives.nbytes + rows.nbytes)
+            self._scheduler.submit(route, request, call, drives.nbytes + rows.nbytes)
 
     def _timed_evaluate(
-        self, drives: AnyArray, inputs: AnyArray | StagedRows, stage: str, settings: int, samples: int
+        self, drives: AnyArray, inputs: AnyArray | LoadedRows, stage: str, settings: int, samples: int
     ) -> Readings:
         start_s = time.monotonic()
         readings = self._device.evaluate(drives, inputs, stage)  # pyright: ignore[reportArgumentType]  (the device checks)
-        self._pace.note(stage, settings, samples, time.monotonic() - start_s)
+        self._durations.note(stage, settings, samples, time.monotonic() - start_s)
         return readings
 
     def _cancel(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
         self._cancelled_seq = max(self._cancelled_seq, request.seq)
-        self._jobs.stop(DeviceError("interlock", "the evaluation was cancelled"), only="evaluate")
+        self._scheduler.stop(DeviceError("interlock", "the evaluation was cancelled"), only="evaluate")
         self._answer(route, request, None)
 
     def _safe(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
@@ -423,12 +423,12 @@ class Desk:
         if self._lease is not None:
             # An evaluation still in the socket's queue would otherwise be accepted, and read a dark mesh.
             self._must_apply = True
-            if request.session != self._lease.session:
-                label = self._labels.get(request.session, "")
+            if request.client_id != self._lease.client_id:
+                label = self._labels.get(request.client_id, "")
                 by = repr(label) if label else "without a name"
                 self._faults[MADE_SAFE] = Fault(name=MADE_SAFE, detail=f"the device was made safe by another client ({by})")
-        self._jobs.stop(DeviceError("interlock", "stopped, because the device was asked to become safe"))
-        self._jobs.make_safe(route, request)
+        self._scheduler.stop(DeviceError("interlock", "stopped, because the device was asked to become safe"))
+        self._scheduler.make_safe(route, request)
 
     def _clear_fault(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._must_write(request)
@@ -436,7 +436,7 @@ class Desk:
         if self._faults.pop(body.name, None) is not None:
             self._answer(route, request, None)
         else:
-            self._jobs.submit(route, request, partial(self._device.clear_fault, body.name))
+            self._scheduler.submit(route, request, partial(self._device.clear_fault, body.name))
 
 
 def _the_array(arrays: Mapping[str, AnyArray], name: str, op: str) -> AnyArray:

@@ -8,7 +8,7 @@ from collections import deque
 _REMEMBERED = 8
 
 
-class Pace:
+class DurationEstimator:
     """Seconds per setting and sample of the last evaluations, by stage and order of magnitude of the work."""
 
     def __init__(self) -> None:

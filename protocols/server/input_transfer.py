@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.wire.messages import AnyArray, Buffer, StageBody, as_array
+from photonloop.protocols.wire.messages import AnyArray, Buffer, LoadInputsBody, as_array
 
 
 @dataclass
 class Transfer:
     """An array of which a part has arrived; `data` grows with what really came."""
 
-    session: str
-    body: StageBody
+    client_id: str
+    body: LoadInputsBody
     data: bytearray
 
 
 def add_chunk(
-    transfer: Transfer | None, session: str, body: StageBody, chunk: Buffer, max_bytes: int
+    transfer: Transfer | None, client_id: str, body: LoadInputsBody, chunk: Buffer, max_bytes: int
 ) -> tuple[Transfer | None, AnyArray | None]:
     """Take one chunk; return the transfer that is still open, or the whole array.
 
@@ -31,14 +31,14 @@ def add_chunk(
     """
     total = body.nbytes
     if total > max_bytes:
-        raise DeviceError("limit", f"inputs {body.name!r} take {total} bytes, more than max_staged_bytes {max_bytes}")
+        raise DeviceError("limit", f"inputs {body.name!r} take {total} bytes, more than max_loaded_bytes {max_bytes}")
     if body.offset + len(chunk) > total:
         raise DeviceError("bad_request", f"inputs {body.name!r} take {total} bytes, the chunk at {body.offset} has {len(chunk)}")
     if body.offset == 0:
         if len(chunk) == total:
             return None, as_array(chunk, body.dtype, body.shape)
-        transfer = Transfer(session, body, bytearray())
-    elif transfer is None or transfer.session != session or _whole(transfer.body) != _whole(body):
+        transfer = Transfer(client_id, body, bytearray())
+    elif transfer is None or transfer.client_id != client_id or _whole(transfer.body) != _whole(body):
         raise DeviceError("bad_request", f"inputs {body.name!r}: a chunk at {body.offset} came without the ones before it")
     elif body.offset != len(transfer.data):
         raise DeviceError(
@@ -51,5 +51,5 @@ def add_chunk(
     return None, as_array(transfer.data, body.dtype, body.shape)
 
 
-def _whole(body: StageBody) -> tuple[object, ...]:
+def _whole(body: LoadInputsBody) -> tuple[object, ...]:
     return body.name, body.dtype, body.shape

@@ -34,41 +34,41 @@ class Lease:
 
     key: str
     label: str
-    session: str
+    client_id: str
     ttl_s: float
     expires_s: float
 
 
-def acquire(held: Lease | None, session: str, key: str, label: str, ttl_s: float, now_s: float) -> Lease:
-    """Return the lease for `session`: a new one, or the held one taken over by the same session or the same key.
+def acquire(held: Lease | None, client_id: str, key: str, label: str, ttl_s: float, now_s: float) -> Lease:
+    """Return the lease for `client_id`: a new one, or the held one taken over by the same session or the same key.
 
     Raises
     ------
     DeviceError
         "lease", saying who writes and how long the lease would last without renewal.
     """
-    if held is not None and now_s < held.expires_s and session != held.session and key != held.key:
+    if held is not None and now_s < held.expires_s and client_id != held.client_id and key != held.key:
         raise DeviceError(
             "lease",
             f"the device is leased to {held.label!r} for another {held.expires_s - now_s:.1f} s or more: one writer at a time",
             retryable=True,
         )
-    return Lease(key, label, session, ttl_s, now_s + ttl_s)
+    return Lease(key, label, client_id, ttl_s, now_s + ttl_s)
 
 
-def renew(held: Lease | None, session: str, now_s: float) -> Lease:
+def renew(held: Lease | None, client_id: str, now_s: float) -> Lease:
     """Return the held lease with its full time ahead again.
 
     Raises
     ------
     DeviceError
-        "lease" where `session` is not the holder or the time is up.
+        "lease" where `client_id` is not the holder or the time is up.
     """
     if held is None or now_s >= held.expires_s:
         raise DeviceError("lease", "this session holds no lease on the device: acquire one before writing", retryable=True)
-    if held.session != session:
+    if held.client_id != client_id:
         raise DeviceError("lease", f"the device is leased to {held.label!r}, not to this session", retryable=True)
-    return Lease(held.key, held.label, held.session, held.ttl_s, now_s + held.ttl_s)
+    return Lease(held.key, held.label, held.client_id, held.ttl_s, now_s + held.ttl_s)
 
 
 def expired(held: Lease | None, now_s: float) -> bool:
@@ -81,5 +81,5 @@ def lost_fault(lost: Lease) -> Fault:
     return Fault(
         name=LEASE_LOST,
         detail=f"the writer {lost.label!r} was not heard of for {lost.ttl_s:g} s, so the device was made safe",
-        session=lost.key,
+        lease_key=lost.key,
     )

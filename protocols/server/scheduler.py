@@ -31,7 +31,7 @@ class Waiting:
     """When to answer "accepted" if the job is not done by then."""
 
 
-class Jobs:
+class Scheduler:
     """The jobs under way and those who wait for them.
 
     Parameters
@@ -93,16 +93,16 @@ class Jobs:
         job = Job(request.op, call, request.deadline)
         self._bytes[job] = nbytes
         self._waiting[job] = [Waiting(route, request, job.started_s)]
-        self._commands[request.session, request.seq] = job
+        self._commands[request.client_id, request.seq] = job
         self._worker.submit(job)
 
     def attach(self, route: bytes, request: Request) -> bool:
         """Let the answer to a command that is under way go to `route`; return False where it is not under way."""
-        job = self._commands.get((request.session, request.seq))
+        job = self._commands.get((request.client_id, request.seq))
         if job is None:
             return False
         for one in self._waiting[job]:
-            if (one.request.session, one.request.seq) == (request.session, request.seq):
+            if (one.request.client_id, one.request.seq) == (request.client_id, request.seq):
                 one.route = route
         return True
 
@@ -129,7 +129,7 @@ class Jobs:
             accept_s = now_s + _ACCEPT_SAFE_S if request.op == "safe" else math.inf
             self._waiting[self._safe_job].append(Waiting(route, request, now_s, accept_s))
             if request.seq:
-                self._commands[request.session, request.seq] = self._safe_job
+                self._commands[request.client_id, request.seq] = self._safe_job
 
     def collect(self) -> list[tuple[Job, list[Waiting], object]]:
         """Return the jobs that have ended, who waited for each, and what became of it."""
@@ -142,7 +142,7 @@ class Jobs:
             if job is self._safe_job:
                 self._safe_job = None
             for one in waiting:
-                self._commands.pop((one.request.session, one.request.seq), None)
+                self._commands.pop((one.request.client_id, one.request.seq), None)
             ended.append((job, waiting, outcome))
         return ended
 

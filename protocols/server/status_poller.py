@@ -30,7 +30,7 @@ STATUS_AGE = "status_age_s"
 
 
 @dataclass(frozen=True)
-class Looking:
+class StatusRequest:
     """Somebody who asked for the status, and the route back."""
 
     route: bytes
@@ -38,10 +38,10 @@ class Looking:
     asked_s: float
 
 
-Found = tuple[Looking, DeviceStatus | DeviceError]
+Found = tuple[StatusRequest, DeviceStatus | DeviceError]
 
 
-class StatusReader:
+class StatusPoller:
     """A thread that reads `device.status()` when asked, once for all who ask meanwhile.
 
     `wake` is called from the thread when `collect` has something to give.
@@ -52,8 +52,8 @@ class StatusReader:
         self._wake = wake
         self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._read: queue.SimpleQueue[DeviceStatus | DeviceError] = queue.SimpleQueue()
-        self._served: list[Looking] = []  # by the reading under way
-        self._next: list[Looking] = []  # who came while it was under way: it may be of before they asked
+        self._served: list[StatusRequest] = []  # by the reading under way
+        self._next: list[StatusRequest] = []  # who came while it was under way: it may be of before they asked
         self._began_s = math.inf
         self._last: DeviceStatus | None = None
         self._last_s = 0.0
@@ -82,7 +82,7 @@ class StatusReader:
         """
         if len(self._served) + len(self._next) >= _MOST_WAITING:
             raise DeviceError("transport", f"{_MOST_WAITING} requests wait for the status already", retryable=True)
-        self._next.append(Looking(route, request, time.monotonic()))
+        self._next.append(StatusRequest(route, request, time.monotonic()))
         self._begin()
 
     def collect(self) -> list[Found]:

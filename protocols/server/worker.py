@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, device: PhotonicDevice, wake: Callable[[], None]) -> None:
         self._device = device
         self._wake = wake
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._scheduler: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
         # Held while a cancel is under way, so that it cannot hit the next job. The socket loop takes it only where a cancel
         # returns at once.
@@ -89,7 +89,7 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         """Queue a job behind those that wait."""
-        self._jobs.put(job)
+        self._scheduler.put(job)
 
     def outcomes(self) -> list[tuple[Job, object]]:
         """Return the jobs that ended since the last call, each with its result or `DeviceError`."""
@@ -121,14 +121,14 @@ class Worker:
 
     def join(self, timeout_s: float) -> bool:
         """End the thread after the jobs that wait; return whether it ended in time."""
-        self._jobs.put(None)
+        self._scheduler.put(None)
         self._ended.set()
         self._cancel_wanted.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._scheduler.get()) is not None:
             with self._lock:
                 self._running = job
             outcome = carry_out(job)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from photonloop.protocols.device import PROTOCOL_VERSION
 from photonloop.protocols.errors import DeviceError, ErrorBody
-from photonloop.protocols.wire.shared_buffer import Window
+from photonloop.protocols.wire.shared_buffer import SharedBuffer
 
 MAGIC = b"PLP"
 PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
@@ -54,7 +54,7 @@ Op = Literal[
     "renew",
     "release",
     "apply",
-    "stage_inputs",
+    "load_inputs",
     "evaluate",
     "cancel",
     "safe",
@@ -101,7 +101,7 @@ class Request(_Message):
     op: Op
     id: Annotated[int, Field(ge=0, lt=2**53)]
     """Chosen by the client and echoed in every reply to this request; a retry keeps it."""
-    session: Annotated[str, Field(min_length=1, max_length=64)]
+    client_id: Annotated[str, Field(min_length=1, max_length=64)]
     """Random name of the client, the same on all its sockets."""
     seq: Annotated[int, Field(ge=0, lt=2**53)] = 0
     """Number of the command within the session, from 1; the same number is never carried out twice. 0 for mere questions."""
@@ -140,8 +140,8 @@ class AcquireBody(_Message):
     ttl_s: Annotated[float, Field(ge=0.05, le=3600.0)]
 
 
-class StageBody(_Message):
-    """Body of `stage_inputs`: where the chunk that travels with it belongs."""
+class LoadInputsBody(_Message):
+    """Body of `load_inputs`: where the chunk that travels with it belongs."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     dtype: DTypeCode
@@ -156,11 +156,11 @@ class StageBody(_Message):
 
 
 class EvaluateBody(_Message):
-    """Body of `evaluate`; with `staged`, the array `rows` names rows of what was staged under that name."""
+    """Body of `evaluate`; with `loaded`, the array `rows` names rows of what was loaded under that name."""
 
     stage: Annotated[str, Field(max_length=200)]
-    staged: Annotated[str, Field(max_length=200)] | None = None
-    window: Annotated[int, Field(ge=1, lt=2**53)] | None = None
+    loaded: Annotated[str, Field(max_length=200)] | None = None
+    buffer: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     """Number of the shared memory that arrays of this request refer to, as `share` answered it."""
     answer_at: Annotated[int, Field(ge=0, lt=2**53)] = 0
     answer_bytes: Annotated[int, Field(ge=0, lt=2**53)] = 0
@@ -275,11 +275,11 @@ def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
         raise DeviceError("bad_request", f"body {_first_error(error)}") from None
 
 
-def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer], window: Window | None = None) -> dict[str, AnyArray]:
+def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer], buffer: SharedBuffer | None = None) -> dict[str, AnyArray]:
     """Return read-only arrays on the memory of `frames`, by name; nothing is allocated for what a header merely claims.
 
     A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays. What lies in the shared
-    memory of `window` is copied, since the other side may go on writing there.
+    memory of `buffer` is copied, since the other side may go on writing there.
 
     Raises
     ------
@@ -298,7 +298,7 @@ def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer], window: 
             raise DeviceError("bad_request", f"array {spec.name!r} is there twice")
         if spec.at is not None:
             shared_bytes += spec.nbytes
-            arrays[spec.name] = _shared(spec, spec.at, window, shared_bytes)
+            arrays[spec.name] = _shared(spec, spec.at, buffer, shared_bytes)
             continue
         frame = next(travelled)
         if len(frame) != spec.nbytes:
@@ -328,21 +328,21 @@ def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...])
     return array
 
 
-def _shared(spec: ArraySpec, at: int, window: Window | None, all_bytes: int) -> AnyArray:
+def _shared(spec: ArraySpec, at: int, buffer: SharedBuffer | None, all_bytes: int) -> AnyArray:
     """Return a copy of what lies at byte `at` of the window; `all_bytes`: of this and all arrays of the message before it."""
-    nbytes = 0 if window is None else window.nbytes
-    if window is None or at + spec.nbytes > nbytes or all_bytes > nbytes:
+    nbytes = 0 if buffer is None else buffer.nbytes
+    if buffer is None or at + spec.nbytes > nbytes or all_bytes > nbytes:
         raise DeviceError(
             "bad_request", f"array {spec.name!r} of {spec.nbytes} bytes at {at} is not within the {nbytes} bytes of shared memory"
         )
-    return as_array(window.memory[at : at + spec.nbytes], spec.dtype, spec.shape)
+    return as_array(buffer.memory[at : at + spec.nbytes], spec.dtype, spec.shape)
 
 
-def write_shared(array: AnyArray, window: Window, at: int) -> None:
+def write_shared(array: AnyArray, buffer: SharedBuffer, at: int) -> None:
     """Write `array`, which must have room there, to byte `at` of the window, as `decode_arrays` reads it."""
     code = array_code(array.dtype)
     assert code is not None
-    target = np.frombuffer(window.memory, _DTYPES[code], array.size, at)
+    target = np.frombuffer(buffer.memory, _DTYPES[code], array.size, at)
     np.copyto(target.reshape(array.shape), array)
 
 

@@ -28,7 +28,7 @@ AVAILABLE = hasattr(os, "memfd_create") and bool(_SEALS)
 
 
 @dataclass(frozen=True)
-class Window:
+class SharedBuffer:
     """Shared memory of `nbytes` bytes; it goes when neither side holds it any more, however they end."""
 
     memory: mmap.mmap
@@ -40,7 +40,7 @@ class Window:
         return len(self.memory)
 
 
-def create_window(nbytes: int) -> tuple[Window, int]:
+def create_shared_buffer(nbytes: int) -> tuple[SharedBuffer, int]:
     """Return a window of this process and its file descriptor, which may be closed once the other side has opened it.
 
     Raises
@@ -53,13 +53,13 @@ def create_window(nbytes: int) -> tuple[Window, int]:
     try:
         os.posix_fallocate(handle, 0, nbytes)  # now, or the first touch of a page would kill who touches it
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
-        return Window(mmap.mmap(handle, nbytes), name), handle
+        return SharedBuffer(mmap.mmap(handle, nbytes), name), handle
     except BaseException:
         os.close(handle)
         raise
 
 
-def open_window(pid: int, handle: int, name: str, nbytes: int) -> Window:
+def open_shared_buffer(pid: int, handle: int, name: str, nbytes: int) -> SharedBuffer:
     """Return the window that process `pid` has open as `handle`.
 
     Raises
@@ -79,7 +79,7 @@ def open_window(pid: int, handle: int, name: str, nbytes: int) -> Window:
         sealed = fcntl.fcntl(own, fcntl.F_GET_SEALS) & _SEALS == _SEALS
         if found.st_uid != os.geteuid() or found.st_size != nbytes or not sealed:
             raise DeviceError("bad_request", f"shared memory {name!r} is not sealed memory of {nbytes} bytes of this user")
-        return Window(mmap.mmap(own, nbytes), name)
+        return SharedBuffer(mmap.mmap(own, nbytes), name)
     except (OSError, ValueError):
         raise _not_seen(name) from None
     finally:

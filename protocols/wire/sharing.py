@@ -1,4 +1,4 @@
-"""Who may use which part of the memory that client and server share, and for how long: `Sharing` here, `Shared` there.
+"""Who may use which part of the memory that client and server share, and for how long: `ClientSharedBuffer` here, `ServerSharedBuffer` there.
 
 A slot belongs to one evaluation from `take` until its answer has come, so a retry finds its drives where they were, and no
 late answer is written over another's. After anything that leaves the server's doings in doubt, the client gives the whole
@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire.messages import MOST_PENDING, AnyArray, Request, ShareBody, write_shared
-from photonloop.protocols.wire.shared_buffer import AVAILABLE, Window, create_window, open_window
+from photonloop.protocols.wire.shared_buffer import AVAILABLE, SharedBuffer, create_shared_buffer, open_shared_buffer
 
 WORTH_SHARING_BYTES = 32 * 1024
 """Arrays that are smaller together are better off in the message that is sent anyway."""
@@ -23,7 +23,7 @@ WORTH_SHARING_BYTES = 32 * 1024
 _LINE = 64
 
 
-def largest_window(max_message_bytes: int) -> int:
+def largest_buffer_bytes(max_message_bytes: int) -> int:
     """Return how much memory a client and a server share at most: drives and readings of every evaluation under way."""
     return 2 * MOST_PENDING * max_message_bytes
 
@@ -42,7 +42,7 @@ class Slot:
         Where drives begin, where readings may be written, and how many bytes.
     """
 
-    window: Window
+    buffer: SharedBuffer
     number: int
     place: int
     at: int
@@ -51,14 +51,14 @@ class Slot:
 
     def write(self, array: AnyArray) -> None:
         """Write `array`, in C order, to where drives belong."""
-        write_shared(array, self.window, self.at)
+        write_shared(array, self.buffer, self.at)
 
     def body(self) -> dict[str, JsonValue]:
         """Return what the request says of it."""
-        return {"window": self.number, "answer_at": self.answer_at, "answer_bytes": self.answer_bytes}
+        return {"buffer": self.number, "answer_at": self.answer_at, "answer_bytes": self.answer_bytes}
 
 
-class Sharing:
+class ClientSharedBuffer:
     """The client's side: slots of one window, which is made when first asked for and grows with what is asked.
 
     Parameters
@@ -75,7 +75,7 @@ class Sharing:
         self._ask = ask
         self._allowed = allowed and AVAILABLE
         self._most_bytes = most_bytes
-        self._window: Window | None = None
+        self._buffer: SharedBuffer | None = None
         self._number = 0
         self._room = 0
         self._taken: set[int] = set()
@@ -86,23 +86,23 @@ class Sharing:
             return None
         lead = -(-sent // _LINE) * _LINE
         room = lead + -(-answered // _LINE) * _LINE
-        if (self._window is None or room > self._room) and not self._taken:
+        if (self._buffer is None or room > self._room) and not self._taken:
             self._renew(room)
-        if self._window is None or room > self._room or len(self._taken) == MOST_PENDING:
+        if self._buffer is None or room > self._room or len(self._taken) == MOST_PENDING:
             return None
         place = next(place for place in range(MOST_PENDING) if place not in self._taken)
         self._taken.add(place)
         at = place * self._room
-        return Slot(self._window, self._number, place, at, at + lead, answered)
+        return Slot(self._buffer, self._number, place, at, at + lead, answered)
 
     def free(self, slot: Slot | None) -> None:
         """Take back the slot of an evaluation that was answered."""
-        if slot is not None and slot.window is self._window:
+        if slot is not None and slot.buffer is self._buffer:
             self._taken.discard(slot.place)
 
     def forget(self) -> None:
         """Give the window up: nobody knows what the server may still write there, or it knows the window no more."""
-        self._window = None
+        self._buffer = None
         self._taken.clear()
 
     def _renew(self, room: int) -> None:
@@ -111,12 +111,12 @@ class Sharing:
         if nbytes > self._most_bytes:
             return
         try:
-            window, handle = create_window(nbytes)
+            buffer, handle = create_shared_buffer(nbytes)
         except OSError:
             self._allowed = False
             return
         try:
-            answer = self._ask({"pid": os.getpid(), "fd": handle, "name": window.name, "nbytes": nbytes})
+            answer = self._ask({"pid": os.getpid(), "fd": handle, "name": buffer.name, "nbytes": nbytes})
         except DeviceError as error:
             if error.code not in {"bad_request", "limit", "version"}:
                 raise
@@ -124,12 +124,12 @@ class Sharing:
             return
         finally:
             os.close(handle)
-        number = answer.get("window")
+        number = answer.get("buffer")
         if isinstance(number, int):
-            self._window, self._number, self._room = window, number, room
+            self._buffer, self._number, self._room = buffer, number, room
 
 
-class Shared:
+class ServerSharedBuffer:
     """The server's side: one window, shared with whoever holds the lease.
 
     Parameters
@@ -140,12 +140,12 @@ class Shared:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._window: Window | None = None
-        self._session = ""
+        self._buffer: SharedBuffer | None = None
+        self._client_id = ""
         self._number = 0
 
-    def open(self, body: ShareBody, session: str) -> int:
-        """Look through the window that `session` has made, instead of any older one; return its number.
+    def open(self, body: ShareBody, client_id: str) -> int:
+        """Look through the window that `client_id` has made, instead of any older one; return its number.
 
         Raises
         ------
@@ -154,27 +154,27 @@ class Shared:
         """
         if body.nbytes > self._most_bytes:
             raise DeviceError("limit", f"shared memory of {body.nbytes} bytes: at most {self._most_bytes} are shared here")
-        self._window = open_window(body.pid, body.fd, body.name, body.nbytes)
-        self._session = session
+        self._buffer = open_shared_buffer(body.pid, body.fd, body.name, body.nbytes)
+        self._client_id = client_id
         self._number += 1  # of its own: requests that refer to an older window are told from those to this one
         return self._number
 
-    def window_of(self, request: Request) -> Window | None:
+    def buffer_of(self, request: Request) -> SharedBuffer | None:
         """Return the window that `request` refers to; None where it names none, or one that is no longer shared."""
-        known = request.session == self._session and request.body.get("window") == self._number
-        return self._window if known else None
+        known = request.client_id == self._client_id and request.body.get("buffer") == self._number
+        return self._buffer if known else None
 
     def write(self, request: Request, name: str, values: AnyArray) -> Mapping[str, int]:
         """Write the array called `name` where `request` wants it, if it has room there; return its place, by its name."""
-        window = self.window_of(request)
+        buffer = self.buffer_of(request)
         at, room = request.body.get("answer_at"), request.body.get("answer_bytes")
-        if window is None or not isinstance(at, int) or not isinstance(room, int):
+        if buffer is None or not isinstance(at, int) or not isinstance(room, int):
             return {}
-        if not 0 < values.nbytes <= room or at + values.nbytes > window.nbytes:
+        if not 0 < values.nbytes <= room or at + values.nbytes > buffer.nbytes:
             return {}
-        write_shared(values, window, at)
+        write_shared(values, buffer, at)
         return {name: at}
 
     def forget(self) -> None:
         """Share no memory any more."""
-        self._window = None
+        self._buffer = None

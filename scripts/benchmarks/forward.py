@@ -37,7 +37,7 @@ from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s
 from numba import njit
 
 from photonloop.controller.device.processes import VirtualChip, open_device
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.workers import Workers, default_count
@@ -269,10 +269,10 @@ def largest(args: argparse.Namespace) -> dict[str, Any]:
         process = psutil.Process(opened.process.process.pid)
         device, description = opened.device, opened.device.describe()
         rng = np.random.default_rng(SEED)
-        device.stage_inputs("bench", rng.uniform(0, 1, (args.batch, 784)).astype(np.float32))
+        device.load_inputs("bench", rng.uniform(0, 1, (args.batch, 784)).astype(np.float32))
         highest_v = np.sqrt(description.limits.total_power_w * description.drive.resistance_ohm / description.channels)
         device.apply(rng.uniform(0, highest_v, description.channels))
-        inputs = StagedRows("bench", np.arange(args.batch))
+        inputs = LoadedRows("bench", np.arange(args.batch))
         answer: dict[str, Any] = {"ports": 784, "stages": 2, "channels": description.channels, "open_s": opened_s}
         for stage in description.stages:
             volts = rng.uniform(0, highest_v, (1, stage.channels))
@@ -286,12 +286,12 @@ def largest(args: argparse.Namespace) -> dict[str, Any]:
 
 def ready_chip(
     preset: str, ports: int, stages: int, batch: int, count: int, threads: int | None
-) -> tuple[Chip, StagedRows, np.ndarray]:
-    """Return a chip with a staged batch, and `count` settings of one stage."""
+) -> tuple[Chip, LoadedRows, np.ndarray]:
+    """Return a chip with a loaded batch, and `count` settings of one stage."""
     chip = Chip(load_chip(preset, ports=ports, stages=stages, seed=SEED), threads=threads)
     rng = np.random.default_rng(SEED)
-    chip.stage_inputs("bench", rng.uniform(0, 1, (batch, ports)).astype(np.float32))
-    return chip, StagedRows("bench", np.arange(batch)), rng.uniform(0, 4, (count, chip.describe().stages[0].channels))
+    chip.load_inputs("bench", rng.uniform(0, 1, (batch, ports)).astype(np.float32))
+    return chip, LoadedRows("bench", np.arange(batch)), rng.uniform(0, 4, (count, chip.describe().stages[0].channels))
 
 
 def peak_mb(pid: int) -> float | None:

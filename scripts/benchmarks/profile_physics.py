@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/profile_physics.py [--json] [--ports 64 784] [--batch 128] [--settings 4] [--rounds 30]
 
-forward_ms is one setting of a batch, staged, through a mesh of `soi`'s couplers and losses: volts to phases, phases to matrices,
+forward_ms is one setting of a batch, loaded, through a mesh of `soi`'s couplers and losses: volts to phases, phases to matrices,
 light through the mesh, |E|². physics_ms is what everything else adds: steps and bend of the source, self-heating, curve,
 crosstalk, drift, laser and detector noise, saturation, converter; `parts` is what each adds alone. Chips take turns and each
 counts with its median; what an effect adds is the median of the differences within a turn. Processor time of all threads, so
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
@@ -67,9 +67,9 @@ def profile(ports: int, batch: int, settings: int, rounds: int, threads: int) ->
     rng = np.random.default_rng(0)
     inputs = rng.random((2 * batch, ports)).astype(np.float32)
     drives = rng.uniform(0, 6, (settings, chips["soi"].describe().channels))
-    rows = StagedRows("all", np.arange(batch))
+    rows = LoadedRows("all", np.arange(batch))
     for chip in chips.values():
-        chip.stage_inputs("all", inputs)
+        chip.load_inputs("all", inputs)
         chip.evaluate(drives, rows, "mesh0")
     times: dict[str, list[float]] = {name: [] for name in chips}
     for _ in range(rounds):

@@ -32,7 +32,7 @@ from photonloop.controller.learning.session import EpochReport
 from photonloop.controller.learning.variables import fold, stage_box, volts
 from photonloop.controller.runs.run_folder import read_checkpoint, read_events
 from photonloop.controller.training import train
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 from photonloop.simulator.truth.chip_truth import gradient
@@ -107,11 +107,11 @@ def compare_layer(
     def losses(settings: NDArray[np.float64]) -> NDArray[np.float64]:
         drives = volts(fold(settings, box), description.drive)
         values = [
-            chip.evaluate(part, StagedRows("batch", np.arange(BATCH)), layer.stage.name).values for part in np.split(drives, 8)
+            chip.evaluate(part, LoadedRows("batch", np.arange(BATCH)), layer.stage.name).values for part in np.split(drives, 8)
         ]
         return np.concatenate([rule.losses(part, labels) for part in values])
 
-    chip.stage_inputs("batch", inputs.amplitudes)
+    chip.load_inputs("batch", inputs.amplitudes)
     exact = gradient(chip, number, None, inputs.amplitudes, softmax_slope(rule, labels))
     true = directions @ (exact.power_w * description.drive.pi_power_w / np.pi)
     steps = [*LADDER_RAD, auto_rad]

@@ -5,7 +5,7 @@
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
-State has one owner, this class: the held drive (replaced whole, never written into), the staged inputs and the clock; what
+State has one owner, this class: the held drive (replaced whole, never written into), the loaded inputs and the clock; what
 follows from them is in `pipeline`. The physics is in the modules of their names, the speed in `kernels`.
 """
 
@@ -18,14 +18,14 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
     check_settings,
     check_size,
-    check_staged_rows,
+    check_loaded_rows,
     heater_power_w,
     highest_drive_v,
 )
@@ -85,7 +85,7 @@ class Chip:
         parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
         dark = np.zeros(self._description.channels)
         self._held = Held(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
-        self._staged: dict[str, tuple[Source, int]] = {}
+        self._loaded: dict[str, tuple[Source, int]] = {}
         self._ambient = Ambient(parameters, channels)
         self._gauges = self._ambient.gauges(self._ambient.moment(0.0))
         self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
@@ -132,30 +132,30 @@ class Chip:
                 "interlock", "safe was called while the drive was being applied: the chip holds the safe drive", outcome="unknown"
             )
 
-    def stage_inputs(self, name: str, inputs: Inputs) -> None:
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs` under `name`."""
         self._check_open()
         checked = check_inputs(self._description, inputs)
         size = checked.size * (8 if checked.dtype.kind == "c" else 4)
-        others = sum(bytes_sent for known, (_, bytes_sent) in self._staged.items() if known != name)
-        if (total := others + size) > self._description.limits.max_staged_bytes:
+        others = sum(bytes_sent for known, (_, bytes_sent) in self._loaded.items() if known != name)
+        if (total := others + size) > self._description.limits.max_loaded_bytes:
             raise DeviceError(
                 "limit",
-                f"inputs {name!r} would bring the staged inputs to {total} bytes, "
-                f"more than max_staged_bytes {self._description.limits.max_staged_bytes}",
+                f"inputs {name!r} would bring the loaded inputs to {total} bytes, "
+                f"more than max_loaded_bytes {self._description.limits.max_loaded_bytes}",
             )
         self._pipeline.forget(name)
-        self._staged[name] = self._modulated(checked, copy=True), size
+        self._loaded[name] = self._modulated(checked, copy=True), size
 
-    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`."""
         self._check_open()
         stops = self._stops
         held = self._held
         index, volts = self._checked_settings(stage, drives, held)
-        if isinstance(inputs, StagedRows):
-            rows = check_staged_rows(inputs, {name: kept.shape[0] for name, (kept, _) in self._staged.items()})
-            name, source = inputs.name, self._staged[inputs.name][0]
+        if isinstance(inputs, LoadedRows):
+            rows = check_loaded_rows(inputs, {name: kept.shape[0] for name, (kept, _) in self._loaded.items()})
+            name, source = inputs.name, self._loaded[inputs.name][0]
         else:
             name, source = "", self._modulated(check_inputs(self._description, inputs), copy=False)
             rows = np.arange(source.shape[0])

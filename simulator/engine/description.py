@@ -43,7 +43,7 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
             max_batch=limits.max_batch,
             max_settings=limits.max_settings,
             max_readings=limits.max_readings,
-            max_staged_bytes=limits.max_staged_bytes,
+            max_loaded_bytes=limits.max_loaded_bytes,
         ),
         clock="real" if realtime else "virtual",
     )

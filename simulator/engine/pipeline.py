@@ -4,7 +4,7 @@ Two ways lead to a stage's matrices. Of small meshes each worker works them out 
 they are hot in its cache. Of large ones (`SHARED_CHANNELS`) all workers first work out one setting together, chunk by chunk, then
 share its blocks. Which way is taken depends on the mesh alone, so that readings never depend on the number of workers.
 
-What is remembered of the held drive, its matrices and the fields that staged inputs have behind it, holds for one `Moment`: when
+What is remembered of the held drive, its matrices and the fields that loaded inputs have behind it, holds for one `Moment`: when
 something drifts by a step or breaks, it is worked out anew.
 """
 
@@ -99,7 +99,7 @@ class Pipeline:
         self._remembered = RememberedFields(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
-        """Forget everything about the staged inputs `name`."""
+        """Forget everything about the loaded inputs `name`."""
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
@@ -272,7 +272,7 @@ class Pipeline:
     ) -> tuple[Source, NDArray[np.int64]]:
         """Return fields that enter stage `index`, and which rows of them stand for `rows` of the chip's inputs.
 
-        Of staged inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
+        Of loaded inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
         """
         source, name = exposure.source, exposure.name
         if index == 0:

@@ -1,4 +1,4 @@
-"""Fields that staged inputs have at later stages, kept while nothing before those stages changes."""
+"""Fields that loaded inputs have at later stages, kept while nothing before those stages changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields entering one stage, row by row of a staged array; only the rows in `is_known` are filled in."""
+    """Fields entering one stage, row by row of a loaded array; only the rows in `is_known` are filled in."""
 
     versions: tuple[int, ...]
     field: NDArray[np.float32]
@@ -18,7 +18,7 @@ class Fields:
 
 
 class RememberedFields:
-    """What is kept, by name of the staged inputs and number of the stage; the longest unused goes first.
+    """What is kept, by name of the loaded inputs and number of the stage; the longest unused goes first.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class RememberedFields:
         self._kept: dict[tuple[str, int], Fields] = {}
 
     def fields(self, name: str, stage: int, shape: tuple[int, ...], versions: tuple[int, ...]) -> Fields | None:
-        """Return the fields of staged inputs of `shape` (rows, ports, …) at `stage` for the held drives of `versions`.
+        """Return the fields of loaded inputs of `shape` (rows, ports, …) at `stage` for the held drives of `versions`.
 
         They come with no row known where the drives have changed; None where they take too much memory to be kept.
         """
@@ -50,6 +50,6 @@ class RememberedFields:
         return kept
 
     def forget(self, name: str) -> None:
-        """Forget everything about the staged inputs `name`."""
+        """Forget everything about the loaded inputs `name`."""
         for key in [key for key in self._kept if key[0] == name]:
             del self._kept[key]

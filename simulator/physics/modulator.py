@@ -2,7 +2,7 @@
 
     amplitude ──▶ extinction ──▶ × (1 + error of the port) · e^{i phase of the port} ──▶ ═══ neighbouring waveguides ═══ ──▶ mesh
 
-Applied once where inputs are staged; staged rows cost nothing more.
+Applied once where inputs are loaded; loaded rows cost nothing more.
 """
 
 from __future__ import annotations

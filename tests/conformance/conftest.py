@@ -140,7 +140,7 @@ def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
 
-# A small largest message, so that staged inputs travel in pieces; inline, as the simulator process does it.
+# A small largest message, so that loaded inputs travel in pieces; inline, as the simulator process does it.
 PIECES = ServerOptions(max_message_bytes=4096)
 INLINE = ServerOptions(inline_s=0.005)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.client.device_client import DeviceClient, connect
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, StagedRows
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import heater_power_w
 
@@ -256,64 +256,64 @@ def test_too_much_at_once_is_refused(device: PhotonicDevice) -> None:
     refused(lambda: device.evaluate(many, light(device, 1), stage.name), "limit")
     settings = limits.max_readings // (limits.max_batch * stage.tap_ports) + 1
     if settings <= limits.max_settings:
-        names = StagedRows("one", np.zeros(limits.max_batch, np.int64))
-        device.stage_inputs("one", light(device, 1))
+        names = LoadedRows("one", np.zeros(limits.max_batch, np.int64))
+        device.load_inputs("one", light(device, 1))
         refused(lambda: device.evaluate(np.zeros((settings, stage.channels)), names, stage.name), "limit")
 
 
-# ---- staged inputs ---------------------------------------------------------------------------------------------------
+# ---- loaded inputs ---------------------------------------------------------------------------------------------------
 
 
 def test_staged_rows_are_the_same_light(device: PhotonicDevice) -> None:
     samples = light(device, 300)
-    device.stage_inputs("train", samples)
+    device.load_inputs("train", samples)
     for index, stage in enumerate(device.describe().stages):
         drives = drives_for(device, 2, index)
         rows = np.array([299, 0, 0, 17, 5])
         direct = mean(device.evaluate(drives, samples[rows], stage.name))
-        staged = mean(device.evaluate(drives, StagedRows("train", rows), stage.name))
+        loaded = mean(device.evaluate(drives, LoadedRows("train", rows), stage.name))
         noise = 0.05 * np.abs(direct).max()
-        np.testing.assert_allclose(staged, direct, atol=noise)
+        np.testing.assert_allclose(loaded, direct, atol=noise)
         assert np.ptp(direct) > noise  # or the comparison would say nothing
 
 
 def test_what_is_staged_is_a_copy_and_can_be_replaced(device: PhotonicDevice) -> None:
     ports = device.describe().input_ports
-    stage, drives, rows = mesh(device), drives_for(device, 1), StagedRows("x", np.array([0]))
+    stage, drives, rows = mesh(device), drives_for(device, 1), LoadedRows("x", np.array([0]))
     mine = np.ones((1, ports), np.float32)
     bright = mean(device.evaluate(drives, mine, stage.name))
     noise = 0.05 * np.abs(bright).max()
-    device.stage_inputs("x", mine)
+    device.load_inputs("x", mine)
     mine[:] = 0.0
     np.testing.assert_allclose(mean(device.evaluate(drives, rows, stage.name)), bright, atol=noise)
-    device.stage_inputs("x", mine)
+    device.load_inputs("x", mine)
     dark = mean(device.evaluate(drives, rows, stage.name))
     assert np.abs(bright).sum() - np.abs(dark).sum() > noise
 
 
 def test_wrong_rows_are_refused(device: PhotonicDevice) -> None:
     stage, drives = mesh(device).name, drives_for(device, 1)
-    device.stage_inputs("x", light(device, 4))
+    device.load_inputs("x", light(device, 4))
     for rows in (
-        StagedRows("never staged", np.array([0])),
-        StagedRows("x", np.array([4])),
-        StagedRows("x", np.array([-1])),
-        StagedRows("x", np.array([], np.int64)),
-        StagedRows("x", np.array([[0]])),
-        StagedRows("x", np.array([0.0])),  # pyright: ignore[reportArgumentType]
+        LoadedRows("never loaded", np.array([0])),
+        LoadedRows("x", np.array([4])),
+        LoadedRows("x", np.array([-1])),
+        LoadedRows("x", np.array([], np.int64)),
+        LoadedRows("x", np.array([[0]])),
+        LoadedRows("x", np.array([0.0])),  # pyright: ignore[reportArgumentType]
     ):
         refused(lambda rows=rows: device.evaluate(drives, rows, stage), "bad_request")
 
 
 def test_wrong_inputs_are_not_staged(device: PhotonicDevice) -> None:
     limits, ports = device.describe().limits, device.describe().input_ports
-    refused(lambda: device.stage_inputs("bad", np.full((2, ports), 1.5)), "bad_request")
-    refused(lambda: device.stage_inputs("bad", np.zeros((2, ports + 1))), "bad_request")
-    refused(lambda: device.stage_inputs("bad", np.zeros((0, ports))), "bad_request")
-    if limits.max_staged_bytes < 2**26:
-        too_many = limits.max_staged_bytes // (4 * ports) + 1
-        refused(lambda: device.stage_inputs("bad", np.zeros((too_many, ports), np.float32)), "limit")
-    rows = StagedRows("bad", np.array([0]))
+    refused(lambda: device.load_inputs("bad", np.full((2, ports), 1.5)), "bad_request")
+    refused(lambda: device.load_inputs("bad", np.zeros((2, ports + 1))), "bad_request")
+    refused(lambda: device.load_inputs("bad", np.zeros((0, ports))), "bad_request")
+    if limits.max_loaded_bytes < 2**26:
+        too_many = limits.max_loaded_bytes // (4 * ports) + 1
+        refused(lambda: device.load_inputs("bad", np.zeros((too_many, ports), np.float32)), "limit")
+    rows = LoadedRows("bad", np.array([0]))
     refused(lambda: device.evaluate(drives_for(device, 1), rows, mesh(device).name), "bad_request")
 
 

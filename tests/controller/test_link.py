@@ -12,12 +12,12 @@ from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.reconnecting import MOST_BREAKS, DeviceLink
 from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
-STAGED = StagedRows("train", np.arange(3))
+STAGED = LoadedRows("train", np.arange(3))
 
 
 class Clock(Stop):
@@ -51,7 +51,7 @@ class Bench:
         chip = Chip(load_chip("ideal", ports=4, stages=1), threads=1)
         evaluate, status = chip.evaluate, chip.status
 
-        def maybe(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        def maybe(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             self.evaluations += 1
             if (error := self.refuses(self.evaluations)) is not None:
                 raise error
@@ -90,7 +90,7 @@ def test_breaks_with_answers_in_between_are_borne_without_end() -> None:
     link, told, evaluate = linked(bench, Clock())
     for _ in range(3 * MOST_BREAKS):
         assert evaluate().values.shape == (1, 3, 4)
-    assert told[:2] == ["device lost: pulled at 1", "device back, staged inputs and held drive restored"]
+    assert told[:2] == ["device lost: pulled at 1", "device back, loaded inputs and held drive restored"]
     assert len(told) == 6 * MOST_BREAKS
     link.close()
 

@@ -61,7 +61,7 @@ def describe(ports: int, layers: int) -> DeviceDescription:
         ),
         readout=ReadoutDescription(full_scale=(1e-3,) * layers, bits=16, sample_s=1e-6),
         limits=LimitsDescription(
-            voltage_v=8.0, max_batch=4096, max_settings=256, max_readings=10**8, max_staged_bytes=10**9
+            voltage_v=8.0, max_batch=4096, max_settings=256, max_readings=10**8, max_loaded_bytes=10**9
         ),
         clock="virtual",
     )  # fmt: skip
@@ -132,7 +132,7 @@ def _events(layers: int, epochs: int, finished: bool, rng: np.random.Generator) 
         "time": at(0),
         "device": "sim:soi",
         "seed": 0,
-        "session": "a-lease-key",
+        "lease_key": "a-lease-key",
         "clipped": 3,
         "versions": versions,
     }

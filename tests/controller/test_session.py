@@ -24,7 +24,7 @@ from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNA
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.controller.training import stage_parts
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, StagedRows
+from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
@@ -249,7 +249,7 @@ class Flaky:
         real = chip("ideal", experiment)
         evaluate = real.evaluate
 
-        def breaking(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        def breaking(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             self.count += 1
             if self.count in self.breaks:
                 raise DeviceError("transport", "the wire was pulled", outcome="unknown")
@@ -410,7 +410,7 @@ class Counted:
         real = chip("ideal", experiment)
         evaluate = real.evaluate
 
-        def counting(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        def counting(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             self.count += 1
             if self.count == self.breaks_at:
                 raise DeviceError("device", "heater supply over temperature")
@@ -496,7 +496,7 @@ def test_a_look_is_cut_into_what_the_device_takes(
     assert portion(link.description, stage, samples) == expected
     layer = build_network(iris(), link.description, 3)[0]
     phases = rng.random((settings, stage.channels))
-    read = read_settings(link, layer, phases, StagedRows("x", np.arange(samples)))
+    read = read_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
     drives = volts(phases, link.description.drive)
     np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
     assert read.flags.shape == read.time_s.shape == (settings,)
@@ -523,7 +523,7 @@ def test_a_value_that_is_no_number_stops_a_look_too(tmp_path: Path, settings: in
         real = chip("ideal", experiment)
         evaluate = real.evaluate
 
-        def blind(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        def blind(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             readings = evaluate(drives, inputs, stage)
             if len(drives) == settings:
                 readings.values[-1, 2, 3] = np.nan
@@ -548,7 +548,7 @@ def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: in
         real = chip("ideal", experiment)
         evaluate = real.evaluate
 
-        def flagging(drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+        def flagging(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             readings = evaluate(drives, inputs, stage)
             if len(drives) == settings:
                 readings.flags[-1] |= FLAG_UNSETTLED

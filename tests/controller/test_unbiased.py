@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from photonloop.controller.experiment import EstimatorSpec
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.variables import nominal_phases, volts
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 from photonloop.simulator.truth.chip_truth import gradient
@@ -39,7 +39,7 @@ def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None
     rng = np.random.default_rng(11)
     variables = nominal_phases(rng.uniform(1, 5, stage.channels), drive)
     inputs = rng.uniform(0, 1, (SAMPLES, PORTS)).astype(np.float32)
-    chip.stage_inputs("light", inputs)
+    chip.load_inputs("light", inputs)
 
     exact = gradient(chip, 0, volts(variables, drive), inputs, loss_and_slope)
     true = exact.power_w * drive.pi_power_w / np.pi
@@ -50,7 +50,7 @@ def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None
     estimates = np.empty((DIRECTIONS, stage.channels))
     for start in range(0, DIRECTIONS, 500):
         probe = Probe(chosen.draw(stage.channels, groups, 500, rng), step)
-        readings = chip.evaluate(volts(probe.settings(variables), drive), StagedRows("light", np.arange(SAMPLES)), stage.name)
+        readings = chip.evaluate(volts(probe.settings(variables), drive), LoadedRows("light", np.arange(SAMPLES)), stage.name)
         found = slopes(probe, losses(readings.values))
         # One direction at a time, as an update with one pair of settings would see it.
         estimates[start : start + 500] = [

@@ -49,7 +49,7 @@ def description(total_power_w: float = 0.0, power_w: float = 0.0, bits: int = 16
             max_batch=10,
             max_settings=10,
             max_readings=1000,
-            max_staged_bytes=1000,
+            max_loaded_bytes=1000,
         ),
         clock="real",
     )

@@ -650,8 +650,8 @@ def test_a_bench_belongs_to_one_program(tmp_path: Path) -> None:
 
 
 def test_inputs_are_staged_in_this_computer_up_to_a_limit(tmp_path: Path) -> None:
-    bench, _, _ = opened(tmp_path, lambda stated: stated["capacity"].update(max_staged_bytes=4000))
-    bench.stage_inputs("a", light(200))
-    bench.stage_inputs("a", light(250))
-    with pytest.raises(DeviceError, match="would bring the staged inputs to 4016 bytes, more than max_staged_bytes 4000"):
-        bench.stage_inputs("b", light(1))
+    bench, _, _ = opened(tmp_path, lambda stated: stated["capacity"].update(max_loaded_bytes=4000))
+    bench.load_inputs("a", light(200))
+    bench.load_inputs("a", light(250))
+    with pytest.raises(DeviceError, match="would bring the loaded inputs to 4016 bytes, more than max_loaded_bytes 4000"):
+        bench.load_inputs("b", light(1))

@@ -14,13 +14,13 @@ import pytest
 import zmq
 from support.fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
-from photonloop.protocols.client.connection import Channel
+from photonloop.protocols.client.connection import ServerConnection
 from photonloop.protocols.client.device_client import ClientOptions, connect
-from photonloop.protocols.device import PhotonicDevice, StagedRows
+from photonloop.protocols.device import PhotonicDevice, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.protocols.wire import messages
-from photonloop.protocols.wire.shared_buffer import Window
+from photonloop.protocols.wire.shared_buffer import SharedBuffer
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)
@@ -46,8 +46,8 @@ def test_a_client_is_a_device(serve: Serve) -> None:
         readings = client.evaluate(DRIVES, INPUTS, "mesh2")
         np.testing.assert_allclose(readings.values, np.full((3, 2, 4), 0.25))
         assert (readings.values.dtype, readings.time_s.dtype, readings.flags.dtype) == (np.float32, np.float64, np.uint32)
-        client.stage_inputs("train", INPUTS * np.float32(2))
-        readings = client.evaluate(DRIVES, StagedRows("train", np.array([1, 0, 1], np.int16)), "mesh1")  # pyright: ignore[reportArgumentType]
+        client.load_inputs("train", INPUTS * np.float32(2))
+        readings = client.evaluate(DRIVES, LoadedRows("train", np.array([1, 0, 1], np.int16)), "mesh1")  # pyright: ignore[reportArgumentType]
         np.testing.assert_allclose(readings.values, np.ones((3, 3, 4)))
         client.safe()
         assert device.status().safe
@@ -94,20 +94,20 @@ def test_large_inputs_travel_in_pieces(serve: Serve, count: int) -> None:
     with connect(server.address) as client:
         client.acquire()
         if count == 0:
-            assert refused(lambda: client.stage_inputs("a", inputs)).code == "bad_request"
+            assert refused(lambda: client.load_inputs("a", inputs)).code == "bad_request"
             return
-        client.stage_inputs("a", inputs)
-        np.testing.assert_array_equal(device.staged["a"], inputs)
-        assert device.calls == ["stage_inputs"]
+        client.load_inputs("a", inputs)
+        np.testing.assert_array_equal(device.loaded["a"], inputs)
+        assert device.calls == ["load_inputs"]
 
 
 def test_too_much_is_refused_before_it_is_sent(serve: Serve) -> None:
-    device = FakeDevice(fake_description(max_staged_bytes=1000))
+    device = FakeDevice(fake_description(max_loaded_bytes=1000))
     server = serve(device, max_message_bytes=160)
     with connect(server.address) as client:
         client.acquire()
-        error = refused(lambda: client.stage_inputs("a", np.zeros((100, 4))))
-        assert (error.code, error.detail) == ("limit", "inputs 'a' take 3200 bytes, more than max_staged_bytes 1000")
+        error = refused(lambda: client.load_inputs("a", np.zeros((100, 4))))
+        assert (error.code, error.detail) == ("limit", "inputs 'a' take 3200 bytes, more than max_loaded_bytes 1000")
         error = refused(lambda: client.evaluate(DRIVES, INPUTS, "mesh1"))
         assert (error.code, error.detail) == ("limit", "drives takes 192 bytes, over the server's largest message 160")
         assert device.calls == []
@@ -146,7 +146,7 @@ def test_submit_lets_the_caller_work_meanwhile(serve: Serve) -> None:
         second = client.submit(2 * DRIVES, INPUTS, "mesh1")  # waits at the server's door
         sentence = "2 evaluations are pending already: ask for the first one's result"
         assert refused(lambda: client.submit(DRIVES, INPUTS, "mesh1")).detail == sentence
-        for call in (lambda: client.apply(np.zeros(16)), lambda: client.stage_inputs("a", INPUTS)):
+        for call in (lambda: client.apply(np.zeros(16)), lambda: client.load_inputs("a", INPUTS)):
             error = refused(call)
             assert (error.code, error.detail) == ("bad_request", "an evaluation is still pending: ask for its result first")
         assert client.status().busy
@@ -264,16 +264,16 @@ def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch:
     with connect(serve(device).address, options=BRISK) as client:
         client.acquire()
         first, second = (client.submit(scale * DRIVES, INPUTS, "mesh1") for scale in (1, 2))
-        read = Channel._read
+        read = ServerConnection._read
         interrupts = iter([True, True])
 
-        def interrupted(channel: Channel, request: messages.Request, frames: messages.Frames, window: Window | None) -> object:
-            answer = read(channel, request, frames, window)
+        def interrupted(channel: ServerConnection, request: messages.Request, frames: messages.Frames, buffer: SharedBuffer | None) -> object:
+            answer = read(channel, request, frames, buffer)
             if next(interrupts, False):  # the worst moment: the message is off the socket
                 raise KeyboardInterrupt
             return answer
 
-        monkeypatch.setattr(Channel, "_read", interrupted)
+        monkeypatch.setattr(ServerConnection, "_read", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 first.result()
@@ -446,7 +446,7 @@ def test_a_restarted_server_is_noticed_and_reconnected(serve: Serve) -> None:
     thread.start()
     with connect(address, options=BRISK) as client:
         client.acquire()
-        client.stage_inputs("a", INPUTS)
+        client.load_inputs("a", INPUTS)
         first.stop()
         thread.join(10)
         assert not thread.is_alive()
@@ -459,7 +459,7 @@ def test_a_restarted_server_is_noticed_and_reconnected(serve: Serve) -> None:
         client.reconnect()
         assert refused(lambda: client.apply(np.zeros(16))).code == "lease"
         client.acquire()
-        assert refused(lambda: client.evaluate(DRIVES, StagedRows("a", np.array([0])), "mesh1")).code == "bad_request"
+        assert refused(lambda: client.evaluate(DRIVES, LoadedRows("a", np.array([0])), "mesh1")).code == "bad_request"
         client.evaluate(DRIVES, INPUTS, "mesh1")
 
 

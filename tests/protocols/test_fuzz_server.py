@@ -46,7 +46,7 @@ bodies = (
         {},
         optional={
             "stage": st.sampled_from(["mesh1", "mesh2", "", "mesh9"]),
-            "staged": st.sampled_from(["a", "b"]) | st.none(),
+            "loaded": st.sampled_from(["a", "b"]) | st.none(),
             "name": st.sampled_from(["a", "lease_lost", ""]),
             "dtype": st.sampled_from(["f4", "u1", "O"]),
             "shape": shapes,
@@ -54,7 +54,7 @@ bodies = (
             "lease_key": st.text(max_size=5),
             "label": st.text(max_size=5),
             "ttl_s": st.floats() | st.just(30.0),
-            "window": st.integers(-1, 3),
+            "buffer": st.integers(-1, 3),
             "answer_at": st.integers(-5, 5000) | st.just(2**52),
             "answer_bytes": st.integers(-5, 5000) | st.just(2**52),
             "pid": st.integers(-1, 40) | st.just(os.getpid()),
@@ -121,7 +121,7 @@ def victim() -> Iterator[Victim]:
 
 
 def header(victim: Victim, **fields: Any) -> bytes:
-    base = {"op": "evaluate", "id": 1, "session": "fuzz", "seq": 1, "epoch": victim.server.epoch}
+    base = {"op": "evaluate", "id": 1, "client_id": "fuzz", "seq": 1, "epoch": victim.server.epoch}
     return json.dumps({**base, **fields}).encode("utf-8", "surrogatepass")
 
 
@@ -153,7 +153,7 @@ def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: 
         optional={
             "op": st.sampled_from(list(messages.OPS)) | st.text(max_size=10),
             "id": st.integers() | json_values,
-            "session": st.sampled_from(["fuzz", "other", ""]) | json_values,
+            "client_id": st.sampled_from(["fuzz", "other", ""]) | json_values,
             "seq": st.integers(0, 5) | json_values,
             "epoch": st.text(max_size=20),
             "deadline": st.floats() | st.none(),
@@ -173,7 +173,7 @@ def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest:
 
 @FUZZ
 @given(
-    op=st.sampled_from(["evaluate", "apply", "stage_inputs", "clear_fault", "share"]),
+    op=st.sampled_from(["evaluate", "apply", "load_inputs", "clear_fault", "share"]),
     arrays=st.lists(specs, max_size=4),
     body=bodies,
     rest=payloads,
@@ -182,8 +182,8 @@ def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest:
 def test_the_leaseholder_itself_sends_nonsense(
     victim: Victim, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
 ) -> None:
-    session = victim.good._session
-    frames = [messages.PREFIX, header(victim, op=op, arrays=arrays, body=body, session=session, seq=seq), *rest]
+    client_id = victim.good._client_id
+    frames = [messages.PREFIX, header(victim, op=op, arrays=arrays, body=body, client_id=client_id, seq=seq), *rest]
     before = len(victim.device.calls)
     reply = victim.answers(frames)
     assert victim.lives()
@@ -203,7 +203,7 @@ def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: in
     request = messages.Request(
         op="evaluate",
         id=5,
-        session=victim.good._session,
+        client_id=victim.good._client_id,
         seq=2**40 + cut + (400 if grow else 0) + (1000 if where == "drives" else 0),
         epoch=victim.server.epoch,
         arrays=described,
@@ -221,7 +221,7 @@ def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: in
     assert victim.device.evaluations == before
 
 
-@pytest.mark.parametrize("op", ["evaluate", "apply", "stage_inputs"])
+@pytest.mark.parametrize("op", ["evaluate", "apply", "load_inputs"])
 def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
     victim = Victim()
     claim = [2**20, 2**17]  # of f8: 2**40 bytes
@@ -234,17 +234,17 @@ def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
         if op == "apply":
             shown = {"arrays": [{"name": "drive", "dtype": "f8", "shape": claim}], "body": {}}
             frames = frames[:1]
-        if op == "stage_inputs":
+        if op == "load_inputs":
             body = {"name": "a", "dtype": "f8", "shape": claim, "offset": 0}
             shown = {"arrays": [{"name": "chunk", "dtype": "u1", "shape": [64]}], "body": body}
             frames = frames[:1]
         tracemalloc.start()
         resident = psutil.Process().memory_info().rss
         for seq in range(1, 20):
-            fields = {**shown, "op": op, "session": victim.good._session, "seq": 2**30 + seq}
+            fields = {**shown, "op": op, "client_id": victim.good._client_id, "seq": 2**30 + seq}
             reply = victim.answers([messages.PREFIX, header(victim, **fields), *frames])
             assert reply.error is not None
-            assert reply.error.code == ("limit" if op == "stage_inputs" else "bad_request")
+            assert reply.error.code == ("limit" if op == "load_inputs" else "bad_request")
         _, peak = tracemalloc.get_traced_memory()
         assert peak < 8 * 2**20
         assert psutil.Process().memory_info().rss - resident < 64 * 2**20
@@ -274,7 +274,7 @@ def test_a_flood_from_one_who_does_not_read_leaves_others_served(victim: Victim)
     socket.rcvhwm = 1
     socket.rcvbuf = 4096
     socket.connect(victim.server.address)
-    request = messages.encode(messages.Request(op="describe", id=1, session="flood", epoch=victim.server.epoch))
+    request = messages.encode(messages.Request(op="describe", id=1, client_id="flood", epoch=victim.server.epoch))
     until_s = time.monotonic() + 1.0
     sent = 0
     while time.monotonic() < until_s:

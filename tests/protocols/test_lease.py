@@ -13,13 +13,13 @@ def test_one_writer_at_a_time() -> None:
     with pytest.raises(DeviceError, match="leased to 'first' for another 2.0 s") as caught:
         lease.acquire(held, "s2", "k2", "second", 5.0, 103.0)
     assert (caught.value.code, caught.value.retryable, caught.value.outcome) == ("lease", True, "not_applied")
-    assert lease.acquire(held, "s2", "k2", "second", 5.0, 105.0).session == "s2"
+    assert lease.acquire(held, "s2", "k2", "second", 5.0, 105.0).client_id == "s2"
 
 
 def test_the_same_key_takes_over_and_the_old_session_is_out() -> None:
     held = lease.acquire(None, "s1", "k1", "run", 5.0, 0.0)
     taken = lease.acquire(held, "s2", "k1", "run", 5.0, 1.0)
-    assert (taken.session, taken.expires_s) == ("s2", 6.0)
+    assert (taken.client_id, taken.expires_s) == ("s2", 6.0)
     with pytest.raises(DeviceError, match="not to this session"):
         lease.renew(taken, "s1", 2.0)
 
@@ -39,5 +39,5 @@ def test_renewal_gives_the_full_time_again_and_comes_in_time_or_never() -> None:
 
 def test_the_fault_names_the_writer_that_vanished() -> None:
     fault = lease.lost_fault(Lease("k1", "night run", "s1", 5.0, 0.0))
-    assert (fault.name, fault.session) == ("lease_lost", "k1")
+    assert (fault.name, fault.lease_key) == ("lease_lost", "k1")
     assert "'night run' was not heard of for 5 s" in fault.detail

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.server.duration_estimator import Pace
+from photonloop.protocols.server.duration_estimator import DurationEstimator
 from photonloop.protocols.server.input_transfer import Transfer, add_chunk
 from photonloop.protocols.server.reply_cache import GONE, ReplyCache
-from photonloop.protocols.wire.messages import StageBody
+from photonloop.protocols.wire.messages import LoadInputsBody
 
 
 def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:
@@ -45,8 +45,8 @@ def test_replies_are_bounded_in_number_and_in_sessions() -> None:
     assert cache.nbytes <= 80
 
 
-def body(offset: int, shape: tuple[int, ...] = (4, 3), name: str = "a") -> StageBody:
-    return StageBody(name=name, dtype="f4", shape=shape, offset=offset)
+def body(offset: int, shape: tuple[int, ...] = (4, 3), name: str = "a") -> LoadInputsBody:
+    return LoadInputsBody(name=name, dtype="f4", shape=shape, offset=offset)
 
 
 def test_chunks_make_the_array() -> None:
@@ -65,8 +65,8 @@ def test_chunks_make_the_array() -> None:
 def test_chunks_that_do_not_fit_are_refused() -> None:
     open_one, _ = add_chunk(None, "s", body(0), bytes(20), 48)
     assert open_one is not None
-    for transfer, session, chunk_body, chunk, word in (
-        (None, "s", body(0), bytes(48), "more than max_staged_bytes 47"),
+    for transfer, client_id, chunk_body, chunk, word in (
+        (None, "s", body(0), bytes(48), "more than max_loaded_bytes 47"),
         (None, "s", body(0), bytes(49), "take 48 bytes, the chunk at 0 has 49"),
         (None, "s", body(20), bytes(28), "without the ones before"),
         (open_one, "other", body(20), bytes(28), "without the ones before"),
@@ -75,11 +75,11 @@ def test_chunks_that_do_not_fit_are_refused() -> None:
         (open_one, "s", body(24), bytes(24), "the next one starts at 20"),
     ):
         with pytest.raises(DeviceError, match=word):
-            add_chunk(transfer, session, chunk_body, chunk, 47 if "47" in word else 48)
+            add_chunk(transfer, client_id, chunk_body, chunk, 47 if "47" in word else 48)
 
 
 def test_a_claim_allocates_nothing() -> None:
-    claimed = StageBody(name="a", dtype="f8", shape=(2**20, 2**17), offset=0)
+    claimed = LoadInputsBody(name="a", dtype="f8", shape=(2**20, 2**17), offset=0)
     transfer, whole = add_chunk(None, "s", claimed, b"x" * 8, 2**41)
     assert whole is None
     assert transfer is not None
@@ -87,7 +87,7 @@ def test_a_claim_allocates_nothing() -> None:
 
 
 def test_pace_predicts_only_what_it_has_seen() -> None:
-    pace = Pace()
+    pace = DurationEstimator()
     assert pace.predicted_s("m", 2, 128) == float("inf")
     pace.note("m", 2, 128, 2.56e-3)
     assert pace.predicted_s("m", 2, 128) == pytest.approx(2.56e-3)

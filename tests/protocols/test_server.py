@@ -25,13 +25,13 @@ from photonloop.protocols.wire import messages
 class Raw:
     """A client without any help, to send what no good client would."""
 
-    def __init__(self, address: str, session: str = "raw") -> None:
+    def __init__(self, address: str, client_id: str = "raw") -> None:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.rcvtimeo = 10_000
         self.socket.connect(address)
-        self.session = session
+        self.client_id = client_id
         self.epoch = ""
         self._ids = itertools.count(1)
         self._seqs = itertools.count(1)
@@ -41,7 +41,7 @@ class Raw:
         self, op: str, body: Mapping[str, Any] | None = None, arrays: Mapping[str, np.ndarray] | None = None, **more: Any
     ) -> int:
         specs, ready = messages.array_specs(arrays or {})
-        fields = {"id": next(self._ids), "session": self.session, "epoch": self.epoch, **more}
+        fields = {"id": next(self._ids), "client_id": self.client_id, "epoch": self.epoch, **more}
         request = messages.Request(op=op, body=body or {}, arrays=specs, **fields)  # pyright: ignore[reportArgumentType]
         self.socket.send_multipart(messages.encode(request, ready))
         return request.id
@@ -77,8 +77,8 @@ INPUTS = np.full((2, 4), 0.5, np.float32)
 def raw() -> Iterator[RawFactory]:
     made: list[Raw] = []
 
-    def make(server: DeviceServer, session: str = "raw") -> Raw:
-        made.append(Raw(server.address, session))
+    def make(server: DeviceServer, client_id: str = "raw") -> Raw:
+        made.append(Raw(server.address, client_id))
         return made[-1]
 
     yield make
@@ -174,7 +174,7 @@ def test_writing_needs_the_lease_and_reading_does_not(serve: Serve, raw: RawFact
     for op, body, arrays in (
         ("apply", {}, {"drive": np.zeros(16)}),
         ("evaluate", {"stage": "mesh1"}, {"drives": DRIVES, "inputs": INPUTS}),
-        ("stage_inputs", {"name": "a", "dtype": "f4", "shape": [1, 1], "offset": 0}, {"chunk": np.zeros(4, np.uint8)}),
+        ("load_inputs", {"name": "a", "dtype": "f4", "shape": [1, 1], "offset": 0}, {"chunk": np.zeros(4, np.uint8)}),
         ("cancel", {}, {}),
         ("clear_fault", {"name": "x"}, {}),
         ("release", {}, {}),
@@ -193,7 +193,7 @@ def test_a_lost_lease_makes_safe_and_latches_a_fault(serve: Serve, raw: RawFacto
     assert not status_of(client).safe
     wait_until(lambda: status_of(client).safe)
     status = status_of(client)
-    assert [(fault.name, fault.session) for fault in status.faults] == [("lease_lost", "run 7")]
+    assert [(fault.name, fault.lease_key) for fault in status.faults] == [("lease_lost", "run 7")]
     assert status.leased_to == ""
     assert code(client.command("apply", {}, {"drive": np.ones(16)})) == "lease"
     # Whoever comes next can take the lease, but must clear the fault by name before light.
@@ -323,7 +323,7 @@ def test_a_safe_by_another_client_holds_until_it_is_cleared_by_name(serve: Serve
     reader.ask("hello", {"label": "the door switch"})
     reader.ask("safe")
     (fault,) = status_of(reader).faults
-    assert (fault.name, fault.session) == ("made_safe", "")
+    assert (fault.name, fault.lease_key) == ("made_safe", "")
     assert fault.detail == "the device was made safe by another client ('the door switch')"
     for reply in (evaluate(writer), writer.command("apply", {}, {"drive": np.ones(16)})):
         assert code(reply) == "interlock"
@@ -518,7 +518,7 @@ def test_a_deadline_that_passes_in_the_queue(serve: Serve, raw: RawFactory) -> N
 def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, raw: RawFactory) -> None:
     server = serve(FakeDevice())
     client = raw(server)
-    request = messages.Request(op="status", id=5, session="raw", epoch=client.epoch)
+    request = messages.Request(op="status", id=5, client_id="raw", epoch=client.epoch)
     client.socket.send_multipart([b"PLP\x02", messages.encode(request)[1]])
     reply = client.receive()
     assert (reply.id, code(reply)) == (5, "version")
@@ -530,7 +530,7 @@ def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, ra
 
 def test_a_malformed_request_is_answered_with_its_id(serve: Serve, raw: RawFactory) -> None:
     client = raw(serve(FakeDevice()))
-    client.socket.send_multipart([b"PLP\x01", b'{"op": "shine", "id": 41, "session": "raw"}'])
+    client.socket.send_multipart([b"PLP\x01", b'{"op": "shine", "id": 41, "client_id": "raw"}'])
     reply = client.receive()
     assert (reply.id, code(reply)) == (41, "bad_request")
     assert code(client.ask("evaluate", {"stage": "mesh1"})) == "bad_request"  # a command without a number
@@ -538,7 +538,7 @@ def test_a_malformed_request_is_answered_with_its_id(serve: Serve, raw: RawFacto
     for body, arrays in (
         ({"stage": "mesh1"}, {"drives": DRIVES}),
         ({"stage": "mesh1"}, {"inputs": INPUTS}),
-        ({"stage": "mesh1", "staged": "a"}, {"drives": DRIVES, "inputs": INPUTS}),
+        ({"stage": "mesh1", "loaded": "a"}, {"drives": DRIVES, "inputs": INPUTS}),
         ({}, {"drives": DRIVES, "inputs": INPUTS}),
         ({"stage": "mesh9"}, {"drives": DRIVES, "inputs": INPUTS}),
         ({"stage": "mesh1"}, {"drives": np.ones(()), "inputs": np.ones((), np.float32)}),

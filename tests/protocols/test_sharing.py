@@ -13,14 +13,14 @@ import pytest
 from support.fake_device import FakeDevice, Gate, Serve, fake_description
 
 from photonloop.protocols.client import device_client as client_module
-from photonloop.protocols.client.connection import Channel
+from photonloop.protocols.client.connection import ServerConnection
 from photonloop.protocols.client.device_client import ClientOptions, DeviceClient, connect
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer
-from photonloop.protocols.server.dispatcher import Desk
+from photonloop.protocols.server.dispatcher import RequestDispatcher
 from photonloop.protocols.wire import messages, sharing
 from photonloop.protocols.wire.keys import add_client, create_server_keys
-from photonloop.protocols.wire.shared_buffer import AVAILABLE, create_window, open_window
+from photonloop.protocols.wire.shared_buffer import AVAILABLE, create_shared_buffer, open_shared_buffer
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory of this kind")
 
@@ -38,12 +38,12 @@ def expected(drives: np.ndarray) -> np.ndarray:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Array bytes of every evaluation that came through the socket, and of every answer that went."""
     travelled: list[int] = []
-    handle, send = Desk.handle, DeviceServer._send
+    handle, send = RequestDispatcher.handle, DeviceServer._send
 
     def note(frames: Any) -> None:
         travelled.append(sum(len(frame) for frame in frames[2:]))
 
-    def handled(self: Desk, route: bytes, frames: Any) -> bool:
+    def handled(self: RequestDispatcher, route: bytes, frames: Any) -> bool:
         if b'"evaluate"' in bytes(frames[1]):
             note(frames)
         return handle(self, route, frames)
@@ -53,7 +53,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             note(frames)
         send(self, route, frames)
 
-    monkeypatch.setattr(Desk, "handle", handled)
+    monkeypatch.setattr(RequestDispatcher, "handle", handled)
     monkeypatch.setattr(DeviceServer, "_send", sent)
     return travelled
 
@@ -141,28 +141,28 @@ def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: p
         monkeypatch.undo()
         gate.opened.set()
         np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
-        new = client._sharing._window
+        new = client._sharing._buffer
         assert new is not None
-        assert new.name != old.window.name
+        assert new.name != old.buffer.name
 
 
 def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(at_setting=SETTINGS - 1)
     with writer(serve(FakeDevice(before_setting=gate))) as client:
         client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
-        old, post = client._sharing._window, Channel.post
+        old, post = client._sharing._buffer, ServerConnection.post
 
-        def interrupted(channel: Channel, request: messages.Request, frames: messages.Frames) -> None:
+        def interrupted(channel: ServerConnection, request: messages.Request, frames: messages.Frames) -> None:
             post(channel, request, frames)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Channel, "post", interrupted)
+        monkeypatch.setattr(ServerConnection, "post", interrupted)
         with pytest.raises(KeyboardInterrupt):
             client.submit(DRIVES, INPUTS[:64], "mesh1")
         monkeypatch.undo()
         gate.opened.set()
         np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
-        assert client._sharing._window is not old
+        assert client._sharing._buffer is not old
 
 
 def test_a_reacquired_lease_shares_anew(serve: Serve, seen: list[int]) -> None:
@@ -180,7 +180,7 @@ def test_a_server_with_keys_gets_everything_encrypted(serve: Serve, seen: list[i
     mine = add_client(tmp_path, "me")
     with writer(serve(FakeDevice(), keys=tmp_path), keys=mine) as client:
         client.evaluate(DRIVES, INPUTS, "mesh1")
-        assert client._sharing._window is None
+        assert client._sharing._buffer is None
         assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
 
 
@@ -193,9 +193,9 @@ def test_where_memory_cannot_be_shared_frames_do(
     def elsewhere(*_: object) -> None:
         raise DeviceError("bad_request", "not to be seen from here")
 
-    monkeypatch.setattr(sharing, "open_window", elsewhere)
+    monkeypatch.setattr(sharing, "open_shared_buffer", elsewhere)
     if how == "unknown":
-        monkeypatch.setattr(Desk, "_share", lambda *_: elsewhere())
+        monkeypatch.setattr(RequestDispatcher, "_share", lambda *_: elsewhere())
     with writer(serve(FakeDevice())) as client:
         for _ in range(2):
             np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
@@ -210,17 +210,17 @@ def test_a_chip_too_large_for_a_window_uses_frames(serve: Serve) -> None:
 
 
 def test_memory_that_is_not_as_told_is_refused() -> None:
-    window, handle = create_window(4096)
+    buffer, handle = create_shared_buffer(4096)
     try:
-        assert open_window(os.getpid(), handle, window.name, 4096).nbytes == 4096
+        assert open_shared_buffer(os.getpid(), handle, buffer.name, 4096).nbytes == 4096
         for pid, fd, name, nbytes in (
             (os.getpid(), handle, "photonloop-" + "0" * 32, 4096),
-            (os.getpid(), handle, window.name, 8192),
-            (os.getpid(), 9999, window.name, 4096),
-            (2**31 - 1, handle, window.name, 4096),
+            (os.getpid(), handle, buffer.name, 8192),
+            (os.getpid(), 9999, buffer.name, 4096),
+            (2**31 - 1, handle, buffer.name, 4096),
         ):
             with pytest.raises(DeviceError) as refused:
-                open_window(pid, fd, name, nbytes)
+                open_shared_buffer(pid, fd, name, nbytes)
             assert refused.value.code == "bad_request"
     finally:
         os.close(handle)
@@ -232,9 +232,9 @@ def test_memory_that_could_be_cut_short_is_refused() -> None:
     try:
         os.ftruncate(handle, 4096)
         with pytest.raises(DeviceError, match="not sealed"):
-            open_window(os.getpid(), handle, name, 4096)
+            open_shared_buffer(os.getpid(), handle, name, 4096)
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        open_window(os.getpid(), handle, name, 4096)
+        open_shared_buffer(os.getpid(), handle, name, 4096)
         with pytest.raises(OSError):
             os.ftruncate(handle, 0)
     finally:
@@ -267,8 +267,8 @@ OUTSIDE: dict[str, Damage] = {
     "larger than it": lambda r: {
         "arrays": tuple(s.model_copy(update={"shape": (2**20, 8)}) if s.at is not None else s for s in r.arrays)
     },
-    "of another number": lambda r: {"body": {**r.body, "window": 99}},
-    "of another session": lambda r: {"session": "somebody"},
+    "of another number": lambda r: {"body": {**r.body, "buffer": 99}},
+    "of another session": lambda r: {"client_id": "somebody"},
     "again and again": lambda r: {"arrays": (*(r.arrays[0].model_copy(update={"name": f"a{n}"}) for n in range(7)), r.arrays[1])},
 }
 

@@ -17,7 +17,7 @@ DTYPES = ["<f4", "<f8", "<c8", "<c16", "|u1", "<u4", "<i4", "<i8"]
 
 
 def header(**fields: object) -> bytes:
-    return json.dumps({"op": "status", "id": 1, "session": "s", **fields}).encode()
+    return json.dumps({"op": "status", "id": 1, "client_id": "s", **fields}).encode()
 
 
 def refusal(frame: bytes) -> str:
@@ -31,7 +31,7 @@ def refusal(frame: bytes) -> str:
 @given(hnp.arrays(st.sampled_from([np.dtype(code) for code in DTYPES]), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)))
 def test_arrays_survive_the_wire(array: np.ndarray) -> None:
     specs, ready = messages.array_specs({"x": array})
-    request = Request(op="evaluate", id=3, session="s", seq=1, arrays=specs)
+    request = Request(op="evaluate", id=3, client_id="s", seq=1, arrays=specs)
     frames = [bytes(frame) for frame in messages.encode(request, ready)]
     assert frames[0] == b"PLP\x01"
     back = messages.decode_arrays(messages.decode_request(frames[1]).arrays, frames[2:])["x"]
@@ -89,8 +89,8 @@ def test_a_header_cannot_lie_about_shapes(shape: object) -> None:
         (header(id=True), "id"),
         (header(id=-1), "id"),
         (header(id=2**60), "id"),
-        (header(session=""), "session"),
-        (header(session="s" * 65), "session"),
+        (header(client_id=""), "client_id"),
+        (header(client_id="s" * 65), "client_id"),
         (header(seq=-1), "seq"),
         (header(deadline="soon"), "deadline"),
         (header(deadline=float("nan")), "deadline"),
@@ -130,10 +130,10 @@ def test_prefix() -> None:
 
 
 def test_bodies_are_strict() -> None:
-    body = messages.decode_body(messages.StageBody, {"name": "a", "dtype": "f4", "shape": [2, 3], "offset": 0})
+    body = messages.decode_body(messages.LoadInputsBody, {"name": "a", "dtype": "f4", "shape": [2, 3], "offset": 0})
     assert body.nbytes == 24
     for model, data, word in (
-        (messages.StageBody, {"name": "a", "dtype": "f4", "shape": [2, "3"], "offset": 0}, "shape"),
+        (messages.LoadInputsBody, {"name": "a", "dtype": "f4", "shape": [2, "3"], "offset": 0}, "shape"),
         (messages.EvaluateBody, {}, "stage"),
         (messages.EvaluateBody, {"stage": 1}, "stage"),
         (messages.EvaluateBody, {"stage": "a", "extra": 1}, "extra"),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import PhotonicDevice, StagedRows
+from photonloop.protocols.device import PhotonicDevice, LoadedRows
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.pipeline import Pipeline
@@ -67,7 +67,7 @@ def test_limits_refuse_before_anything_moves(chip: Chip) -> None:
         ("bad_request", "drives has shape", lambda: chip.evaluate(good[:, :-1], ones, "mesh0")),
         ("bad_request", "inputs has shape", lambda: chip.evaluate(good, np.ones((2, 7)), "mesh0")),
         ("bad_request", "outside the amplitudes 0 to 1", lambda: chip.evaluate(good, 1.5 * ones, "mesh0")),
-        ("bad_request", "never staged", lambda: chip.evaluate(good, StagedRows("no", np.arange(3)), "mesh0")),
+        ("bad_request", "never loaded", lambda: chip.evaluate(good, LoadedRows("no", np.arange(3)), "mesh0")),
         ("limit", "max_batch", lambda: chip.evaluate(good, np.ones((2**14 + 1, 8)), "mesh0")),
         ("limit", "max_settings", lambda: chip.evaluate(drives_of(chip, 2000), ones, "mesh0")),
         ("bad_request", "drive has shape", lambda: chip.apply(np.zeros(3))),
@@ -169,26 +169,26 @@ def test_slew_takes_time() -> None:
 def test_staged_rows_are_the_inputs_they_stand_for(chip: Chip) -> None:
     rng = np.random.default_rng(2)
     inputs = rng.random((50, 8)).astype(np.float32)
-    staged = inputs.copy()
-    chip.stage_inputs("train", staged)
-    staged[:] = 0
+    loaded = inputs.copy()
+    chip.load_inputs("train", loaded)
+    loaded[:] = 0
     chip.apply(rng.uniform(0, 5, 128))
     rows = rng.integers(0, 50, 41)
     for stage in ("mesh0", "mesh1"):
         direct = chip.evaluate(drives_of(chip, 2), inputs[rows], stage).values
         for _ in range(2):
-            np.testing.assert_array_equal(chip.evaluate(drives_of(chip, 2), StagedRows("train", rows), stage).values, direct)
+            np.testing.assert_array_equal(chip.evaluate(drives_of(chip, 2), LoadedRows("train", rows), stage).values, direct)
     with pytest.raises(DeviceError, match="row 50 of 'train'"):
-        chip.evaluate(drives_of(chip, 1), StagedRows("train", np.array([50])), "mesh0")
+        chip.evaluate(drives_of(chip, 1), LoadedRows("train", np.array([50])), "mesh0")
 
 
 def test_remembered_fields_follow_every_change() -> None:
-    """Whatever happens between, staged rows at a later stage read like the same inputs sent along."""
+    """Whatever happens between, loaded rows at a later stage read like the same inputs sent along."""
     chip = Chip(load_chip("ideal", ports=8, stages=3))
     rng = np.random.default_rng(0)
     inputs = {"a": rng.random((30, 8)), "b": rng.random((20, 8))}
     for name, array in inputs.items():
-        chip.stage_inputs(name, array)
+        chip.load_inputs(name, array)
     for _ in range(60):
         happening = rng.integers(6)
         if happening == 0:
@@ -198,14 +198,14 @@ def test_remembered_fields_follow_every_change() -> None:
             chip.apply(drive)
         elif happening == 1:
             inputs["b"] = rng.random((rng.integers(5, 30), 8))
-            chip.stage_inputs("b", inputs["b"])
+            chip.load_inputs("b", inputs["b"])
         elif happening == 2:
             chip.safe()
         name = rng.choice(["a", "b"])
         rows = rng.integers(0, inputs[name].shape[0], rng.integers(1, 20))
         stage = f"mesh{rng.integers(3)}"
         drives = rng.uniform(0, 6, (2, 64))
-        values = chip.evaluate(drives, StagedRows(name, rows), stage).values
+        values = chip.evaluate(drives, LoadedRows(name, rows), stage).values
         np.testing.assert_allclose(values, chip.evaluate(drives, inputs[name][rows], stage).values, rtol=2e-6)
 
 
@@ -218,20 +218,20 @@ def test_unchanged_stages_are_not_passed_twice(chip: Chip, monkeypatch: pytest.M
         return original(self, index, exposure, rows, *rest)
 
     monkeypatch.setattr(Pipeline, "_passed", counted)
-    chip.stage_inputs("a", np.random.default_rng(0).random((10, 8)))
+    chip.load_inputs("a", np.random.default_rng(0).random((10, 8)))
     drives = drives_of(chip, 2)
-    chip.evaluate(drives, StagedRows("a", np.array([3, 1, 3])), "mesh1")
-    chip.evaluate(drives, StagedRows("a", np.array([1, 3])), "mesh1")
-    chip.evaluate(drives, StagedRows("a", np.array([2, 3])), "mesh1")
+    chip.evaluate(drives, LoadedRows("a", np.array([3, 1, 3])), "mesh1")
+    chip.evaluate(drives, LoadedRows("a", np.array([1, 3])), "mesh1")
+    chip.evaluate(drives, LoadedRows("a", np.array([2, 3])), "mesh1")
     assert passed == [[1, 3], [2]]
     held = np.zeros(128)
     held[70] = 1.0
     chip.apply(held)  # the later stage only
-    chip.evaluate(drives, StagedRows("a", np.array([1, 2, 3])), "mesh1")
+    chip.evaluate(drives, LoadedRows("a", np.array([1, 2, 3])), "mesh1")
     assert passed == [[1, 3], [2]]
     held[7] = 1.0
     chip.apply(held)
-    chip.evaluate(drives, StagedRows("a", np.array([1, 2])), "mesh1")
+    chip.evaluate(drives, LoadedRows("a", np.array([1, 2])), "mesh1")
     assert passed == [[1, 3], [2], [1, 2]]
 
 
@@ -250,14 +250,14 @@ def test_remembered_fields_keep_to_their_memory() -> None:
 
 
 def test_staging_has_its_limits() -> None:
-    chip = Chip(varied(load_chip("ideal", ports=8), limits={"max_staged_bytes": 1000}))
-    chip.stage_inputs("a", np.ones((20, 8)))
-    chip.stage_inputs("a", np.zeros((25, 8)))
-    with pytest.raises(DeviceError, match="max_staged_bytes 1000"):
-        chip.stage_inputs("b", np.ones((7, 8)))
+    chip = Chip(varied(load_chip("ideal", ports=8), limits={"max_loaded_bytes": 1000}))
+    chip.load_inputs("a", np.ones((20, 8)))
+    chip.load_inputs("a", np.zeros((25, 8)))
+    with pytest.raises(DeviceError, match="max_loaded_bytes 1000"):
+        chip.load_inputs("b", np.ones((7, 8)))
     with pytest.raises(DeviceError, match="outside the amplitudes"):
-        chip.stage_inputs("a", np.full((2, 8), np.nan))
-    assert not chip.evaluate(drives_of(chip, 1), StagedRows("a", np.arange(25)), "mesh0").values.any()
+        chip.load_inputs("a", np.full((2, 8), np.nan))
+    assert not chip.evaluate(drives_of(chip, 1), LoadedRows("a", np.arange(25)), "mesh0").values.any()
 
 
 @pytest.mark.parametrize("stop", ["cancel", "safe"])
@@ -334,7 +334,7 @@ def test_a_closed_chip_refuses(chip: Chip) -> None:
     for call in (
         lambda: chip.apply(np.zeros(128)),
         lambda: chip.evaluate(drives_of(chip, 1), np.ones((1, 8)), "mesh0"),
-        lambda: chip.stage_inputs("a", np.ones((1, 8))),
+        lambda: chip.load_inputs("a", np.ones((1, 8))),
     ):
         with pytest.raises(DeviceError, match="the chip is closed") as caught:
             call()

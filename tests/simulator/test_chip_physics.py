@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import FLAG_SATURATED, StagedRows
+from photonloop.protocols.device import FLAG_SATURATED, LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 from photonloop.simulator.truth.chip_truth import stage_matrix, true_phases
@@ -329,14 +329,14 @@ def test_readings_do_not_depend_on_threads(preset: str) -> None:
     found = []
     for threads in (1, 2, 3):
         chip = Chip(load_chip(preset, ports=48), threads=threads)
-        chip.stage_inputs("all", np.random.default_rng(0).random((90, 48)))
+        chip.load_inputs("all", np.random.default_rng(0).random((90, 48)))
         drive = drive_of(chip)
         chip.apply(drive)
         rng = np.random.default_rng(6)
         values = []
         for stage in (0, 1, 1, 0):
             drives = rng.uniform(0, 6, (5, chip.stages[stage].description.channels))
-            rows = StagedRows("all", rng.integers(0, 90, 70))
+            rows = LoadedRows("all", rng.integers(0, 90, 70))
             values.append(chip.evaluate(drives, rows, f"mesh{stage}").values)
         found.append(np.concatenate(values))
         chip.close()

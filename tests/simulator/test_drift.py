@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.chips import chip_of, parameters_of
 
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.ambient import STEPS_PER_TAU, Ambient, Moment
 from photonloop.simulator.physics.drift import OrnsteinUhlenbeck
 
@@ -130,24 +130,24 @@ def test_readings_drift_and_do_not_depend_on_how_time_is_cut_up() -> None:
 
 
 def test_remembered_fields_move_with_the_drift() -> None:
-    """Staged rows at a later stage read like the same inputs sent along, also after hours."""
+    """Loaded rows at a later stage read like the same inputs sent along, also after hours."""
     parts = {"drift": {"sigma_rad": 0.3, "tau_s": 1e-2}, "laser": {"drift_sigma": 0.2, "drift_tau_s": 1e-2}}
     chip, other = (chip_of("ideal", parts, ports=6) for _ in range(2))
     inputs = np.random.default_rng(0).random((20, 6))
     for each in (chip, other):
         each.apply(np.full(72, 3.0))
-        each.stage_inputs("a", inputs)
+        each.load_inputs("a", inputs)
     seen = []
     for _ in range(6):
-        staged = chip.evaluate(np.full((40, 36), 2.0), StagedRows("a", np.arange(20)), "mesh1").values
+        loaded = chip.evaluate(np.full((40, 36), 2.0), LoadedRows("a", np.arange(20)), "mesh1").values
         sent = other.evaluate(np.full((40, 36), 2.0), inputs, "mesh1").values
-        np.testing.assert_array_equal(staged, sent)
-        seen.append(staged[0])
+        np.testing.assert_array_equal(loaded, sent)
+        seen.append(loaded[0])
     assert np.abs(seen[-1] - seen[0]).max() > 0.05 * seen[0].max()
 
 
 def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In `soi` slow things move every 0.2 s of the chip's clock; between, staged rows don't pass upstream stages again."""
+    """In `soi` slow things move every 0.2 s of the chip's clock; between, loaded rows don't pass upstream stages again."""
     from photonloop.simulator.engine.pipeline import Pipeline
 
     chip = chip_of("soi", {}, ports=6)
@@ -155,11 +155,11 @@ def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPat
     passed = []
     original = Pipeline.pass_on
     monkeypatch.setattr(Pipeline, "pass_on", lambda self, *rest: passed.append(1) or original(self, *rest))
-    chip.stage_inputs("a", np.random.default_rng(0).random((20, 6)))
+    chip.load_inputs("a", np.random.default_rng(0).random((20, 6)))
     drives = np.full((8, 36), 2.0)
     evaluations = 100
     for _ in range(evaluations):
-        chip.evaluate(drives, StagedRows("a", np.arange(20)), "mesh1")
+        chip.evaluate(drives, LoadedRows("a", np.arange(20)), "mesh1")
     steps = chip.ambient().moment(chip.status().clock_s).step
     assert len(passed) <= steps + 1 < evaluations / 10
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.chips import chip_of, parameters_of
 
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import DacParameters, LaserParameters, ModulatorParameters, load_chip
@@ -64,11 +64,11 @@ def drive_of(chip: Chip, seed: int = 5) -> NDArray:
 def assert_reads_as_the_reference(chip: Chip) -> None:
     rng = np.random.default_rng(3)
     inputs = rng.random((21, chip.parameters.ports))
-    chip.stage_inputs("all", inputs)
+    chip.load_inputs("all", inputs)
     chip.apply(drive_of(chip))
     for index, stage in enumerate(chip.stages):
         drives = rng.uniform(0, 6, (2, stage.description.channels))
-        readings = chip.evaluate(drives, StagedRows("all", np.arange(21)), stage.description.name)
+        readings = chip.evaluate(drives, LoadedRows("all", np.arange(21)), stage.description.name)
         assert not (readings.flags & ~np.uint32(1)).any()
         for volts, values, time_s in zip(drives, readings.values, readings.time_s, strict=True):
             exact = reference.settled_currents_a(chip, index, volts, inputs, chip.ambient().moment(time_s))
@@ -292,17 +292,17 @@ def test_staged_inputs_pass_the_modulators_once(monkeypatch: pytest.MonkeyPatch)
     calls.clear()
     inputs = np.random.default_rng(0).random((30, 6))
     drive = drive_of(chip)[np.newaxis, chip.stages[1].channels]
-    chip.stage_inputs("a", inputs)
-    staged = [chip.evaluate(drive, StagedRows("a", np.arange(30)), "mesh1").values for _ in range(3)]
+    chip.load_inputs("a", inputs)
+    loaded = [chip.evaluate(drive, LoadedRows("a", np.arange(30)), "mesh1").values for _ in range(3)]
     assert len(calls) == 1
-    np.testing.assert_allclose(chip.evaluate(drive, inputs, "mesh1").values, staged[0], rtol=1e-6)
+    np.testing.assert_allclose(chip.evaluate(drive, inputs, "mesh1").values, loaded[0], rtol=1e-6)
     assert len(calls) == 2
 
 
 def test_phases_of_inputs_make_real_amplitudes_complex_and_count_as_sent() -> None:
-    parts = {"limits": {"max_staged_bytes": 4 * 30 * 6}}
+    parts = {"limits": {"max_loaded_bytes": 4 * 30 * 6}}
     chip = chip_of("soi", parts, ports=6)
-    chip.stage_inputs("a", np.ones((30, 6)))  # eight bytes each inside, four as they were sent
+    chip.load_inputs("a", np.ones((30, 6)))  # eight bytes each inside, four as they were sent
 
 
 def test_chunks_are_whole() -> None:

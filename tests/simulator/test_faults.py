@@ -96,7 +96,7 @@ def test_the_laser_goes_off_at_its_time() -> None:
 
 
 def test_parts_break_in_the_middle_of_a_session() -> None:
-    """Held drives and staged inputs are read as broken from that time on, also from memory."""
+    """Held drives and loaded inputs are read as broken from that time on, also from memory."""
     fault = {"kind": "stuck_channel", "channel": 4, "volts": 0.0, "at_s": 2e-3}
     chip, gone = broken(fault), broken({**fault, "at_s": 0.0})
     whole = broken()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from photonloop.protocols.client.device_client import connect
-from photonloop.protocols.device import StagedRows
+from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
@@ -50,8 +50,8 @@ def test_it_announces_itself_serves_and_ends_on_sigterm() -> None:
             for device in (client, local):
                 assert device.describe() == local.describe()
                 device.apply(held)
-                device.stage_inputs("all", inputs)
-                readings.append(device.evaluate(drives, StagedRows("all", np.arange(20)), "mesh1"))
+                device.load_inputs("all", inputs)
+                readings.append(device.evaluate(drives, LoadedRows("all", np.arange(20)), "mesh1"))
         np.testing.assert_array_equal(readings[0].values, readings[1].values)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=10)
@@ -141,9 +141,9 @@ def test_an_ipc_address_and_a_chip_file(tmp_path: Path) -> None:
 def test_memory_stays_modest() -> None:
     with simulator() as (process, said), connect(str(said["address"])) as client:
         client.acquire()
-        client.stage_inputs("all", np.random.default_rng(0).random((1500, 64)))
+        client.load_inputs("all", np.random.default_rng(0).random((1500, 64)))
         for _ in range(20):
-            client.evaluate(np.full((16, 4096), 3.0), StagedRows("all", np.arange(1500)), "mesh1")
+            client.evaluate(np.full((16, 4096), 3.0), LoadedRows("all", np.arange(1500)), "mesh1")
         resident = psutil.Process(process.pid).memory_info().rss
     assert resident < 400e6
 

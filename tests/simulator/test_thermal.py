@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.chips import chip_of
 
-from photonloop.protocols.device import FLAG_UNSETTLED, StagedRows
+from photonloop.protocols.device import FLAG_UNSETTLED, LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import HeaterParameters, load_chip
 from photonloop.simulator.physics.thermal import Heat, always_settled, power_at, redirected
@@ -74,9 +74,9 @@ def test_each_sample_sees_the_heat_of_its_instant(stage: int) -> None:
     rng = np.random.default_rng(4)
     held, inputs = rng.uniform(0, 6, chip.describe().channels), rng.random((60, 5))
     drives = rng.uniform(0, 6, (3, 25))
-    chip.stage_inputs("a", inputs)
+    chip.load_inputs("a", inputs)
     chip.apply(held)
-    readings = chip.evaluate(drives, StagedRows("a", np.arange(60)), f"mesh{stage}")
+    readings = chip.evaluate(drives, LoadedRows("a", np.arange(60)), f"mesh{stage}")
     exact = expected_readings(chip, held, drives, inputs, stage)
     np.testing.assert_allclose(readings.values, exact, atol=2e-5 * exact.max())
     assert (readings.flags == FLAG_UNSETTLED).all()
@@ -134,8 +134,8 @@ def test_early_readings_are_the_same_for_any_number_of_threads() -> None:
     for threads in (1, 3):
         chip = chip_of("soi", SLOW, quiet=False, ports=12, threads=threads)
         rng = np.random.default_rng(0)
-        chip.stage_inputs("a", rng.random((50, 12)))
+        chip.load_inputs("a", rng.random((50, 12)))
         chip.apply(rng.uniform(0, 6, chip.describe().channels))
         drives = rng.uniform(0, 6, (4, chip.stages[1].description.channels))
-        found.append([chip.evaluate(drives, StagedRows("a", np.arange(50)), f"mesh{k}").values for k in (0, 1, 0)])
+        found.append([chip.evaluate(drives, LoadedRows("a", np.arange(50)), f"mesh{k}").values for k in (0, 1, 0)])
     np.testing.assert_array_equal(found[0], found[1])

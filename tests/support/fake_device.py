@@ -19,7 +19,7 @@ from photonloop.protocols.device import (
     Readings,
     ReadoutDescription,
     StageDescription,
-    StagedRows,
+    LoadedRows,
 )
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
@@ -27,7 +27,7 @@ from photonloop.protocols.limits import (
     check_inputs,
     check_settings,
     check_size,
-    check_staged_rows,
+    check_loaded_rows,
     heater_power_w,
 )
 from photonloop.protocols.server.device_server import DeviceServer
@@ -44,7 +44,7 @@ def fake_description(**limits: float) -> DeviceDescription:
         "max_batch": 512,
         "max_settings": 256,
         "max_readings": 2**20,
-        "max_staged_bytes": 2**22,
+        "max_loaded_bytes": 2**22,
     }
     stages = tuple(
         StageDescription(
@@ -84,7 +84,7 @@ class FakeDevice:
         self.description = description or fake_description()
         self.before_setting = before_setting
         self.held = np.zeros(self.description.channels)
-        self.staged: dict[str, Inputs] = {}
+        self.loaded: dict[str, Inputs] = {}
         self.calls: list[str] = []
         self.evaluations = 0
         self.clock_s = 0.0
@@ -102,24 +102,24 @@ class FakeDevice:
         self.calls.append("apply")
         self.held = check_held_drive(self.description, drive).copy()
 
-    def stage_inputs(self, name: str, inputs: Inputs) -> None:
-        self.calls.append("stage_inputs")
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
+        self.calls.append("load_inputs")
         array = check_inputs(self.description, inputs)
-        if array.nbytes > self.description.limits.max_staged_bytes:
+        if array.nbytes > self.description.limits.max_loaded_bytes:
             raise DeviceError(
                 "limit",
-                f"inputs take {array.nbytes} bytes, more than max_staged_bytes {self.description.limits.max_staged_bytes}",
+                f"inputs take {array.nbytes} bytes, more than max_loaded_bytes {self.description.limits.max_loaded_bytes}",
             )
-        self.staged[name] = array.copy()
+        self.loaded[name] = array.copy()
 
-    def evaluate(self, drives: Drive, inputs: Inputs | StagedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         self.calls.append("evaluate")
         if self._closed:
             raise DeviceError("device", "the fake is closed")
         volts = check_settings(self.description, stage, drives, self.held)
-        if isinstance(inputs, StagedRows):
-            rows = check_staged_rows(inputs, {name: len(array) for name, array in self.staged.items()})
-            light = self.staged[inputs.name][rows]
+        if isinstance(inputs, LoadedRows):
+            rows = check_loaded_rows(inputs, {name: len(array) for name, array in self.loaded.items()})
+            light = self.loaded[inputs.name][rows]
         else:
             light = check_inputs(self.description, inputs)
         check_size(self.description, stage, len(volts), len(light))

@@ -208,7 +208,7 @@ def tables() -> dict[str, Any]:
         "settle_s": 1e-4,
         "heater": {"resistance_ohm": 1000.0, "pi_power_w": 0.02},
         "limits": {"max_v": 9.0, "max_a": 0.02, "max_w": 0.05, "total_w": 0.4},
-        "capacity": {"max_batch": 256, "max_settings": 16, "max_readings": 2**13, "max_staged_bytes": 2**20},
+        "capacity": {"max_batch": 256, "max_settings": 16, "max_readings": 2**13, "max_loaded_bytes": 2**20},
         "instruments": [
             {"name": n, "driver": "fake", "address": f"fake::{n}"} for n in ("heaters", "modulators", "daq", "laser")
         ],
