@@ -18,7 +18,7 @@ from contextlib import contextmanager
 _SLICE_S = 0.05
 
 
-class SessionStopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+class SessionStopped(Exception):
     """The session stopped because it was asked to; its run, where there is one yet, can be resumed."""
 
 

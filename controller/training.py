@@ -18,20 +18,20 @@ from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.device.compatibility import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
 from photonloop.controller.device.processes import OpenDevice, VirtualChip, check_device_string, open_device
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, as_toml
 from photonloop.controller.learning.network import Layer, Prediction, build_network, predict
 from photonloop.controller.learning.progress import Listener
 from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
-from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.provenance import (
     changed_device,
     check_variables,
     digest,
     fingerprint,
     open_run,
-    read_state,
+    read_saved_checkpoint,
     started,
     write_device,
 )
@@ -71,7 +71,7 @@ class Result:
     wall_s: float
 
 
-def stage_parts(link: DeviceLink, experiment: Experiment, dataset: Dataset) -> int:
+def stage_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
     """Stage the encoded training and test parts; return how many test values lay outside the training range.
 
     Raises
@@ -82,8 +82,8 @@ def stage_parts(link: DeviceLink, experiment: Experiment, dataset: Dataset) -> i
     encoding = fit_encoding(dataset.x_train, experiment.encoding)
     ports = link.description.input_ports
     train, test = encode(dataset.x_train, encoding, ports), encode(dataset.x_test, encoding, ports)
-    link.stage(TRAIN, train.amplitudes)
-    link.stage(TEST, test.amplitudes)
+    link.load_inputs(TRAIN, train.amplitudes)
+    link.load_inputs(TEST, test.amplitudes)
     return test.clipped
 
 
@@ -115,7 +115,7 @@ def train(
     lease_key = secrets.token_hex(16)
     opener = _opener(experiment.device, chip, experiment.name, lease_key, keys, stop)
     watch = _Watch(listener)
-    link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     try:
         if dataset is None:
             dataset = _load(experiment, stop)
@@ -139,7 +139,7 @@ def train(
             versions=versions(),
         )
         listener.message(f"run {path}")
-        return _run_session(experiment, link, layers, dataset, State(), folder, listener, stop)
+        return _run_session(experiment, link, layers, dataset, Checkpoint(), folder, listener, stop)
     finally:
         link.close()
         if watch.folder is not None:
@@ -169,11 +169,11 @@ def resume(
     folder = RunFolder(run)  # before anything is read: a session that is just stopping may still write
     watch = _Watch(listener, folder)
     try:
-        state = read_state(run, experiment)
+        state = read_saved_checkpoint(run, experiment)
         dataset = _load(experiment, stop)
         lease_key = str(started(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
         opener = _opener(string, same_chip(string, run, experiment), experiment.name, lease_key, keys, stop)
-        link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+        link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     except BaseException:
         folder.close()
         raise
@@ -223,14 +223,14 @@ def evaluate(
     string = device or experiment.device
     check_device_string(string)
     stop = stop or Stop()
-    state = read_state(run, experiment)
+    state = read_saved_checkpoint(run, experiment)
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
     dataset = _load(experiment, stop)
     started(run, experiment, dataset)
     watch = _Watch(listener)
     opener = _opener(string, same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys, stop)
-    link = DeviceLink(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
     try:
         if (changed := changed_device(run, string, link.description)) is not None:
             watch.warn(f"{string} is another chip than run {run} learned on: {changed.told}")
@@ -254,10 +254,10 @@ def _load(experiment: Experiment, stop: Stop) -> Dataset:
 
 def _run_session(
     experiment: Experiment,
-    link: DeviceLink,
+    link: ReconnectingDevice,
     layers: list[Layer],
     dataset: Dataset,
-    state: State,
+    state: Checkpoint,
     folder: RunFolder,
     listener: Listener,
     stop: Stop,
@@ -288,7 +288,7 @@ def _run_session(
 
 
 def _result(
-    run: Path, device: str, layers: list[Layer], prediction: Prediction, dataset: Dataset, state: State, began: float
+    run: Path, device: str, layers: list[Layer], prediction: Prediction, dataset: Dataset, state: Checkpoint, began: float
 ) -> Result:
     right = prediction.layers == dataset.y_test
     return Result(

@@ -75,8 +75,8 @@ def _make_safe(reference: str) -> int:
     from photonloop.drivers.bench.make_safe import make_safe  # noqa: PLC0415
     from photonloop.drivers.station.schema import load_reference  # noqa: PLC0415
 
-    path, station, session = load_reference(reference)
-    problems = make_safe(station, partial(open_table, path.parent), session=session)
+    path, station, limits = load_reference(reference)
+    problems = make_safe(station, partial(open_table, path.parent), limits=limits)
     for problem in problems:
         print(f"not safe: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -74,7 +74,7 @@ class ChannelLimits:
         Span of the converter, from lowest to highest code [V]; 0: max_v - min_v.
     slew_v_per_s
         Fastest change [V/s]. Of what a driver's `limits` returns: how fast the instrument itself moves its output, and readings
-        wait until it has arrived. Of what `arm` is given: the ramps that the bench makes.
+        wait until it has arrived. Of what `set_limits` is given: the ramps that the bench makes.
     """
 
     min_v: float
@@ -121,10 +121,10 @@ class DriveSource(Instrument, Protocol):
         ...
 
     def limits(self, channel: int) -> ChannelLimits:
-        """Return what the hardware allows for `channel`, tightened by what `arm` wrote into it. No input or output."""
+        """Return what the hardware allows for `channel`, tightened by what `set_limits` wrote into it. No input or output."""
         ...
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write limits into the instrument as far as it has its own, and keep them, to be written again after a restart.
 
         Only ever tightens what the hardware allows; "limit" where asked for more. An instrument's own slew is set well above that
@@ -144,7 +144,7 @@ class DriveSource(Instrument, Protocol):
     def safe(self) -> None:
         """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried.
 
-        A source that may hear but cannot be understood is sent its zeros all the same (`channels.until_taken`):
+        A source that may hear but cannot be understood is sent its zeros all the same (`channels.try_until_confirmed`):
         `UnconfirmedError` then, since nobody knows.
         """
         ...

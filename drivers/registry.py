@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from photonloop.drivers.helpers.command_templates import with_table
 from photonloop.drivers.instrument import DriveSource, Instrument, Laser, Readout
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.protocols.errors import DeviceError
 
@@ -50,7 +50,7 @@ class Driver:
 
     kind: Kind
     settings: type[BaseModel]
-    open: Callable[[Link, Any], Instrument]
+    open: Callable[[ConnectionSettings, Any], Instrument]
     summary: str
 
 
@@ -106,7 +106,9 @@ def stated_channels(settings: BaseModel) -> int:
     return count if isinstance(count, int) else 0
 
 
-def open_instrument(name: str, link: Link, settings: Mapping[str, Any] | BaseModel, folder: Path = Path()) -> Instrument:
+def open_instrument(
+    name: str, link: ConnectionSettings, settings: Mapping[str, Any] | BaseModel, folder: Path = Path()
+) -> Instrument:
     """Return the instrument at `link`, opened by the driver called `name`.
 
     Parameters

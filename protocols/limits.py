@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PerChannel, LoadedRows
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PerChannel
 from photonloop.protocols.errors import DeviceError
 
 

@@ -120,13 +120,13 @@ class Way:
     choices: Choices
     struck: dict[Phase, str]
     match: dict[Phase, str]
-    repeats: int
+    retries: int
     codes: dict[Phase, int]
 
     @property
     def deadline_s(self) -> float:
         """Longest that a call may take: an exchange takes 3 timeouts a try at most."""
-        return EXCHANGES * 3 * (self.repeats + 1) * TIMEOUT_S
+        return EXCHANGES * 3 * (self.retries + 1) * TIMEOUT_S
 
     @property
     def is_modbus(self) -> bool:
@@ -214,7 +214,7 @@ class Watcher:
         self.bench = bench
         self.clock = clock
         self.virtual = virtual
-        self.world = virtual.bench.world
+        self.laboratory = virtual.bench.laboratory
         self.traced = self.stale = self.hangs = 0
         self.slowest_s = 0.0
         self._deadline_s = deadline_s
@@ -272,8 +272,8 @@ class Watcher:
 
     def _stale_in(self, readings: Readings, before: int) -> int:
         """Return how many readings were not the last measurement of their setting and sample after number `before`."""
-        entries = self.virtual.call(lambda: [entry for entry in self.world.log if entry.sequence > before])
-        full_scale_a = self.world.full_scale_a[0]
+        entries = self.virtual.call(lambda: [entry for entry in self.laboratory.log if entry.sequence > before])
+        full_scale_a = self.laboratory.full_scale_a[0]
         stale = 0
         for setting, volts in enumerate(_SETTINGS_V):
             for sample, light in enumerate(_LIGHT):
@@ -284,7 +284,7 @@ class Watcher:
         return stale
 
     def _is_of(self, entry: Measurement, volts: NDArray[np.float64], light: NDArray[np.float32]) -> bool:
-        shone = np.abs(np.sin(0.5 * np.pi / self.world.v_pi * entry.modulator_v))
+        shone = np.abs(np.sin(0.5 * np.pi / self.laboratory.v_pi * entry.modulator_v))
         return bool(np.abs(entry.heater_v - volts).max() < _STEP_V and np.abs(shone - light).max() < _STEP_V)
 
     def is_safe(self) -> bool:

@@ -10,6 +10,9 @@ first-level cache. Work is counted in *items*, one block of one setting each; th
 of a counter, not of a stream (`normals`).
 
 All compiled functions live in this file: numba's disk cache does not notice a change in another one.
+
+The cache names its files by function and line, and reads the types of a file before it looks at its date. So if a class of this
+file is renamed, its functions must not stay at their lines, or the old files make every start fail with an `AttributeError`.
 """
 
 from __future__ import annotations
@@ -234,7 +237,7 @@ class Heaters(NamedTuple):
     field: np.float32
 
 
-class Wiring(NamedTuple):
+class MeshWiring(NamedTuple):
     """The interferometers of one stage in the order of the sweep: upper mode, channel of θ, channel of φ, `coefficients`.
 
     `attenuators` as in `attenuate`.
@@ -256,7 +259,7 @@ class Rings(NamedTuple):
     leaked: np.float32
 
 
-class Readout(NamedTuple):
+class ReadoutChain(NamedTuple):
     """The detectors of one stage, single precision, see `detect`.
 
     Parameters
@@ -827,7 +830,7 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
 
 
 @_entry
-def read_settings(
+def detect_settings(
     worker, control, total, blocks, drives, offset, heaters, wiring, readout, light, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
@@ -1022,7 +1025,7 @@ def read_bank(
     worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
-    """Read every item of a weight bank, one block of one setting: as `read_settings` does of a mesh."""
+    """Read every item of a weight bank, one block of one setting: as `detect_settings` does of a mesh."""
     currents = np.empty((3, LANES), np.float32)
     place = np.zeros(2, np.int64)
     count = blocks.shape[0]

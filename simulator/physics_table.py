@@ -37,7 +37,7 @@ _UNITS = {
 }
 
 
-class Row(NamedTuple):
+class ParameterRow(NamedTuple):
     """One line of the table; `value` is None where the whole effect is absent."""
 
     effect: str
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     source: str
 
 
-def physics_table(source: str, chip: ChipParameters) -> list[Row]:
+def physics_table(source: str, chip: ChipParameters) -> list[ParameterRow]:
     """Return the table of `chip`, loaded from `source` (a preset's name or a chip file's path)."""
     told = stated(source)
     rows = []
@@ -61,7 +61,7 @@ def physics_table(source: str, chip: ChipParameters) -> list[Row]:
             rows += [_fault_row(number, fault) for number, fault in enumerate(chip.faults)]
         elif name != "name":
             said = told.get(name, "chosen at the start" if part != field.default else "default")
-            rows.append(Row("chip", name, part, "", _bounds(field), _meaning(field), said))
+            rows.append(ParameterRow("chip", name, part, "", _bounds(field), _meaning(field), said))
     return rows
 
 
@@ -92,12 +92,12 @@ def comments(text: str, otherwise: str) -> dict[str, str]:
     return found
 
 
-def as_json(rows: list[Row], chip: ChipParameters) -> str:
+def as_json(rows: list[ParameterRow], chip: ChipParameters) -> str:
     """Return the table as one JSON object."""
     return json.dumps({"chip": chip.name, "physics": [row._asdict() for row in rows]}, ensure_ascii=False)
 
 
-def as_text(rows: list[Row]) -> str:
+def as_text(rows: list[ParameterRow]) -> str:
     """Return the table as lines of plain text."""
     head = ("effect", "parameter", "value", "unit", "source")
     cells = [head, *((row.effect, row.parameter, shown(row), row.unit, row.source) for row in rows)]
@@ -105,32 +105,32 @@ def as_text(rows: list[Row]) -> str:
     return "\n".join("  ".join((*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[4])).rstrip() for line in cells)
 
 
-def shown(row: Row) -> str:
+def shown(row: ParameterRow) -> str:
     """Return the value of a row as a person reads it."""
     if row.value is None:
         return "absent"
     return f"{row.value:.6g}" if isinstance(row.value, float) else str(row.value)
 
 
-def _part_rows(name: str, part: BaseModel, told: dict[str, str]) -> list[Row]:
+def _part_rows(name: str, part: BaseModel, told: dict[str, str]) -> list[ParameterRow]:
     if not any(key.startswith(f"{name}.") for key in told):
-        return [Row(name, "", None, "", "", (type(part).__doc__ or "").partition("\n")[0], "")]
+        return [ParameterRow(name, "", None, "", "", (type(part).__doc__ or "").partition("\n")[0], "")]
     rows = []
     for key, field in type(part).model_fields.items():
         value = getattr(part, key)
         said = told.get(f"{name}.{key}")
         if said is None and value == 0 and field.default == 0:
-            rows.append(Row(name, key, None, _unit(key), _bounds(field), _meaning(field), ""))
+            rows.append(ParameterRow(name, key, None, _unit(key), _bounds(field), _meaning(field), ""))
         elif not key.startswith("max_") or said is not None:
-            rows.append(Row(name, key, value, _unit(key), _bounds(field), _meaning(field), said or "default"))
+            rows.append(ParameterRow(name, key, value, _unit(key), _bounds(field), _meaning(field), said or "default"))
     return rows
 
 
-def _fault_row(number: int, fault: BaseModel) -> Row:
+def _fault_row(number: int, fault: BaseModel) -> ParameterRow:
     what = fault.model_dump(exclude_defaults=True)
     kind = what.pop("kind")
     words = ", ".join(f"{key} {value:g}" for key, value in what.items())
-    return Row("faults", f"faults.{number}", f"{kind} {words}".strip(), "", "", "", "chip file")
+    return ParameterRow("faults", f"faults.{number}", f"{kind} {words}".strip(), "", "", "", "chip file")
 
 
 def _names(tables: dict[str, Any], key: str) -> list[str]:

@@ -26,15 +26,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"device is {args.device!r}, but only lab:station.toml has instruments to check: try photonloop describe"
         )
-    path, station, session = load_reference(reference)
+    path, station, string_limits = load_reference(reference)
     if args.dry_run:
         found = planned(station, partial(check_table, path.parent))
     else:
-        found = survey(station, partial(open_table, path.parent), session)
+        found = survey(station, partial(open_table, path.parent), string_limits)
     if args.json:
         print_json(_answer(args.device, station, found, dry_run=args.dry_run))
     else:
-        _print(args.device, station, session, found, dry_run=args.dry_run)
+        _print(args.device, station, string_limits, found, dry_run=args.dry_run)
     if not found.problems:
         return 0
     first, *others = found.problems
@@ -55,7 +55,7 @@ def _answer(device: str, station: Station, found: Survey, *, dry_run: bool) -> d
     }
 
 
-def _print(device: str, station: Station, session: LimitsTable, found: Survey, *, dry_run: bool) -> None:
+def _print(device: str, station: Station, string_limits: LimitsTable, found: Survey, *, dry_run: bool) -> None:
     console = Console(highlight=False, markup=False)
     console.print(f"{device}: {station.name}, {_counted(station)}")
     columns = ("instrument", "used for") if dry_run else ("instrument", "identity", "used for", "allows", "reads", "")
@@ -72,7 +72,7 @@ def _print(device: str, station: Station, session: LimitsTable, found: Survey, *
         table.add_row(*(cells[name] for name in columns))
     console.print(table)
     figures = Table("", "", show_header=False)
-    rows = _bench_rows(found.description) if found.description is not None else _stated_rows(station, session)
+    rows = _bench_rows(found.description) if found.description is not None else _stated_rows(station, string_limits)
     for name, value in rows:
         figures.add_row(name, value)
     console.print(figures)
@@ -105,9 +105,9 @@ def _bench_rows(description: DeviceDescription) -> list[tuple[str, str]]:
     return [("limits", "of instruments, station and session together"), *limit_rows(description)]
 
 
-def _stated_rows(station: Station, session: LimitsTable) -> list[tuple[str, str]]:
+def _stated_rows(station: Station, string_limits: LimitsTable) -> list[tuple[str, str]]:
     rows = [("limits", "as stated; what the instruments allow is not known yet")]
-    for name, limits in (("station", station.limits), ("session", session)):
+    for name, limits in (("station", station.limits), ("session", string_limits)):
         told = ", ".join(f"{key} {value:g}" for key, value in limits.model_dump().items() if value is not None)
         rows.append((name, told or "none"))
     return rows

@@ -13,7 +13,7 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from photonloop.controller.cli.printing import Unheard, tell
+from photonloop.controller.cli.printing import PipeTolerantStream, tell
 from photonloop.controller.learning.progress import EpochReport, Listener
 from photonloop.controller.stopping import Stop
 
@@ -52,7 +52,7 @@ def watching() -> Iterator[Listener]:
 
     Whoever reads it may go away: a session goes on without being watched.
     """
-    console = Console(file=cast(TextIO, Unheard(sys.stderr)), highlight=False)
+    console = Console(file=cast(TextIO, PipeTolerantStream(sys.stderr)), highlight=False)
     if not console.is_terminal:
         yield _PlainLines()
         return

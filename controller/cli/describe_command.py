@@ -12,7 +12,7 @@ from rich.text import Text
 
 from photonloop.controller.cli.printing import print_json, show
 from photonloop.controller.device.processes import VirtualChip, check_device_string, open_device, simulator_command
-from photonloop.controller.learning.variables import drive_step_rad
+from photonloop.controller.learning.variables import lsb_rad
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
 
@@ -98,7 +98,7 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
 
 def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
     drive, readout = description.drive, description.readout
-    step = f"{_engineering(drive.step_v, 'V')} or {drive_step_rad(drive):.2g} rad at π a step"
+    step = f"{_engineering(drive.step_v, 'V')} or {lsb_rad(drive):.2g} rad at π a step"
     resolution = f"{drive.bits} bit: {step}" if drive.bits else "continuous"
     virtual = "virtual: advances by what a lab would take" if description.clock == "virtual" else "real time"
     return [

@@ -12,7 +12,7 @@ import sys
 from typing import Any, TextIO
 
 
-class Unheard:
+class PipeTolerantStream:
     """A text stream that goes quiet, without an error, once nobody reads it: a closed pipe, a terminal that is gone."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -45,9 +45,9 @@ class Unheard:
 
 def tell(text: str) -> None:
     """Print one line on standard error."""
-    unheard = Unheard(sys.stderr)
-    unheard.write(text + "\n")
-    unheard.flush()
+    last_resort = PipeTolerantStream(sys.stderr)
+    last_resort.write(text + "\n")
+    last_resort.flush()
 
 
 def show(*lines: str) -> None:

@@ -9,7 +9,7 @@ from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.estimators import estimator
 from photonloop.controller.learning.network import Layer
-from photonloop.controller.learning.variables import stage_box
+from photonloop.controller.learning.variables import stage_bounds
 from photonloop.controller.runs.provenance import read_device
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
@@ -66,7 +66,7 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
             )
         if spec.step != "auto":
             try:
-                stage_box(description, layer.stage, estimator(spec).reach(spec.step, layer.groups))
+                stage_bounds(description, layer.stage, estimator(spec).probe_extent(spec.step, layer.groups))
             except ValueError as error:
                 raise ConfigError(f"estimator.step is {spec.step:g}, but {error}") from None
 

@@ -1,6 +1,6 @@
 """A device that may die and come back: loaded inputs, held drive and the request in flight survive it.
 
-A session speaks to its device through a `DeviceLink`. When the way to the device breaks, the link opens it again (an
+A session speaks to its device through a `ReconnectingDevice`. When the way to the device breaks, the link opens it again (an
 embedded simulator is started anew, a remote server waited for), puts loaded inputs and held drive back and repeats the
 request. That is harmless: drives are absolute, and an evaluation leaves nothing behind.
 
@@ -20,7 +20,7 @@ from photonloop.controller.device.device_difference import difference
 from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, PhotonicDevice, Readings, LoadedRows
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PhotonicDevice, Readings
 from photonloop.protocols.errors import DeviceError
 
 Answer = TypeVar("Answer")
@@ -41,10 +41,10 @@ class Pending(Protocol):
         ...
 
 
-class DeviceLink:
+class ReconnectingDevice:
     """The session's way to its device.
 
-    `stage`, `hold` and `evaluate` look whether the user wants to stop before they send anything: they either carry out
+    `load_inputs`, `apply` and `evaluate` look whether the user wants to stop before they send anything: they either carry out
     what they are asked, or raise `SessionStopped` with the device as it was. `start` and `finish` don't; whoever uses them
     has a step to finish and looks for himself.
 
@@ -78,24 +78,24 @@ class DeviceLink:
         self._requests: deque[tuple[Request, Pending | None]] = deque()
         self._is_open = True
 
-    def stage(self, name: str, inputs: Inputs) -> None:
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Stage `inputs` under `name`, now and after every loss."""
         self._stop.check()
         self._loaded[name] = inputs
         self._persist(lambda device: device.load_inputs(name, inputs))
 
-    def hold(self, drive: Drive) -> None:
+    def apply(self, drive: Drive) -> None:
         """Hold `drive`, now and after every loss."""
         self._stop.check()
         self._held = drive.copy()
         self._persist(lambda device: device.apply(drive))
 
-    def evaluate(self, drives: Drive, rows: LoadedRows, stage: str) -> Readings:
+    def evaluate(self, drives: Drive, rows: LoadedRows, load_inputs: str) -> Readings:
         """Return the readings of `drives`, whatever happens to the device meanwhile."""
         self._stop.check()
-        return self._persist(lambda device: device.evaluate(drives, rows, stage))
+        return self._persist(lambda device: device.evaluate(drives, rows, load_inputs))
 
-    def start(self, drives: Drive, rows: LoadedRows, stage: str) -> None:
+    def start(self, drives: Drive, rows: LoadedRows, load_inputs: str) -> None:
         """Send an evaluation off; `finish` has its readings. A second one may be sent before the first is finished.
 
         A device without `submit` is asked only in `finish`.
@@ -104,11 +104,11 @@ class DeviceLink:
         pending: Pending | None = None
         if submit is not None:
             try:
-                pending = submit(drives, rows, stage)
+                pending = submit(drives, rows, load_inputs)
             except DeviceError as error:
                 if error.code not in BROKEN:
                     raise  # else `finish` sends it again, and recovers if it must
-        self._requests.append(((drives, rows, stage), pending))
+        self._requests.append(((drives, rows, load_inputs), pending))
 
     @property
     def under_way(self) -> int:
@@ -126,7 +126,7 @@ class DeviceLink:
 
         return self._persist(first_or_again)
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """Give up what `start` sent off: the device stops at its next setting, and the readings are thrown away."""
         dropped = [pending for _, pending in self._requests if pending is not None]
         self._requests.clear()

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.rng import Purpose, stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
-from photonloop.controller.learning.variables import Phases, volts
+from photonloop.controller.learning.variables import Phases, to_drive
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import DeviceDescription, Readings, StageDescription, LoadedRows
+from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings, StageDescription
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
@@ -99,7 +99,7 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     drive = np.full(description.channels, description.drive.min_v)
     for layer, phases in zip(layers, variables, strict=False):
         first = layer.stage.first_channel
-        drive[first : first + layer.stage.channels] = volts(phases, description.drive)
+        drive[first : first + layer.stage.channels] = to_drive(phases, description.drive)
     return drive
 
 
@@ -123,7 +123,7 @@ def portion(description: DeviceDescription, stage: StageDescription, samples: in
     return max(1, settings), samples
 
 
-def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
+def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
 
     No evaluation is larger than `portion` says.
@@ -133,9 +133,9 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Loaded
     SessionStopped
         The user wants to stop; asked before every evaluation.
     DeviceError
-        As `DeviceLink.evaluate`; "device" where a reading is NaN or infinite.
+        As `ReconnectingDevice.evaluate`; "device" where a reading is NaN or infinite.
     """
-    stage, drives = layer.stage, volts(settings, link.description.drive)
+    stage, drives = layer.stage, to_drive(settings, link.description.drive)
     count, samples = portion(link.description, stage, rows.rows.size)
     parts = [
         [
@@ -154,14 +154,14 @@ def read_settings(link: DeviceLink, layer: Layer, settings: Phases, rows: Loaded
     )
 
 
-def read_layer(link: DeviceLink, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
+def read_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `phases`, shape (channels,), for rows of loaded inputs."""
     return read_settings(link, layer, phases[np.newaxis], rows)
 
 
-def predict(link: DeviceLink, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
+def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
     """Return what every layer and the whole network answer to the first `samples` loaded `inputs`."""
-    link.hold(held_drive(link.description, layers, variables))
+    link.apply(held_drive(link.description, layers, variables))
     rows = LoadedRows(inputs, np.arange(samples))
     read = [read_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.estimators.probe_step import choose_step, longest_step
@@ -25,17 +25,17 @@ from photonloop.controller.learning.progress import EpochReport, Listener, Stopw
 from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.rng import Purpose, stream
 from photonloop.controller.learning.variables import (
-    Box,
+    Bounds,
     Phases,
-    drive_step_rad,
-    fold,
     longest_with_room,
+    lsb_rad,
     project,
-    stage_box,
+    reflect,
+    stage_bounds,
     start_variables,
-    volts,
+    to_drive,
 )
-from photonloop.controller.runs.checkpoint import State, to_arrays
+from photonloop.controller.runs.checkpoint import Checkpoint, to_arrays
 from photonloop.controller.runs.journal import Measured, fingerprint
 from photonloop.controller.runs.npz_files import write_npz
 from photonloop.controller.runs.run_folder import EVALUATION, RunFolder, read_events
@@ -79,7 +79,7 @@ class Session:
     samples
         Labels.
     state
-        Where to go on from; a fresh `State` begins.
+        Where to go on from; a fresh `Checkpoint` begins.
     folder
         Where events, journal and checkpoints go, and where journalled losses come from.
     listener
@@ -92,10 +92,10 @@ class Session:
         self,
         *,
         experiment: Experiment,
-        link: DeviceLink,
+        link: ReconnectingDevice,
         layers: list[Layer],
         samples: Samples,
-        state: State,
+        state: Checkpoint,
         folder: RunFolder,
         listener: Listener,
         stop: Stop | None = None,
@@ -131,7 +131,7 @@ class Session:
             self.state.finished = True
             prediction = self._conclude()
         except SessionStopped:
-            self._link.drop()
+            self._link.cancel()
             self._save()
             raise
         except DeviceError:
@@ -144,13 +144,13 @@ class Session:
         layer, state = self._layers[number], self.state
         if len(state.steps) == number:
             self._begin(number)
-        box, limits = self._boxes(layer, state.steps[number])
+        bounds, limits = self._boxes(layer, state.steps[number])
         pipelined = self._experiment.training.pipelined
-        self._link.hold(held_drive(self._link.description, self._layers, state.variables))
+        self._link.apply(held_drive(self._link.description, self._layers, state.variables))
         self._end_epoch_if_due(number)
 
         def drives_around(base: Phases, probe: Probe) -> Drive:
-            return volts(fold(probe.settings(base), limits), self._link.description.drive)
+            return to_drive(reflect(probe.settings(base), limits), self._link.description.drive)
 
         def start(drives: Drive, rows: NDArray[np.int64]) -> None:
             self._link.start(drives, LoadedRows(TRAIN, rows), layer.stage.name)
@@ -183,7 +183,7 @@ class Session:
                     raise ConfigError(
                         f"the journal of {self._folder.path} holds {losses.size} losses an update, of another experiment"
                     )
-            self._update(number, probe, losses, box)
+            self._update(number, probe, losses, bounds)
             if pipelined:
                 state.base = variables
             else:
@@ -223,21 +223,21 @@ class Session:
         """Draw the layer's starting variables and settle its probe step."""
         layer, state, spec = self._layers[number], self.state, self._experiment.estimator
         description = self._link.description
-        box = stage_box(description, layer.stage, 0.0, longest_step(layer.stage.ports))
-        start = start_variables(box, stream(self._experiment.seed, Purpose.START, number))
-        drive_step = drive_step_rad(description.drive)
+        bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
+        start = start_variables(bounds, stream(self._experiment.seed, Purpose.START, number))
+        drive_step = lsb_rad(description.drive)
         measured = 0
 
         def losses_at(offsets: Phases) -> NDArray[np.float64]:
             nonlocal measured
             measured += len(offsets)
-            return self._losses_at(layer, fold(start + offsets, box), self._rows(number, 0))
+            return self._losses_at(layer, reflect(start + offsets, bounds), self._rows(number, 0))
 
         if spec.step == "auto":
-            self._link.hold(held_drive(description, self._layers, [*state.variables, start]))
+            self._link.apply(held_drive(description, self._layers, [*state.variables, start]))
             rng = stream(self._experiment.seed, Purpose.STEP, number)
             choice = choose_step(losses_at, layer.stage.channels, layer.stage.ports, drive_step, rng)
-            step_rad, reasons = self._estimator.step_of(choice.per_phase_rad, layer.groups), choice.reasons
+            step_rad, reasons = self._estimator.step_from_rms(choice.per_phase_rad, layer.groups), choice.reasons
             step_rad, held = self._with_room(layer, step_rad)
             reasons = (*reasons, *held)
         else:
@@ -250,29 +250,29 @@ class Session:
         state.update, state.loss_sum, state.loss_count = 0, 0.0, 0
         state.evaluations += measured
         self._save()
-        per_phase = self._estimator.per_phase(step_rad, layer.groups)
-        self._event("step_chosen", layer=number, step_rad=step_rad, per_phase_rad=per_phase, reasons=list(reasons))
-        self._tell(f"{layer.name}: probe step {per_phase:.3g} rad a phase ({'; '.join(reasons)})")
-        if per_phase < drive_step:
+        rms_from_step = self._estimator.rms_from_step(step_rad, layer.groups)
+        self._event("step_chosen", layer=number, step_rad=step_rad, per_phase_rad=rms_from_step, reasons=list(reasons))
+        self._tell(f"{layer.name}: probe step {rms_from_step:.3g} rad a phase ({'; '.join(reasons)})")
+        if rms_from_step < drive_step:
             self._warn(
-                f"{layer.name}: estimator.step moves a phase by {per_phase:.3g} rad, less than one step of the drive source "
+                f"{layer.name}: estimator.step moves a phase by {rms_from_step:.3g} rad, less than one step of the drive source "
                 f"around V_π, {drive_step:.3g} rad: probes will mostly measure quantisation"
             )
 
     def _with_room(self, layer: Layer, step_rad: float) -> tuple[float, tuple[str, ...]]:
         """Return a chosen step, shortened where it would leave variables less than half their range, and the reason then."""
-        reach = self._estimator.reach
-        held_rad = longest_with_room(self._link.description, layer.stage, lambda step: reach(step, layer.groups), step_rad)
+        probe_extent = self._estimator.probe_extent
+        held_rad = longest_with_room(self._link.description, layer.stage, lambda step: probe_extent(step, layer.groups), step_rad)
         if held_rad == step_rad:
             return step_rad, ()
-        per_phase = self._estimator.per_phase(held_rad, layer.groups)
-        return held_rad, (f"held at {per_phase:.3g} rad a phase, so that variables keep half their range",)
+        rms_from_step = self._estimator.rms_from_step(held_rad, layer.groups)
+        return held_rad, (f"held at {rms_from_step:.3g} rad a phase, so that variables keep half their range",)
 
-    def _boxes(self, layer: Layer, step_rad: float) -> tuple[Box, Box]:
+    def _boxes(self, layer: Layer, step_rad: float) -> tuple[Bounds, Bounds]:
         """Return where the layer's variables may live, and the limits of its settings."""
-        reach = self._estimator.reach(step_rad, layer.groups)
+        probe_extent = self._estimator.probe_extent(step_rad, layer.groups)
         description = self._link.description
-        return stage_box(description, layer.stage, reach), stage_box(description, layer.stage, 0.0)
+        return stage_bounds(description, layer.stage, probe_extent), stage_bounds(description, layer.stage, 0.0)
 
     def _rows(self, layer: int, update: int) -> NDArray[np.int64]:
         """Return the rows of the training part for one update: a fresh shuffle every epoch."""
@@ -293,16 +293,16 @@ class Session:
         self._look_at_flags(layer, readings.flags, "while its probe step was measured")
         return layer.rule.losses(readings.values, self._samples.train_labels[rows])
 
-    def _update(self, number: int, probe: Probe, losses: NDArray[np.float64], box: Box) -> None:
+    def _update(self, number: int, probe: Probe, losses: NDArray[np.float64], bounds: Bounds) -> None:
         state, layer = self.state, self._layers[number]
         assert state.moments is not None
-        direction = self._estimator.weigh(probe.directions, slopes(probe, losses), layer.groups)
+        direction = self._estimator.combine(probe.directions, slopes(probe, losses), layer.groups)
         rate = learning_rate(self._experiment.optimizer, state.update, self._updates)
         change = descend(self._experiment.optimizer, state.moments, direction, rate)
         if not np.isfinite(change).all():
             high = self._experiment.optimizer.rate
             raise ConfigError(f"update {state.total} of {layer.name} is no number: optimizer.rate is {high:g}, too high")
-        state.variables[number] = project(state.variables[number] + change, box)
+        state.variables[number] = project(state.variables[number] + change, bounds)
         state.update += 1
         state.total += 1
         state.evaluations += losses.size

@@ -24,7 +24,7 @@ POWER_SHARE = 0.98
 
 
 @dataclass(frozen=True)
-class Box:
+class Bounds:
     """Where the variables of one stage may live.
 
     Parameters
@@ -40,25 +40,25 @@ class Box:
     total: float
 
 
-def volts(phases: Phases, drive: DriveDescription) -> Drive:
+def to_drive(phases: Phases, drive: DriveDescription) -> Drive:
     """Return the drive [V] that gives nominal phases, V = √(x/π · P_π · R); shape as `phases`."""
     return np.sqrt(phases * (drive.pi_power_w * drive.resistance_ohm / np.pi))
 
 
-def nominal_phases(drive_v: Drive, drive: DriveDescription) -> Phases:
-    """Return the nominal phases [rad] of a drive [V]: the inverse of `volts`."""
+def phases_of_drive(drive_v: Drive, drive: DriveDescription) -> Phases:
+    """Return the nominal phases [rad] of a drive [V]: the inverse of `to_drive`."""
     return np.square(drive_v) * (np.pi / (drive.pi_power_w * drive.resistance_ohm))
 
 
-def drive_step_rad(drive: DriveDescription) -> float:
+def lsb_rad(drive: DriveDescription) -> float:
     """Return the phase [rad] of one step of the drive source around V_π, dφ = 2π·dV/V_π; 0 where it is continuous."""
     pi_v = np.sqrt(drive.pi_power_w * drive.resistance_ohm)
     return float(2 * np.pi * drive.step_v / pi_v)
 
 
-def stage_box(
+def stage_bounds(
     description: DeviceDescription, stage: StageDescription, reach_rad: float | Phases, reserve_rad: float = 0.0
-) -> Box:
+) -> Bounds:
     """Return where variables of `stage` may live so that a probe `reach_rad` to either side stays inside every limit.
 
     `reach_rad` is one number, or one for every channel of the stage.
@@ -73,8 +73,8 @@ def stage_box(
     """
     ceiling_v = highest_drive_v(description, stage.first_channel, stage.channels)
     # The volt is computed from the phase and back with rounding: a hair inside, or the limit itself would be refused.
-    high = nominal_phases(ceiling_v, description.drive) * (1 - 1e-9) - reach_rad
-    low = np.full(stage.channels, float(nominal_phases(np.array(description.drive.min_v), description.drive))) + reach_rad
+    high = phases_of_drive(ceiling_v, description.drive) * (1 - 1e-9) - reach_rad
+    low = np.full(stage.channels, float(phases_of_drive(np.array(description.drive.min_v), description.drive))) + reach_rad
     if np.any(high <= low):
         raise ValueError(f"a step of {np.max(reach_rad):.3g} rad leaves no room within the drive limits of stage {stage.name}")
     limit_w = description.limits.total_power_w
@@ -85,25 +85,25 @@ def stage_box(
         raise ValueError(
             f"a step of {np.max(reach_rad):.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"
         )
-    return Box(low=low, high=high, total=float(total))
+    return Bounds(low=low, high=high, total=float(total))
 
 
 def longest_with_room(
-    description: DeviceDescription, stage: StageDescription, reach: Callable[[float], Phases], step_rad: float
+    description: DeviceDescription, stage: StageDescription, probe_extent: Callable[[float], Phases], step_rad: float
 ) -> float:
-    """Return `step_rad`, or the longest step below it that leaves variables half their range; `reach` is proportional to it.
+    """Return `step_rad`, or the longest step below it that leaves variables half their range; `probe_extent` is proportional to it.
 
     Raises
     ------
     ValueError
         The total power leaves no room for any step.
     """
-    widest = stage_box(description, stage, 0.0)
-    share = float(np.max(4.0 * reach(step_rad) / (widest.high - widest.low)))
+    widest = stage_bounds(description, stage, 0.0)
+    share = float(np.max(4.0 * probe_extent(step_rad) / (widest.high - widest.low)))
     longest = step_rad / max(1.0, share)
     while True:
         try:
-            stage_box(description, stage, reach(longest))
+            stage_bounds(description, stage, probe_extent(longest))
         except ValueError:
             longest *= 0.8
             if longest < 1e-6 * step_rad:
@@ -112,33 +112,33 @@ def longest_with_room(
             return longest
 
 
-def start_variables(box: Box, rng: np.random.Generator) -> Phases:
+def start_variables(bounds: Bounds, rng: np.random.Generator) -> Phases:
     """Return starting variables, uniform over one turn of phase (less where the box is narrower), shape (channels,)."""
-    width = np.minimum(2 * np.pi, box.high - box.low)
-    return project(box.low + width * rng.random(box.low.size), box)
+    width = np.minimum(2 * np.pi, bounds.high - bounds.low)
+    return project(bounds.low + width * rng.random(bounds.low.size), bounds)
 
 
-def fold(phases: Phases, box: Box) -> Phases:
+def reflect(phases: Phases, bounds: Bounds) -> Phases:
     """Return `phases`, shape (…, channels), reflected at the bounds of the box; untouched where they lie inside."""
-    below, above = phases < box.low, phases > box.high
+    below, above = phases < bounds.low, phases > bounds.high
     if not (below.any() or above.any()):
         return phases
     outside = below | above
     # A handful of thousands, usually: the rest need no arithmetic.
-    low, width = (np.broadcast_to(bound, phases.shape)[outside] for bound in (box.low, box.high - box.low))
+    low, width = (np.broadcast_to(bound, phases.shape)[outside] for bound in (bounds.low, bounds.high - bounds.low))
     folded = np.mod(phases[outside] - low, 2 * width)
     inside = phases.copy()
     inside[outside] = low + np.where(folded > width, 2 * width - folded, folded)
     return inside
 
 
-def project(phases: Phases, box: Box) -> Phases:
+def project(phases: Phases, bounds: Bounds) -> Phases:
     """Return `phases` reflected into the box, then, where they heat more than the stage may, all drawn towards its floor.
 
     Reflection keeps a random walk uniform where clipping would pile it up at the bounds; wrapping by 2π needs a calibration.
     """
-    inside = fold(phases, box)
-    excess, floor = float(inside.sum()), float(box.low.sum())
-    if excess > box.total:
-        inside = box.low + (inside - box.low) * ((box.total - floor) / (excess - floor))
+    inside = reflect(phases, bounds)
+    excess, floor = float(inside.sum()), float(bounds.low.sum())
+    if excess > bounds.total:
+        inside = bounds.low + (inside - bounds.low) * ((bounds.total - floor) / (excess - floor))
     return inside

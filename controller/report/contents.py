@@ -31,7 +31,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Phases:
+class PhaseSnapshots:
     """Nominal heater phases of one layer [rad], shape (channels of its stage,)."""
 
     before: NDArray[np.float64]
@@ -59,7 +59,7 @@ class Contents:
     device: DeviceDescription | None
     events: tuple[Event, ...]
     epochs: dict[int, tuple[Epoch, ...]]
-    phases: tuple[Phases, ...]
+    phases: tuple[PhaseSnapshots, ...]
     evaluation: Evaluation | None
     remarks: tuple[str, ...]
 
@@ -157,18 +157,18 @@ def _epochs(events: tuple[Event, ...]) -> dict[int, tuple[Epoch, ...]]:
     return {layer: tuple(latest[key] for key in sorted(latest) if key[0] == layer) for layer in layers}
 
 
-def _phases(run: Path, remarks: list[str]) -> tuple[Phases, ...]:
+def _phases(run: Path, remarks: list[str]) -> tuple[PhaseSnapshots, ...]:
     try:
         arrays = read_checkpoint(run)
     except ConfigError:
         remarks.append("checkpoint.npz is damaged, so the phases cannot be shown.")
         return ()
-    phases: list[Phases] = []
+    phases: list[PhaseSnapshots] = []
     while (after := arrays.get(f"variables_{len(phases)}")) is not None:
         before = arrays.get(f"initial_{len(phases)}")
         if before is None or before.shape != after.shape or after.ndim != 1:
             break
-        phases.append(Phases(before.astype(np.float64), after.astype(np.float64)))
+        phases.append(PhaseSnapshots(before.astype(np.float64), after.astype(np.float64)))
     return tuple(phases)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from photonloop.controller.report import grids, mesh_drawing
-from photonloop.controller.report.contents import Contents, Event, Phases, number
+from photonloop.controller.report.contents import Contents, Event, PhaseSnapshots, number
 from photonloop.controller.report.curves import curves
 from photonloop.controller.report.style import STYLE
 
@@ -123,8 +123,8 @@ def _test(contents: Contents) -> str:
         return _section("Test part", _note("The test part was not evaluated yet, so there is no confusion matrix."))
     counts = grids.confusion_counts(evaluation.y_true, evaluation.vote, len(evaluation.classes))
     total, right = int(counts.sum()), int(np.trace(counts))
-    who = "The vote" if len(evaluation.layer_predictions) > 1 else "The layer"
-    words = f"{who} names {right} of {total} test samples rightly."
+    id_query = "The vote" if len(evaluation.layer_predictions) > 1 else "The layer"
+    words = f"{id_query} names {right} of {total} test samples rightly."
     if mistakes := grids.confused_most(counts, evaluation.classes):
         words += f" Most often confused: {mistakes}."
     shares = [float(np.mean(predicted == evaluation.y_true)) for predicted in evaluation.layer_predictions]
@@ -173,7 +173,7 @@ def _phases(contents: Contents) -> str:
     return _section(title, intro + scales + layers)
 
 
-def _layer_phases(contents: Contents, layer: int, phases: Phases, limit_rad: float) -> str:
+def _layer_phases(contents: Contents, layer: int, phases: PhaseSnapshots, limit_rad: float) -> str:
     stages = contents.device.stages if contents.device is not None else ()
     stage = stages[layer] if layer < len(stages) and stages[layer].channels == len(phases.after) else None
     phase, change = mesh_drawing.phase_paint(), mesh_drawing.change_paint(limit_rad)
@@ -197,7 +197,7 @@ def _layer_phases(contents: Contents, layer: int, phases: Phases, limit_rad: flo
     return f"<h3>{escape(contents.layer_name(layer))}</h3>{''.join(rows)}{_moved(stage.groups if stage else {}, phases)}"
 
 
-def _moved(groups: dict[str, tuple[int, int]], phases: Phases) -> str:
+def _moved(groups: dict[str, tuple[int, int]], phases: PhaseSnapshots) -> str:
     change = np.abs(phases.after - phases.before)
     names = {
         "theta": "θ",

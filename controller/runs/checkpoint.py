@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 @dataclass
-class State:
+class Checkpoint:
     """Progress of a session.
 
     Parameters
@@ -63,7 +63,7 @@ class State:
 _COUNTS = ("update", "total", "evaluations", "loss_sum", "loss_count", "steps", "finished")
 
 
-def to_arrays(state: State, seed: int) -> dict[str, NDArray[Any]]:
+def to_arrays(state: Checkpoint, seed: int) -> dict[str, NDArray[Any]]:
     """Return `state` as named arrays, as they stand in the checkpoint."""
     arrays: dict[str, NDArray[Any]] = {}
     for number, (now, before) in enumerate(zip(state.variables, state.initial, strict=True)):
@@ -79,7 +79,7 @@ def to_arrays(state: State, seed: int) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> State:
+def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> Checkpoint:
     """Return the state in `arrays`; a fresh one where they are empty. `where` names the checkpoint in errors.
 
     Raises
@@ -88,14 +88,14 @@ def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> State
         The arrays are not a checkpoint of this format and seed.
     """
     if not arrays:
-        return State()
+        return Checkpoint()
     try:
         meta = json.loads(str(arrays["meta"]))
         found = (meta["format"], meta["seed"])
         if found != (FORMAT, seed):
             raise ConfigError(f"{where} has format {found[0]} and seed {found[1]}, but the run wants {FORMAT} and {seed}")
         layers = len(meta["steps"])
-        state = State(
+        state = Checkpoint(
             variables=[_phases(arrays[f"variables_{k}"]) for k in range(layers)],
             initial=[_phases(arrays[f"initial_{k}"]) for k in range(layers)],
             **{name: meta[name] for name in _COUNTS},

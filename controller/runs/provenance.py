@@ -14,7 +14,7 @@ from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.device.device_difference import Difference, difference
 from photonloop.controller.learning.network import Layer
 from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
-from photonloop.controller.runs.checkpoint import State, from_arrays
+from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 
@@ -61,7 +61,7 @@ def started(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, An
     return event
 
 
-def read_state(run: Path, experiment: Experiment) -> State:
+def read_saved_checkpoint(run: Path, experiment: Experiment) -> Checkpoint:
     """Return the state in the checkpoint of a run, or a fresh one where nothing was learned before the end came.
 
     Raises
@@ -111,7 +111,7 @@ def changed_device(run: Path, string: str, now: DeviceDescription) -> Difference
     return changed
 
 
-def check_variables(run: Path, state: State, layers: list[Layer]) -> None:
+def check_variables(run: Path, state: Checkpoint, layers: list[Layer]) -> None:
     """Refuse a checkpoint whose variables are not as many as the device has channels.
 
     Raises

@@ -11,7 +11,7 @@ _SHORT_S = 1e-3
 """Below this a wait is a plain sleep, which oversleeps less than a condition does; a stop is noticed at its end."""
 
 
-class Clock(Protocol):
+class BenchClock(Protocol):
     """Seconds that never go back."""
 
     def now_s(self) -> float:

@@ -8,7 +8,7 @@ drive, never a probe. An instrument that fails, and a reading beyond its bound, 
 driven any more until a person has cleared it by name.
 
 Threads: one drives, as the contract says; `status`, `cancel`, `safe` and `watch` may come from any. An instrument serves one
-thread at a time (`Line.lock`); whoever moves heaters holds `_heating`, whoever moves modulators `_shining`. Neither is held while
+thread at a time (`InstrumentHandle.lock`); whoever moves heaters holds `_heating`, whoever moves modulators `_shining`. Neither is held while
 anything is read or settles, so a readout or a modulator that hangs does not keep `safe` from the heaters.
 """
 
@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.drivers.bench import monitors, power_limit
-from photonloop.drivers.bench.bench_clock import Clock, WallClock
-from photonloop.drivers.bench.instrument_handle import InstrumentError, Line, what_became
-from photonloop.drivers.bench.laser_light import Light
-from photonloop.drivers.bench.output_channels import move, outputs_of, to_zero
+from photonloop.drivers.bench.bench_clock import BenchClock, WallClock
+from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle, describe_failed_outputs
+from photonloop.drivers.bench.laser_light import LaserControl
+from photonloop.drivers.bench.output_channels import make_outputs_safe, move, outputs_of
 from photonloop.drivers.bench.taps import photocurrents, read_sample
 from photonloop.drivers.bench.wiring import Wiring
 from photonloop.drivers.instrument import ChannelLimits, DriveSource
@@ -37,16 +37,16 @@ from photonloop.protocols.device import (
     Drive,
     Fault,
     Inputs,
-    Readings,
     LoadedRows,
+    Readings,
 )
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_loaded_rows,
     check_settings,
     check_size,
-    check_loaded_rows,
     heater_power_w,
 )
 
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 Allowed = Callable[[], bool]
 
 
-class StrangerError(InstrumentError):
+class WrongInstrument(InstrumentError):
     """Another instrument answers where a known one was: nothing is written to it, not even 0 V."""
 
 
@@ -77,18 +77,18 @@ class Bench:
     def __init__(
         self,
         wiring: Wiring,
-        lines: Mapping[str, Line],
-        clock: Clock | None = None,
+        handles: Mapping[str, InstrumentHandle],
+        clock: BenchClock | None = None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._wiring = wiring
-        self._lines = lines
+        self._handles = handles
         self._clock = clock or WallClock()
         self._on_close = on_close
-        self._heaters = outputs_of(wiring.heaters, lines, wiring.description.limits.slew_v_per_s)
-        self._inputs = outputs_of(wiring.inputs, lines)
+        self._heaters = outputs_of(wiring.heaters, handles, wiring.description.limits.slew_v_per_s)
+        self._inputs = outputs_of(wiring.inputs, handles)
         laser = wiring.station.laser
-        self._light = Light(laser, lines[laser.instrument] if laser is not None else None)  # pyright: ignore[reportArgumentType]  (wire checked)
+        self._light = LaserControl(laser, handles[laser.instrument] if laser is not None else None)  # pyright: ignore[reportArgumentType]  (wire checked)
         self._lock = threading.Lock()
         """Guards counters and faults; never kept while anything else is done."""
         self._heating = threading.RLock()
@@ -96,7 +96,7 @@ class Bench:
         self._held: Drive = np.zeros(wiring.description.channels)
         self._loaded: dict[str, NDArray[np.float32]] = {}
         self._faults: dict[str, Fault] = {}
-        self._gauges: dict[str, str | float] = {}
+        self._monitored: dict[str, str | float] = {}
         self._stops = self._safes = 0
         self._busy = self._closed = False
         self._evaluations = 0
@@ -200,10 +200,10 @@ class Bench:
             A source could not be made safe by any means, or was sent its zeros and does not confirm them, after everything else
             was made safe.
         """
-        if errors := self._ground():
+        if errors := self._make_safe():
             raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
 
-    def _ground(self) -> list[InstrumentError]:
+    def _make_safe(self) -> list[InstrumentError]:
         """Do what `safe` promises; return an error, latched as well, for every source that would not."""
         with self._lock:
             self._stops += 1
@@ -211,9 +211,9 @@ class Bench:
         self._clock.wake()
         with self._heating:
             self._held = np.zeros(self.describe().channels)
-            errors = to_zero(self._heaters, self._clock)
+            errors = make_outputs_safe(self._heaters, self._clock)
         with self._shining:
-            errors += to_zero(self._inputs, self._clock)
+            errors += make_outputs_safe(self._inputs, self._clock)
         for error in errors:
             self._latch(f"{error.instrument}_failed", error.detail)
         return errors
@@ -230,7 +230,7 @@ class Bench:
         with self._lock:
             if name not in self._faults:
                 raise DeviceError("bad_request", f"fault {name!r} is not latched here")
-        self.arm(only_suspects=True)
+        self.prepare(only_suspects=True)
         with self._lock:
             self._faults.pop(name, None)
 
@@ -250,7 +250,10 @@ class Bench:
             steps: list[Callable[[], object]] = [self.safe]
             if laser is not None and not laser.keep_on:
                 steps.append(self._light.switch_off)
-            steps += [lambda line=line: line.ask("close", lambda driver: driver.close()) for line in self._lines.values()]
+            steps += [
+                lambda handle=handle: handle.query("close", lambda instrument: instrument.close())
+                for handle in self._handles.values()
+            ]
             for step in steps:
                 try:
                     step()
@@ -270,7 +273,7 @@ class Bench:
 
     # ---- beside the contract: what keeps a bench in order --------------------------------------------------------------
 
-    def arm(self, *, only_suspects: bool = False) -> None:
+    def prepare(self, *, only_suspects: bool = False) -> None:
         """Write all limits into the sources that have their own, bring every source to 0 V, then hear what others complain of.
 
         Raises
@@ -284,23 +287,25 @@ class Bench:
         errors: list[InstrumentError] = []
         strangers: set[str] = set()
         with self._heating, self._shining:
-            asked = [line for line in self._lines.values() if line.suspect or not only_suspects]
+            asked = [handle for handle in self._handles.values() if handle.suspect or not only_suspects]
             # 0 V comes before all that may be wrong: a readout that complains, or one source of two, keeps no heater hot.
-            for line in asked:
-                if isinstance(line.driver, DriveSource):
+            for handle in asked:
+                if isinstance(handle.instrument, DriveSource):
                     try:
-                        self._arm(line, limits.get(line.name, {}))
-                    except StrangerError as error:
-                        strangers.add(line.name)
+                        self._set_limits(handle, limits.get(handle.name, {}))
+                    except WrongInstrument as error:
+                        strangers.add(handle.name)
                         errors.append(error)
                     except InstrumentError as error:
                         errors.append(error)
-            outputs = [(output for output in bank if output.line.name not in strangers) for bank in (self._heaters, self._inputs)]
-            errors += [error for bank in outputs for error in to_zero(list(bank), self._clock)]
+            outputs = [
+                (output for output in bank if output.handle.name not in strangers) for bank in (self._heaters, self._inputs)
+            ]
+            errors += [error for bank in outputs for error in make_outputs_safe(list(bank), self._clock)]
             for error in errors:
                 raise error
-            for line in asked:
-                self._examine(line)
+            for handle in asked:
+                self._examine(handle)
         self._light.make_sure()
 
     def watch(self) -> None:
@@ -349,8 +354,8 @@ class Bench:
                     return None
                 if sample == 0:
                     time_s[setting] = self._clock.now_s()
-                read_sample(taps, self._lines, raw[sample])
-            if photocurrents(taps, self._lines, raw, values[setting]):
+                read_sample(taps, self._handles, raw[sample])
+            if photocurrents(taps, self._handles, raw, values[setting]):
                 flags[setting] |= FLAG_SATURATED
             self._evaluations += 1
         return Readings(values, time_s, flags)
@@ -358,7 +363,7 @@ class Bench:
     def _drive(self, target: Drive, allowed: Allowed) -> bool:
         return all(
             move(self._heaters, [drive[output.members] for output in self._heaters], self._clock, allowed)
-            for drive in power_limit.way(self.describe(), self._heaters, target)
+            for drive in power_limit.drives_between(self.describe(), self._heaters, target)
         )
 
     def _shine(self, levels: NDArray[np.float64], allowed: Allowed) -> bool:
@@ -390,9 +395,9 @@ class Bench:
             An instrument complains, or a value is beyond its bound.
         """
         self._watched_s = self._clock.now_s()
-        for line in self._lines.values():
-            line.ask("check", lambda driver: driver.check())
-        self._gauges = monitors.gauges(self._wiring, self._lines, self._heaters, self._light.lit)
+        for handle in self._handles.values():
+            handle.query("check", lambda instrument: instrument.check())
+        self._monitored = monitors.read_monitors(self._wiring, self._handles, self._heaters, self._light.lit)
 
     @contextmanager
     def _safe_on_failure(self) -> Iterator[None]:
@@ -422,19 +427,19 @@ class Bench:
         """
         log.error("%s: %s", name, detail)
         self._latch(name, detail)
-        steps = [self._ground, self._darken]
+        steps = [self._make_safe, self._switch_light_off]
         failed = [error for step in (reversed(steps) if name == monitors.OVER_POWER else steps) for error in step()]
         for error in failed:
             log.warning("on the way to safe: %s", error.detail)
         if not failed:
             return "the bench was made safe"
-        became = what_became(failed)
+        became = describe_failed_outputs(failed)
         with self._lock:
             if name in self._faults:
                 self._faults[name] = Fault(name=name, detail=f"{detail}; {became}")
         return became
 
-    def _darken(self) -> list[InstrumentError]:
+    def _switch_light_off(self) -> list[InstrumentError]:
         try:
             self._light.switch_off()
         except InstrumentError as error:
@@ -464,49 +469,49 @@ class Bench:
         if self._closed:
             raise DeviceError("device", "the bench is closed")
 
-    def _arm(self, line: Line, limits: Mapping[int, ChannelLimits]) -> None:
+    def _set_limits(self, handle: InstrumentHandle, limits: Mapping[int, ChannelLimits]) -> None:
         """Make sure of one source, and write its limits into it."""
-        self._recognise(line)
+        self._recognise(handle)
         with suppress(InstrumentError):  # what it complained of before now; a second complaint counts
-            line.ask("check", lambda driver: driver.check())
+            handle.query("check", lambda instrument: instrument.check())
         for output in (*self._heaters, *self._inputs):
-            if output.line is line:
+            if output.handle is handle:
                 output.forget()
-        line.change("arm", lambda source: source.arm(limits))
-        line.suspect = False
+        handle.mutate("set_limits", lambda source: source.set_limits(limits))
+        handle.suspect = False
 
-    def _examine(self, line: Line) -> None:
+    def _examine(self, handle: InstrumentHandle) -> None:
         """Make sure that an instrument has nothing to complain of."""
-        if not isinstance(line.driver, DriveSource):
-            self._recognise(line)
+        if not isinstance(handle.instrument, DriveSource):
+            self._recognise(handle)
             with suppress(InstrumentError):  # as for sources, which have been asked before they were armed
-                line.ask("check", lambda driver: driver.check())
-        line.ask("check", lambda driver: driver.check())
-        line.suspect = False
+                handle.query("check", lambda instrument: instrument.check())
+        handle.query("check", lambda instrument: instrument.check())
+        handle.suspect = False
 
-    def _recognise(self, line: Line) -> None:
-        """Ask an instrument who it is; raise `StrangerError` where it is another one than before."""
+    def _recognise(self, handle: InstrumentHandle) -> None:
+        """Ask an instrument who it is; raise `WrongInstrument` where it is another one than before."""
         try:
-            identity = line.ask("identify", lambda driver: driver.identify())
+            identity = handle.query("identify", lambda instrument: instrument.identify())
         except InstrumentError as error:
             if error.code != "device" or not error.retryable:
                 raise
             # It says that it was lost and has been found again, once: what was to be done about that is done here.
-            identity = line.ask("identify", lambda driver: driver.identify())
-        known = line.identity or identity
+            identity = handle.query("identify", lambda instrument: instrument.identify())
+        known = handle.identity or identity
         if identity.serial != known.serial:
             detail = f"another instrument answers now: {identity}, not {known}"
-            raise StrangerError(line.name, DeviceError("device", detail))
-        line.identity = identity
+            raise WrongInstrument(handle.name, DeviceError("device", detail))
+        handle.identity = identity
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
     def _health(self) -> dict[str, str | float]:
         """Return gauges, and counters from which a script tells where the time of an evaluation goes."""
-        health = dict(self._gauges)
-        for line in self._lines.values():
-            health[f"{line.name}_calls"] = float(line.calls)
-            health[f"{line.name}_busy_s"] = line.busy_s
+        health = dict(self._monitored)
+        for handle in self._handles.values():
+            health[f"{handle.name}_calls"] = float(handle.calls)
+            health[f"{handle.name}_busy_s"] = handle.busy_s
         health["settling_s"] = self._waited_s
         health["evaluating_s"] = self._evaluated_s
         health["heater_writes"] = float(sum(output.writes for output in self._heaters))

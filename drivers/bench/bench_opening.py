@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from photonloop.drivers.bench.bench_clock import Clock, WallClock
+from photonloop.drivers.bench.bench_clock import BenchClock, WallClock
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.claim import claim
-from photonloop.drivers.bench.instrument_handle import Line
-from photonloop.drivers.bench.instrument_opening import Opener, let_go, open_line
-from photonloop.drivers.bench.make_safe import ground
+from photonloop.drivers.bench.instrument_handle import InstrumentHandle
+from photonloop.drivers.bench.instrument_opening import Opener, close_instrument, open_handle
+from photonloop.drivers.bench.make_safe import make_sources_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
 from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
-from photonloop.drivers.transports.connection_settings import Link, Through
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
 from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 def open_lab(reference: str) -> Bench:
     """Return the bench of `station.toml?max_v=5`: what follows `lab:` in a device string. Raises as `open_bench` does."""
-    path, station, session = load_reference(reference)
-    return open_bench(station, partial(open_table, path.parent), session=session)
+    path, station, string_limits = load_reference(reference)
+    return open_bench(station, partial(open_table, path.parent), limits=string_limits)
 
 
 def open_table(folder: Path, table: InstrumentTable) -> Instrument:
@@ -45,7 +45,7 @@ def open_table(folder: Path, table: InstrumentTable) -> Instrument:
     DeviceError
         What the instrument says, or that it says nothing.
     """
-    link = Link(table.address, name=table.name, library=table.library, timeout_s=table.timeout_s)
+    link = ConnectionSettings(table.address, name=table.name, library=table.library, timeout_s=table.timeout_s)
     try:
         return open_instrument(table.driver, link, table.settings, folder)
     except ConfigError as error:
@@ -62,9 +62,9 @@ def check_table(folder: Path, table: InstrumentTable) -> int:
     """
     try:
         settings = read_settings(table.driver, table.settings, folder)
-        way = find_driver(table.driver).open
-        if isinstance(way, Through):  # drivers of others may have addresses of their own
-            check_address(table.address, library=table.library, socket=way.needs_socket)
+        drives_between = find_driver(table.driver).open
+        if isinstance(drives_between, Through):  # drivers of others may have addresses of their own
+            check_address(table.address, library=table.library, socket=drives_between.needs_socket)
         return stated_channels(settings)
     except ConfigError as error:
         raise ConfigError(f"instrument {table.name}: {error}") from None
@@ -74,8 +74,8 @@ def open_bench(
     station: Station,
     opener: Opener,
     *,
-    session: LimitsTable | None = None,
-    clock: Clock | None = None,
+    limits: LimitsTable | None = None,
+    clock: BenchClock | None = None,
     locks: Path | None = None,
 ) -> Bench:
     """Return the bench of `station`, armed with all limits and standing at the safe drive.
@@ -86,8 +86,8 @@ def open_bench(
         What is where.
     opener
         Opens its instruments (`open_table`).
-    session
-        Limits of this session, which tighten those of station and hardware.
+    limits
+        Limits in the device string, which tighten those of the station file and the hardware.
     clock
         Time for the bench; a test brings its own.
     locks
@@ -104,26 +104,26 @@ def open_bench(
     claimed = claim([table.address for table in station.instruments], locks)
     with ExitStack() as undo:
         undo.callback(claimed.release)
-        lines: dict[str, Line] = {}
+        handles: dict[str, InstrumentHandle] = {}
         failed: list[DeviceError] = []
         for table in station.instruments:
             try:
-                lines[table.name] = open_line(table, opener)
+                handles[table.name] = open_handle(table, opener)
             except DeviceError as error:
                 failed.append(error)
             else:
-                undo.callback(let_go, lines[table.name])
+                undo.callback(close_instrument, handles[table.name])
         if failed:
             # There is no bench without all of them, but heaters may be hot, and nobody else will see to them.
-            for error in ground(station, lines.values(), session or LimitsTable(), clock or WallClock()):
+            for error in make_sources_safe(station, handles.values(), limits or LimitsTable(), clock or WallClock()):
                 log.warning("%s", error.detail)
             raise failed[0]
-        wiring = wire(station, {name: line.driver for name, line in lines.items()}, session, _told(lines))
-        bench = Bench(wiring, lines, clock, on_close=claimed.release)
-        bench.arm()
+        wiring = wire(station, {name: handle.instrument for name, handle in handles.items()}, limits, _told(handles))
+        bench = Bench(wiring, handles, clock, on_close=claimed.release)
+        bench.prepare()
         undo.pop_all()
     return bench
 
 
-def _told(lines: Mapping[str, Line]) -> dict[str, str]:
-    return {name: str(line.identity) for name, line in lines.items()}
+def _told(handles: Mapping[str, InstrumentHandle]) -> dict[str, str]:
+    return {name: str(handle.identity) for name, handle in handles.items()}

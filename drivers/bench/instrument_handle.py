@@ -35,7 +35,7 @@ class InstrumentError(DeviceError):
         """It was told to go to its safe state, and nobody knows whether it did."""
 
 
-class Line(Generic[DriverT]):
+class InstrumentHandle(Generic[DriverT]):
     """The way to one instrument.
 
     Parameters
@@ -46,9 +46,9 @@ class Line(Generic[DriverT]):
         What a driver's open function returned.
     """
 
-    def __init__(self, name: str, driver: DriverT) -> None:
+    def __init__(self, name: str, instrument: DriverT) -> None:
         self.name = name
-        self.driver = driver
+        self.instrument = instrument
         self.identity: Identity | None = None
         self.suspect = False
         """True from a failure on, until the instrument has been armed anew."""
@@ -61,7 +61,7 @@ class Line(Generic[DriverT]):
         self.lock = threading.RLock()
         """Held during a call. Who has to look at something just before a call, and be sure of it, takes it first."""
 
-    def ask(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
+    def query(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
         """Return what `call` of the driver returns; for calls that change nothing.
 
         The channels of a source keep their known voltages if the call fails, unless the error itself has outcome "unknown": the
@@ -75,7 +75,7 @@ class Line(Generic[DriverT]):
         """
         return self._call(what, call, mutates=False)
 
-    def change(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
+    def mutate(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
         """Return what `call` of the driver returns; for calls that send settings to the instrument.
 
         If the call does not return, the voltages of all channels are unknown from then on (`doubts`), whatever the error says
@@ -84,7 +84,7 @@ class Line(Generic[DriverT]):
         Raises
         ------
         InstrumentError
-            As for `ask`, but the outcome is always "unknown".
+            As for `query`, but the outcome is always "unknown".
         """
         return self._call(what, call, mutates=True)
 
@@ -93,7 +93,7 @@ class Line(Generic[DriverT]):
             began_s = time.perf_counter()
             doubtful = True
             try:
-                answer = call(self.driver)
+                answer = call(self.instrument)
             except DeviceError as error:
                 self.suspect = True
                 doubtful = mutates or error.outcome != "not_applied"
@@ -112,7 +112,7 @@ class Line(Generic[DriverT]):
                 self.busy_s += time.perf_counter() - began_s
 
 
-def what_became(failed: Sequence[InstrumentError]) -> str:
+def describe_failed_outputs(failed: Sequence[InstrumentError]) -> str:
     """Return in words what became of a bench on which these instruments did not go to their safe state as they should."""
     told = sorted({error.instrument for error in failed if error.unconfirmed})
     lost = sorted({error.instrument for error in failed if not error.unconfirmed})

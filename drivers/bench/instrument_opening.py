@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.instrument import Identity, Instrument
 from photonloop.drivers.station.schema import InstrumentTable
 from photonloop.protocols.errors import DeviceError
@@ -14,7 +14,7 @@ Opener = Callable[[InstrumentTable], Instrument]
 """Opens one instrument as its table in the station file says; raises `DeviceError` or `ConfigError`."""
 
 
-def open_line(table: InstrumentTable, opener: Opener) -> Line:
+def open_handle(table: InstrumentTable, opener: Opener) -> InstrumentHandle:
     """Return the way to one instrument, which has said that it is the one that `table` names.
 
     Raises
@@ -22,15 +22,15 @@ def open_line(table: InstrumentTable, opener: Opener) -> Line:
     ConfigError, DeviceError
         As `opener`; "device" for another serial number.
     """
-    line = Line(table.name, opener(table))
+    handle = InstrumentHandle(table.name, opener(table))
     try:
-        identity: Identity = line.ask("identify", lambda driver: driver.identify())
+        identity: Identity = handle.query("identify", lambda instrument: instrument.identify())
         check_serial(table, identity)
     except BaseException:
-        let_go(line)
+        close_instrument(handle)
         raise
-    line.identity = identity
-    return line
+    handle.identity = identity
+    return handle
 
 
 def check_serial(table: InstrumentTable, identity: Identity) -> None:
@@ -41,7 +41,7 @@ def check_serial(table: InstrumentTable, identity: Identity) -> None:
         )
 
 
-def let_go(line: Line) -> None:
+def close_instrument(handle: InstrumentHandle) -> None:
     """Close an instrument as it stands, whatever it says."""
     with suppress(DeviceError):
-        line.ask("close", lambda driver: driver.close())
+        handle.query("close", lambda instrument: instrument.close())

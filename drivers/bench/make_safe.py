@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from photonloop.drivers.bench.bench_clock import Clock, WallClock
+from photonloop.drivers.bench.bench_clock import BenchClock, WallClock
 from photonloop.drivers.bench.claim import claim
-from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
-from photonloop.drivers.bench.instrument_opening import Opener, check_serial, let_go
-from photonloop.drivers.bench.output_channels import Output, to_zero
+from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle
+from photonloop.drivers.bench.instrument_opening import Opener, check_serial, close_instrument
+from photonloop.drivers.bench.output_channels import Output, make_outputs_safe
 from photonloop.drivers.instrument import DriveSource, Laser
 from photonloop.drivers.station.schema import Channel, InstrumentTable, LimitsTable, Station
 from photonloop.protocols.config import ConfigError
@@ -32,19 +32,24 @@ ATTEMPTS = 3
 
 
 def make_safe(
-    station: Station, opener: Opener, *, session: LimitsTable | None = None, clock: Clock | None = None, locks: Path | None = None
+    station: Station,
+    opener: Opener,
+    *,
+    limits: LimitsTable | None = None,
+    clock: BenchClock | None = None,
+    locks: Path | None = None,
 ) -> list[str]:
     """Bring every source of `station` that answers to 0 V, and put the light out; return a sentence for each that did not follow.
 
     Parameters are those of `photonloop.drivers.bench.bench_opening.open_bench`. Raises nothing: an instrument that another
     program on this machine has, or that does not fit the station, is one of the sentences.
     """
-    session, clock = session or LimitsTable(), clock or WallClock()
+    limits, clock = limits or LimitsTable(), clock or WallClock()
     told: dict[str, str] = {}
 
     def run(table: InstrumentTable) -> None:
         try:
-            _make_safe(station, table, opener, session, clock, locks)
+            _make_safe(station, table, opener, limits, clock, locks)
         except (DeviceError, ConfigError) as error:
             told[table.name] = str(error)
         except Exception as error:
@@ -61,14 +66,18 @@ def make_safe(
     return [told[table.name] for table in driven if table.name in told]
 
 
-def ground(station: Station, lines: Iterable[Line], session: LimitsTable, clock: Clock) -> list[InstrumentError]:
-    """Bring the sources among `lines`, opened and known, to 0 V; return an error for each that would not go."""
-    outputs = [output for line in lines if isinstance(line.driver, DriveSource) for output in _outputs(station, line, session)]
-    return to_zero(outputs, clock)
+def make_sources_safe(
+    station: Station, handles: Iterable[InstrumentHandle], limits: LimitsTable, clock: BenchClock
+) -> list[InstrumentError]:
+    """Bring the sources among `handles`, opened and known, to 0 V; return an error for each that would not go."""
+    outputs = [
+        output for handle in handles if isinstance(handle.instrument, DriveSource) for output in _outputs(station, handle, limits)
+    ]
+    return make_outputs_safe(outputs, clock)
 
 
 def _make_safe(
-    station: Station, table: InstrumentTable, opener: Opener, session: LimitsTable, clock: Clock, locks: Path | None
+    station: Station, table: InstrumentTable, opener: Opener, limits: LimitsTable, clock: BenchClock, locks: Path | None
 ) -> None:
     """Open one instrument and make it safe.
 
@@ -81,11 +90,11 @@ def _make_safe(
     try:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                line = Line(table.name, opener(table))
+                handle = InstrumentHandle(table.name, opener(table))
                 try:
-                    _one_safe(station, table, line, session, clock)
+                    _make_instrument_safe(station, table, handle, limits, clock)
                 finally:
-                    let_go(line)
+                    close_instrument(handle)
             except DeviceError:
                 if attempt == ATTEMPTS:
                     raise
@@ -95,20 +104,22 @@ def _make_safe(
         claimed.release()
 
 
-def _one_safe(station: Station, table: InstrumentTable, line: Line, session: LimitsTable, clock: Clock) -> None:
+def _make_instrument_safe(
+    station: Station, table: InstrumentTable, handle: InstrumentHandle, limits: LimitsTable, clock: BenchClock
+) -> None:
     try:
-        identity = line.ask("identify", lambda driver: driver.identify())
+        identity = handle.query("identify", lambda instrument: instrument.identify())
     except InstrumentError as error:
         # It stands at the address of the station and says nothing else of itself: 0 V harms nobody.
         log.warning("%s", error.detail)
     else:
         check_serial(table, identity)
-    driver = line.driver
-    if isinstance(driver, DriveSource):
-        for error in ground(station, [line], session, clock):
+    instrument = handle.instrument
+    if isinstance(instrument, DriveSource):
+        for error in make_sources_safe(station, [handle], limits, clock):
             raise error
-    elif isinstance(driver, Laser):
-        line.change("off", lambda laser: laser.off())
+    elif isinstance(instrument, Laser):
+        handle.mutate("off", lambda laser: laser.off())
     else:
         raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser, so it cannot be made safe")
 
@@ -123,21 +134,21 @@ def _heaters(station: Station) -> list[Channel]:
     return [channel for stage in station.stages for channel in station.heaters(stage)]
 
 
-def _outputs(station: Station, line: Line, session: LimitsTable) -> list[Output]:
+def _outputs(station: Station, handle: InstrumentHandle, limits: LimitsTable) -> list[Output]:
     """Return what a bench would drive of a source: its heaters within the slew that is stated, its modulators."""
-    stated = [limits.slew_v_per_s for limits in (station.limits, session) if limits.slew_v_per_s]
-    found = (_output(line, _heaters(station), stated), _output(line, station.modulators(), []))
+    stated = [stated_limits.slew_v_per_s for stated_limits in (station.limits, limits) if stated_limits.slew_v_per_s]
+    found = (_output(handle, _heaters(station), stated), _output(handle, station.modulators(), []))
     return [output for output in found if output is not None]
 
 
-def _output(line: Line, channels: Iterable[Channel], slews_v_per_s: list[float]) -> Output | None:
-    source = line.driver
+def _output(handle: InstrumentHandle, channels: Iterable[Channel], slews_v_per_s: list[float]) -> Output | None:
+    source = handle.instrument
     # A channel that is not there is for whoever opens the bench to tell: the others are brought down.
-    numbers = [channel.number for channel in channels if channel.instrument == line.name and channel.number < source.channels]
+    numbers = [channel.number for channel in channels if channel.instrument == handle.name and channel.number < source.channels]
     if not numbers:
         return None
     limits = [source.limits(number) for number in numbers]
     slews_v_per_s = [*slews_v_per_s, *(limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0)]
     low_v, high_v = np.array([limit.min_v for limit in limits]), np.array([limit.max_v for limit in limits])
     members = np.arange(len(numbers), dtype=np.int64)
-    return Output(line, numbers, members, low_v, high_v, min(slews_v_per_s, default=0.0))
+    return Output(handle, numbers, members, low_v, high_v, min(slews_v_per_s, default=0.0))

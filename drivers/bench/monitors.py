@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.output_channels import Output
 from photonloop.drivers.bench.wiring import Wiring
 from photonloop.drivers.instrument import ChannelLimits, ReadsAmps
@@ -32,8 +32,8 @@ class TrippedError(Exception):
         self.detail = detail
 
 
-def gauges(
-    wiring: Wiring, lines: Mapping[str, Line], heaters: Sequence[Output], laser: LaserTable | None
+def read_monitors(
+    wiring: Wiring, handles: Mapping[str, InstrumentHandle], heaters: Sequence[Output], laser: LaserTable | None
 ) -> dict[str, str | float]:
     """Read everything that is watched and return it by name; `laser` is that of the station while it should be on.
 
@@ -55,20 +55,20 @@ def gauges(
                 OVER_POWER, f"the heaters take {total_w:.4g} W, above total_power_w {limit_w:.4g} W by more than {MARGIN:.0%}"
             )
     for monitor in wiring.station.monitors:
-        seen[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, lines[monitor.instrument])
+        seen[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, handles[monitor.instrument])
     if laser is not None:
-        seen["laser_w"] = _light(laser, lines[laser.instrument])
+        seen["laser_w"] = _light(laser, handles[laser.instrument])
     return seen
 
 
 def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> float | None:
     """Return the measured power of the heaters on one source [W]; None where it measures no currents."""
-    driver = output.line.driver
-    if not isinstance(driver, ReadsAmps):
+    instrument = output.handle.instrument
+    if not isinstance(instrument, ReadsAmps):
         return None
-    with output.line.lock:  # the voltages that these currents belong to
+    with output.handle.lock:  # the voltages that these currents belong to
         volts = output.volts.copy()
-        amps = np.asarray(output.line.ask("read_amps", lambda _: driver.read_amps(output.channels.tolist())), np.float64)
+        amps = np.asarray(output.handle.query("read_amps", lambda _: instrument.read_amps(output.channels.tolist())), np.float64)
     powers = np.abs(np.nan_to_num(volts) * amps)
     for place, channel in enumerate(output.channels.tolist()):
         limit = limits[channel]
@@ -77,7 +77,7 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
             (powers[place], limit.max_w, "max_w", "W"),
         ):
             if bound > 0 and value > bound * (1 + MARGIN):
-                where = f"heater {int(output.members[place])} ({output.line.name}:{channel})"
+                where = f"heater {int(output.members[place])} ({output.handle.name}:{channel})"
                 raise TrippedError(
                     OVER_POWER,
                     f"{where} takes {value:.4g} {unit} at {volts[place]:.4g} V, "
@@ -86,8 +86,8 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
     return float(powers.sum())
 
 
-def _monitored(monitor: MonitorTable, line: Line) -> float:
-    reading = float(line.ask("read", lambda driver: driver.read([monitor.channel]))[0])
+def _monitored(monitor: MonitorTable, handle: InstrumentHandle) -> float:
+    reading = float(handle.query("read", lambda instrument: instrument.read([monitor.channel]))[0])
     value = monitor.scale * reading + monitor.offset
     # Written so that no number at all is beyond every bound.
     if monitor.max is not None and not value <= monitor.max:
@@ -97,10 +97,10 @@ def _monitored(monitor: MonitorTable, line: Line) -> float:
     return value
 
 
-def _light(laser: LaserTable, line: Line) -> float:
-    if not line.ask("is_on", lambda driver: driver.is_on()):
-        raise TrippedError(LASER_DARK, f"{line.name} says that the light is off, but nobody here switched it off")
-    power_w = float(line.ask("power_w", lambda driver: driver.power_w()))
+def _light(laser: LaserTable, handle: InstrumentHandle) -> float:
+    if not handle.query("is_on", lambda instrument: instrument.is_on()):
+        raise TrippedError(LASER_DARK, f"{handle.name} says that the light is off, but nobody here switched it off")
+    power_w = float(handle.query("power_w", lambda instrument: instrument.power_w()))
     if laser.max_power_w is not None and not power_w <= laser.max_power_w:
-        raise TrippedError(OVER_POWER, f"{line.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
+        raise TrippedError(OVER_POWER, f"{handle.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
     return power_w

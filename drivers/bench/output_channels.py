@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.drivers.bench import slew
-from photonloop.drivers.bench.bench_clock import Clock
-from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
+from photonloop.drivers.bench.bench_clock import BenchClock
+from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle
 from photonloop.drivers.bench.wiring import Bank
 from photonloop.drivers.instrument import DriveSource, ReadsVolts, StepsThroughList
 
@@ -42,14 +42,14 @@ class Output:
 
     def __init__(
         self,
-        line: Line[DriveSource],
+        handle: InstrumentHandle[DriveSource],
         channels: Sequence[int],
         members: NDArray[np.int64],
         low_v: Volts,
         high_v: Volts,
         slew_v_per_s: float,
     ) -> None:
-        self.line = line
+        self.handle = handle
         self.channels = np.asarray(channels, np.int64)
         self.members = members
         self.low_v, self.high_v = low_v, high_v
@@ -59,8 +59,8 @@ class Output:
         """Where each channel stands; NaN where nobody knows."""
         self._written = np.zeros(len(members), bool)
         """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
-        self._doubts = line.doubts
-        """`Line.doubts` when `volts` was last known to be right; another value now means that no channel is known."""
+        self._doubts = handle.doubts
+        """`InstrumentHandle.doubts` when `volts` was last known to be right; another value now means that no channel is known."""
         self.written_s = -np.inf
         """When the outputs have arrived at what was written last: a source that slews by itself gets there after the write."""
         self._stepped_s = -np.inf
@@ -90,11 +90,11 @@ class Output:
 
     @property
     def _trusted(self) -> bool:
-        return self._doubts == self.line.doubts
+        return self._doubts == self.handle.doubts
 
     def forget(self) -> None:
         """Take every channel for unknown: a setting failed, the source was restarted or armed anew, or somebody else had it."""
-        self._doubts = self.line.doubts
+        self._doubts = self.handle.doubts
         self._own_slew_v_per_s = None
         self.volts[:] = np.nan
         self._written[:] = False
@@ -110,7 +110,7 @@ class Output:
         apart = np.abs(np.diff(targets, axis=0)).max(axis=1, initial=0.0)
         rows = targets[np.concatenate([[True], apart > 0])]
         ramped = self.slew_v_per_s > 0 and apart.max(initial=0.0) > self.slew_v_per_s * slew.SHORTEST_STEP_S
-        if isinstance(self.line.driver, StepsThroughList) and len(rows) >= FEWEST_STEPS and not ramped:
+        if isinstance(self.handle.instrument, StepsThroughList) and len(rows) >= FEWEST_STEPS and not ramped:
             self._coming = rows
 
     def expect_nothing(self) -> None:
@@ -119,24 +119,24 @@ class Output:
         self._passed = self._loaded = self._first = 0
         self._written &= ~self._listed
 
-    def find_out(self, clock: Clock) -> bool:
+    def read_back(self, clock: BenchClock) -> bool:
         """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
         if self.is_known:
             return True
         self.forget()
-        driver = self.line.driver
-        if isinstance(driver, ReadsVolts):
-            told = self.line.ask("read_volts", lambda _: driver.read_volts(self.channels.tolist()))
+        instrument = self.handle.instrument
+        if isinstance(instrument, ReadsVolts):
+            told = self.handle.query("read_volts", lambda _: instrument.read_volts(self.channels.tolist()))
             # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
             self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
             self._written[:] = False
             self._moved(clock, np.zeros(len(self.volts)))
         return self.is_known
 
-    def write(self, target: Volts, clock: Clock, allowed: Callable[[], bool]) -> bool:
+    def write(self, target: Volts, clock: BenchClock, allowed: Callable[[], bool]) -> bool:
         """Write the channels that differ from `target`, at once; return False where `allowed` said no.
 
-        If it does not return, all channels of the source are unknown (`Line.change`).
+        If it does not return, all channels of the source are unknown (`InstrumentHandle.mutate`).
         """
         if not self._trusted:
             self.forget()
@@ -147,11 +147,11 @@ class Output:
         values = dict(zip(numbers, target[changed].tolist(), strict=True))
         distance_v = np.where(np.isnan(self.volts), self._span_v, np.abs(target - self.volts))
         try:
-            with self.line.lock:
+            with self.handle.lock:
                 if not allowed():
                     return False
                 if not self._stepped(target):
-                    self.line.change("set_volts", lambda driver: driver.set_volts(values))
+                    self.handle.mutate("set_volts", lambda instrument: instrument.set_volts(values))
                     if self._listed[changed].any():  # which ends the list in the source
                         self._listed[:] = False
                 self.volts[changed] = target[changed]
@@ -166,8 +166,8 @@ class Output:
 
     def _stepped(self, target: Volts) -> bool:
         """Take the next announced target by the source's list; return False where `target` is another, or none was announced."""
-        driver = self.line.driver
-        if not isinstance(driver, StepsThroughList) or self._passed == len(self._coming):
+        instrument = self.handle.instrument
+        if not isinstance(instrument, StepsThroughList) or self._passed == len(self._coming):
             return False
         if (self._coming[self._passed] != target).any():
             if self._loaded:  # on the way to the first one there may be ramps
@@ -178,44 +178,44 @@ class Output:
             if not self._loaded:
                 self._listed = (self._coming != self.volts).any(axis=0) | ~self._written
             numbers, rows = self.channels[self._listed].tolist(), self._coming[self._passed :, self._listed]
-            count = self.line.change("load_steps", lambda _: driver.load_steps(numbers, rows))
+            count = self.handle.mutate("load_steps", lambda _: instrument.load_steps(numbers, rows))
             if not count:
                 self._listed[:] = False
                 self.expect_nothing()
                 return False
             self._first, self._loaded = self._passed, self._passed + count
         step = self._passed - self._first
-        self.line.change("go_to_step", lambda _: driver.go_to_step(step))
+        self.handle.mutate("go_to_step", lambda _: instrument.go_to_step(step))
         self._passed += 1
         return True
 
-    def drop(self, clock: Clock) -> None:
+    def make_safe(self, clock: BenchClock) -> None:
         """Bring the whole source to 0 V by its own means, at once: for channels that stand nobody knows where."""
         self.forget()
         try:
-            self.line.change("safe", lambda driver: driver.safe())
+            self.handle.mutate("safe", lambda instrument: instrument.safe())
         finally:
             self._moved(clock, self._span_v)
-        self._doubts = self.line.doubts
+        self._doubts = self.handle.doubts
         self.volts[:] = 0.0
         self._written[:] = True
 
-    def ramp_s(self, clock: Clock, *, ramping: bool) -> float:
+    def ramp_s(self, clock: BenchClock, *, ramping: bool) -> float:
         """Return the time that counts for the next step; see `slew.credit_s`."""
         return slew.credit_s(clock.now_s() - self._stepped_s, ramping=ramping)
 
-    def _moved(self, clock: Clock, distance_v: Volts) -> None:
+    def _moved(self, clock: BenchClock, distance_v: Volts) -> None:
         """Note a write that is over, and when a source that has so far to slew will have arrived."""
         self._stepped_s = now_s = clock.now_s()
         if self._own_slew_v_per_s is None:
-            self._own_slew_v_per_s = np.array([self.line.driver.limits(k).slew_v_per_s for k in self.channels.tolist()])
+            self._own_slew_v_per_s = np.array([self.handle.instrument.limits(k).slew_v_per_s for k in self.channels.tolist()])
         own = self._own_slew_v_per_s
         # Behind what it still had to do: steps that come faster than it moves are made up for at the end.
         travel_s = float(np.max(np.divide(distance_v, own, out=np.zeros(len(own)), where=own > 0), initial=0.0))
         self.written_s = max(now_s, self.written_s) + travel_s
 
 
-def outputs_of(banks: Sequence[Bank], lines: Mapping[str, Line], slew_v_per_s: float | None = None) -> list[Output]:
+def outputs_of(banks: Sequence[Bank], handles: Mapping[str, InstrumentHandle], slew_v_per_s: float | None = None) -> list[Output]:
     """Return an output for every bank; `slew_v_per_s` is that of all of them, None: what each source itself allows."""
     outputs: list[Output] = []
     for bank in banks:
@@ -223,7 +223,7 @@ def outputs_of(banks: Sequence[Bank], lines: Mapping[str, Line], slew_v_per_s: f
         own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
         outputs.append(
             Output(
-                lines[bank.instrument],
+                handles[bank.instrument],
                 bank.channels,
                 bank.members,
                 np.array([limit.min_v for limit in limits]),
@@ -234,7 +234,9 @@ def outputs_of(banks: Sequence[Bank], lines: Mapping[str, Line], slew_v_per_s: f
     return outputs
 
 
-def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allowed: Callable[[], bool] = lambda: True) -> bool:
+def move(
+    outputs: Sequence[Output], targets: Sequence[Volts], clock: BenchClock, allowed: Callable[[], bool] = lambda: True
+) -> bool:
     """Move all outputs to their targets, side by side, each within its slew limit; return False where `allowed` said no.
 
     `allowed` is asked before every write and during every wait, so nothing is written after it has said no. Outputs whose
@@ -249,8 +251,8 @@ def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allo
     for output, _ in moving:
         if not allowed():
             return False
-        if not output.find_out(clock):
-            output.drop(clock)
+        if not output.read_back(clock):
+            output.make_safe(clock)
     ramping: set[Output] = set()
     while moving:
         waits_s: list[float] = []
@@ -272,7 +274,7 @@ def move(outputs: Sequence[Output], targets: Sequence[Volts], clock: Clock, allo
     return allowed()
 
 
-def to_zero(outputs: Sequence[Output], clock: Clock) -> list[InstrumentError]:
+def make_outputs_safe(outputs: Sequence[Output], clock: BenchClock) -> list[InstrumentError]:
     """Bring all outputs to 0 V whatever happens; return an error for every source that would not.
 
     They are ramped side by side. One that fails on the way is told to drop to 0 V by its own means, and the others go on; sources
@@ -283,16 +285,16 @@ def to_zero(outputs: Sequence[Output], clock: Clock) -> list[InstrumentError]:
         output.expect_nothing()
     left = list(outputs)
     while left:
-        group = [output for output in left if not output.line.suspect] or left
+        group = [output for output in left if not output.handle.suspect] or left
         try:
             move(group, [np.zeros(len(output.members)) for output in group], clock)
             left = [output for output in left if output not in group]
         except InstrumentError as error:
-            failed = [output for output in group if output.line.name == error.instrument]
+            failed = [output for output in group if output.handle.name == error.instrument]
             left = [output for output in left if output not in failed]
             for output in failed:
                 try:
-                    output.drop(clock)
+                    output.make_safe(clock)
                 except InstrumentError as last:
                     errors.append(last)
     return errors

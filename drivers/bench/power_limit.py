@@ -15,7 +15,7 @@ from photonloop.protocols.device import DeviceDescription, Drive
 from photonloop.protocols.limits import heater_power_w
 
 
-def way(description: DeviceDescription, heaters: Sequence[Output], target: Drive) -> list[Drive]:
+def drives_between(description: DeviceDescription, heaters: Sequence[Output], target: Drive) -> list[Drive]:
     """Return the drives [V] to be written one after the other on the way to `target`, each of shape (channels,).
 
     It is `target` alone unless that could exceed the total power, whichever channel moves first; else what falls has fallen

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from photonloop.drivers.bench.claim import claim
-from photonloop.drivers.bench.instrument_handle import Line
-from photonloop.drivers.bench.instrument_opening import Opener, let_go, open_line
+from photonloop.drivers.bench.instrument_handle import InstrumentHandle
+from photonloop.drivers.bench.instrument_opening import Opener, close_instrument, open_handle
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
 from photonloop.drivers.station.schema import Channel, InstrumentTable, LimitsTable, Station
@@ -25,7 +25,7 @@ from photonloop.protocols.errors import DeviceError
 
 
 @dataclass(frozen=True)
-class Row:
+class SurveyRow:
     """One instrument.
 
     Parameters
@@ -72,7 +72,7 @@ class Survey:
         Why the instruments, though all there, make no bench; empty: they do, or were not asked.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SurveyRow, ...]
     description: DeviceDescription | None = None
     misfit: str = ""
 
@@ -87,7 +87,7 @@ def planned(station: Station, checker: Callable[[InstrumentTable], int]) -> Surv
 
     `checker` refuses tables, and returns how many channels one states, 0 where that is not known (`check_table`).
     """
-    rows: list[Row] = []
+    rows: list[SurveyRow] = []
     for table in station.instruments:
         row = _row(station, table)
         try:
@@ -99,7 +99,7 @@ def planned(station: Station, checker: Callable[[InstrumentTable], int]) -> Surv
     return Survey(tuple(rows))
 
 
-def survey(station: Station, opener: Opener, session: LimitsTable | None = None, locks: Path | None = None) -> Survey:
+def survey(station: Station, opener: Opener, string_limits: LimitsTable | None = None, locks: Path | None = None) -> Survey:
     """Ask every instrument of `station` and let go of it as it stands.
 
     Raises
@@ -109,28 +109,28 @@ def survey(station: Station, opener: Opener, session: LimitsTable | None = None,
     """
     with ExitStack() as undo:
         undo.callback(claim([table.address for table in station.instruments], locks).release)
-        rows: list[Row] = []
+        rows: list[SurveyRow] = []
         drivers: dict[str, Instrument] = {}
         for table in station.instruments:
             row = _row(station, table)
             try:
-                line = open_line(table, opener)
-                undo.callback(let_go, line)
-                rows.append(_asked(row, line))
-                drivers[table.name] = line.driver
+                handle = open_handle(table, opener)
+                undo.callback(close_instrument, handle)
+                rows.append(_asked(row, handle))
+                drivers[table.name] = handle.instrument
             except (DeviceError, ConfigError) as error:
                 rows.append(replace(row, problem=str(error)))
         if any(row.problem for row in rows):
             return Survey(tuple(rows))
         try:
             told = {row.name: row.identity for row in rows}
-            return Survey(tuple(rows), wire(station, drivers, session, told).description)
+            return Survey(tuple(rows), wire(station, drivers, string_limits, told).description)
         except ConfigError as error:
             return Survey(tuple(rows), misfit=str(error))
 
 
-def _row(station: Station, table: InstrumentTable) -> Row:
-    return Row(table.name, table.driver, table.address, tuple(_uses(station)[table.name].items()))
+def _row(station: Station, table: InstrumentTable) -> SurveyRow:
+    return SurveyRow(table.name, table.driver, table.address, tuple(_uses(station)[table.name].items()))
 
 
 def _uses(station: Station) -> Mapping[str, dict[str, tuple[int, ...]]]:
@@ -153,35 +153,35 @@ def _uses(station: Station) -> Mapping[str, dict[str, tuple[int, ...]]]:
     return uses
 
 
-def _asked(row: Row, line: Line) -> Row:
-    """Return `row` with what the instrument on `line` says; a failure on the way is its problem."""
-    row = replace(row, identity=str(line.identity))
-    driver = line.driver
+def _asked(row: SurveyRow, handle: InstrumentHandle) -> SurveyRow:
+    """Return `row` with what the instrument on `handle` says; a failure on the way is its problem."""
+    row = replace(row, identity=str(handle.identity))
+    driver = handle.instrument
     try:
         if isinstance(driver, DriveSource | Readout):
             row = replace(row, channels=driver.channels)
             if beyond := _beyond(row):
                 return replace(row, problem=beyond)
         row = replace(row, allows=_allows(driver, row))
-        row = replace(row, reads=_reads(line, row))
-        line.ask("check", lambda one: one.check())
+        row = replace(row, reads=_reads(handle, row))
+        handle.query("check", lambda one: one.check())
     except DeviceError as error:
         return replace(row, problem=error.detail)
     return row
 
 
-def _beyond(row: Row) -> str:
+def _beyond(row: SurveyRow) -> str:
     """Return the sentence on the first channel that is used and not there; empty where all are, or nobody knows."""
     numbers = [number for _, numbers in row.used_for for number in numbers if number >= row.channels > 0]
     return f"{row.name}: channel {numbers[0]} is not there, its channels are 0 to {row.channels - 1}" if numbers else ""
 
 
-def _numbers(row: Row) -> list[int]:
+def _numbers(row: SurveyRow) -> list[int]:
     """Return the channels that are used, or the first one where none is."""
     return [number for _, numbers in row.used_for for number in numbers] or [0]
 
 
-def _allows(driver: Instrument, row: Row) -> str:
+def _allows(driver: Instrument, row: SurveyRow) -> str:
     if isinstance(driver, DriveSource):
         told = {_in_words(driver.limits(number)) for number in _numbers(row)}
         return told.pop() if len(told) == 1 else f"{len(told)} kinds of channels"
@@ -198,17 +198,17 @@ def _in_words(limits: ChannelLimits) -> str:
     return ", ".join(parts)
 
 
-def _reads(line: Line, row: Row) -> str:
-    driver = line.driver
+def _reads(handle: InstrumentHandle, row: SurveyRow) -> str:
+    driver = handle.instrument
     numbers = _numbers(row)
     if isinstance(driver, Readout):
-        return _range(line.ask("read", lambda _: driver.read(numbers)), driver.unit)
+        return _range(handle.query("read", lambda _: driver.read(numbers)), driver.unit)
     if isinstance(driver, ReadsVolts):
-        return _range(line.ask("read_volts", lambda _: driver.read_volts(numbers)), "V")
+        return _range(handle.query("read_volts", lambda _: driver.read_volts(numbers)), "V")
     if isinstance(driver, Laser):
-        state = "on" if line.ask("is_on", lambda _: driver.is_on()) else "off"
-        power_w = line.ask("power_w", lambda _: driver.power_w())
-        wavelength_nm = line.ask("wavelength_nm", lambda _: driver.wavelength_nm())
+        state = "on" if handle.query("is_on", lambda _: driver.is_on()) else "off"
+        power_w = handle.query("power_w", lambda _: driver.power_w())
+        wavelength_nm = handle.query("wavelength_nm", lambda _: driver.wavelength_nm())
         return f"{state}, {power_w * 1e3:.4g} mW, {wavelength_nm:.6g} nm"
     return "cannot tell its voltages"
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.drivers.bench.instrument_handle import InstrumentError, Line
+from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle
 from photonloop.drivers.bench.monitors import OVER_POWER, TrippedError
 from photonloop.drivers.bench.wiring import Tap
 from photonloop.protocols.errors import DeviceError
 
 
-def read_sample(taps: Sequence[Tap], lines: Mapping[str, Line], into: NDArray[np.float64]) -> None:
+def read_sample(taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], into: NDArray[np.float64]) -> None:
     """Read the detectors of a stage once, one exchange a readout, into `into` [unit of the readout], shape (tap ports,).
 
     Raises
@@ -24,16 +24,18 @@ def read_sample(taps: Sequence[Tap], lines: Mapping[str, Line], into: NDArray[np
         More light than a detector may ever get.
     """
     for tap in taps:
-        line = lines[tap.instrument]
-        answer = line.ask("read", lambda driver, tap=tap: driver.read(tap.channels))
+        handle = handles[tap.instrument]
+        answer = handle.query("read", lambda instrument, tap=tap: instrument.read(tap.channels))
         if np.shape(answer) != tap.ports.shape:
-            raise _nonsense(line, f"answered {np.shape(answer)} readings for {len(tap.ports)} channels")
+            raise _nonsense(handle, f"answered {np.shape(answer)} readings for {len(tap.ports)} channels")
         into[tap.ports] = answer
         if tap.trips:
-            _check_light(tap, line, np.asarray(answer, np.float64))
+            _check_light(tap, handle, np.asarray(answer, np.float64))
 
 
-def photocurrents(taps: Sequence[Tap], lines: Mapping[str, Line], raw: NDArray[np.float64], into: NDArray[np.float32]) -> bool:
+def photocurrents(
+    taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], raw: NDArray[np.float64], into: NDArray[np.float32]
+) -> bool:
     """Turn the readings of one setting, shape (samples, tap ports), into currents [A] in `into`, of the same shape.
 
     Returns whether any was saturated: such a reading is its full scale, a lower bound.
@@ -47,7 +49,7 @@ def photocurrents(taps: Sequence[Tap], lines: Mapping[str, Line], raw: NDArray[n
     for tap in taps:
         amps = raw[:, tap.ports] * tap.ampere_per_unit
         if np.isnan(amps).any():
-            raise _nonsense(lines[tap.instrument], "answered something that is no number")
+            raise _nonsense(handles[tap.instrument], "answered something that is no number")
         over = np.abs(amps) >= tap.full_scale_a
         if over.any():
             saturated = True
@@ -56,14 +58,14 @@ def photocurrents(taps: Sequence[Tap], lines: Mapping[str, Line], raw: NDArray[n
     return saturated
 
 
-def _check_light(tap: Tap, line: Line, raw: NDArray[np.float64]) -> None:
+def _check_light(tap: Tap, handle: InstrumentHandle, raw: NDArray[np.float64]) -> None:
     size_a = np.abs(raw * tap.ampere_per_unit)
     if (size_a > tap.trip_a).any():
         worst = int(np.argmax(size_a / tap.trip_a))
-        told = f"detector {int(tap.ports[worst])} ({line.name}:{tap.channels[worst]}) reads {size_a[worst]:.4g} A"
+        told = f"detector {int(tap.ports[worst])} ({handle.name}:{tap.channels[worst]}) reads {size_a[worst]:.4g} A"
         raise TrippedError(OVER_POWER, f"{told}, above its trip_a {tap.trip_a[worst]:.4g} A")
 
 
-def _nonsense(line: Line, told: str) -> InstrumentError:
-    line.suspect = True
-    return InstrumentError(line.name, DeviceError("device", told, outcome="applied"))
+def _nonsense(handle: InstrumentHandle, told: str) -> InstrumentError:
+    handle.suspect = True
+    return InstrumentError(handle.name, DeviceError("device", told, outcome="applied"))

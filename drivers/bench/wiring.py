@@ -85,17 +85,17 @@ class Wiring:
 def wire(
     station: Station,
     instruments: Mapping[str, Instrument],
-    session: LimitsTable | None = None,
+    string_limits: LimitsTable | None = None,
     serials: Mapping[str, str] | None = None,
 ) -> Wiring:
-    """Return the bench that `station` makes of opened `instruments`, by name, within the limits of this `session`.
+    """Return the bench that `station` makes of opened `instruments`, by name, within the limits of this `string_limits`.
 
     Raises
     ------
     ConfigError
         An instrument of the wrong kind, a channel it does not have, a curve or unit that does not fit it.
     """
-    bounds = (station.limits, session or LimitsTable())
+    bounds = (station.limits, string_limits or LimitsTable())
     limits = [
         _heater_limits(bounds, stage, number, _source(instruments, channel, f"heater {number} of stage {stage.name}"))
         for stage in station.stages

@@ -104,8 +104,10 @@ def send_all(messages: Iterable[Message], send: Callable[[Message], object], giv
         raise first_error
 
 
-def until_taken(transport: Transport, attempts: Iterable[Callable[[], object]], unheard: Sequence[str], what: str) -> None:
-    """Call one attempt after the other until one does not fail; send `unheard` where answers are the trouble.
+def try_until_confirmed(
+    transport: Transport, attempts: Iterable[Callable[[], object]], last_resort: Sequence[str], what: str
+) -> None:
+    """Call one attempt after the other until one does not fail; send `last_resort` where answers are the trouble.
 
     Parameters
     ----------
@@ -136,12 +138,12 @@ def until_taken(transport: Transport, attempts: Iterable[Callable[[], object]], 
             if silent is None and error.code == "transport":
                 silent = error
                 with suppress(DeviceError):
-                    transport.send_unheard(unheard)
+                    transport.send_without_reply(last_resort)
         else:
             return
     if silent is not None:
         try:
-            transport.send_unheard(unheard)
+            transport.send_without_reply(last_resort)
         except DeviceError:
             raise silent from None
         told = f"{silent.detail}; {what} was sent to it all the same, and nothing confirms it"

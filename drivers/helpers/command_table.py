@@ -29,11 +29,11 @@ class Table(Protocol):
 def dialect_of(table: Table) -> Dialect:
     """Return how the instrument is spoken to."""
     return Dialect(
-        ends_sent=table.terminator,
-        ends_got=table.terminator,
+        write_termination=table.terminator,
+        read_termination=table.terminator,
         timeout_s=table.timeout_s,
-        who=table.identity,
-        known_by=table.identity_pattern,
+        id_query=table.identity,
+        id_pattern=table.identity_pattern,
         baud=table.baud,
     )
 

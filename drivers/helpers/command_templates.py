@@ -62,15 +62,15 @@ def numbers_in(template: str, answer: str, count: int) -> NDArray[np.float64]:
     return scpi.numbers(answer, count, "," if "{channels}" in template else ";")
 
 
-def ask_numbers(
+def query_numbers(
     transport: Transport, template: str, numbers: Sequence[int], *, joins: bool, wait_s: float = 0.0
 ) -> NDArray[np.float64]:
     """Return one number a channel, shape (channels,): in one exchange where the instrument takes joined commands."""
     count, words = len(numbers), queries(template, numbers)
     if joins or len(words) == 1:
         message = scpi.joined(words) if joins else words[0]
-        return transport.ask(message, lambda lines: numbers_in(template, lines[0], count), wait_s=wait_s)
-    return np.array([transport.ask(word, lambda lines: scpi.number(lines[0]), wait_s=wait_s) for word in words])
+        return transport.query(message, lambda lines: numbers_in(template, lines[0], count), wait_s=wait_s)
+    return np.array([transport.query(word, lambda lines: scpi.number(lines[0]), wait_s=wait_s) for word in words])
 
 
 def with_table(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

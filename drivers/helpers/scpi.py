@@ -65,7 +65,7 @@ def set_and_check(transport: Transport, commands: Sequence[str], error_query: st
     DeviceError
         "device" where the instrument complains: some of the settings may have been taken.
     """
-    text = transport.ask(joined([*commands, error_query]), lambda lines: complaint(lines[0]), changes=True, wait_s=wait_s)
+    text = transport.query(joined([*commands, error_query]), lambda lines: complaint(lines[0]), mutates=True, wait_s=wait_s)
     if text:
         # The rest of the queue belongs to these commands as well, and must not be taken for complaints of the next.
         texts = [text, *_queue(transport, error_query)]
@@ -91,7 +91,7 @@ def _queue(transport: Transport, error_query: str) -> list[str]:
     texts: list[str] = []
     while len(texts) < _LONGEST_QUEUE:
         # Not repeated after a silence: an error that was told and lost on the way is gone, and its loss is told instead.
-        text = transport.ask(error_query, lambda lines: complaint(lines[0]), repeats=0)
+        text = transport.query(error_query, lambda lines: complaint(lines[0]), retries=0)
         if not text:
             break
         texts.append(text)

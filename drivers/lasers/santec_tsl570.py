@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.drivers.helpers import scpi
-from photonloop.drivers.helpers.channel_checks import until_taken
+from photonloop.drivers.helpers.channel_checks import try_until_confirmed
 from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
@@ -26,7 +26,7 @@ from photonloop.drivers.transports.text import Dialect
 from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
-DIALECT = Dialect(ends_sent="\r", ends_got="\r", timeout_s=2.0)
+DIALECT = Dialect(write_termination="\r", read_termination="\r", timeout_s=2.0)
 """How the laser is spoken to."""
 
 _ERRORS = ":SYST:ERR?"
@@ -72,7 +72,7 @@ class SantecTsl570:
         self._transport = transport
         self._settings = settings
         self._metres = False
-        transport.when_reopened(self._start_anew)
+        transport.on_reconnect(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask *IDN?."""
@@ -80,23 +80,23 @@ class SantecTsl570:
 
     def learn_units(self) -> None:
         """Ask which command set the laser speaks, and have powers in dBm."""
-        self._metres = self._transport.ask(":SYST:COMM:COD?", _zero_or_one) == 1
+        self._metres = self._transport.query(":SYST:COMM:COD?", _zero_or_one) == 1
         self._tell(":POW:UNIT 0", ":POW:UNIT?", 0)
 
     def on(self) -> None:
         """Switch the laser diode on; "interlock" where the external interlock is open."""
-        if self._transport.ask(":SYST:LOCK?", _zero_or_one) == 1:
+        if self._transport.query(":SYST:LOCK?", _zero_or_one) == 1:
             raise DeviceError("interlock", f"{self._transport.name} cannot be switched on: its external interlock is open")
         self._tell(":POW:STAT 1", ":POW:STAT?", 1)
 
     def off(self) -> None:
         """Switch the laser diode off; tried again, since the way may have been lost and found."""
         told = [lambda: self._tell(":POW:STAT 0", ":POW:STAT?", 0)] * 3
-        until_taken(self._transport, told, [":POW:STAT 0"], "off")
+        try_until_confirmed(self._transport, told, [":POW:STAT 0"], "off")
 
     def is_on(self) -> bool:
         """Return whether the laser diode is on."""
-        return self._transport.ask(":POW:STAT?", _zero_or_one) == 1
+        return self._transport.query(":POW:STAT?", _zero_or_one) == 1
 
     def set_power_w(self, power_w: float) -> None:
         """Set the output power [W]; 0 is no power, use `off`."""
@@ -111,7 +111,7 @@ class SantecTsl570:
 
     def power_w(self) -> float:
         """Return the measured output power [W]."""
-        return watts_of(self._transport.ask(":POW:ACT?", lambda lines: scpi.number(lines[0])))
+        return watts_of(self._transport.query(":POW:ACT?", lambda lines: scpi.number(lines[0])))
 
     def set_wavelength_nm(self, wavelength_nm: float) -> None:
         """Set the wavelength [nm]."""
@@ -127,7 +127,7 @@ class SantecTsl570:
 
     def wavelength_nm(self) -> float:
         """Return the wavelength that is set [nm]."""
-        value = self._transport.ask(":WAV?", lambda lines: scpi.number(lines[0]))
+        value = self._transport.query(":WAV?", lambda lines: scpi.number(lines[0]))
         nm = value * 1e9 if self._metres else value
         if not 100 < nm < 20_000:
             raise DeviceError(
@@ -140,7 +140,7 @@ class SantecTsl570:
     def check(self) -> None:
         """Empty the queue of errors, and ask for alerts."""
         scpi.raise_complaints(self._transport, _ERRORS)
-        alert = self._transport.query(":SYST:ALER?")
+        alert = self._transport.query_line(":SYST:ALER?")
         if "no alert" not in alert.lower() and alert.strip('"+ ') not in {"", "0"}:
             raise DeviceError("device", f"{self._transport.name} raises an alert: {alert}", outcome="unknown")
 
@@ -161,9 +161,9 @@ class SantecTsl570:
         """Send a setting, ask for errors, and read back; once more where it is not there."""
         for again in (False, True):
             self._transport.write(command)
-            if text := self._transport.ask(_ERRORS, lambda lines: scpi.complaint(lines[0]), changes=True, repeats=0):
+            if text := self._transport.query(_ERRORS, lambda lines: scpi.complaint(lines[0]), mutates=True, retries=0):
                 raise DeviceError("device", f"{self._transport.name} complained after {command!r}: {text}", outcome="unknown")
-            value = self._transport.ask(question, lambda lines: scpi.number(lines[0]), changes=True)
+            value = self._transport.query(question, lambda lines: scpi.number(lines[0]), mutates=True)
             if abs(value - expected) <= tolerance:
                 return
             if again:

@@ -22,7 +22,7 @@ from typing import Annotated, Literal, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.drivers.helpers import command_templates, scpi
-from photonloop.drivers.helpers.channel_checks import until_taken
+from photonloop.drivers.helpers.channel_checks import try_until_confirmed
 from photonloop.drivers.helpers.command_table import dialect_of, look
 from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
@@ -104,7 +104,7 @@ class ScpiLaser:
     def __init__(self, transport: Transport, settings: ScpiLaserSettings) -> None:
         self._transport = transport
         self._table = settings
-        transport.when_reopened(self._start_anew)
+        transport.on_reconnect(self._start_anew)
 
     def identify(self) -> Identity:
         """Ask who is there."""
@@ -121,11 +121,11 @@ class ScpiLaser:
 
     def off(self) -> None:
         """Switch the light off; tried again, since the way may have been lost and found."""
-        until_taken(self._transport, [lambda: self._switch(on=False)] * 3, [self._table.off], "off")
+        try_until_confirmed(self._transport, [lambda: self._switch(on=False)] * 3, [self._table.off], "off")
 
     def is_on(self) -> bool:
         """Return whether the light is on."""
-        return self._transport.ask(self._table.query_on, _yes_or_no)
+        return self._transport.query(self._table.query_on, _yes_or_no)
 
     def set_power_w(self, power_w: float) -> None:
         """Set the output power [W]."""
@@ -140,7 +140,7 @@ class ScpiLaser:
 
     def power_w(self) -> float:
         """Return the power that the instrument answers to `query_power` [W]."""
-        value = self._transport.ask(self._table.query_power, lambda lines: scpi.number(lines[0]))
+        value = self._transport.query(self._table.query_power, lambda lines: scpi.number(lines[0]))
         return {"W": value, "mW": 1e-3 * value, "dBm": watts_of(value)}[self._table.power_unit]
 
     def set_wavelength_nm(self, wavelength_nm: float) -> None:
@@ -159,7 +159,7 @@ class ScpiLaser:
         """Return the wavelength that the instrument answers [nm]; without a word for it, the middle of what the table allows."""
         if not self._table.query_wavelength:
             return (self._table.min_nm + self._table.max_nm) / 2
-        value = self._transport.ask(self._table.query_wavelength, lambda lines: scpi.number(lines[0]))
+        value = self._transport.query(self._table.query_wavelength, lambda lines: scpi.number(lines[0]))
         return value * _NM[self._table.wavelength_unit]
 
     def check(self) -> None:

@@ -70,7 +70,7 @@ def open_keysight_daq(transport: Transport, settings: KeysightDaqSettings) -> Ke
     DeviceError
         "transport" where it does not answer, "device" where an input is not there.
     """
-    transport.ask(scpi.joined(["ABOR", _ERRORS]), lambda lines: scpi.complaint(lines[0]), changes=True)
+    transport.query(scpi.joined(["ABOR", _ERRORS]), lambda lines: scpi.complaint(lines[0]), mutates=True)
     scpi.forget_complaints(transport, _ERRORS)
     daq = KeysightDaq(transport, settings)
     daq.configure()
@@ -87,7 +87,7 @@ class KeysightDaq:
         self._settings = settings
         self._wanted = tuple(sorted(settings.inputs))
         self._scanned: tuple[int, ...] = ()
-        transport.when_reopened(self.configure)
+        transport.on_reconnect(self.configure)
 
     @property
     def channels(self) -> int:
@@ -132,7 +132,7 @@ class KeysightDaq:
         # it from `configure`.
         change = [] if wanted == self._scanned else [f"ROUT:SCAN {_listed(wanted)}"]
         self._scanned = ()
-        values = self._transport.ask(
+        values = self._transport.query(
             scpi.joined([*change, "READ?"]), lambda lines: _tagged(lines[0], wanted), wait_s=self._scan_s(len(wanted))
         )
         self._scanned = wanted

@@ -74,7 +74,7 @@ class LabJackT7:
     def __init__(self, transport: ModbusTransport, settings: LabJackSettings) -> None:
         self._transport = transport
         self._settings = settings
-        transport.when_reopened(self.configure)
+        transport.on_reconnect(self.configure)
 
     @property
     def full_scale(self) -> float:

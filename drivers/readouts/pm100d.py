@@ -68,7 +68,7 @@ class Pm100d:
         self._transport = transport
         self._settings = settings
         self._full_scale = full_scale
-        transport.when_reopened(lambda: self._remember(_configure(transport, settings)))
+        transport.on_reconnect(lambda: self._remember(_configure(transport, settings)))
 
     @property
     def full_scale(self) -> float:
@@ -86,18 +86,18 @@ class Pm100d:
 
     def sensor(self) -> str:
         """Return what the meter says of the sensor that is plugged in."""
-        return self._transport.query("SYST:SENS:IDN?")
+        return self._transport.query_line("SYST:SENS:IDN?")
 
     def read(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Measure power [W], shape (channels,)."""
         check_channels(self._transport.name, channels, self.channels)
-        value = self._transport.ask("READ?", lambda lines: scpi.number(lines[0]), wait_s=self.sample_s)
+        value = self._transport.query("READ?", lambda lines: scpi.number(lines[0]), wait_s=self.sample_s)
         return np.full(len(channels), value)
 
     def zero(self) -> float:
         """Adjust the zero, which takes seconds and needs a dark sensor; return the offset that was found [W]."""
         scpi.set_and_check(self._transport, ["SENS:CORR:COLL:ZERO"], _ERRORS, wait_s=_ZERO_S)
-        return self._transport.ask("SENS:CORR:COLL:ZERO:MAGN?", lambda lines: scpi.number(lines[0]))
+        return self._transport.query("SENS:CORR:COLL:ZERO:MAGN?", lambda lines: scpi.number(lines[0]))
 
     def check(self) -> None:
         """Empty the queue of errors."""
@@ -122,7 +122,7 @@ def _configure(transport: Transport, settings: Pm100dSettings) -> float:
     if settings.range_w > 0:
         commands.append(f"SENS:POW:RANG {scpi.decimal(settings.range_w)}")
     scpi.set_and_check(transport, commands, _ERRORS)
-    return transport.ask("SENS:POW:RANG?", lambda lines: scpi.number(lines[0])) if settings.range_w > 0 else 0.0
+    return transport.query("SENS:POW:RANG?", lambda lines: scpi.number(lines[0])) if settings.range_w > 0 else 0.0
 
 
 DRIVER = Driver("readout", Pm100dSettings, through_text(open_pm100d, DIALECT), "Thorlabs power meters of the PM100D family")

@@ -89,7 +89,7 @@ class ScpiReadout:
     def __init__(self, transport: Transport, settings: ScpiReadoutSettings) -> None:
         self._transport = transport
         self._table = settings
-        transport.when_reopened(self.configure)
+        transport.on_reconnect(self.configure)
 
     @property
     def channels(self) -> int:
@@ -128,7 +128,7 @@ class ScpiReadout:
         if not channels:
             return np.zeros(0)
         numbers = [channel + self._table.first for channel in channels]
-        return command_templates.ask_numbers(
+        return command_templates.query_numbers(
             self._transport, self._table.read, numbers, joins=self._table.joins, wait_s=self._table.sample_s
         )
 

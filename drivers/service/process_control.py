@@ -21,7 +21,7 @@ class Stopping:
         """Whether somebody wants this process to end. No more than a flag: a signal handler must not wait for a lock."""
         self._tell: Callable[[], None] = lambda: None
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._query)
 
     def wait(self, duration_s: float) -> None:
         """Return after `duration_s`, or soon after being asked to stop."""
@@ -35,7 +35,7 @@ class Stopping:
         if self.asked:
             tell()
 
-    def _ask(self, *_: object) -> None:
+    def _query(self, *_: object) -> None:
         self.asked = True
         self._tell()
 

@@ -115,8 +115,8 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             heard_s = time.monotonic()
             text += chunk
         while "\n" in text:
-            line, _, text = text.partition("\n")
-            if not address and (message := _announcement(line)):
+            handle, _, text = text.partition("\n")
+            if not address and (message := _announcement(handle)):
                 address = str(message["address"])
                 if tell is not None:
                     tell({**message, "supervisor": os.getpid()})
@@ -130,10 +130,10 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             return address
 
 
-def _announcement(line: str) -> dict[str, object]:
+def _announcement(handle: str) -> dict[str, object]:
     """Return what a line says where it tells an address; nothing where it is some library's word, or only a sign of life."""
     try:
-        message = json.loads(line)
+        message = json.loads(handle)
     except ValueError:
         return {}
     return message if isinstance(message, dict) and "address" in message else {}

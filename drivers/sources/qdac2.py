@@ -1,7 +1,7 @@
 """QDevil QDAC-II: 24 voltage channels of ±10 V, SCPI over a socket or USB serial.
 
 Channel 0 is the front panel's 1. All channels of a call are set in one message together with the question for errors. The
-instrument has no voltage or current limits of its own but its range (high ±10 V, low ±2 V) and the slew, which `arm` writes.
+instrument has no voltage or current limits of its own but its range (high ±10 V, low ±2 V) and the slew, which `set_limits` writes.
 Lists are played by the instrument's own clock, all channels started by internal trigger 1 (`play`), or step by step, all channels
 together at every internal trigger 2 (`load_steps`, `go_to_step`).
 
@@ -30,7 +30,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from photonloop.drivers.helpers import scpi
-from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.helpers.channel_checks import (
+    check_channels,
+    check_volts,
+    send_all,
+    slowed,
+    tightened,
+    try_until_confirmed,
+)
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.sources.qdac2_commands import at, stopped, words, zero
@@ -93,14 +100,14 @@ def open_qdac2(transport: Transport, settings: Qdac2Settings) -> Qdac2:
     """
     scpi.forget_complaints(transport, _ERRORS)
     count = settings.channels
-    ranges = transport.ask(scpi.joined(f"sour{n}:rang?" for n in range(1, count + 1)), lambda lines: words(lines, count))
+    ranges = transport.query(scpi.joined(f"sour{n}:rang?" for n in range(1, count + 1)), lambda lines: words(lines, count))
     commands = stopped(range(count))
     # A range is written only where it differs: switching it under load is a step of the output.
     commands += [
         f"sour{n}:rang {settings.range}" for n, now in enumerate(ranges, 1) if not now.lower().startswith(settings.range)
     ]
     scpi.set_and_check(transport, commands, _ERRORS)
-    held = transport.ask(f"sour:volt? {at(range(count))}", lambda lines: scpi.numbers(lines[0], count))
+    held = transport.query(f"sour:volt? {at(range(count))}", lambda lines: scpi.numbers(lines[0], count))
     return Qdac2(transport, _RANGE_V[settings.range], held, lists=settings.lists)
 
 
@@ -114,7 +121,7 @@ class Qdac2:
         self._transport = transport
         self._hardware = ChannelLimits(-range_v, range_v, range_v=2 * range_v, slew_v_per_s=_SLEW_V_PER_S[1])
         self._limits = [self._hardware] * len(held)
-        self._armed: dict[int, ChannelLimits] = {}
+        self._written_limits: dict[int, ChannelLimits] = {}
         self._held = held
         self._playing: set[int] = set()
         self._steps: _Steps | None = None
@@ -122,7 +129,7 @@ class Qdac2:
         if lists:  # a capability is told by having its methods
             self.load_steps = self._load_steps
             self.go_to_step = self._go_to_step
-        transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
+        transport.on_reconnect(lambda: self._start_anew("was lost and has been found again"))
 
     @property
     def channels(self) -> int:
@@ -138,7 +145,7 @@ class Qdac2:
         check_channels(self._transport.name, [channel], self.channels)
         return self._limits[channel]
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write the slew of the named channels, well above the bench's ramps (`slowed`); voltages are held by this driver."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         wanted = {
@@ -146,7 +153,7 @@ class Qdac2:
             for c, limit in limits.items()
         }
         self._write_slews(wanted)
-        self._armed.update(wanted)
+        self._written_limits.update(wanted)
         for channel, limit in wanted.items():
             self._limits[channel] = limit
 
@@ -163,13 +170,13 @@ class Qdac2:
         """Return the set-points [V] as the instrument holds them, where lists stand, shape (channels,), in one exchange."""
         check_channels(self._transport.name, channels, self.channels)
         last = "" if set(channels).isdisjoint(self._listed()) else ":last"
-        return self._transport.ask(f"sour:volt{last}? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
+        return self._transport.query(f"sour:volt{last}? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
 
     def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return measured currents [A], shape (channels,), in one exchange."""
         check_channels(self._transport.name, channels, self.channels)
         numbers = ",".join(str(channel + 1) for channel in channels)
-        return self._transport.ask(f"read? (@{numbers})", lambda lines: scpi.numbers(lines[0], len(channels)))
+        return self._transport.query(f"read? (@{numbers})", lambda lines: scpi.numbers(lines[0], len(channels)))
 
     def play(self, channels: Sequence[int], volts: NDArray[np.float64], dwell_s: float) -> None:
         """Load `volts`, shape (steps, channels), and start all channels together; returns at once.
@@ -189,8 +196,8 @@ class Qdac2:
         for column, channel in enumerate(channels):
             self._load(channel + 1, volts[:, column], dwell_s)
         self._playing.update(channels)
-        text = self._transport.ask(
-            scpi.joined([f"tint {_TRIGGER}", _ERRORS]), lambda lines: scpi.complaint(lines[0]), changes=True, repeats=0
+        text = self._transport.query(
+            scpi.joined([f"tint {_TRIGGER}", _ERRORS]), lambda lines: scpi.complaint(lines[0]), mutates=True, retries=0
         )
         if text:
             raise DeviceError("device", f"{self._transport.name} did not start its lists: {text}", outcome="unknown")
@@ -216,8 +223,8 @@ class Qdac2:
         def one_by_one() -> None:
             send_all([{channel: 0.0} for channel in zeros], self._set)
 
-        unheard = [scpi.joined(zero(channel)) for channel in zeros]
-        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
+        last_resort = [scpi.joined(zero(channel)) for channel in zeros]
+        try_until_confirmed(self._transport, [all_at_once, all_at_once, one_by_one], last_resort, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""
@@ -249,7 +256,7 @@ class Qdac2:
         ]
         commands += [f"sour:dc:trig:sour int{_STEP_TRIGGER},{where}", f"sour:dc:init:cont on,{where}"]
         self._steps = _Steps(list(channels), volts[:count].copy(), standing)
-        if self._stepped(commands, standing, repeats=None):
+        if self._stepped(commands, standing, retries=None):
             return count
         self._set(dict(zip(channels, standing.tolist(), strict=True)))
         return 0
@@ -265,7 +272,7 @@ class Qdac2:
             self._set(volts)
             return
         try:
-            arrived = self._stepped([f"tint {_STEP_TRIGGER}"], target, repeats=0)
+            arrived = self._stepped([f"tint {_STEP_TRIGGER}"], target, retries=0)
         except DeviceError as error:
             if error.code != "transport":
                 raise
@@ -275,7 +282,7 @@ class Qdac2:
         else:
             self._set(volts)  # absolute, so that it does not matter whether the trigger arrived
 
-    def _stepped(self, commands: Sequence[str], wanted: NDArray[np.float64], repeats: int | None) -> bool:
+    def _stepped(self, commands: Sequence[str], wanted: NDArray[np.float64], retries: int | None) -> bool:
         """Send commands of the list; return whether its channels stand at `wanted` then. Where not, lists are over for good.
 
         Raises
@@ -286,12 +293,12 @@ class Qdac2:
         assert self._steps is not None
         channels = self._steps.channels
 
-        def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
+        def parse(lines: list[str]) -> tuple[NDArray[np.float64], str]:
             points, _, error = lines[0].partition(";")
             return scpi.numbers(points, len(channels)), scpi.complaint(error)
 
         message = scpi.joined([*commands, f"sour:volt:last? {at(channels)}", _ERRORS])
-        now, text = self._transport.ask(message, understand, changes=True, repeats=repeats)
+        now, text = self._transport.query(message, parse, mutates=True, retries=retries)
         if text:
             told = (
                 f"{self._transport.name} complained of a list: {text}; it does without them where its settings say lists = false"
@@ -300,7 +307,9 @@ class Qdac2:
         if self._arrives(channels, wanted, now):
             return True
         now = self._outputs(channels)
-        self._compare(channels, self._transport.ask(f"sour:volt? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(now))))
+        self._compare(
+            channels, self._transport.query(f"sour:volt? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(now)))
+        )
         self._trusted = False
         worst = int(np.argmax(np.abs(now - wanted)))
         log.warning(
@@ -319,7 +328,7 @@ class Qdac2:
 
     def _outputs(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return where outputs stand, whatever mode they are in [V], shape (channels,)."""
-        return self._transport.ask(f"sour:volt:last? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
+        return self._transport.query(f"sour:volt:last? {at(channels)}", lambda lines: scpi.numbers(lines[0], len(channels)))
 
     def _still(self) -> list[int]:
         """Return the channels that fixed mode holds."""
@@ -348,12 +357,12 @@ class Qdac2:
         expected[list(volts)] = list(volts.values())
         still = sorted({*self._still(), *volts})
 
-        def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
+        def parse(lines: list[str]) -> tuple[NDArray[np.float64], str]:
             points, _, error = lines[0].partition(";")
             return scpi.numbers(points, len(still)), scpi.complaint(error)
 
         commands += [f"sour:volt? {at(still)}", _ERRORS]
-        points, text = self._transport.ask(scpi.joined(commands), understand, changes=True)
+        points, text = self._transport.query(scpi.joined(commands), parse, mutates=True)
         self._playing.difference_update(volts)
         if listed and self._steps is not None:
             self._steps.ended = True
@@ -391,11 +400,11 @@ class Qdac2:
         while rest:
             more, rest = rest[:_STEPS_A_MESSAGE], rest[_STEPS_A_MESSAGE:]
             # Appending twice would play steps twice, so this one is not repeated.
-            text = self._transport.ask(
+            text = self._transport.query(
                 scpi.joined([f"sour{number}:list:volt:app {','.join(more)}", _ERRORS]),
                 lambda lines: scpi.complaint(lines[0]),
-                changes=True,
-                repeats=0,
+                mutates=True,
+                retries=0,
             )
             if text:
                 raise DeviceError("device", f"{self._transport.name} did not take a list: {text}", outcome="unknown")
@@ -408,7 +417,7 @@ class Qdac2:
             scpi.set_and_check(self._transport, commands, _ERRORS)
 
     def _start_anew(self, why: str, channel: int | None = None) -> NoReturn:
-        self._write_slews(self._armed)
+        self._write_slews(self._written_limits)
         self._playing.update(self._listed())  # perhaps still in list mode, so that setting them says otherwise first
         self._steps = None
         self._held = self.read_volts(range(self.channels))

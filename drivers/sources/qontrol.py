@@ -5,7 +5,7 @@
 Channels count along the chain from 0, as the modules themselves count. Voltages are set a module at a time (`VVEC`), all modules
 of one call in one write. A vector sets every channel of its module, so it is used only where this driver itself set each of them
 last: what the modules tell is measured, and no set-point. Else the channels that are asked for are set one by one (`V`). The
-modules guard themselves: `arm` writes VMAX and IMAX of every channel, and a module that has been switched off forgets them and
+modules guard themselves: `set_limits` writes VMAX and IMAX of every channel, and a module that has been switched off forgets them and
 says so (error 90), upon which they are written again. Errors come at any time, asked for or not; `set_volts`, `read_…` and
 `check` raise whatever has come.
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, tightened, until_taken
+from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, tightened, try_until_confirmed
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
@@ -93,12 +93,14 @@ def _error_code(line: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _is_unasked(line: str) -> bool:
+def _is_unsolicited(line: str) -> bool:
     code = _error_code(line)
     return code is not None and code not in _ANSWERS
 
 
-DIALECT = Dialect(timeout_s=0.5, repeats=2, who="id?", known_by=r"\w+-[0-9A-Fa-f*]+", unasked=_is_unasked, baud=115200)
+DIALECT = Dialect(
+    timeout_s=0.5, retries=2, id_query="id?", id_pattern=r"\w+-[0-9A-Fa-f*]+", is_unsolicited=_is_unsolicited, baud=115200
+)
 """How the modules are spoken to."""
 
 
@@ -110,18 +112,18 @@ def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
     DeviceError
         "transport" where it does not answer, "device" where modules are missing.
     """
-    transport.ask("nup=0", _all_ok)  # the modules number themselves anew
-    modules = transport.ask("nupall?", _modules, lines=0)
+    transport.query("nup=0", _all_ok)  # the modules number themselves anew
+    modules = transport.query("nupall?", _modules, lines=0)
     if settings.modules and len(modules) != settings.modules:
         raise DeviceError(
             "device", f"{transport.name} has {len(modules)} modules on its chain where the station file says {settings.modules}"
         )
-    full_v, full_ma = (transport.ask(f"{what}full?", _one_number) for what in ("v", "i"))
+    full_v, full_ma = (transport.query(f"{what}full?", _one_number) for what in ("v", "i"))
     hardware: list[ChannelLimits] = []
     for module in modules:
         max_v, max_a = _FULL_SCALE.get(module.kind, (full_v, full_ma / 1000))
         hardware += [ChannelLimits(min_v=0.0, max_v=max_v, max_a=max_a, bits=16, range_v=max_v)] * module.channels
-    transport.take_unasked()  # what was said before somebody listened
+    transport.pop_unsolicited()  # what was said before somebody listened
     return Qontrol(transport, modules, hardware)
 
 
@@ -133,11 +135,11 @@ class Qontrol:
         self._modules = tuple(modules)
         self._hardware = tuple(hardware)
         self._limits = list(hardware)
-        self._armed: dict[int, ChannelLimits] = {}
+        self._written_limits: dict[int, ChannelLimits] = {}
         self._held = np.full(len(hardware), np.nan)
         """Set-points; NaN where this driver has set none since it opened the line, or since something went wrong."""
         self._starting_anew = False
-        transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
+        transport.on_reconnect(lambda: self._start_anew("was lost and has been found again"))
 
     @property
     def channels(self) -> int:
@@ -147,7 +149,7 @@ class Qontrol:
     def identify(self) -> Identity:
         """Ask the first module; the model counts them all."""
         model, _, serial = self._transport.identity().partition("-")
-        firmware = self._transport.query("firmware?")
+        firmware = self._transport.query_line("firmware?")
         more = f" and {len(self._modules) - 1} more" if len(self._modules) > 1 else ""
         return Identity("Qontrol", model + more, serial, firmware)
 
@@ -156,20 +158,20 @@ class Qontrol:
         check_channels(self._transport.name, [channel], self.channels)
         return self._limits[channel]
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write VMAX and IMAX of the named channels."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         wanted = {c: tightened(self._transport.name, c, self._hardware[c], limit) for c, limit in limits.items()}
         self._write_limits(wanted)
-        self._armed.update(wanted)
+        self._written_limits.update(wanted)
         for channel, limit in wanted.items():
             self._limits[channel] = limit
-        self._raise_unasked()
+        self._raise_unsolicited()
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
         """Set the named channels and no other, all in one write: each module by a vector where all its set-points are known."""
         check_volts(self._transport.name, volts, self._limits)
-        self._raise_unasked()
+        self._raise_unsolicited()
         held = self._held.copy()
         held[list(volts)] = list(volts.values())
         lines: list[str] = []
@@ -181,9 +183,9 @@ class Qontrol:
                 lines += [_vector(module, held)] if known else [f"v{channel}={held[channel]:.5f}" for channel in named]
         if lines:
             self._held[list(volts)] = np.nan  # whatever becomes of it
-            self._ask(lines, changes=True)
+            self._query(lines, mutates=True)
         self._held = held
-        self._raise_unasked()
+        self._raise_unsolicited()
 
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return measured voltages [V]; every channel of the chain is asked for, in one exchange."""
@@ -196,7 +198,7 @@ class Qontrol:
     def check(self) -> None:
         """Raise what the modules have said; asks the first one for a sign of life."""
         self._transport.identity()
-        self._raise_unasked()
+        self._raise_unsolicited()
 
     def safe(self) -> None:
         """Set every channel to 0 V: by vectors, by vectors again (the way may be found anew), one by one, at last unheard."""
@@ -206,31 +208,31 @@ class Qontrol:
         self._held[:] = np.nan
 
         def all_at_once() -> None:
-            self._ask(vectors, changes=True)
+            self._query(vectors, mutates=True)
 
         def one_by_one() -> None:
-            send_all(singles, lambda lines: self._ask(lines, changes=True))
+            send_all(singles, lambda lines: self._query(lines, mutates=True))
 
-        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], vectors, "0 V")
+        try_until_confirmed(self._transport, [all_at_once, all_at_once, one_by_one], vectors, "0 V")
         self._held = zeros
 
     def close(self) -> None:
         """Let go of the serial line; the outputs stay as they are."""
         self._transport.close()
 
-    def _ask(self, lines: list[str], *, changes: bool) -> None:
+    def _query(self, lines: list[str], *, mutates: bool) -> None:
         """Send commands that are answered OK, all in one write."""
         try:
-            self._transport.ask("\n".join(lines), _all_ok, lines=len(lines), changes=changes)
+            self._transport.query("\n".join(lines), _all_ok, lines=len(lines), mutates=mutates)
         except DeviceError as error:
             if error.code == "transport":
-                self._raise_unasked()  # what the modules complained of explains their silence
+                self._raise_unsolicited()  # what the modules complained of explains their silence
             raise
 
     def _read_all(self, command: str, channels: Sequence[int]) -> NDArray[np.float64]:
         check_channels(self._transport.name, channels, self.channels)
-        values = self._transport.ask(command, lambda lines: np.array([_number(line) for line in lines]), lines=self.channels)
-        self._raise_unasked()
+        values = self._transport.query(command, lambda lines: np.array([_number(line) for line in lines]), lines=self.channels)
+        self._raise_unsolicited()
         return values[list(channels)]
 
     def _write_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
@@ -240,11 +242,11 @@ class Qontrol:
                 f"imax{c}={1000 * limits[c].max_a:.5f}" for c in here if limits[c].max_a > 0
             ]
             if lines:
-                self._ask(lines, changes=False)
+                self._query(lines, mutates=False)
 
-    def _raise_unasked(self) -> None:
+    def _raise_unsolicited(self) -> None:
         """Raise what came unasked; after a power-up, write the limits again first."""
-        found = [(int(m[1]), int(m[2])) for line in self._transport.take_unasked() if (m := _ERROR.fullmatch(line))]
+        found = [(int(m[1]), int(m[2])) for line in self._transport.pop_unsolicited() if (m := _ERROR.fullmatch(line))]
         if found:
             self._held[:] = np.nan  # a channel may have been shut off: no vector for its neighbours shall switch it on again
         if any(code == _POWERED_UP for code, _ in found) and not self._starting_anew:
@@ -257,7 +259,7 @@ class Qontrol:
         self._held[:] = np.nan
         self._starting_anew = True  # one that is switched on anew over that is not started anew within it, without an end
         try:
-            self._write_limits(self._armed)
+            self._write_limits(self._written_limits)
         finally:
             self._starting_anew = False
         raise DeviceError(

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.drivers.helpers import command_templates, scpi
-from photonloop.drivers.helpers.channel_checks import check_channels, check_volts, send_all, slowed, tightened, until_taken
+from photonloop.drivers.helpers.channel_checks import (
+    check_channels,
+    check_volts,
+    send_all,
+    slowed,
+    tightened,
+    try_until_confirmed,
+)
 from photonloop.drivers.helpers.command_table import dialect_of
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
@@ -85,8 +92,8 @@ class ScpiSourceSettings(BaseModel):
         command_templates.checked(self.set, {"channel", "volts"}, {"volts"})
         if self.channels > 1:
             command_templates.checked(self.set, {"channel", "volts"}, {"channel"})
-        for query in filter(None, (self.query_volts, self.query_amps)):
-            command_templates.checked(query, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
+        for query_line in filter(None, (self.query_volts, self.query_amps)):
+            command_templates.checked(query_line, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
         for place, template in (("volts", self.limit_volts), ("amps", self.limit_amps), ("slew", self.limit_slew)):
             if template:
                 command_templates.checked(template, {"channel", place}, {place})
@@ -130,11 +137,11 @@ class ScpiSource:
             slew_v_per_s=settings.slew_v_per_s,
         )
         self._limits = [self._hardware] * settings.channels
-        self._armed: dict[int, ChannelLimits] = {}
+        self._written_limits: dict[int, ChannelLimits] = {}
         self._held = np.zeros(settings.channels)
         step = 1 / (2**settings.bits - 1) if settings.bits else 0.0
         self._tolerance_v = max(_AGREES, step) * (settings.max_v - settings.min_v)
-        transport.when_reopened(lambda: self._start_anew("was lost and has been found again"))
+        transport.on_reconnect(lambda: self._start_anew("was lost and has been found again"))
         # A capability is told by having its method (`isinstance(source, ReadsAmps)`): none without a word for it in the table.
         if settings.query_volts:
             self.read_volts = self._read_volts
@@ -161,14 +168,14 @@ class ScpiSource:
         check_channels(self._transport.name, [channel], self.channels)
         return self._limits[channel]
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write the limits that the table has commands for; voltages are held by this driver as well."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
         if self._table.limit_slew:
             wanted = {c: slowed(limit, limits[c].slew_v_per_s) for c, limit in wanted.items()}
         self._write_limits(wanted)
-        self._armed.update(wanted)
+        self._written_limits.update(wanted)
         for channel, limit in wanted.items():
             self._limits[channel] = limit
 
@@ -198,8 +205,8 @@ class ScpiSource:
         def one_by_one() -> None:
             send_all([{channel: zero_v} for channel in zeros], self._set)
 
-        unheard = command_templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
-        until_taken(self._transport, [all_at_once, all_at_once, one_by_one], unheard, "0 V")
+        last_resort = command_templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
+        try_until_confirmed(self._transport, [all_at_once, all_at_once, one_by_one], last_resort, "0 V")
 
     def close(self) -> None:
         """Let go of the instrument; the outputs stay as they are."""
@@ -220,11 +227,11 @@ class ScpiSource:
         asked = command_templates.queries(table.query_volts, self._numbers(range(self.channels)))
         parts = command_templates.answers(table.query_volts, self.channels)
 
-        def understand(lines: list[str]) -> tuple[NDArray[np.float64], str]:
+        def parse(lines: list[str]) -> tuple[NDArray[np.float64], str]:
             *points, error = lines[0].split(";", parts)
             return command_templates.numbers_in(table.query_volts, ";".join(points), self.channels), scpi.complaint(error)
 
-        points, text = self._transport.ask(scpi.joined([*commands, *asked, table.error]), understand, changes=True)
+        points, text = self._transport.query(scpi.joined([*commands, *asked, table.error]), parse, mutates=True)
         if text:
             self._held = points
             texts = [text, *scpi.forget_complaints(self._transport, table.error)]
@@ -257,7 +264,7 @@ class ScpiSource:
 
     def _read(self, template: str, channels: Sequence[int]) -> NDArray[np.float64]:
         check_channels(self._transport.name, channels, self.channels)
-        return command_templates.ask_numbers(self._transport, template, self._numbers(channels), joins=self._table.joins)
+        return command_templates.query_numbers(self._transport, template, self._numbers(channels), joins=self._table.joins)
 
     def _compare(self, points: NDArray[np.float64]) -> None:
         """Raise where a channel is not set to what it was set to."""
@@ -286,7 +293,7 @@ class ScpiSource:
 
     def _start_anew(self, why: str, channel: int | None = None) -> NoReturn:
         self._send(self._table.on_open)
-        self._write_limits(self._armed)
+        self._write_limits(self._written_limits)
         self._held = self._read_volts(range(self.channels)) if self._table.query_volts else np.zeros(self.channels)
         raise DeviceError(
             "device",

@@ -253,9 +253,9 @@ def load_reference(reference: str) -> tuple[Path, Station, LimitsTable]:
     ConfigError
         As `load_station`, and for a limit that is not one.
     """
-    text, _, query = reference.partition("?")
+    text, _, query_line = reference.partition("?")
     limits: dict[str, float] = {}
-    for part in query.split("&") if query else []:
+    for part in query_line.split("&") if query_line else []:
         key, _, value = part.partition("=")
         try:
             limits[key] = float(value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from photonloop.drivers.transports.transport import BrokenError, SilenceError, Wire
-from photonloop.drivers.transports.transport_clock import Clock
+from photonloop.drivers.transports.transport import ConnectionLost, ReadTimeout, Stream
+from photonloop.drivers.transports.transport_clock import TransportClock
 
 _CHUNK = 65536
 
@@ -19,14 +19,14 @@ class Connection:
     Parameters
     ----------
     opener
-        Opens the wire anew; raises `BrokenError` where that fails.
+        Opens the wire anew; raises `ConnectionLost` where that fails.
     wire
         The wire that `opener` opened first.
     clock
         For deadlines.
     """
 
-    def __init__(self, opener: Callable[[], Wire], wire: Wire, clock: Clock) -> None:
+    def __init__(self, opener: Callable[[], Stream], wire: Stream, clock: TransportClock) -> None:
         self._opener = opener
         self._wire = wire
         self._clock = clock
@@ -39,7 +39,7 @@ class Connection:
         return self._wire.fresh_when_reopened
 
     def reopen(self) -> None:
-        """Close the wire and open it anew; `BrokenError`, and still lost, where that fails."""
+        """Close the wire and open it anew; `ConnectionLost`, and still lost, where that fails."""
         self.lost = True
         self._wire.close()
         self._buffer.clear()
@@ -50,12 +50,12 @@ class Connection:
         """Send all of `data`."""
         try:
             self._wire.send(data)
-        except BrokenError:
+        except ConnectionLost:
             self.lost = True
             raise
 
     def line(self, terminator: bytes, deadline_s: float) -> bytes:
-        """Return the next line without its terminator; `SilenceError` at the deadline, keeping what has come so far."""
+        """Return the next line without its terminator; `ReadTimeout` at the deadline, keeping what has come so far."""
         while (end := self._buffer.find(terminator)) < 0:
             if len(self._buffer) > LONGEST_ANSWER:
                 self._buffer.clear()
@@ -68,7 +68,7 @@ class Connection:
         return line
 
     def exactly(self, count: int, deadline_s: float) -> bytes:
-        """Return the next `count` bytes; `SilenceError` at the deadline."""
+        """Return the next `count` bytes; `ReadTimeout` at the deadline."""
         while len(self._buffer) < count:
             self._more(deadline_s, _CHUNK)  # what comes behind stays in the buffer
         got = bytes(self._buffer[:count])
@@ -81,7 +81,7 @@ class Connection:
             return False
         try:
             self._buffer += self._wire.waiting()
-        except BrokenError:
+        except ConnectionLost:
             self.lost = True
         return bool(self._buffer)
 
@@ -92,7 +92,7 @@ class Connection:
             return
         try:
             self._wire.clear()
-        except BrokenError:
+        except ConnectionLost:
             self.lost = True
 
     def quiet(self, quiet_s: float, patience_s: float) -> None:
@@ -102,7 +102,7 @@ class Connection:
             self._buffer.clear()
             try:
                 self._more(self._clock.now_s() + quiet_s, _CHUNK)
-            except SilenceError:
+            except ReadTimeout:
                 return
 
     def close(self) -> None:
@@ -113,9 +113,9 @@ class Connection:
         left_s = deadline_s - self._clock.now_s()
         try:
             got = self._wire.receive(max(0.0, left_s), count)
-        except BrokenError:
+        except ConnectionLost:
             self.lost = True
             raise
         if not got:
-            raise SilenceError(bytes(self._buffer))
+            raise ReadTimeout(bytes(self._buffer))
         self._buffer += got

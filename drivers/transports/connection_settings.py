@@ -18,8 +18,8 @@ from photonloop.drivers.transports.modbus import ModbusTransport
 from photonloop.drivers.transports.recording import Recorder, recorded
 from photonloop.drivers.transports.serial_port import open_serial
 from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
-from photonloop.drivers.transports.transport import BrokenError, Wire
-from photonloop.drivers.transports.transport_clock import Clock, SystemClock
+from photonloop.drivers.transports.transport import ConnectionLost, Stream
+from photonloop.drivers.transports.transport_clock import SystemClock, TransportClock
 from photonloop.protocols.errors import DeviceError
 
 S = TypeVar("S")
@@ -27,7 +27,7 @@ Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
-class Link:
+class ConnectionSettings:
     """How to get to one instrument.
 
     Parameters
@@ -54,7 +54,7 @@ class Link:
     timeout_s: float = 0.0
     recorder: Recorder | None = None
     nodelay: bool = True
-    clock: Clock = field(default_factory=SystemClock)
+    clock: TransportClock = field(default_factory=SystemClock)
 
     @property
     def called(self) -> str:
@@ -62,7 +62,7 @@ class Link:
         return f"{self.name} ({self.address})" if self.name else self.address
 
 
-def open_text(link: Link, dialect: Dialect) -> TextTransport:
+def open_text(link: ConnectionSettings, dialect: Dialect) -> TextTransport:
     """Return a transport in text to the instrument at `link`, which has said who it is.
 
     Raises
@@ -73,7 +73,7 @@ def open_text(link: Link, dialect: Dialect) -> TextTransport:
     timeout_s = link.timeout_s or dialect.timeout_s
     if timeout_s != dialect.timeout_s:
         dialect = replace(dialect, timeout_s=timeout_s)
-    connection = _connect(link, timeout_s, dialect.ends_got, dialect.baud)
+    connection = _connect(link, timeout_s, dialect.read_termination, dialect.baud)
     try:
         return start_text(link.called, connection, dialect, link.clock)
     except BaseException:
@@ -81,7 +81,7 @@ def open_text(link: Link, dialect: Dialect) -> TextTransport:
         raise
 
 
-def open_modbus(link: Link, *, timeout_s: float = 1.0, unit: int = 1) -> ModbusTransport:
+def open_modbus(link: ConnectionSettings, *, timeout_s: float = 1.0, unit: int = 1) -> ModbusTransport:
     """Return a Modbus transport to the instrument at `link`.
 
     Raises
@@ -100,11 +100,11 @@ class Through(Generic[S, Opened]):
     A driver that is opened so takes the addresses of this module's docstring, which can be checked before anything is opened.
     """
 
-    opener: Callable[[Link, S], Opened]
+    opener: Callable[[ConnectionSettings, S], Opened]
     needs_socket: bool = False
     """Whether only a socket will do."""
 
-    def __call__(self, link: Link, settings: S) -> Opened:
+    def __call__(self, link: ConnectionSettings, settings: S) -> Opened:
         """Open the instrument at `link`."""
         return self.opener(link, settings)
 
@@ -115,7 +115,7 @@ def through_text(opener: Callable[[TextTransport, S], Opened], dialect: Dialect 
     `dialect` may follow from the settings.
     """
 
-    def open_through_text(link: Link, settings: S) -> Opened:
+    def open_through_text(link: ConnectionSettings, settings: S) -> Opened:
         transport = open_text(link, dialect if isinstance(dialect, Dialect) else dialect(settings))
         return _or_closed(transport, lambda: opener(transport, settings))
 
@@ -125,7 +125,7 @@ def through_text(opener: Callable[[TextTransport, S], Opened], dialect: Dialect 
 def through_modbus(opener: Callable[[ModbusTransport, S], Opened]) -> Through[S, Opened]:
     """Return what opens a Modbus link and hands it to `opener` with the settings; closed again where that fails."""
 
-    def open_through_modbus(link: Link, settings: S) -> Opened:
+    def open_through_modbus(link: ConnectionSettings, settings: S) -> Opened:
         transport = open_modbus(link)
         return _or_closed(transport, lambda: opener(transport, settings))
 
@@ -140,28 +140,33 @@ def _or_closed(transport: TextTransport | ModbusTransport, make: Callable[[], Op
         raise
 
 
-def _connect(link: Link, timeout_s: float, ends_got: str, baud: int) -> Connection:
-    opener = _opener(link, timeout_s, ends_got, baud)
+def _connect(link: ConnectionSettings, timeout_s: float, read_termination: str, baud: int) -> Connection:
+    opener = _opener(link, timeout_s, read_termination, baud)
     if link.recorder is not None:
         opener = recorded(opener, link.name or link.address, link.recorder)
     try:
         return Connection(opener, opener(), link.clock)
-    except BrokenError as error:
+    except ConnectionLost as error:
         raise DeviceError("transport", f"{link.name or 'instrument'}: {error.reason}", retryable=True) from None
 
 
-def _opener(link: Link, timeout_s: float, ends_got: str, baud: int) -> Callable[[], Wire]:
+def _opener(link: ConnectionSettings, timeout_s: float, read_termination: str, baud: int) -> Callable[[], Stream]:
     # Through pyserial, which finds a port that was pulled; with another library the port is that library's, unless it is a path.
     path = serial_path(link.address) if link.library == "@py" or link.address.startswith("/") else ""
     if path and baud:
         return lambda: open_serial(path, baud=baud, timeout_s=timeout_s)
 
-    def open_with_visa() -> Wire:
+    def open_with_visa() -> Stream:
         # pyvisa takes a quarter of a second to import, which a bench of serial ports need not pay.
         from photonloop.drivers.transports.visa import open_visa  # noqa: PLC0415
 
         return open_visa(
-            link.address, timeout_s=timeout_s, ends_got=ends_got, library=link.library, nodelay=link.nodelay, baud=baud
+            link.address,
+            timeout_s=timeout_s,
+            read_termination=read_termination,
+            library=link.library,
+            nodelay=link.nodelay,
+            baud=baud,
         )
 
     return open_with_visa

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.drivers.transports.connection import Connection
-from photonloop.drivers.transports.reconfiguration import SetUp
-from photonloop.drivers.transports.transport import BrokenError, SilenceError, T
-from photonloop.drivers.transports.transport_clock import Clock
+from photonloop.drivers.transports.reconfiguration import Reconfiguration
+from photonloop.drivers.transports.transport import ConnectionLost, ReadTimeout, T
+from photonloop.drivers.transports.transport_clock import TransportClock
 from photonloop.protocols.errors import DeviceError
 
 _HEADER = struct.Struct(">HHHB")
@@ -63,17 +63,17 @@ class ModbusTransport:
     """
 
     def __init__(
-        self, name: str, connection: Connection, clock: Clock, *, timeout_s: float = 1.0, unit: int = 1, repeats: int = 1
+        self, name: str, connection: Connection, clock: TransportClock, *, timeout_s: float = 1.0, unit: int = 1, retries: int = 1
     ) -> None:
         self._name = name
         self._connection = connection
         self._clock = clock
         self._timeout_s = timeout_s
         self._unit = unit
-        self._repeats = repeats
+        self._repeats = retries
         self._number = 0
         self._aligned = True
-        self._set_up = SetUp()
+        self._reconfiguration = Reconfiguration()
 
     @property
     def name(self) -> str:
@@ -95,12 +95,12 @@ class ModbusTransport:
         """
         what = f"read {count} registers from {register}"
 
-        def understand(payload: bytes) -> bytes:
+        def parse(payload: bytes) -> bytes:
             if len(payload) != 1 + 2 * count or payload[0] != 2 * count:
                 raise _WrongAnswerError(f"{len(payload)} bytes where {1 + 2 * count} are due")
             return payload[1:]
 
-        return self._exchange(what, _READ, struct.pack(">HH", register, count), understand, changes=False)
+        return self._exchange(what, _READ, struct.pack(">HH", register, count), parse, mutates=False)
 
     def read_floats(self, register: int, count: int) -> NDArray[np.float64]:
         """Return `count` numbers of 32 bits from `register` on, shape (count,), in one request."""
@@ -111,53 +111,53 @@ class ModbusTransport:
         count = len(data) // 2
         what = f"write {count} registers from {register}"
 
-        def understand(payload: bytes) -> None:
+        def parse(payload: bytes) -> None:
             if payload != struct.pack(">HH", register, count):
                 raise _WrongAnswerError(f"{payload.hex()} does not confirm the write")
 
-        self._exchange(what, _WRITE, struct.pack(">HHB", register, count, 2 * count) + data, understand, changes=True)
+        self._exchange(what, _WRITE, struct.pack(">HHB", register, count, 2 * count) + data, parse, mutates=True)
 
     def write_floats(self, register: int, values: NDArray[np.float64]) -> None:
         """Write numbers of 32 bits from `register` on, in one request."""
         self.write(register, values.astype(">f4").tobytes())
 
-    def when_reopened(self, configure: Callable[[], None]) -> None:
+    def on_reconnect(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the connection was lost and found again, before anything else is sent."""
-        self._set_up.use(configure)
+        self._reconfiguration.use(configure)
 
     def close(self) -> None:
         """Let go of the instrument. Closing twice is harmless."""
         self._connection.close()
 
-    def _exchange(self, what: str, function: int, payload: bytes, understand: Callable[[bytes], T], *, changes: bool) -> T:
+    def _exchange(self, what: str, function: int, payload: bytes, parse: Callable[[bytes], T], *, mutates: bool) -> T:
         tries = 1 + self._repeats
         sent = found_dead = False
         while True:
-            self._get_ready(what, changes, sent)
+            self._get_ready(what, mutates, sent)
             sent_before = sent
             self._number = self._number % 0xFFFF + 1
             frame = _HEADER.pack(self._number, 0, 2 + len(payload), self._unit) + bytes([function]) + payload
             try:
                 sent = True
                 self._connection.send(frame)
-                return understand(self._answer(what, function, self._clock.now_s() + self._timeout_s))
-            except (SilenceError, BrokenError, _WrongAnswerError) as error:
+                return parse(self._answer(what, function, self._clock.now_s() + self._timeout_s))
+            except (ReadTimeout, ConnectionLost, _WrongAnswerError) as error:
                 if isinstance(error, _WrongAnswerError):
                     self._aligned = False
-                if isinstance(error, BrokenError) and not error.sent:
+                if isinstance(error, ConnectionLost) and not error.sent:
                     sent = sent_before
                     if not found_dead:
                         found_dead = True
                         continue
                 tries -= 1
                 if tries == 0:
-                    self._fail(what, error, changes=changes and sent)
+                    self._fail(what, error, mutates=mutates and sent)
 
     def _answer(self, what: str, function: int, deadline_s: float) -> bytes:
         """Return the payload of the answer to the last request; answers to earlier ones are thrown away."""
         while True:
             if self._clock.now_s() > deadline_s + self._timeout_s:
-                raise SilenceError
+                raise ReadTimeout
             number, protocol, length, _unit = _HEADER.unpack(self._connection.exactly(_HEADER.size, deadline_s))
             if protocol != 0 or not 2 <= length <= _LONGEST - 6:
                 raise _WrongAnswerError(f"protocol {protocol}, length {length}")
@@ -174,19 +174,19 @@ class ModbusTransport:
                 raise _WrongAnswerError(f"function {body[0]} where {function} was asked")
             return body[1:]
 
-    def _get_ready(self, what: str, changes: bool, sent: bool) -> None:
-        outcome = "unknown" if changes and sent else "not_applied"
+    def _get_ready(self, what: str, mutates: bool, sent: bool) -> None:
+        outcome = "unknown" if mutates and sent else "not_applied"
         found_again = self._connection.lost or not self._aligned
         if found_again:
-            self._set_up.found_again()
+            self._reconfiguration.found_again()
             try:
                 self._connection.reopen()
-            except BrokenError as error:
+            except ConnectionLost as error:
                 raise DeviceError(
                     "transport", f"{self._name} is gone: {error.reason}, before: {what}", retryable=True, outcome=outcome
                 ) from None
             self._aligned = True
-        if self._set_up.running:
+        if self._reconfiguration.running:
             if found_again:  # or it would be set up within being set up, without an end
                 raise DeviceError(
                     "transport",
@@ -195,9 +195,9 @@ class ModbusTransport:
                     outcome="unknown",
                 )
             return
-        if self._set_up.due:
-            self._set_up.run()
-        if found_again and changes and sent:
+        if self._reconfiguration.due:
+            self._reconfiguration.run()
+        if found_again and mutates and sent:
             raise DeviceError(
                 "device",
                 f"{self._name} was lost and has been opened again on the way to {what}: it may have been restarted",
@@ -205,12 +205,12 @@ class ModbusTransport:
                 outcome="unknown",
             )
 
-    def _fail(self, what: str, error: Exception, *, changes: bool) -> NoReturn:
-        if isinstance(error, BrokenError):
+    def _fail(self, what: str, error: Exception, *, mutates: bool) -> NoReturn:
+        if isinstance(error, ConnectionLost):
             detail = f"{self._name} is gone: {error.reason}, at: {what}"
-        elif isinstance(error, SilenceError):
+        elif isinstance(error, ReadTimeout):
             only = f", only the bytes {error.got.hex()} came" if error.got else ""
             detail = f"{self._name} did not answer within {self._timeout_s:g} s to: {what}{only}"
         else:
             detail = f"{self._name} sent an answer that makes no sense ({error}) to: {what}"
-        raise DeviceError("transport", detail, retryable=True, outcome="unknown" if changes else "not_applied") from None
+        raise DeviceError("transport", detail, retryable=True, outcome="unknown" if mutates else "not_applied") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from photonloop.protocols.errors import DeviceError
 
 
-class SetUp:
+class Reconfiguration:
     """Whether an instrument has to be configured, and doing it; one for every transport."""
 
     def __init__(self) -> None:

@@ -21,8 +21,8 @@ from typing import IO, Literal
 from photonloop.drivers.transports.connection import Connection
 from photonloop.drivers.transports.modbus import ModbusTransport
 from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
-from photonloop.drivers.transports.transport import BrokenError, T, Wire
-from photonloop.drivers.transports.transport_clock import Clock, SteppedClock, SystemClock
+from photonloop.drivers.transports.transport import ConnectionLost, Stream, T
+from photonloop.drivers.transports.transport_clock import SteppedClock, SystemClock, TransportClock
 from photonloop.protocols.config import ConfigError
 
 Kind = Literal["sent", "got", "silence", "broken", "opened", "closed"]
@@ -49,7 +49,7 @@ class Recorder:
     """
 
     file: IO[str]
-    clock: Clock = field(default_factory=SystemClock)
+    clock: TransportClock = field(default_factory=SystemClock)
 
     def note(self, instrument: str, event: Event) -> None:
         """Write one event."""
@@ -63,23 +63,23 @@ class Recorder:
         self.file.flush()
 
 
-def recorded(opener: Callable[[], Wire], instrument: str, recorder: Recorder) -> Callable[[], Wire]:
+def recorded(opener: Callable[[], Stream], instrument: str, recorder: Recorder) -> Callable[[], Stream]:
     """Return an opener like `opener` whose wires tell `recorder` everything."""
 
-    def open_recorded() -> Wire:
+    def open_recorded() -> Stream:
         try:
             wire = opener()
-        except BrokenError as error:
+        except ConnectionLost as error:
             recorder.note(instrument, Event("broken", error.reason.encode("latin-1", "replace")))
             raise
         recorder.note(instrument, Event("opened"))
-        return _RecordedWire(wire, instrument, recorder)
+        return _RecordedStream(wire, instrument, recorder)
 
     return open_recorded
 
 
-class _RecordedWire:
-    def __init__(self, wire: Wire, instrument: str, recorder: Recorder) -> None:
+class _RecordedStream:
+    def __init__(self, wire: Stream, instrument: str, recorder: Recorder) -> None:
         self._wire = wire
         self._instrument = instrument
         self._recorder = recorder
@@ -117,7 +117,7 @@ class _RecordedWire:
     def _guarded(self, act: Callable[[], T]) -> T:
         try:
             return act()
-        except BrokenError as error:
+        except ConnectionLost as error:
             self._note("broken", error.reason.encode("latin-1", "replace"))
             raise
 
@@ -149,11 +149,11 @@ def read_recording(path: Path, instrument: str) -> list[Event]:
     return events
 
 
-Line = tuple[str | bytes | None, str | bytes | None]
+TranscriptLine = tuple[str | bytes | None, str | bytes | None]
 """(sent, answered) of a transcript: None for nothing sent, or nothing answered until the timeout."""
 
 
-def transcript(lines: Iterable[Line], ends_sent: str = "\n", ends_got: str = "\n") -> list[Event]:
+def transcript(lines: Iterable[TranscriptLine], write_termination: str = "\n", read_termination: str = "\n") -> list[Event]:
     """Return pairs of (sent, answered) as events; text gets its terminators, bytes are taken as they are.
 
     `("READ?", "0.31")` an exchange · `("READ?", None)` the instrument stays silent · `("V 1", "")` a command without an answer ·
@@ -162,16 +162,16 @@ def transcript(lines: Iterable[Line], ends_sent: str = "\n", ends_got: str = "\n
     events: list[Event] = []
     for sent, got in lines:
         if sent is not None:
-            events.append(Event("sent", sent.encode() + ends_sent.encode() if isinstance(sent, str) else sent))
+            events.append(Event("sent", sent.encode() + write_termination.encode() if isinstance(sent, str) else sent))
         if got is None:
             events.append(Event("silence"))
         elif got:
-            whole = "".join(line + ends_got for line in got.split("\n")).encode() if isinstance(got, str) else got
+            whole = "".join(line + read_termination for line in got.split("\n")).encode() if isinstance(got, str) else got
             events.append(Event("got", whole))
     return events
 
 
-class ReplayWire:
+class ReplayStream:
     """A wire that plays a recording or a transcript, and says what a driver does differently. Made by `replay_…`.
 
     Parameters
@@ -196,7 +196,7 @@ class ReplayWire:
         event = self._next()
         if event is not None and event.kind == "broken":
             self._at += 1
-            raise BrokenError(event.data.decode("latin-1"), sent=False)
+            raise ConnectionLost(event.data.decode("latin-1"), sent=False)
         if event is None:
             raise AssertionError(f"the driver sent {data!r} after the end of the transcript\n{self._hint()}{self._so_far()}")
         if event.kind in {"got", "silence"}:
@@ -220,7 +220,7 @@ class ReplayWire:
             return b""
         self._at += 1
         if event.kind == "broken":
-            raise BrokenError(event.data.decode("latin-1"))
+            raise ConnectionLost(event.data.decode("latin-1"))
         if event.kind == "silence":
             self._clock.pause(timeout_s)
             return b""
@@ -246,14 +246,14 @@ class ReplayWire:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def reopen(self) -> ReplayWire:
+    def reopen(self) -> ReplayStream:
         """Be found again, with the transcript where it stands; the unread rest of an answer is gone."""
         if self._rest_at == self._at:
             self._at += 1
         event = self._next()
         if event is not None and event.kind == "broken":
             self._at += 1
-            raise BrokenError(event.data.decode("latin-1"), sent=False)
+            raise ConnectionLost(event.data.decode("latin-1"), sent=False)
         return self
 
     def check_finished(self) -> None:
@@ -284,19 +284,19 @@ class ReplayWire:
 
 def replay_text(
     events: Sequence[Event], dialect: Dialect, *, fresh_when_reopened: bool = True
-) -> tuple[TextTransport, ReplayWire]:
+) -> tuple[TextTransport, ReplayStream]:
     """Return a transport that talks to `events`, its greeting included, and the wire to ask whether all of them happened."""
     connection, wire, clock = _replay(events, fresh_when_reopened)
     return start_text("replay", connection, dialect, clock), wire
 
 
-def replay_modbus(events: Sequence[Event], *, timeout_s: float = 1.0) -> tuple[ModbusTransport, ReplayWire]:
+def replay_modbus(events: Sequence[Event], *, timeout_s: float = 1.0) -> tuple[ModbusTransport, ReplayStream]:
     """Return a Modbus transport that talks to `events`, and the wire to ask whether all of them happened."""
     connection, wire, clock = _replay(events, fresh_when_reopened=True)
     return ModbusTransport("replay", connection, clock, timeout_s=timeout_s), wire
 
 
-def _replay(events: Sequence[Event], fresh_when_reopened: bool) -> tuple[Connection, ReplayWire, SteppedClock]:
+def _replay(events: Sequence[Event], fresh_when_reopened: bool) -> tuple[Connection, ReplayStream, SteppedClock]:
     clock = SteppedClock()
-    wire = ReplayWire(events, clock, fresh_when_reopened=fresh_when_reopened)
+    wire = ReplayStream(events, clock, fresh_when_reopened=fresh_when_reopened)
     return Connection(wire.reopen, wire, clock), wire, clock

@@ -12,10 +12,10 @@ import select
 
 import serial
 
-from photonloop.drivers.transports.transport import BrokenError, Wire
+from photonloop.drivers.transports.transport import ConnectionLost, Stream
 
 
-def open_serial(path: str, *, baud: int, timeout_s: float) -> Wire:
+def open_serial(path: str, *, baud: int, timeout_s: float) -> Stream:
     """Return the serial port at `path` as a wire: 8 bits, no parity, one stop bit, no flow control, locked for this process.
 
     Raises
@@ -27,11 +27,11 @@ def open_serial(path: str, *, baud: int, timeout_s: float) -> Wire:
         # Timeout 0: reads return what is there; waiting is done by select, so that no termios call is spent on a timeout.
         port = serial.Serial(path, baudrate=baud, timeout=0, write_timeout=timeout_s, exclusive=True)
     except (OSError, ValueError) as error:  # SerialException is an OSError
-        raise BrokenError(f"{path} cannot be opened: {_words(error)}", sent=False) from None
-    return SerialWire(port)
+        raise ConnectionLost(f"{path} cannot be opened: {_words(error)}", sent=False) from None
+    return SerialStream(port)
 
 
-class SerialWire:
+class SerialStream:
     """A wire over a serial port. Made by `open_serial`."""
 
     fresh_when_reopened = False
@@ -45,7 +45,7 @@ class SerialWire:
         try:
             self._port.write(data)
         except (OSError, TypeError) as error:  # TypeError: pyserial on a port whose file is gone
-            raise BrokenError(f"the serial port failed: {_words(error)}") from None
+            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`, at most `count` bytes."""
@@ -54,7 +54,7 @@ class SerialWire:
                 return b""
             return self._port.read(min(count, max(1, self._port.in_waiting)))
         except (OSError, TypeError, ValueError) as error:
-            raise BrokenError(f"the serial port failed: {_words(error)}") from None
+            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
 
     def waiting(self) -> bytes:
         """Return what has come."""
@@ -69,7 +69,7 @@ class SerialWire:
         try:
             self._port.reset_input_buffer()
         except (OSError, TypeError) as error:
-            raise BrokenError(f"the serial port failed: {_words(error)}") from None
+            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
 
     def close(self) -> None:
         """Let go of the port."""

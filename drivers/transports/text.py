@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from photonloop.drivers.transports.connection import Connection
-from photonloop.drivers.transports.reconfiguration import SetUp
-from photonloop.drivers.transports.transport import BrokenError, SilenceError, T
-from photonloop.drivers.transports.transport_clock import Clock
+from photonloop.drivers.transports.reconfiguration import Reconfiguration
+from photonloop.drivers.transports.transport import ConnectionLost, ReadTimeout, T
+from photonloop.drivers.transports.transport_clock import TransportClock
 from photonloop.protocols.errors import DeviceError
 
 _FIRST_TRIES = 3
@@ -49,30 +49,30 @@ class Dialect:
     who
         A question that changes nothing and whose answer never changes.
     known_by
-        Pattern that the whole answer to `who` matches.
+        Pattern that the whole answer to `id_query` matches.
     unasked
         True for a line that may come at any time without being an answer to anything.
     baud
         Of serial lines, 8 bits, no parity, one stop bit.
     """
 
-    ends_sent: str = "\n"
-    ends_got: str = "\n"
+    write_termination: str = "\n"
+    read_termination: str = "\n"
     timeout_s: float = 2.0
-    repeats: int = 1
-    who: str = "*IDN?"
-    known_by: str = r"[^,]+,[^,]+,.+"
-    unasked: Callable[[str], bool] = lambda _line: False
+    retries: int = 1
+    id_query: str = "*IDN?"
+    id_pattern: str = r"[^,]+,[^,]+,.+"
+    is_unsolicited: Callable[[str], bool] = lambda _line: False
     baud: int = 115200
 
 
-def start_text(name: str, connection: Connection, dialect: Dialect, clock: Clock) -> TextTransport:
+def start_text(name: str, connection: Connection, dialect: Dialect, clock: TransportClock) -> TextTransport:
     """Return a transport over `connection` once the instrument has said who it is.
 
     Raises
     ------
     DeviceError
-        "transport" where it says nothing, or nothing that fits `dialect.known_by`.
+        "transport" where it says nothing, or nothing that fits `dialect.id_pattern`.
     """
     transport = TextTransport(name, connection, dialect, clock)
     transport.greet()
@@ -82,16 +82,16 @@ def start_text(name: str, connection: Connection, dialect: Dialect, clock: Clock
 class TextTransport:
     """A `Transport` over lines; see the module's docstring. Made by `start_text`."""
 
-    def __init__(self, name: str, connection: Connection, dialect: Dialect, clock: Clock) -> None:
+    def __init__(self, name: str, connection: Connection, dialect: Dialect, clock: TransportClock) -> None:
         self._name = name
         self._connection = connection
         self._dialect = dialect
         self._clock = clock
         self._known = ""
-        self._unasked: deque[str] = deque(maxlen=_REMEMBERED)
+        self._unsolicited: deque[str] = deque(maxlen=_REMEMBERED)
         self._in_step = False
-        self._who_in_doubt = False
-        self._set_up = SetUp()
+        self._id_in_doubt = False
+        self._reconfiguration = Reconfiguration()
 
     @property
     def name(self) -> str:
@@ -103,41 +103,41 @@ class TextTransport:
         """How long one answer may take."""
         return self._dialect.timeout_s
 
-    def ask(
+    def query(
         self,
         command: str,
-        understand: Callable[[list[str]], T],
+        parse: Callable[[list[str]], T],
         *,
         lines: int = 1,
-        changes: bool = False,
-        repeats: int | None = None,
+        mutates: bool = False,
+        retries: int | None = None,
         wait_s: float = 0.0,
     ) -> T:
-        """Send `command` and return what `understand` makes of the answer; see `contract.Transport`.
+        """Send `command` and return what `parse` makes of the answer; see `contract.Transport`.
 
         Takes at most 3 · (repeats + 1) timeouts, plus as many times `wait_s`, plus opening times where the way was lost.
         """
-        tries = 1 + (self._dialect.repeats if repeats is None else repeats)
+        tries = 1 + (self._dialect.retries if retries is None else retries)
         sent = found_dead = False
         while True:
-            self._get_ready(command, changes, sent)
+            self._get_ready(command, mutates, sent)
             got: list[str] = []
-            complaints, sent_before = len(self._unasked), sent
+            complaints, sent_before = len(self._unsolicited), sent
             try:
                 self._in_step, sent = False, True
                 self._connection.send(self._encoded(command))
                 self._read(got, lines, self._dialect.timeout_s + wait_s)
-                value = understand(got)
-            except (SilenceError, BrokenError, ValueError) as error:
-                if isinstance(error, BrokenError) and not error.sent:
+                value = parse(got)
+            except (ReadTimeout, ConnectionLost, ValueError) as error:
+                if isinstance(error, ConnectionLost) and not error.sent:
                     sent = sent_before
                     if not found_dead:
                         found_dead = True  # before a byte left: that try was none, however harmful a repeat may be
                         continue
                 tries -= 1
                 # An instrument that complained instead of answering would complain again.
-                if tries == 0 or len(self._unasked) > complaints:
-                    self._fail(command, got, error, changes=changes and sent, wait_s=wait_s)
+                if tries == 0 or len(self._unsolicited) > complaints:
+                    self._fail(command, got, error, mutates=mutates and sent, wait_s=wait_s)
                 continue
             except DeviceError:
                 self._in_step = True  # understood, and not liked
@@ -145,23 +145,23 @@ class TextTransport:
             self._in_step = True
             return value
 
-    def query(self, command: str) -> str:
+    def query_line(self, command: str) -> str:
         """Return the one-line answer to `command`, which changes nothing."""
-        return self.ask(command, lambda lines: lines[0])
+        return self.query(command, lambda lines: lines[0])
 
     def write(self, command: str) -> None:
         """Send `command`, to which there is no answer."""
         for found_dead in (False, True):
-            self._get_ready(command, changes=True, sent=False)
+            self._get_ready(command, mutates=True, sent=False)
             try:
                 self._connection.send(self._encoded(command))
-            except BrokenError as error:
+            except ConnectionLost as error:
                 if found_dead or error.sent:
-                    self._fail(command, [], error, changes=error.sent)
+                    self._fail(command, [], error, mutates=error.sent)
             else:
                 return
 
-    def send_unheard(self, commands: Sequence[str]) -> None:
+    def send_without_reply(self, commands: Sequence[str]) -> None:
         """Send absolute commands, twice, and wait for nothing; see `contract.Transport`. Takes an opening and a write at most."""
         # Twice, since the first may be taken for the end of a line that was cut off, or be lost where answers are lost as well.
         lines = [self._encoded(command) for command in (*commands, *commands)]
@@ -169,22 +169,22 @@ class TextTransport:
         for found_dead in (False, True):
             try:
                 if self._connection.lost:
-                    self._set_up.found_again()
+                    self._reconfiguration.found_again()
                     self._connection.reopen()
                 for line in lines:
                     self._connection.send(line)
-            except BrokenError as error:
+            except ConnectionLost as error:
                 if found_dead or error.sent:
-                    self._fail(commands[0], [], error, changes=error.sent)
+                    self._fail(commands[0], [], error, mutates=error.sent)
             else:
                 return
 
     def identity(self) -> str:
         """Ask who is there and return the answer, which brings both sides into step as well."""
         self._in_step = False
-        for left in reversed(range(1 + self._dialect.repeats)):
+        for left in reversed(range(1 + self._dialect.retries)):
             try:
-                self._get_ready(self._dialect.who, changes=False, sent=False)
+                self._get_ready(self._dialect.id_query, mutates=False, sent=False)
             except DeviceError as error:
                 if error.code != "transport" or not left:
                     raise
@@ -192,16 +192,16 @@ class TextTransport:
                 break
         return self._known
 
-    def take_unasked(self) -> list[str]:
+    def pop_unsolicited(self) -> list[str]:
         """Return, once, the lines that came without being asked for, oldest first."""
         self._sort_waiting()
-        taken = list(self._unasked)
-        self._unasked.clear()
+        taken = list(self._unsolicited)
+        self._unsolicited.clear()
         return taken
 
-    def when_reopened(self, configure: Callable[[], None]) -> None:
+    def on_reconnect(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the instrument was lost and found again, before anything else is sent."""
-        self._set_up.use(configure)
+        self._reconfiguration.use(configure)
 
     def close(self) -> None:
         """Let go of the instrument. Closing twice is harmless."""
@@ -214,59 +214,59 @@ class TextTransport:
         for _ in range(_FIRST_TRIES):
             try:
                 self._connection.clear()
-                self._connection.send(self._encoded(dialect.who))
+                self._connection.send(self._encoded(dialect.id_query))
                 deadline_s = self._clock.now_s() + dialect.timeout_s
                 while True:
                     line = self._next_line(deadline_s)
-                    if not dialect.unasked(line) and re.fullmatch(dialect.known_by, line):
+                    if not dialect.is_unsolicited(line) and re.fullmatch(dialect.id_pattern, line):
                         self._known, self._in_step = line, True
                         return
                     last = line
-                    if dialect.unasked(line):
-                        self._unasked.append(line)
-            except BrokenError as error:
+                    if dialect.is_unsolicited(line):
+                        self._unsolicited.append(line)
+            except ConnectionLost as error:
                 raise DeviceError("transport", f"{self._name} is gone: {error.reason}", retryable=True) from None
             except ValueError as error:
                 last = str(error)
-            except SilenceError as error:
+            except ReadTimeout as error:
                 last = _shown(error.got) if error.got else last
         said = f"answered {last!r} to" if last else "did not answer"
         raise DeviceError(
             "transport",
-            f"{self._name} {said} {dialect.who!r}, {_FIRST_TRIES} times within {dialect.timeout_s:g} s each: "
+            f"{self._name} {said} {dialect.id_query!r}, {_FIRST_TRIES} times within {dialect.timeout_s:g} s each: "
             "is it the right address, and is the instrument switched on?",
             retryable=True,
         )
 
-    def _get_ready(self, command: str, changes: bool, sent: bool) -> None:
+    def _get_ready(self, command: str, mutates: bool, sent: bool) -> None:
         """Bring both sides into step. `sent` says that an earlier try of `command` may have reached the instrument."""
-        outcome = "unknown" if changes and sent else "not_applied"
+        outcome = "unknown" if mutates and sent else "not_applied"
         try:
             self._sort_waiting()
-            found_again = self._connection.lost or (self._who_in_doubt and self._connection.fresh_when_reopened)
+            found_again = self._connection.lost or (self._id_in_doubt and self._connection.fresh_when_reopened)
             if found_again:
-                self._set_up.found_again()
+                self._reconfiguration.found_again()
                 self._connection.reopen()
-                self._in_step = self._who_in_doubt = False
+                self._in_step = self._id_in_doubt = False
             if not self._in_step:
                 self._get_in_step(fresh=found_again and self._connection.fresh_when_reopened)
-        except BrokenError as error:
+        except ConnectionLost as error:
             raise DeviceError(
                 "transport",
                 f"{self._name} is gone: {error.reason}, before {_short(command)!r}",
                 retryable=True,
                 outcome=outcome,
             ) from None
-        except SilenceError as error:
+        except ReadTimeout as error:
             only = f", only {_shown(error.got)!r} came" if error.got else ""
             raise DeviceError(
                 "transport",
-                f"{self._name} did not answer {self._dialect.who!r} within {self._dialect.timeout_s:g} s{only}, "
+                f"{self._name} did not answer {self._dialect.id_query!r} within {self._dialect.timeout_s:g} s{only}, "
                 f"asked to get back into step before {_short(command)!r}",
                 retryable=True,
                 outcome=outcome,
             ) from None
-        if self._set_up.running:
+        if self._reconfiguration.running:
             if found_again:  # or it would be set up within being set up, without an end
                 raise DeviceError(
                     "transport",
@@ -275,9 +275,9 @@ class TextTransport:
                     outcome="unknown",
                 )
             return
-        if found_again or self._set_up.due:
-            self._set_up.run()
-            if changes:
+        if found_again or self._reconfiguration.due:
+            self._reconfiguration.run()
+            if mutates:
                 raise DeviceError(
                     "device",
                     f"{self._name} was lost and has been opened again before {_short(command)!r}: "
@@ -289,11 +289,11 @@ class TextTransport:
     def _get_in_step(self, *, fresh: bool) -> None:
         """Ask who is there until the known answer comes. On a `fresh` connection another one cannot be late."""
         dialect = self._dialect
-        if self._who_in_doubt:
+        if self._id_in_doubt:
             self._connection.quiet(dialect.timeout_s, 5 * dialect.timeout_s)
         self._connection.clear()
-        doubted, self._who_in_doubt = self._who_in_doubt, True
-        self._connection.send(self._encoded(dialect.who))
+        doubted, self._id_in_doubt = self._id_in_doubt, True
+        self._connection.send(self._encoded(dialect.id_query))
         deadline_s = self._clock.now_s() + dialect.timeout_s
         while True:
             try:
@@ -302,17 +302,17 @@ class TextTransport:
                 continue  # garbage is late as well; the deadline still holds
             if line == self._known:
                 break
-            if dialect.unasked(line):
-                self._unasked.append(line)
-            elif fresh and re.fullmatch(dialect.known_by, line):
+            if dialect.is_unsolicited(line):
+                self._unsolicited.append(line)
+            elif fresh and re.fullmatch(dialect.id_pattern, line):
                 raise DeviceError(
                     "device",
-                    f"{self._name} is another instrument now: it answers {line!r} to {dialect.who!r}, it was {self._known!r}",
+                    f"{self._name} is another instrument now: it answers {line!r} to {dialect.id_query!r}, it was {self._known!r}",
                     outcome="unknown",
                 )
         if doubted:
             self._connection.quiet(dialect.timeout_s / 4, dialect.timeout_s)
-        self._who_in_doubt, self._in_step = False, True
+        self._id_in_doubt, self._in_step = False, True
 
     def _read(self, got: list[str], count: int, timeout_s: float) -> None:
         """Append lines to `got` until there are `count`, or for 0 until the instrument is quiet."""
@@ -321,12 +321,12 @@ class TextTransport:
             quiet_s = self._clock.now_s() + self._dialect.timeout_s / 10
             try:
                 line = self._next_line(deadline_s if count or not got else min(deadline_s, quiet_s))
-            except SilenceError as error:
+            except ReadTimeout as error:
                 if got and not count and not error.got:
                     return
                 raise
-            if self._dialect.unasked(line):
-                self._unasked.append(line)
+            if self._dialect.is_unsolicited(line):
+                self._unsolicited.append(line)
                 # A complaint may stand in the answer's place: whatever else is on its way is waited for only shortly.
                 deadline_s = min(deadline_s, self._clock.now_s() + self._dialect.timeout_s / 10)
             else:
@@ -335,23 +335,23 @@ class TextTransport:
     def _next_line(self, deadline_s: float) -> str:
         # What arrived in time is taken even when this process was late to look, but a flood must end as well.
         if self._clock.now_s() > deadline_s + self._dialect.timeout_s:
-            raise SilenceError
-        return self._text(self._connection.line(self._dialect.ends_got.encode(), deadline_s))
+            raise ReadTimeout
+        return self._text(self._connection.line(self._dialect.read_termination.encode(), deadline_s))
 
     def _sort_waiting(self) -> None:
         """Take what has come since the last answer. A line that nobody asked for and nobody knows means: out of step."""
         while self._connection.has_waiting():
             try:
                 line = self._next_line(self._clock.now_s() + self._dialect.timeout_s / 10)
-            except (SilenceError, ValueError, BrokenError):
+            except (ReadTimeout, ValueError, ConnectionLost):
                 self._in_step = False
                 return
-            self._in_step = self._in_step and (self._dialect.unasked(line) or not line)
+            self._in_step = self._in_step and (self._dialect.is_unsolicited(line) or not line)
             if line:
-                self._unasked.append(line)
+                self._unsolicited.append(line)
 
     def _encoded(self, command: str) -> bytes:
-        return (command + self._dialect.ends_sent).encode("ascii")
+        return (command + self._dialect.write_termination).encode("ascii")
 
     def _text(self, line: bytes) -> str:
         try:
@@ -359,17 +359,17 @@ class TextTransport:
         except UnicodeDecodeError:
             raise ValueError(f"{_shown(line)!r} is not text") from None
 
-    def _fail(self, command: str, got: list[str], error: Exception, *, changes: bool, wait_s: float = 0.0) -> NoReturn:
-        if isinstance(error, BrokenError):
+    def _fail(self, command: str, got: list[str], error: Exception, *, mutates: bool, wait_s: float = 0.0) -> NoReturn:
+        if isinstance(error, ConnectionLost):
             detail = f"{self._name} is gone: {error.reason}, at {_short(command)!r}"
-        elif isinstance(error, SilenceError):
+        elif isinstance(error, ReadTimeout):
             came = ", ".join([*map(repr, got), *([repr(_shown(error.got))] if error.got else [])])
             only = f", only {_short(came)} came" if came else ""
             detail = f"{self._name} did not answer {_short(command)!r} within {self._dialect.timeout_s + wait_s:g} s{only}"
         else:
             answered = f"answered {_short(', '.join(got))!r}" if got else "sent an answer"
             detail = f"{self._name} {answered} to {_short(command)!r}, which makes no sense: {error}"
-        raise DeviceError("transport", detail, retryable=True, outcome="unknown" if changes else "not_applied") from None
+        raise DeviceError("transport", detail, retryable=True, outcome="unknown" if mutates else "not_applied") from None
 
 
 def _shown(data: bytes) -> str:

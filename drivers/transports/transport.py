@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class BrokenError(Exception):
+class ConnectionLost(Exception):
     """The medium failed: refused, reset, unplugged. `sent` is false where no byte of the last message can have left."""
 
     def __init__(self, reason: str, *, sent: bool = True) -> None:
@@ -17,7 +17,7 @@ class BrokenError(Exception):
         self.sent = sent
 
 
-class SilenceError(Exception):
+class ReadTimeout(Exception):
     """Nothing, or not everything, came in time; `got` is what did."""
 
     def __init__(self, got: bytes = b"") -> None:
@@ -25,8 +25,8 @@ class SilenceError(Exception):
         self.got = got
 
 
-class Wire(Protocol):
-    """One open medium. Raises `BrokenError` for whatever the medium does wrong, and nothing else."""
+class Stream(Protocol):
+    """One open medium. Raises `ConnectionLost` for whatever the medium does wrong, and nothing else."""
 
     @property
     def fresh_when_reopened(self) -> bool:
@@ -75,17 +75,17 @@ class Transport(Protocol):
         """How long one answer may take."""
         ...
 
-    def ask(
+    def query(
         self,
         command: str,
-        understand: Callable[[list[str]], T],
+        parse: Callable[[list[str]], T],
         *,
         lines: int = 1,
-        changes: bool = False,
-        repeats: int | None = None,
+        mutates: bool = False,
+        retries: int | None = None,
         wait_s: float = 0.0,
     ) -> T:
-        """Send `command` and return what `understand` makes of the answer.
+        """Send `command` and return what `parse` makes of the answer.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class Transport(Protocol):
         """
         ...
 
-    def query(self, command: str) -> str:
+    def query_line(self, command: str) -> str:
         """Return the one-line answer to `command`, which changes nothing."""
         ...
 
@@ -115,7 +115,7 @@ class Transport(Protocol):
         """Send `command`, to which there is no answer. Not repeated; what became of it is for a later question."""
         ...
 
-    def send_unheard(self, commands: Sequence[str]) -> None:
+    def send_without_reply(self, commands: Sequence[str]) -> None:
         """Send absolute commands and wait for no answer: the last resort with an instrument that may hear but is not understood.
 
         Each is a message of its own, and all are sent twice. Goes over the connection that is open, or over one that is opened
@@ -128,11 +128,11 @@ class Transport(Protocol):
         """Ask who is there and return the answer, which brings both sides into step as well."""
         ...
 
-    def take_unasked(self) -> list[str]:
+    def pop_unsolicited(self) -> list[str]:
         """Return, once, the lines that came without being asked for, oldest first."""
         ...
 
-    def when_reopened(self, configure: Callable[[], None]) -> None:
+    def on_reconnect(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the instrument was lost and found again, before anything else is sent.
 
         It may raise `DeviceError`, which goes to whoever was about to send something: so a source says that it was restarted.

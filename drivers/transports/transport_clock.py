@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 
-class Clock(Protocol):
+class TransportClock(Protocol):
     """A clock that never goes back."""
 
     def now_s(self) -> float:

@@ -24,7 +24,7 @@ from typing import Any
 import pyvisa
 from pyvisa import constants
 
-from photonloop.drivers.transports.transport import BrokenError, Wire
+from photonloop.drivers.transports.transport import ConnectionLost, Stream
 
 _PEEK = 65536
 _CHUNK = 4096
@@ -35,8 +35,8 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("
 
 
 def open_visa(
-    address: str, *, timeout_s: float, ends_got: str, library: str = "@py", nodelay: bool = True, baud: int = 0
-) -> Wire:
+    address: str, *, timeout_s: float, read_termination: str, library: str = "@py", nodelay: bool = True, baud: int = 0
+) -> Stream:
     """Return the VISA resource at `address` as a wire.
 
     Parameters
@@ -63,7 +63,7 @@ def open_visa(
         manager = pyvisa.ResourceManager(library)
         resource: Any = manager.open_resource(address, open_timeout=max(1, round(timeout_s * 1000)))
     except Exception as error:  # noqa: BLE001 - pyvisa-py raises bare Exception, libraries raise what they like
-        raise BrokenError(f"{address} cannot be opened: {_first_line(error)}", sent=False) from None
+        raise ConnectionLost(f"{address} cannot be opened: {_first_line(error)}", sent=False) from None
     resource.timeout = timeout_s * 1000
     # Reading exactly what has come is how this reads; that there may be more is no news.
     silence = contextlib.ExitStack()
@@ -75,8 +75,8 @@ def open_visa(
         if plain is not None:
             _prepare(plain, nodelay)
             return VisaSocket(resource, silence, plain, timeout_s)
-        if ends_got and _is_stream(resource):
-            resource.read_termination = ends_got
+        if read_termination and _is_stream(resource):
+            resource.read_termination = read_termination
         return VisaMessages(resource, silence)
     except BaseException:
         _close(resource, silence)
@@ -101,11 +101,11 @@ class VisaSocket:
         deadline_s = time.monotonic() + self._timeout_s
         for start in range(0, len(data), _CHUNK):
             if not select.select([], [self._plain], [], max(0.0, deadline_s - time.monotonic()))[1]:
-                raise BrokenError(f"it takes no more bytes for {self._timeout_s:g} s", sent=start > 0)
+                raise ConnectionLost(f"it takes no more bytes for {self._timeout_s:g} s", sent=start > 0)
             try:
                 self._resource.write_raw(data[start : start + _CHUNK])
             except (OSError, pyvisa.Error) as error:
-                raise BrokenError(_first_line(error)) from None
+                raise ConnectionLost(_first_line(error)) from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`, at most `count` bytes."""
@@ -117,9 +117,9 @@ class VisaSocket:
         except BlockingIOError:
             return b""
         except (OSError, ValueError) as error:  # reset, or closed on this side
-            raise BrokenError(_first_line(error), sent=False) from None
+            raise ConnectionLost(_first_line(error), sent=False) from None
         if not got:
-            raise BrokenError("it has closed the connection", sent=False)
+            raise ConnectionLost("it has closed the connection", sent=False)
         return got
 
     def waiting(self) -> bytes:
@@ -136,15 +136,15 @@ class VisaSocket:
         _close(self._resource, self._silence)
 
     def _has_come(self) -> int:
-        """Return how many bytes can be read now; `BrokenError` where the peer has closed or reset the connection."""
+        """Return how many bytes can be read now; `ConnectionLost` where the peer has closed or reset the connection."""
         try:
             peeked = self._plain.recv(_PEEK, socket.MSG_PEEK)
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise BrokenError(_first_line(error), sent=False) from None
+            raise ConnectionLost(_first_line(error), sent=False) from None
         if not peeked:
-            raise BrokenError("it has closed the connection", sent=False)
+            raise ConnectionLost("it has closed the connection", sent=False)
         return len(peeked)
 
 
@@ -163,7 +163,7 @@ class VisaMessages:
         try:
             self._resource.write_raw(data)
         except (OSError, pyvisa.Error) as error:
-            raise BrokenError(_first_line(error)) from None
+            raise ConnectionLost(_first_line(error)) from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
         """Return what comes within `timeout_s`: a whole message, or up to the terminator."""
@@ -173,9 +173,9 @@ class VisaMessages:
         except pyvisa.VisaIOError as error:
             if error.error_code == constants.StatusCode.error_timeout:
                 return b""
-            raise BrokenError(_first_line(error)) from None
+            raise ConnectionLost(_first_line(error)) from None
         except (OSError, pyvisa.Error) as error:
-            raise BrokenError(_first_line(error)) from None
+            raise ConnectionLost(_first_line(error)) from None
 
     def waiting(self) -> bytes:
         """Return nothing: an instrument on a bus says nothing unless it is asked, and complains where it is read too early."""
@@ -186,7 +186,7 @@ class VisaMessages:
         try:
             self._resource.clear()
         except (OSError, pyvisa.Error) as error:
-            raise BrokenError(_first_line(error)) from None
+            raise ConnectionLost(_first_line(error)) from None
 
     def close(self) -> None:
         """Let go of the session."""
@@ -203,7 +203,7 @@ def _socket_behind(resource: Any) -> socket.socket | None:
 
 def _prepare(plain: socket.socket, nodelay: bool) -> None:
     if error := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise BrokenError(f"nobody answers there ({_os_words(error)})", sent=False)
+        raise ConnectionLost(f"nobody answers there ({_os_words(error)})", sent=False)
     # Waiting is done by select with a deadline; a socket that blocks, as pyvisa-py leaves it, waits for ever.
     plain.setblocking(False)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(nodelay))

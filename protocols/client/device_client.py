@@ -21,7 +21,7 @@ from pydantic import JsonValue, ValidationError
 
 from photonloop.protocols.client import array_conversion
 from photonloop.protocols.client.connection import Answer, ServerConnection
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, LoadedRows
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import MOST_PENDING, SAFE_FAILED, AnyArray, Frames, Op, Request
@@ -98,7 +98,13 @@ class PendingReadings:
     """An evaluation under way; `result` waits for it."""
 
     def __init__(
-        self, client: DeviceClient, channel: ServerConnection, request: Request, frames: Frames, sharing: ClientSharedBuffer, slot: Slot | None
+        self,
+        client: DeviceClient,
+        channel: ServerConnection,
+        request: Request,
+        frames: Frames,
+        sharing: ClientSharedBuffer,
+        slot: Slot | None,
     ) -> None:
         self._client = client
         self._sharing, self._slot = sharing, slot

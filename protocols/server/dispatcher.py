@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, PhotonicDevice, Readings, LoadedRows, may_wait
+from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, Fault, LoadedRows, PhotonicDevice, Readings, may_wait
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server import lease as leases
 from photonloop.protocols.server.duration_estimator import DurationEstimator

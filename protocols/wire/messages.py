@@ -275,7 +275,9 @@ def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
         raise DeviceError("bad_request", f"body {_first_error(error)}") from None
 
 
-def decode_arrays(specs: Sequence[ArraySpec], frames: Sequence[Buffer], buffer: SharedBuffer | None = None) -> dict[str, AnyArray]:
+def decode_arrays(
+    specs: Sequence[ArraySpec], frames: Sequence[Buffer], buffer: SharedBuffer | None = None
+) -> dict[str, AnyArray]:
     """Return read-only arrays on the memory of `frames`, by name; nothing is allocated for what a header merely claims.
 
     A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays. What lies in the shared

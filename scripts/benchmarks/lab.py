@@ -48,11 +48,11 @@ import numpy as np
 from photonloop.controller.data.datasets import load_dataset
 from photonloop.controller.device.compatibility import virtual_chip
 from photonloop.controller.device.processes import OpenDevice, open_device
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.network import build_network
 from photonloop.controller.learning.session import EpochReport, Samples, Session
-from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
 from photonloop.drivers.bench.bench_device import Bench
@@ -60,7 +60,7 @@ from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import open_instrument
 from photonloop.drivers.station.schema import InstrumentTable, Station, load_station
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.recording import Recorder
 from photonloop.protocols.process import module_command
 
@@ -149,7 +149,7 @@ def learn(experiment: Experiment, device: str) -> Learned:
     def counters() -> dict[str, float]:
         return {name: value for name, value in opened[-1].device.status().health.items() if isinstance(value, float)}
 
-    link = DeviceLink(opener)
+    link = ReconnectingDevice(opener)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
         stage_parts(link, experiment, dataset)
@@ -157,7 +157,13 @@ def learn(experiment: Experiment, device: str) -> Learned:
         with tempfile.TemporaryDirectory() as path:
             folder = RunFolder(Path(path))
             session = Session(
-                experiment=experiment, link=link, layers=layers, samples=samples, state=State(), folder=folder, listener=Silent()
+                experiment=experiment,
+                link=link,
+                layers=layers,
+                samples=samples,
+                state=Checkpoint(),
+                folder=folder,
+                listener=Silent(),
             )
             before, began_s = counters(), time.perf_counter()
             prediction = session.run()
@@ -217,7 +223,7 @@ TCP = (*TCP, "--detectors", "scpi-readout", "--laser", "scpi-laser")
 
 def open_table(table: InstrumentTable, *, nodelay: bool = True, recorder: Recorder | None = None) -> Instrument:
     """Return the instrument of a station's table, with Nagle's algorithm off or on."""
-    link = Link(table.address, name=table.name, nodelay=nodelay, recorder=recorder)
+    link = ConnectionSettings(table.address, name=table.name, nodelay=nodelay, recorder=recorder)
     return open_instrument(table.driver, link, table.settings)
 
 

@@ -23,11 +23,11 @@ import psutil
 
 from photonloop.controller.data.datasets import DataSpec, load_dataset
 from photonloop.controller.device.processes import OpenDevice, VirtualChip, open_device
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
 from photonloop.controller.learning.network import build_network
 from photonloop.controller.learning.session import EpochReport, Samples, Session
-from photonloop.controller.runs.checkpoint import State
+from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
 from photonloop.simulator.engine.chip import Chip
@@ -70,7 +70,7 @@ def experiment_of(ports: int, batch: int, directions: int, epochs: int, *, pipel
 def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tuple[Timing, dict[str, float]]:
     """Time one session, without opening the device and loading data; return with it the resident memory of its processes."""
     dataset = load_dataset(experiment.data)
-    link = DeviceLink(opener)
+    link = ReconnectingDevice(opener)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
         stage_parts(link, experiment, dataset)
@@ -81,7 +81,7 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
                 link=link,
                 layers=layers,
                 samples=Samples(dataset.y_train, dataset.y_test, tuple(str(c) for c in dataset.classes)),
-                state=State(),
+                state=Checkpoint(),
                 folder=folder,
                 listener=Silent(),
             )

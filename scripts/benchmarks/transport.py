@@ -25,7 +25,7 @@ from contextlib import contextmanager
 import serial
 
 from photonloop.drivers.helpers import scpi
-from photonloop.drivers.transports.connection_settings import Link, open_text
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
 from photonloop.drivers.transports.text import Dialect, TextTransport
 
 _FORK = multiprocessing.get_context("fork")
@@ -50,12 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
 def tcp_times(rounds: int, lines: int) -> dict[str, float]:
     """Return medians [ms] and ratios over a socket."""
     with tcp_instrument() as address:
-        fast, slow = (open_text(Link(address, nodelay=nodelay), Dialect()) for nodelay in (True, False))
+        fast, slow = (open_text(ConnectionSettings(address, nodelay=nodelay), Dialect()) for nodelay in (True, False))
 
         def two_writes_and_a_query(transport: TextTransport) -> None:
             transport.write("VOLT 1")
             transport.write("VOLT 2")
-            transport.query("VOLT?")
+            transport.query_line("VOLT?")
 
         with_nodelay_s, with_nagle_s = medians_s(
             rounds, lambda: two_writes_and_a_query(fast), lambda: two_writes_and_a_query(slow)
@@ -85,10 +85,10 @@ def tcp_times(rounds: int, lines: int) -> dict[str, float]:
 def serial_times(rounds: int, lines: int) -> dict[str, float]:
     """Return medians [ms] and their ratio over a pseudo-terminal: one answer of many lines."""
     with serial_instrument(lines) as path:
-        transport = open_text(Link(path), Dialect())
+        transport = open_text(ConnectionSettings(path), Dialect())
 
         def block() -> None:
-            transport.ask("VALL?", lambda answer: answer, lines=lines)
+            transport.query("VALL?", lambda answer: answer, lines=lines)
 
         block_s = [timed_s(block) for _ in range(rounds)]
         transport.close()

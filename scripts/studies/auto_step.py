@@ -29,7 +29,7 @@ from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.network import Layer, build_network, held_drive
 from photonloop.controller.learning.rules.prototype import PrototypeRule
 from photonloop.controller.learning.session import EpochReport
-from photonloop.controller.learning.variables import fold, stage_box, volts
+from photonloop.controller.learning.variables import reflect, stage_bounds, to_drive
 from photonloop.controller.runs.run_folder import read_checkpoint, read_events
 from photonloop.controller.training import train
 from photonloop.protocols.device import LoadedRows
@@ -97,7 +97,7 @@ def compare_layer(
     chip.apply(held_drive(description, layers, [*(checkpoint[f"variables_{k}"] for k in range(number)), start]))
     rng = np.random.default_rng([experiment.seed, number])
     rows = rng.permutation(dataset.y_train.size)[:BATCH]
-    labels, box = dataset.y_train[rows], stage_box(description, layer.stage, 0.0)
+    labels, bounds = dataset.y_train[rows], stage_bounds(description, layer.stage, 0.0)
     inputs = encode(dataset.x_train[rows], fit_encoding(dataset.x_train, experiment.encoding), description.input_ports)
     rule = layer.rule
     assert isinstance(rule, PrototypeRule)
@@ -105,7 +105,7 @@ def compare_layer(
     directions = chosen.draw(layer.stage.channels, layer.groups, DIRECTIONS, rng)
 
     def losses(settings: NDArray[np.float64]) -> NDArray[np.float64]:
-        drives = volts(fold(settings, box), description.drive)
+        drives = to_drive(reflect(settings, bounds), description.drive)
         values = [
             chip.evaluate(part, LoadedRows("batch", np.arange(BATCH)), layer.stage.name).values for part in np.split(drives, 8)
         ]
@@ -115,7 +115,7 @@ def compare_layer(
     exact = gradient(chip, number, None, inputs.amplitudes, softmax_slope(rule, labels))
     true = directions @ (exact.power_w * description.drive.pi_power_w / np.pi)
     steps = [*LADDER_RAD, auto_rad]
-    probes = [Probe(directions, chosen.step_of(step, layer.groups)) for step in steps]
+    probes = [Probe(directions, chosen.step_from_rms(step, layer.groups)) for step in steps]
     found = [cosine(slopes(probe, losses(probe.settings(start))), true) for probe in probes]
     best = int(np.argmax(found[:-1]))
     return Comparison(

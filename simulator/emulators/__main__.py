@@ -77,7 +77,7 @@ async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Name
                 continue
     finally:
         await servers.close()
-        bench.world.close()
+        bench.laboratory.close()
     return 0
 
 

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.simulator.emulators.servers import LOOPBACK
-from photonloop.simulator.emulators.unit_faults import Fault
-from photonloop.simulator.emulators.virtual_bench import Bench
+from photonloop.simulator.emulators.unit_faults import UnitFault
+from photonloop.simulator.emulators.virtual_bench import VirtualBench
 
 
-def answer(bench: Bench, line: bytes) -> dict[str, Any]:
+def answer(bench: VirtualBench, line: bytes) -> dict[str, Any]:
     """Do what one line asks for; return what to answer."""
     try:
         request = json.loads(line)
@@ -35,7 +35,7 @@ def answer(bench: Bench, line: bytes) -> dict[str, Any]:
         return {"ok": False, "error": str(error)}
 
 
-def inject(bench: Bench, instrument: str, fault: Fault) -> None:
+def inject(bench: VirtualBench, instrument: str, fault: UnitFault) -> None:
     """Plan a fault of an instrument; ConfigError where there is no such instrument, or the fault cannot strike so."""
     unit = bench.units.get(instrument)
     if unit is None:
@@ -46,18 +46,22 @@ def inject(bench: Bench, instrument: str, fault: Fault) -> None:
         raise ConfigError(str(error)) from None
 
 
-def state(bench: Bench) -> dict[str, Any]:
+def state(bench: VirtualBench) -> dict[str, Any]:
     """Return what is held, lit and counted, as plain data."""
-    world = bench.world
+    laboratory = bench.laboratory
     return {
-        "heater_v": world.heater_v.tolist(),
-        "modulator_v": world.modulator_v.tolist(),
-        "laser": {"is_on": world.light.is_on, "power_w": world.light.power_w, "wavelength_nm": world.light.wavelength_nm},
-        "peak_v": float(world.peak_v.max()),
-        "peak_power_w": world.peak_power_w,
-        "clock_s": world.chip.status().clock_s,
-        "measurements": world.measurements,
-        "physics_s": world.physics_s,
+        "heater_v": laboratory.heater_v.tolist(),
+        "modulator_v": laboratory.modulator_v.tolist(),
+        "laser": {
+            "is_on": laboratory.light.is_on,
+            "power_w": laboratory.light.power_w,
+            "wavelength_nm": laboratory.light.wavelength_nm,
+        },
+        "peak_v": float(laboratory.peak_v.max()),
+        "peak_power_w": laboratory.peak_power_w,
+        "clock_s": laboratory.chip.status().clock_s,
+        "measurements": laboratory.measurements,
+        "physics_s": laboratory.physics_s,
         "instruments": {
             name: {
                 "messages": unit.counts.messages,
@@ -72,10 +76,10 @@ def state(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _done(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+def _done(bench: VirtualBench, request: dict[str, Any]) -> dict[str, Any]:
     match request.get("do"):
         case "inject":
-            inject(bench, str(request.get("instrument")), validate(Fault, dict(request.get("fault") or {}), "fault"))
+            inject(bench, str(request.get("instrument")), validate(UnitFault, dict(request.get("fault") or {}), "fault"))
             return {}
         case "clear":
             for unit in bench.units.values():
@@ -85,7 +89,7 @@ def _done(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
             return state(bench)
         case "log":
             since = int(request.get("since", 0))
-            entries = [entry for entry in bench.world.log if entry.sequence > since]
+            entries = [entry for entry in bench.laboratory.log if entry.sequence > since]
             return {
                 "log": [
                     {
@@ -106,7 +110,7 @@ def _done(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
 class ControlServer:
     """The control port of a bench."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: VirtualBench) -> None:
         self._bench = bench
         self._server: asyncio.Server | None = None
 

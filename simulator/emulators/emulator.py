@@ -20,7 +20,7 @@ Framing = Callable[[bytearray], list[bytes]]
 
 
 @dataclass(frozen=True)
-class Reply:
+class TimedReply:
     """What one message brings about.
 
     Parameters
@@ -46,7 +46,7 @@ class Emulator(Protocol):
         """How its messages are told apart."""
         ...
 
-    def handle(self, message: bytes, *, unread: bool = False) -> Reply:
+    def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
         """Carry out one message. `unread`: an earlier answer on the same connection has not left yet."""
         ...
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from photonloop.simulator.emulators.emulator import truncated
-from photonloop.simulator.emulators.laboratory import CENTRE_NM, Light, Load, Read
+from photonloop.simulator.emulators.laboratory import CENTRE_NM, LaserLight, Load, Read
 from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
 from photonloop.simulator.emulators.scpi_parser import ScpiError, boolean, channel_list, number
 
@@ -103,16 +103,16 @@ def scpi_readout(read: Read, inputs: int, *, serial: str = "DAQ001") -> ScpiInst
 
 @dataclass
 class _Holder:
-    light: Light
+    light: LaserLight
 
 
-def scpi_laser(shine: Callable[[Light], None], *, serial: str = "LAS001") -> ScpiInstrument:
-    """Return a laser, 20 mW, 1500 to 1600 nm, that tells `shine` about its light."""
-    holder = _Holder(Light(1e-3, CENTRE_NM))
+def scpi_laser(set_light: Callable[[LaserLight], None], *, serial: str = "LAS001") -> ScpiInstrument:
+    """Return a laser, 20 mW, 1500 to 1600 nm, that tells `set_light` about its light."""
+    holder = _Holder(LaserLight(1e-3, CENTRE_NM))
 
-    def become(light: Light) -> None:
+    def become(light: LaserLight) -> None:
         holder.light = light
-        shine(light)
+        set_light(light)
 
     def power(call: Call) -> None:
         watts = number(call.argument(), low=0.0, high=LASER_W, units={"W": 1.0, "MW": 1e-3, "UW": 1e-6})
@@ -130,7 +130,7 @@ def scpi_laser(shine: Callable[[Light], None], *, serial: str = "LAS001") -> Scp
         Command("[SOURce:]WAVelength", wavelength, lambda _: f"{holder.light.wavelength_nm:.3f}"),
         Command("OUTPut[:STATe]", output, lambda _: str(int(holder.light.is_on))),
     ]
-    return ScpiInstrument(_manners("LASER-1550", serial), commands, lambda: become(Light(1e-3, CENTRE_NM)), ErrorQueue(8))
+    return ScpiInstrument(_manners("LASER-1550", serial), commands, lambda: become(LaserLight(1e-3, CENTRE_NM)), ErrorQueue(8))
 
 
 def _manners(model: str, serial: str) -> Manners:

@@ -50,7 +50,7 @@ Read = Callable[[Sequence[int]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Light:
+class LaserLight:
     """A laser's state."""
 
     power_w: float = 0.0
@@ -113,14 +113,14 @@ def bench_chip(parameters: ChipParameters) -> ChipParameters:
         update={
             "dac": parameters.dac.model_copy(update={"bits": 0, "max_v": 1000.0, "range_v": 1000.0}),
             "adc": parameters.adc.model_copy(update={"bits": 0}),
-            # Here a modulator passes a share of whatever light there is, also of none: `World.amplitudes` does it.
+            # Here a modulator passes a share of whatever light there is, also of none: `Laboratory.amplitudes` does it.
             "modulator": parameters.modulator.model_copy(update={"extinction_db": 0.0}),
             "limits": free,
         }
     )
 
 
-class World:
+class Laboratory:
     """One chip on a bench.
 
     Parameters
@@ -148,7 +148,7 @@ class World:
         self.full_scale_a = description.readout.full_scale
         self.heater_v = np.zeros(description.channels)
         self.modulator_v = np.zeros(description.input_ports)
-        self.light = Light()
+        self.light = LaserLight()
         self.peak_v = np.zeros(description.channels)
         """Highest voltage that each heater has ever seen [V]."""
         self.peak_power_w = 0.0
@@ -193,11 +193,11 @@ class World:
 
         return Load(hold)
 
-    def shine(self, light: Light) -> None:
+    def set_light(self, light: LaserLight) -> None:
         """Set what the laser in use puts out."""
         self.light = light
 
-    def monitor(self) -> Light:
+    def monitor(self) -> LaserLight:
         """Return what the power meter sees."""
         power_w = self.light.power_w * MONITOR_SHARE if self.light.is_on else 0.0
         return replace(self.light, power_w=power_w)

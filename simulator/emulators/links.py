@@ -1,6 +1,6 @@
 """Between an instrument and its clients: connections, response times, faults. No socket here; `servers` brings these.
 
-A `Unit` is one instrument on the bench with everybody who is connected to it; a `Link` is one of its connections. What a link
+A `Unit` is one instrument on the bench with everybody who is connected to it; a `ClientLink` is one of its connections. What a link
 wants done is an `Action`: bytes at a time, or the connection broken.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from photonloop.simulator.emulators.emulator import Emulator, Reply
-from photonloop.simulator.emulators.unit_faults import Fault, FaultPlan
+from photonloop.simulator.emulators.emulator import Emulator, TimedReply
+from photonloop.simulator.emulators.unit_faults import UnitFault, UnitFaults
 
 LONGEST_BYTES = 1 << 20
 """A client that sends more than this without ending a message has lost its way."""
@@ -74,9 +74,9 @@ class Unit:
     ) -> None:
         self.name = name
         self.emulator = emulator
-        self.faults = FaultPlan()
+        self.faults = UnitFaults()
         self.counts = Counts()
-        self.links: list[Link] = []
+        self.links: list[ClientLink] = []
         self.clock = clock
         self._speed = speed
         self._survives_reset = survives_reset
@@ -84,14 +84,14 @@ class Unit:
         self._let_pass = let_pass
         self._free_s = 0.0
 
-    def connect(self, perform: Callable[[Action], None]) -> Link:
+    def connect(self, perform: Callable[[Action], None]) -> ClientLink:
         """Return a new connection; `perform` carries out what the instrument does unasked."""
-        link = Link(self, perform)
+        link = ClientLink(self, perform)
         self.links.append(link)
         self.counts.connections += 1
         return link
 
-    def inject(self, fault: Fault) -> None:
+    def inject(self, fault: UnitFault) -> None:
         """Plan a fault, or let it strike at once.
 
         Raises
@@ -107,7 +107,7 @@ class Unit:
         else:
             raise ValueError(f"fault {fault.kind} strikes a message: it cannot strike now, while there is none")
 
-    def handle(self, link: Link, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
+    def handle(self, link: ClientLink, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
         """Return what a message on `link` brings about there, and whether an unread answer is thrown away."""
         self.counts.messages += 1
         began_s = time.perf_counter()
@@ -116,7 +116,7 @@ class Unit:
         finally:
             self.counts.working_s += time.perf_counter() - began_s
 
-    def _handled(self, link: Link, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
+    def _handled(self, link: ClientLink, message: bytes, *, unread: bool) -> tuple[list[Action], bool]:
         fault = self.faults.strike(message)
         if fault is None:
             reply = self.emulator.handle(message, unread=unread)
@@ -125,7 +125,7 @@ class Unit:
         if fault.kind == "silence":
             return [], False
         if fault.kind == "error":
-            return self._answered(Reply(self.emulator.refuse(message, fault.code, fault.channel)), 0.0), False
+            return self._answered(TimedReply(self.emulator.refuse(message, fault.code, fault.channel)), 0.0), False
         if fault.kind in {"disconnect", "reset"}:
             here: list[Action] = []
             for other, action in self._struck(fault):
@@ -136,10 +136,10 @@ class Unit:
             return here, False
         reply = self.emulator.handle(message, unread=unread)
         if fault.kind == "garbage":
-            reply = Reply(self._garbled(reply.data), reply.takes_s, reply.interrupts)
+            reply = TimedReply(self._garbled(reply.data), reply.takes_s, reply.interrupts)
         return self._answered(reply, fault.delay_s if fault.kind == "late" else 0.0), reply.interrupts
 
-    def _answered(self, reply: Reply, delay_s: float) -> list[Action]:
+    def _answered(self, reply: TimedReply, delay_s: float) -> list[Action]:
         now_s = self.clock()
         self._let_pass(reply.takes_s)
         self._free_s = max(self._free_s, now_s) + self._speed * reply.takes_s
@@ -148,7 +148,7 @@ class Unit:
         self.counts.answers += 1
         return [Action(reply.data, max(self._free_s, now_s + delay_s))]
 
-    def _struck(self, fault: Fault) -> list[tuple[Link, Action]]:
+    def _struck(self, fault: UnitFault) -> list[tuple[ClientLink, Action]]:
         """Let a fault of the whole instrument happen; return what becomes of every connection."""
         if fault.kind == "error":
             said = self.emulator.complain(fault.code, fault.channel)
@@ -169,7 +169,7 @@ class Unit:
         return noise + data[len(body) :]
 
 
-class Link:
+class ClientLink:
     """One connection to an instrument."""
 
     def __init__(self, unit: Unit, perform: Callable[[Action], None]) -> None:

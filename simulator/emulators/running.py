@@ -20,8 +20,8 @@ from photonloop.simulator.emulators.bench_choices import Choices
 from photonloop.simulator.emulators.control import ControlServer
 from photonloop.simulator.emulators.servers import SerialServer, TcpServer
 from photonloop.simulator.emulators.station_writer import station_toml
-from photonloop.simulator.emulators.unit_faults import Fault
-from photonloop.simulator.emulators.virtual_bench import Bench, build
+from photonloop.simulator.emulators.unit_faults import UnitFault
+from photonloop.simulator.emulators.virtual_bench import VirtualBench, build
 from photonloop.simulator.parameters import ChipParameters
 
 _Answer = TypeVar("_Answer")
@@ -50,7 +50,7 @@ class Addresses:
 class RunningBench:
     """A bench in a thread beside the caller; everything is asked of it by way of its event loop."""
 
-    bench: Bench
+    bench: VirtualBench
     addresses: Addresses
     loop: asyncio.AbstractEventLoop
 
@@ -63,8 +63,8 @@ class RunningBench:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10.0)
 
     def inject(self, instrument: str, kind: str, **details: Any) -> None:
-        """Plan a fault (`Fault`)."""
-        fault = Fault.model_validate({"kind": kind, **details})
+        """Plan a fault (`UnitFault`)."""
+        fault = UnitFault.model_validate({"kind": kind, **details})
         self.call(lambda: control.inject(self.bench, instrument, fault))
 
     def state(self) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def running(
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10.0)
         loop.close()
-        bench.world.close()
+        bench.laboratory.close()
 
 
 class Servers:
     """All sockets and lines of a bench."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: VirtualBench) -> None:
         self._bench = bench
         self._control = ControlServer(bench)
         self._servers: dict[str, TcpServer | SerialServer] = {}

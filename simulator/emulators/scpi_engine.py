@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from photonloop.simulator.emulators.emulator import Framing, Reply, lines
+from photonloop.simulator.emulators.emulator import Framing, TimedReply, lines
 from photonloop.simulator.emulators.scpi_parser import (
     Header,
     ScpiError,
@@ -170,7 +170,7 @@ class ScpiInstrument:
         """Lines."""
         return self._framing
 
-    def handle(self, message: bytes, *, unread: bool = False) -> Reply:
+    def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
         """Carry out one line of commands joined by ";"."""
         answers: list[str] = []
         takes_s, interrupts = self._manners.exchange_s, False
@@ -178,7 +178,7 @@ class ScpiInstrument:
             text = message.decode("ascii").strip()
         except UnicodeDecodeError:
             self.note(-102)
-            return Reply(takes_s=takes_s)
+            return TimedReply(takes_s=takes_s)
         if self._manners.one_query and unread and "?" in text:
             self.note(-410)
             interrupts = True
@@ -204,7 +204,7 @@ class ScpiInstrument:
                 if -200 < error.code <= -100:  # what cannot be read spoils the rest of the line
                     break
         end = self._manners.terminator
-        return Reply((";".join(answers)).encode("ascii") + end if answers else b"", takes_s, interrupts)
+        return TimedReply((";".join(answers)).encode("ascii") + end if answers else b"", takes_s, interrupts)
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
         """Queue `code` in place of an answer."""

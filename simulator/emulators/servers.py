@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from photonloop.simulator.emulators.links import Action, Link, Unit
+from photonloop.simulator.emulators.links import Action, ClientLink, Unit
 
 LOOPBACK = "127.0.0.1"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -74,7 +74,7 @@ class TcpConnection(asyncio.Protocol):
         """Connect to the unit. asyncio sets TCP_NODELAY on its sockets, as instruments do."""
         self._transport = cast("asyncio.Transport", transport)
         self._outbox = _Outbox(self._unit, asyncio.get_running_loop())
-        self._link: Link = self._unit.connect(self._perform)
+        self._link: ClientLink = self._unit.connect(self._perform)
 
     def data_received(self, data: bytes) -> None:
         """Let the unit work."""

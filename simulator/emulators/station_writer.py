@@ -9,7 +9,7 @@ from typing import Any
 
 from photonloop.simulator.emulators import generic_scpi, virtual_keysight
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, CENTRE_NM
-from photonloop.simulator.emulators.virtual_bench import Bench
+from photonloop.simulator.emulators.virtual_bench import VirtualBench
 from photonloop.simulator.emulators.virtual_qdac2 import MOST_A
 from photonloop.simulator.emulators.virtual_qontrol import FULL_A
 from photonloop.simulator.parameters import ChipParameters
@@ -23,10 +23,10 @@ _SOURCE_A = {"qontrol": FULL_A, "qdac2": MOST_A, "scpi-source": 0.05}
 _SOURCE_V = {"qontrol": 12.0, "qdac2": 10.0, "scpi-source": 15.0}
 
 
-def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
+def station_toml(bench: VirtualBench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
     """Return the text of a station file for `bench`, whose instruments answer at `addresses`."""
-    wiring, world = bench.wiring, bench.world
-    description = world.chip.describe()
+    wiring, laboratory = bench.wiring, bench.laboratory
+    description = laboratory.chip.describe()
     used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
     spare = [name for name in addresses if name not in used]
     limits = parameters.limits  # the bench's own chip has lost these
@@ -34,7 +34,7 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
         "max_v": min(parameters.dac.max_v, _SOURCE_V[wiring.heaters]),
         "max_a": min(limits.current_a or math.inf, _SOURCE_A[wiring.heaters]),
         "max_w": limits.power_w,
-        "total_w": limits.mean_power_w * world.heater_v.size,
+        "total_w": limits.mean_power_w * laboratory.heater_v.size,
         "slew_v_per_s": limits.slew_v_per_s,
     }
     out = [
@@ -74,8 +74,8 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
             "[stages.detectors]",
             f"instrument = {_value(wiring.detectors)}",
             f"channels = {_value(wiring.detector_channels[detector : detector + stage.tap_ports])}",
-            f"ampere_per_unit = {_value(world.full_scale_a[index] / AMPLIFIER_V)}",
-            f"full_scale_a = {_value(world.full_scale_a[index])}",
+            f"ampere_per_unit = {_value(laboratory.full_scale_a[index] / AMPLIFIER_V)}",
+            f"full_scale_a = {_value(laboratory.full_scale_a[index])}",
         ]
         detector += stage.tap_ports
     out += [
@@ -83,20 +83,20 @@ def station_toml(bench: Bench, parameters: ChipParameters, addresses: Mapping[st
         "[inputs]",
         f"instrument = {_value(wiring.modulators)}",
         f"channels = {_value(wiring.modulator_channels)}",
-        f'curve = {{ kind = "mach-zehnder", v_pi = {_value(world.v_pi)} }}',
+        f'curve = {{ kind = "mach-zehnder", v_pi = {_value(laboratory.v_pi)} }}',
         f"settle_s = {_value(INPUT_SETTLE_S)}",
         "",
         "[laser]",
         f"instrument = {_value(wiring.laser)}",
-        f"power_w = {_value(world.laser_max_w)}",
+        f"power_w = {_value(laboratory.laser_max_w)}",
         f"wavelength_nm = {_value(CENTRE_NM)}",
     ]
     return "\n".join(out) + "\n"
 
 
-def _settings(bench: Bench, name: str) -> dict[str, Any]:
+def _settings(bench: VirtualBench, name: str) -> dict[str, Any]:
     """Return what a driver has to be told besides the address."""
-    detectors = bench.world.detectors
+    detectors = bench.laboratory.detectors
     match name:
         case "scpi-source":
             return {

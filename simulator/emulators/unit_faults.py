@@ -13,7 +13,7 @@ answered with other bytes · disconnect: the connection breaks before the messag
 power before it, and comes back with outputs at zero · error: not carried out, the instrument complains of `code`."""
 
 
-class Fault(BaseModel):
+class UnitFault(BaseModel):
     """One fault to come."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,18 +37,18 @@ class Fault(BaseModel):
 
 @dataclass
 class _Pending:
-    fault: Fault
+    fault: UnitFault
     after: int
     left: int
 
 
-class FaultPlan:
+class UnitFaults:
     """The faults that an instrument still has before it."""
 
     def __init__(self) -> None:
         self._pending: list[_Pending] = []
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: UnitFault) -> None:
         """Expect another fault, after those already planned."""
         self._pending.append(_Pending(fault, fault.after, fault.count))
 
@@ -60,7 +60,7 @@ class FaultPlan:
         """Return how many faults have not struck as often as they shall."""
         return len(self._pending)
 
-    def strike(self, message: bytes) -> Fault | None:
+    def strike(self, message: bytes) -> UnitFault | None:
         """Return the fault that strikes `message`, or None. At most one does; the others wait."""
         for pending in self._pending:
             if pending.fault.match.lower().encode() not in message.lower():

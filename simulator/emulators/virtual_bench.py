@@ -26,7 +26,7 @@ from photonloop.simulator.emulators import (
 )
 from photonloop.simulator.emulators.bench_choices import LASERS, METER, READOUTS, SOURCES, Choices, check
 from photonloop.simulator.emulators.emulator import Emulator
-from photonloop.simulator.emulators.laboratory import Light, Load, Read, World
+from photonloop.simulator.emulators.laboratory import Laboratory, LaserLight, Load, Read
 from photonloop.simulator.emulators.links import Unit
 from photonloop.simulator.parameters import ChipParameters
 
@@ -41,7 +41,7 @@ _METER, _VOLTMETER, _GARBAGE = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Wiring:
+class VirtualWiring:
     """Who does what, and by which channels (each counted from 0 in its own instrument).
 
     Parameters
@@ -64,11 +64,11 @@ class Wiring:
 
 
 @dataclass(frozen=True)
-class Bench:
+class VirtualBench:
     """A wired bench, not connected to anything outside yet."""
 
-    world: World
-    wiring: Wiring
+    laboratory: Laboratory
+    wiring: VirtualWiring
     units: Mapping[str, Unit]
     channels: Mapping[str, int]
     """Channels of the instruments whose number is not fixed by their make."""
@@ -76,7 +76,7 @@ class Bench:
     """Instruments on a serial line."""
 
 
-def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Wiring:
+def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> VirtualWiring:
     """Return who does what on the bench of a chip of so many heaters, input ports and detectors.
 
     Raises
@@ -99,7 +99,7 @@ def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Wir
             raise ConfigError(f"{what} need {wanted} channels, more than {name} has ({SOURCE_CHANNELS[name]})")
     if detectors > READOUT_INPUTS[readout]:
         raise ConfigError(f"detectors need {detectors} inputs, more than {readout} has ({READOUT_INPUTS[readout]})")
-    return Wiring(
+    return VirtualWiring(
         source, second, readout, laser, tuple(range(heaters)), tuple(range(first, first + modulators)), tuple(range(detectors))
     )
 
@@ -111,7 +111,7 @@ def build(
     speed: float = 0.0,
     stamped: bool = False,
     clock: Callable[[], float] = time.monotonic,
-) -> Bench:
+) -> VirtualBench:
     """Return the bench of a chip.
 
     Parameters
@@ -123,69 +123,77 @@ def build(
     speed
         Factor on the instruments' response times: 1 as in the lab, 0 no waiting.
     stamped
-        Detectors show sequence numbers in place of light (`World`).
+        Detectors show sequence numbers in place of light (`Laboratory`).
     clock
         Seconds of wall time.
     """
     choices = choices or Choices()
-    world = World(parameters, stamped=stamped)
+    laboratory = Laboratory(parameters, stamped=stamped)
     try:
-        wiring = wire(world.heater_v.size, world.modulator_v.size, world.detectors, choices)
+        wiring = wire(laboratory.heater_v.size, laboratory.modulator_v.size, laboratory.detectors, choices)
     except ConfigError:
-        world.close()
+        laboratory.close()
         raise
-    loads = _loads(world, wiring)
-    outputs = virtual_qdac2.Outputs(loads["qdac2"], clock)
-    world.before_measuring.append(outputs.update)
-    inputs = {name: _inputs(world, READOUT_INPUTS[name]) for name in READOUTS}
-    spare = max(world.detectors, _SPARE_CHANNELS)
+    loads = _loads(laboratory, wiring)
+    outputs = virtual_qdac2.QdacChannels(loads["qdac2"], clock)
+    laboratory.before_measuring.append(outputs.update)
+    inputs = {name: _inputs(laboratory, READOUT_INPUTS[name]) for name in READOUTS}
+    spare = max(laboratory.detectors, _SPARE_CHANNELS)
 
-    def dark(_: Light) -> None:
+    def dark(_: LaserLight) -> None:
         """The light of a laser that is wired to nothing."""
 
-    def light_of(name: str) -> Callable[[Light], None]:
-        return world.shine if name == wiring.laser else dark
+    def light_of(name: str) -> Callable[[LaserLight], None]:
+        return laboratory.set_light if name == wiring.laser else dark
 
     emulators: dict[str, Emulator] = {
         "qontrol": virtual_qontrol.QontrolChain(loads["qontrol"]),
         "qdac2": virtual_qdac2.qdac2(outputs),
         "scpi-source": generic_scpi.scpi_source(loads["scpi-source"]),
-        "labjack-t7": virtual_labjack.LabJackT7(inputs["labjack-t7"]),
+        "labjack-t7": virtual_labjack.VirtualLabJackT7(inputs["labjack-t7"]),
         "keysight-daq970a": virtual_keysight.keysight(inputs["keysight-daq970a"], _generator(parameters, _VOLTMETER)),
         "scpi-readout": generic_scpi.scpi_readout(inputs["scpi-readout"], spare),
         "santec-tsl570": virtual_santec.santec(
             light_of("santec-tsl570"), speed=speed, is_scpi=choices.laser_command_set == "scpi", clock=clock
         ),
         "scpi-laser": generic_scpi.scpi_laser(light_of("scpi-laser")),
-        METER: virtual_pm100d.pm100d(world.monitor, _generator(parameters, _METER)),
+        METER: virtual_pm100d.pm100d(laboratory.monitor, _generator(parameters, _METER)),
     }
     garbage = _generator(parameters, _GARBAGE)
     units = {
         name: Unit(
-            name, emulator, speed=speed, survives_reset=name in choices.serial, rng=garbage, let_pass=world.let_pass, clock=clock
+            name,
+            emulator,
+            speed=speed,
+            survives_reset=name in choices.serial,
+            rng=garbage,
+            let_pass=laboratory.let_pass,
+            clock=clock,
         )
         for name, emulator in emulators.items()
     }
-    return Bench(world, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare}, choices.serial)
+    return VirtualBench(
+        laboratory, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare}, choices.serial
+    )
 
 
-def _loads(world: World, wiring: Wiring) -> dict[str, list[Load]]:
+def _loads(laboratory: Laboratory, wiring: VirtualWiring) -> dict[str, list[Load]]:
     """Return what the channels of every source drive."""
     loads: dict[str, list[Load]] = {name: [] for name in SOURCES}
-    loads[wiring.heaters] += [world.heater(channel) for channel in range(world.heater_v.size)]
-    loads[wiring.modulators] += [world.modulator(port) for port in range(world.modulator_v.size)]
+    loads[wiring.heaters] += [laboratory.heater(channel) for channel in range(laboratory.heater_v.size)]
+    loads[wiring.modulators] += [laboratory.modulator(port) for port in range(laboratory.modulator_v.size)]
     for name in ("qontrol", "scpi-source"):
         loads[name] = loads[name] or [Load()] * _SPARE_CHANNELS
     return loads
 
 
-def _inputs(world: World, count: int) -> Read:
+def _inputs(laboratory: Laboratory, count: int) -> Read:
     """Return what reads a readout's inputs: detectors from the first on, nothing at the others."""
 
     def read(inputs: Sequence[int]) -> NDArray[np.float64]:
         volts = np.zeros(len(inputs))
-        wired = [i for i, wanted in enumerate(inputs) if wanted < min(count, world.detectors)]
-        volts[wired] = world.detector_v([inputs[i] for i in wired])
+        wired = [i for i, wanted in enumerate(inputs) if wanted < min(count, laboratory.detectors)]
+        volts[wired] = laboratory.detector_v([inputs[i] for i in wired])
         return volts
 
     return read

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from photonloop.simulator.emulators.emulator import Framing, Reply, to_step
+from photonloop.simulator.emulators.emulator import Framing, TimedReply, to_step
 from photonloop.simulator.emulators.laboratory import Read
 
 INPUTS, OUTPUTS = 14, 2
@@ -32,7 +32,7 @@ class _ModbusError(Exception):
         self.code = code
 
 
-class LabJackT7:
+class VirtualLabJackT7:
     """An `Emulator` of a T7.
 
     Parameters
@@ -53,15 +53,15 @@ class LabJackT7:
         """Modbus TCP: the header says how long a message is."""
         return _messages
 
-    def handle(self, message: bytes, *, unread: bool = False) -> Reply:
+    def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
         """Carry out one request."""
         del unread
         function = message[7]
         try:
             data, takes_s = self._carry_out(function, message[8:])
         except _ModbusError as error:
-            return Reply(_answer(message, bytes([function | 0x80, error.code])), 0.6e-3)
-        return Reply(_answer(message, bytes([function]) + data), 0.6e-3 + takes_s)
+            return TimedReply(_answer(message, bytes([function | 0x80, error.code])), 0.6e-3)
+        return TimedReply(_answer(message, bytes([function]) + data), 0.6e-3 + takes_s)
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
         """Answer with exception `code` in place of carrying out the request."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
 from photonloop.simulator.emulators.scpi_parser import ScpiError, boolean, number
 
@@ -39,7 +39,7 @@ class _Settings:
     last_w: float | None = field(default=None)
 
 
-def pm100d(light: Callable[[], Light], rng: np.random.Generator, *, serial: str = "P0001234") -> ScpiInstrument:
+def pm100d(light: Callable[[], LaserLight], rng: np.random.Generator, *, serial: str = "P0001234") -> ScpiInstrument:
     """Return a PM100D with an InGaAs sensor whose fibre carries what `light` returns; `rng` draws its noise."""
     settings = _Settings()
 

@@ -26,7 +26,7 @@ TRIGGERS = ("IMMediate", "BUS", "HOLD", *(f"INT{k}" for k in range(1, 17)), *(f"
 
 
 @dataclass
-class Output:
+class QdacChannel:
     """One output as set.
 
     `level_v` is what FIXED mode holds, `next_v` what it holds after a trigger, `volts` what stands at the terminal now.
@@ -50,7 +50,7 @@ class Output:
     since_s: float | None = None
 
 
-class Outputs:
+class QdacChannels:
     """All outputs and what they drive.
 
     Parameters
@@ -66,13 +66,13 @@ class Outputs:
             raise ValueError(f"{len(loads)} loads are more than a QDAC-II drives, {CHANNELS}")
         self.loads = [*loads, *[Load()] * (CHANNELS - len(loads))]
         self.clock = clock
-        self.all: list[Output] = []
+        self.all: list[QdacChannel] = []
         self._moving: set[int] = set()
         self.reset()
 
     def reset(self) -> None:
         """Zero volts, settings as at power-up."""
-        self.all = [Output() for _ in range(CHANNELS)]
+        self.all = [QdacChannel() for _ in range(CHANNELS)]
         self._moving.clear()
         for index in range(CHANNELS):
             self._put(index, 0.0)
@@ -168,7 +168,7 @@ class Outputs:
 class _Panel:
     """What the commands do to the outputs. Settings name their output by a number or by a list of channels."""
 
-    def __init__(self, outputs: Outputs) -> None:
+    def __init__(self, outputs: QdacChannels) -> None:
         self._outputs = outputs
 
     def tell(self, function: Callable[[int, str], object]) -> Callable[[Call], None]:
@@ -200,7 +200,7 @@ class _Panel:
 
         return run
 
-    def ask(self, show: Callable[[Output], str]) -> Callable[[Call], str]:
+    def ask(self, show: Callable[[QdacChannel], str]) -> Callable[[Call], str]:
         """Return a query."""
 
         def run(call: Call) -> str:
@@ -251,7 +251,7 @@ class _Panel:
         return ",".join(f"{self._outputs.current_a(index):.9e}" for index in _channels(call)[0])
 
 
-def qdac2(outputs: Outputs, *, serial: str = "A000123") -> ScpiInstrument:
+def qdac2(outputs: QdacChannels, *, serial: str = "A000123") -> ScpiInstrument:
     """Return a QDAC-II around `outputs`."""
     panel = _Panel(outputs)
     tell, put, act, ask = panel.tell, panel.put, panel.act, panel.ask
@@ -314,9 +314,9 @@ def _slew(text: str) -> float:
     return math.inf if text.upper() in {"INF", "INFINITY"} else number(text, low=0.01, high=2e7)
 
 
-def _shown(name: str) -> Callable[[Output], str]:
+def _shown(name: str) -> Callable[[QdacChannel], str]:
     return lambda output: f"{getattr(output, name):.7g}".upper()
 
 
-def _list(output: Output) -> str:
+def _list(output: QdacChannel) -> str:
     return ",".join(f"{value:.7g}" for value in output.points)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from photonloop.simulator.emulators.emulator import Framing, Reply, lines, to_step
+from photonloop.simulator.emulators.emulator import Framing, TimedReply, lines, to_step
 from photonloop.simulator.emulators.laboratory import Load
 
 BAUD = 115200
@@ -64,11 +64,11 @@ class QontrolChain:
         """Modules in the chain."""
         return self.volts.size // MODULE_CHANNELS
 
-    def handle(self, message: bytes, *, unread: bool = False) -> Reply:
+    def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
         """Carry out one command; the time is that of the line, ten bits a byte."""
         del unread
         data = self._answer(message.decode("latin-1").strip()) if message.strip() else b""
-        return Reply(data, (len(message) + 1 + len(data)) * 10 / BAUD)
+        return TimedReply(data, (len(message) + 1 + len(data)) * 10 / BAUD)
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
         """Answer with an error in place of carrying out `message`."""

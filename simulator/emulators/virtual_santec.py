@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from photonloop.simulator.emulators.emulator import truncated
-from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
 from photonloop.simulator.emulators.scpi_parser import ScpiError, error_text, number
 
@@ -38,14 +38,14 @@ class _Settings:
 
 
 def santec(
-    shine: Callable[[Light], None],
+    set_light: Callable[[LaserLight], None],
     *,
     speed: float = 0.0,
     is_scpi: bool = False,
     serial: str = "21020001",
     clock: Callable[[], float] = time.monotonic,
 ) -> ScpiInstrument:
-    """Return a TSL-570 that tells `shine` about its light.
+    """Return a TSL-570 that tells `set_light` about its light.
 
     `speed` scales the time it tunes, counted by `clock`; `is_scpi` is the command set it was left in, which power-up keeps.
     """
@@ -60,7 +60,7 @@ def santec(
 
     def show() -> None:
         is_on = settings.is_on and not settings.is_shut
-        shine(Light(1e-3 * 10.0 ** (settings.power_dbm / 10.0), settings.wavelength_nm, is_on))
+        set_light(LaserLight(1e-3 * 10.0 ** (settings.power_dbm / 10.0), settings.wavelength_nm, is_on))
 
     def length(nm: float) -> str:
         return f"{nm * 1e-9:+.8E}" if settings.is_scpi else f"{nm:.4f}"

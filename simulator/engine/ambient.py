@@ -35,7 +35,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Gauges:
+class MonitorValues:
     """What instruments around the chip show at a moment; None where nothing measures."""
 
     laser_power_w: float
@@ -106,12 +106,12 @@ class Ambient:
             return 0.0
         return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.step)[0]))
 
-    def gauges(self, moment: Moment) -> Gauges:
+    def gauges(self, moment: Moment) -> MonitorValues:
         """Return what a laser's power monitor and a chip's thermistor show."""
         temperature_k = None
         if self._temperature is not None:
             temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.step)[0])
-        return Gauges(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
+        return MonitorValues(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
 
 
 def _normals(seed: int, kind: int, stage: int) -> Normals:

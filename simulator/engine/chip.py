@@ -18,25 +18,25 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, Readings, LoadedRows
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_loaded_rows,
     check_settings,
     check_size,
-    check_loaded_rows,
     heater_power_w,
     highest_drive_v,
 )
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.chip_clock import Clock
+from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.lagging_heat import LaggingHeat
 from photonloop.simulator.engine.pipeline import Exposure, Held, Pipeline, Source
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
-from photonloop.simulator.engine.workers import Job, Workers, default_count
+from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.chip_faults import check_faults
 from photonloop.simulator.physics.fabrication import fabricate_inputs
@@ -91,11 +91,11 @@ class Chip:
         self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
         self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
         self._heat = None if always_settled(parameters) else LaggingHeat(parameters, self._pipeline, self._ambient, channels)
-        self._clock = Clock(self._realtime)
+        self._clock = ChipClock(self._realtime)
         self._evaluations = 0
         self._draws = 0
         self._stops = self._safes = 0
-        self._job: Job | None = None
+        self._job: KernelJob | None = None
         self._busy = False
         self._closed = False
 
@@ -247,7 +247,7 @@ class Chip:
         return current_a
 
     def _evaluate(self, index: int, volts: Drive, exposure: Exposure, stops: int) -> Readings:
-        def run(job: Job, kernel: Callable[[int], object]) -> None:
+        def run(job: KernelJob, kernel: Callable[[int], object]) -> None:
             self._job = job
             if self._stops != stops:
                 job.stop()
@@ -278,7 +278,7 @@ class Chip:
         if self._heat is not None:
             self._heat.follow(held, self._clock.now_s(), self._finish)
 
-    def _finish(self, job: Job, kernel: Callable[[int], object]) -> None:
+    def _finish(self, job: KernelJob, kernel: Callable[[int], object]) -> None:
         """Do a job that nobody stops."""
         self._workers.run(job, kernel)
 

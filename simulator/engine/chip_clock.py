@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-class Clock:
+class ChipClock:
     """Seconds since the chip was switched on.
 
     Virtual: `advance` moves the clock and returns at once; between operations time stands still. Real (`realtime`): the clock is

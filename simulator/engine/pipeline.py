@@ -21,14 +21,14 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.remembered_fields import RememberedFields
 from photonloop.simulator.engine.stage import Stage, with_faults
-from photonloop.simulator.engine.workers import Job, Workers
+from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import noise_key
 
 Source = NDArray[np.float32]
 """Fields, shape (rows, ports, 1 or 2): real part and, where there is one, imaginary part."""
 
-Run = Callable[[Job, Callable[[int], object]], None]
+Run = Callable[[KernelJob, Callable[[int], object]], None]
 """Does a job with all workers; raises where it was stopped."""
 
 SHARED_CHANNELS = 2**15
@@ -158,7 +158,7 @@ class Pipeline:
         items = volts.shape[0] * blocks.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = _read_only(volts)
-        read, parts = (kernels.read_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
+        read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
         def kernel(worker: int) -> None:
             read(
@@ -327,7 +327,7 @@ class Pipeline:
 
         run(products, find_matrices)
 
-    def _chunk_job(self, settings: int, size: int) -> Job:
+    def _chunk_job(self, settings: int, size: int) -> KernelJob:
         return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:

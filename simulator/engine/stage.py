@@ -47,10 +47,10 @@ class Stage:
     levels: StageLevels
     pairs: crosstalk.Pairs
     order: NDArray[np.int64]
-    wiring: kernels.Wiring
+    wiring: kernels.MeshWiring
     rings: kernels.Rings | None
     heaters: kernels.Heaters
-    readout: kernels.Readout
+    readout: kernels.ReadoutChain
 
     @property
     def mesh(self) -> Mesh:
@@ -103,7 +103,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         levels=levels,
         pairs=pairs,
         order=order,
-        wiring=kernels.Wiring(
+        wiring=kernels.MeshWiring(
             # An attenuator on the last mode is swept as the lower of the last two.
             tops=np.minimum(mesh.top[order], mesh.ports - 2),
             theta=mesh.theta[order],
@@ -138,7 +138,7 @@ def _build_bank(parameters: ChipParameters) -> Stage:
         levels=own_levels,
         pairs=pairs,
         order=none,
-        wiring=kernels.Wiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
+        wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
         rings=kernels.Rings(
             inputs=bank.inputs,
             steepness_2=np.float32(ring.steepness**2),
@@ -190,7 +190,7 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the power [W] of each heater at `volts` [V], (…, channels), settled and before crosstalk, in double precision."""
-    put_out_v = dac.quantised_v(volts, dac.dac_step_v(parameters.dac))
+    put_out_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
         put_out_v = dac.bent_v(put_out_v, parameters.dac.range_v, *dac.bend(parameters.dac, stage.truth.bend))
     own = parameters.heater
@@ -215,7 +215,7 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
     runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
     curvature = parameters.heater.curvature
     return kernels.Heaters(
-        step_v=dac.dac_step_v(parameters.dac),
+        step_v=dac.lsb_v(parameters.dac),
         range_v=parameters.dac.range_v,
         bow=bow,
         twist=twist,
@@ -233,10 +233,10 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
     )
 
 
-def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.Readout:
+def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.ReadoutChain:
     """Return the detectors of a stage; `loss_db` is lost right in front of them."""
     diode = parameters.photodiode
-    return kernels.Readout(
+    return kernels.ReadoutChain(
         ampere=np.repeat(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity, kernels.LANES).astype(np.float32),
         dark_a=np.full(truth.responsivity.size * kernels.LANES, diode.dark_a, np.float32),
         rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz)),

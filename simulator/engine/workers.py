@@ -31,7 +31,7 @@ longer evaluation helpers get their share even so: what is left of the session's
 """
 
 
-class Job:
+class KernelJob:
     """One set of items, shared by the first `workers` workers."""
 
     def __init__(self, workers: int, items: int) -> None:
@@ -61,17 +61,17 @@ class Workers:
     def __init__(self, count: int, beside: int = 0) -> None:
         self.count = max(1, count)
         self._beside = beside
-        self._queues: list[SimpleQueue[tuple[Job, Kernel] | None]] = [SimpleQueue() for _ in range(self.count - 1)]
+        self._queues: list[SimpleQueue[tuple[KernelJob, Kernel] | None]] = [SimpleQueue() for _ in range(self.count - 1)]
         for number, queue in enumerate(self._queues, start=1):
             threading.Thread(target=_help, args=(number, queue), name=f"chip-{number}", daemon=True).start()
         self._end = weakref.finalize(self, _dismiss, self._queues)
 
-    def new_job(self, items: int, flops: float, *, is_reading: bool = False) -> Job:
+    def new_job(self, items: int, flops: float, *, is_reading: bool = False) -> KernelJob:
         """Return a job for `run`, shared only where `flops` are worth waking somebody; `is_reading`: of an evaluation."""
         free = self.count - self._beside if is_reading and flops <= BESIDE_FLOPS else self.count
-        return Job(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
+        return KernelJob(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
 
-    def run(self, job: Job, kernel: Kernel) -> bool:
+    def run(self, job: KernelJob, kernel: Kernel) -> bool:
         """Work on the job until every item is finished, or until it is stopped; return whether all are finished.
 
         Of a stopped job, a helper may still be finishing the item it had claimed: throw away what the job was writing.
@@ -97,7 +97,7 @@ def default_count() -> int:
     return min(len(os.sched_getaffinity(0)), 4)
 
 
-def _help(number: int, queue: SimpleQueue[tuple[Job, Kernel] | None]) -> None:
+def _help(number: int, queue: SimpleQueue[tuple[KernelJob, Kernel] | None]) -> None:
     while (task := queue.get()) is not None:
         job, kernel = task
         try:
@@ -107,6 +107,6 @@ def _help(number: int, queue: SimpleQueue[tuple[Job, Kernel] | None]) -> None:
         del job, kernel, task
 
 
-def _dismiss(queues: list[SimpleQueue[tuple[Job, Kernel] | None]]) -> None:
+def _dismiss(queues: list[SimpleQueue[tuple[KernelJob, Kernel] | None]]) -> None:
     for queue in queues:
         queue.put(None)

@@ -24,7 +24,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 
 
 class Pairs(NamedTuple):
-    """Which channel feels which: `felt_w[to] += share · power_w[source]`; all of shape (pairs,), by `to`, then `source`."""
+    """Which channel feels which: `crosstalk_power_w[to] += share · power_w[source]`; all of shape (pairs,), by `to`, then `source`."""
 
     to: NDArray[np.int64]
     source: NDArray[np.int64]
@@ -92,7 +92,7 @@ def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:
     return Pairs(to[order], source[order], share[order])
 
 
-def felt_w(power_w: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+def crosstalk_power_w(power_w: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
     """Return the power [W] that each shifter feels: its own and its share of the others'. The slow, plain way."""
     return power_w + np.bincount(pairs.to, pairs.share * power_w[pairs.source], minlength=power_w.size)
 

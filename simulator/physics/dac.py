@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from photonloop.simulator.parameters import DacParameters
 
 
-def dac_step_v(dac: DacParameters) -> float:
+def lsb_v(dac: DacParameters) -> float:
     """Return the step [V] of the converter over [0, range_v]; 0 for a continuous one."""
     return dac.range_v / (2**dac.bits - 1) if dac.bits else 0.0
 
@@ -33,7 +33,7 @@ def bend(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[NDArray[np.flo
     """
     a = shape[:, 0]
     b = (1.0 - np.abs(a)) * np.sign(shape[:, 1])
-    most_v = 4.0 * dac.inl_lsb * dac_step_v(dac) / dac.range_v**2
+    most_v = 4.0 * dac.inl_lsb * lsb_v(dac) / dac.range_v**2
     return most_v * (a - b), 2.0 * most_v / dac.range_v * b
 
 

@@ -23,7 +23,7 @@ LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]
 """From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
 
 
-class Phases(NamedTuple):
+class TruePhases(NamedTuple):
     """True phases of one stage [rad]: θ and φ by interferometer, γ by output."""
 
     theta: NDArray[np.float64]
@@ -39,7 +39,7 @@ class Gradient(NamedTuple):
     loss
         The loss at noise-free readings.
     theta, phi, gamma
-        By the true phases [1/rad], shapes as in `Phases`; empty for a weight bank.
+        By the true phases [1/rad], shapes as in `TruePhases`; empty for a weight bank.
     ring
         By the true phases of a weight bank's rings [1/rad], shape (channels,); empty for a mesh.
     drive_v
@@ -57,10 +57,10 @@ class Gradient(NamedTuple):
     power_w: NDArray[np.float64]
 
 
-def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> Phases:
+def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> TruePhases:
     """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
     count = chip.stages[stage].mesh.interferometers
-    return Phases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
+    return TruePhases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
 
 
 def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
@@ -146,14 +146,14 @@ def _by_drive(
     here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
     pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
     power_w = reference.power_w(chip, stage, volts)
-    felt_w = reference.felt_w(chip, stage, power_w)
-    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * felt_w / pi_power_w) / (1.0 + own.curvature)
+    crosstalk_power_w = reference.crosstalk_power_w(chip, stage, power_w)
+    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * crosstalk_power_w / pi_power_w) / (1.0 + own.curvature)
     to, source, share = here.pairs
     # Crosstalk backward: a heater answers for every shifter that feels it.
     by_power = by_felt + np.bincount(source, share * by_felt[to], minlength=by_felt.size)
     by_power[here.heaters.forced] = 0.0
     by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
-    put_out_v = dac.quantised_v(volts, dac.dac_step_v(converter))
+    put_out_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
         bow, twist = dac.bend(converter, here.truth.bend)

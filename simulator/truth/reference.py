@@ -33,13 +33,13 @@ def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Mom
     here = chip.stages_at(moment)[stage]
     added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
     offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
-    felt = felt_w(chip, stage, power_w)
+    felt = crosstalk_power_w(chip, stage, power_w)
     return heater.phase_rad(felt, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
 
 
-def felt_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
+def crosstalk_power_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what each shifter of a stage feels [W] of all heaters' `power_w`, shape (channels,) both."""
-    return crosstalk.felt_w(power_w, chip.stages[stage].pairs)
+    return crosstalk.crosstalk_power_w(power_w, chip.stages[stage].pairs)
 
 
 def matrix(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.complex128]:

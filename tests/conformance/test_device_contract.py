@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.client.device_client import DeviceClient, connect
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, PhotonicDevice, Readings, StageDescription, LoadedRows
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, LoadedRows, PhotonicDevice, Readings, StageDescription
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import heater_power_w
 

@@ -10,15 +10,15 @@ import pytest
 
 from photonloop.controller.learning.optimizers import Moments
 from photonloop.controller.report.contents import read_contents
-from photonloop.controller.runs.checkpoint import State, from_arrays, to_arrays
+from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays, to_arrays
 from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
 from photonloop.protocols.config import ConfigError
 
 
-def a_checkpoint(path: Path) -> State:
+def a_checkpoint(path: Path) -> Checkpoint:
     rng = np.random.default_rng(0)
-    state = State(
+    state = Checkpoint(
         variables=[rng.random(4)], initial=[rng.random(4)], base=rng.random(4), moments=Moments(7, rng.random(4), rng.random(4))
     )
     state.steps, state.update = [0.05], 7

@@ -21,7 +21,7 @@ def test_mean_direction_is_the_gradient_of_a_linear_loss(name: str) -> None:
     probe = Probe(directions, 0.01)
     losses = probe.settings(np.ones(20)) @ gradient + 3.0
     # One estimate has deviation about |gradient|·√(dim/K) a component: 5 of them bound the mean of 40 000.
-    mean = chosen.weigh(directions, slopes(probe, losses), GROUPS)
+    mean = chosen.combine(directions, slopes(probe, losses), GROUPS)
     assert np.abs(mean - gradient).max() < 5 * np.linalg.norm(gradient) * np.sqrt(2 / 40_000) * 1.5
 
 
@@ -45,7 +45,7 @@ def test_directional_follows_the_paper_for_one_direction() -> None:
     measured = np.array([loss(x) for x in probe.settings(w)])
     g = (loss(w + epsilon * u[0]) - loss(w - epsilon * u[0])) / (2 * epsilon) * u[0]
     expected = np.concatenate((12 * g[:12], 8 * g[12:]))
-    np.testing.assert_allclose(chosen.weigh(u, slopes(probe, measured), GROUPS), expected, rtol=1e-9)
+    np.testing.assert_allclose(chosen.combine(u, slopes(probe, measured), GROUPS), expected, rtol=1e-9)
 
 
 def test_spsa_signs_are_balanced_and_independent() -> None:
@@ -60,7 +60,7 @@ def test_spsa_signs_are_balanced_and_independent() -> None:
 @pytest.mark.parametrize("name", ["spsa", "directional"])
 def test_step_and_per_phase_step_are_inverse(name: str) -> None:
     chosen = estimator(EstimatorSpec(name=name))  # pyright: ignore[reportArgumentType]
-    assert chosen.per_phase(chosen.step_of(0.03, GROUPS), GROUPS) == pytest.approx(0.03)
+    assert chosen.rms_from_step(chosen.step_from_rms(0.03, GROUPS), GROUPS) == pytest.approx(0.03)
 
 
 def cubic(noise: float, bend: float, channels: int, seed: int):

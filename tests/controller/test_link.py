@@ -9,10 +9,10 @@ import pytest
 
 from photonloop.controller.device import waiting
 from photonloop.controller.device.processes import OpenDevice
-from photonloop.controller.device.reconnecting import MOST_BREAKS, DeviceLink
+from photonloop.controller.device.reconnecting import MOST_BREAKS, ReconnectingDevice
 from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.protocols.device import DeviceStatus, Drive, Inputs, Readings, LoadedRows
+from photonloop.protocols.device import DeviceStatus, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
@@ -65,10 +65,10 @@ class Bench:
         return OpenDevice(chip)
 
 
-def linked(bench: Bench, stop: Stop) -> tuple[DeviceLink, list[str], Callable[[], Readings]]:
+def linked(bench: Bench, stop: Stop) -> tuple[ReconnectingDevice, list[str], Callable[[], Readings]]:
     told: list[str] = []
-    link = DeviceLink(bench.open, stop=stop, lost=told.append, found=told.append, still=told.append)
-    link.stage("train", np.ones((3, 4), np.float32))
+    link = ReconnectingDevice(bench.open, stop=stop, lost=told.append, found=told.append, still=told.append)
+    link.load_inputs("train", np.ones((3, 4), np.float32))
     drives = np.ones((1, link.description.channels))
     return link, told, lambda: link.evaluate(drives, STAGED, link.description.stages[0].name)
 
@@ -169,15 +169,15 @@ def test_a_silent_server_is_waited_for_in_few_words(monkeypatch: pytest.MonkeyPa
     assert told[-1].startswith("still waiting, 7 h")
 
 
-@pytest.mark.parametrize("what", ["stage", "hold", "evaluate"])
+@pytest.mark.parametrize("what", ["load_inputs", "apply", "evaluate"])
 def test_a_stop_leaves_the_device_as_it_is(what: str) -> None:
     bench, stop = Bench(lambda _: None), Stop()
     link, _, evaluate = linked(bench, stop)
     stop.ask()
     before = bench.chips[0].held_drive()
     actions: dict[str, Callable[[], object]] = {
-        "stage": lambda: link.stage("test", np.ones((1, 4), np.float32)),
-        "hold": lambda: link.hold(np.ones(link.description.channels)),
+        "load_inputs": lambda: link.load_inputs("test", np.ones((1, 4), np.float32)),
+        "apply": lambda: link.apply(np.ones(link.description.channels)),
         "evaluate": evaluate,
     }
     with pytest.raises(SessionStopped):
@@ -200,7 +200,7 @@ def test_what_is_dropped_is_stopped_and_never_read_by_the_next_request() -> None
     device.submit = lambda *_: Sent()  # pyright: ignore[reportAttributeAccessIssue]
     device.cancel = lambda: cancelled.append(True)
     link.start(np.ones((1, link.description.channels)), STAGED, link.description.stages[0].name)
-    link.drop()
+    link.cancel()
     assert cancelled == [True]
     assert link.under_way == 0
     assert evaluate().values.shape == (1, 3, 4)

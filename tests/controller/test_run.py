@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from photonloop.controller.learning.optimizers import Moments
-from photonloop.controller.runs.checkpoint import State, from_arrays, to_arrays
+from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays, to_arrays
 from photonloop.controller.runs.journal import Measured
 from photonloop.controller.runs.run_folder import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
 from photonloop.protocols.config import ConfigError
@@ -98,8 +98,8 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage) -> None:
     assert "\n" not in str(caught.value)
 
 
-def some_state() -> State:
-    return State(
+def some_state() -> Checkpoint:
+    return Checkpoint(
         variables=[np.array([0.1, 0.2]), np.array([1.0, 2.0])],
         initial=[np.array([0.0, 0.3]), np.array([1.5, 2.5])],
         moments=Moments(7, np.array([0.5, 0.5]), np.array([0.25, 1e-300])),

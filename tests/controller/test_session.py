@@ -12,19 +12,19 @@ from photonloop.controller.data.datasets import DataSpec, load_dataset
 from photonloop.controller.data.encoding import EncodingSpec
 from photonloop.controller.device.compatibility import check_fits
 from photonloop.controller.device.processes import OpenDevice
-from photonloop.controller.device.reconnecting import DeviceLink
+from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
 from photonloop.controller.learning.network import build_network, portion, read_settings
 from photonloop.controller.learning.progress import EpochReport
 from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.session import Samples, Session
-from photonloop.controller.learning.variables import volts
+from photonloop.controller.learning.variables import to_drive
 from photonloop.controller.runs.checkpoint import from_arrays
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.controller.training import stage_parts
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, Readings, LoadedRows
+from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
@@ -62,9 +62,9 @@ def chip(preset: str, experiment: Experiment) -> Chip:
 
 def session(
     path: Path, experiment: Experiment, opener: Callable[[], OpenDevice], stop: Stop | None = None
-) -> tuple[Session, DeviceLink, RunFolder, Notes]:
+) -> tuple[Session, ReconnectingDevice, RunFolder, Notes]:
     path.mkdir(exist_ok=True)
-    notes, dataset, link = Notes(), load_dataset(experiment.data), DeviceLink(opener, stop=stop)
+    notes, dataset, link = Notes(), load_dataset(experiment.data), ReconnectingDevice(opener, stop=stop)
     stage_parts(link, experiment, dataset)
     folder = RunFolder(path)
     made = Session(
@@ -206,8 +206,8 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
     coarse = coarse.model_copy(update={"dac": coarse.dac.model_copy(update={"bits": 5})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(coarse)))
     made.run()
-    box, limits = made._boxes(made._layers[0], made.state.steps[0])
-    share = (box.high - box.low) / (limits.high - limits.low)
+    bounds, limits = made._boxes(made._layers[0], made.state.steps[0])
+    share = (bounds.high - bounds.low) / (limits.high - limits.low)
     assert share.min() >= 0.5 - 1e-9
     reasons = next(e["reasons"] for e in read_events(tmp_path) if e["event"] == "step_chosen")
     assert "held at" in reasons[-1]
@@ -490,14 +490,14 @@ def test_a_look_is_cut_into_what_the_device_takes(
     whole = Chip(parameters)
     rng = np.random.default_rng(0)
     inputs = rng.random((samples, 8), np.float32)
-    link = DeviceLink(lambda: OpenDevice(device))
-    link.stage("x", inputs)
+    link = ReconnectingDevice(lambda: OpenDevice(device))
+    link.load_inputs("x", inputs)
     stage = link.description.stages[0]
     assert portion(link.description, stage, samples) == expected
     layer = build_network(iris(), link.description, 3)[0]
     phases = rng.random((settings, stage.channels))
     read = read_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
-    drives = volts(phases, link.description.drive)
+    drives = to_drive(phases, link.description.drive)
     np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
     assert read.flags.shape == read.time_s.shape == (settings,)
     link.close()

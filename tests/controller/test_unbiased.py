@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.experiment import EstimatorSpec
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
-from photonloop.controller.learning.variables import nominal_phases, volts
+from photonloop.controller.learning.variables import phases_of_drive, to_drive
 from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
@@ -37,24 +37,24 @@ def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None
     chip = Chip(parameters.model_copy(update={"mesh": parameters.mesh.model_copy(update={"topology": topology})}), threads=1)
     drive, (stage,) = chip.describe().drive, chip.describe().stages
     rng = np.random.default_rng(11)
-    variables = nominal_phases(rng.uniform(1, 5, stage.channels), drive)
+    variables = phases_of_drive(rng.uniform(1, 5, stage.channels), drive)
     inputs = rng.uniform(0, 1, (SAMPLES, PORTS)).astype(np.float32)
     chip.load_inputs("light", inputs)
 
-    exact = gradient(chip, 0, volts(variables, drive), inputs, loss_and_slope)
+    exact = gradient(chip, 0, to_drive(variables, drive), inputs, loss_and_slope)
     true = exact.power_w * drive.pi_power_w / np.pi
 
     chosen = estimator(EstimatorSpec.model_validate({"name": name}))
     groups = [slice(*bounds) for bounds in stage.groups.values()]
-    step = chosen.step_of(STEP_RAD, groups)
+    step = chosen.step_from_rms(STEP_RAD, groups)
     estimates = np.empty((DIRECTIONS, stage.channels))
     for start in range(0, DIRECTIONS, 500):
         probe = Probe(chosen.draw(stage.channels, groups, 500, rng), step)
-        readings = chip.evaluate(volts(probe.settings(variables), drive), LoadedRows("light", np.arange(SAMPLES)), stage.name)
+        readings = chip.evaluate(to_drive(probe.settings(variables), drive), LoadedRows("light", np.arange(SAMPLES)), stage.name)
         found = slopes(probe, losses(readings.values))
         # One direction at a time, as an update with one pair of settings would see it.
         estimates[start : start + 500] = [
-            chosen.weigh(direction[np.newaxis], slope[np.newaxis], groups)
+            chosen.combine(direction[np.newaxis], slope[np.newaxis], groups)
             for direction, slope in zip(probe.directions, found, strict=True)
         ]
     mean, deviation = estimates.mean(axis=0), estimates.std(axis=0) / np.sqrt(DIRECTIONS)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from photonloop.controller.learning.variables import (
-    Box,
-    drive_step_rad,
-    fold,
-    nominal_phases,
+    Bounds,
+    lsb_rad,
+    phases_of_drive,
     project,
-    stage_box,
+    reflect,
+    stage_bounds,
     start_variables,
-    volts,
+    to_drive,
 )
 from photonloop.protocols.device import (
     DeviceDescription,
@@ -57,46 +57,46 @@ def description(total_power_w: float = 0.0, power_w: float = 0.0, bits: int = 16
 
 def test_pi_takes_the_power_for_pi() -> None:
     drive = description().drive
-    assert volts(np.array([np.pi]), drive)[0] == pytest.approx((0.025 * 800) ** 0.5)
+    assert to_drive(np.array([np.pi]), drive)[0] == pytest.approx((0.025 * 800) ** 0.5)
 
 
 @given(st.floats(0.0, 20.0))
 def test_volts_and_nominal_phases_are_inverse(phase: float) -> None:
     drive = description().drive
-    assert nominal_phases(volts(np.array([phase]), drive), drive)[0] == pytest.approx(phase, rel=1e-12)
+    assert phases_of_drive(to_drive(np.array([phase]), drive), drive)[0] == pytest.approx(phase, rel=1e-12)
 
 
 def test_drive_step_is_the_finite_difference_at_v_pi() -> None:
     drive = description().drive
-    v_pi = volts(np.array([np.pi]), drive)
-    moved = nominal_phases(v_pi + drive.step_v, drive)[0] - np.pi
-    assert drive_step_rad(drive) == pytest.approx(moved, rel=1e-4)
-    assert drive_step_rad(description(bits=0).drive) == 0.0
+    v_pi = to_drive(np.array([np.pi]), drive)
+    moved = phases_of_drive(v_pi + drive.step_v, drive)[0] - np.pi
+    assert lsb_rad(drive) == pytest.approx(moved, rel=1e-4)
+    assert lsb_rad(description(bits=0).drive) == 0.0
 
 
 @given(st.floats(-1e3, 1e3))
 def test_folding_is_a_mirror_at_either_bound(phase: float) -> None:
-    box = Box(low=np.array([0.5]), high=np.array([2.0]), total=np.inf)
-    folded = fold(np.array([phase]), box)[0]
+    bounds = Bounds(low=np.array([0.5]), high=np.array([2.0]), total=np.inf)
+    folded = reflect(np.array([phase]), bounds)[0]
     assert 0.5 <= folded <= 2.0 + 1e-9
     for bound in (0.5, 2.0):
-        assert fold(np.array([2 * bound - phase]), box)[0] == pytest.approx(folded, abs=1e-9)
+        assert reflect(np.array([2 * bound - phase]), bounds)[0] == pytest.approx(folded, abs=1e-9)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.3), st.sampled_from([0.0, 0.2]), st.sampled_from([0.0, 0.04]))
 def test_projected_variables_and_their_probes_pass_the_limits(seed: int, step: float, total_w: float, power_w: float) -> None:
     device = description(total_w, power_w)
     rng = np.random.default_rng(seed)
-    boxes = [stage_box(device, stage, step) for stage in device.stages]
-    wild = [project(50 * rng.standard_normal(4), box) for box in boxes]
-    start = [start_variables(box, rng) for box in boxes]
+    boxes = [stage_bounds(device, stage, step) for stage in device.stages]
+    wild = [project(50 * rng.standard_normal(4), bounds) for bounds in boxes]
+    start = [start_variables(bounds, rng) for bounds in boxes]
     for variables in (wild, start):
-        check_held_drive(device, np.concatenate([volts(v, device.drive) for v in variables]))
+        check_held_drive(device, np.concatenate([to_drive(v, device.drive) for v in variables]))
         # Signs that cancel in power, as they do on average: what is left of the limit is for the rest.
         probed = [v + step * np.array([1.0, -1.0, 1.0, -1.0]) for v in variables]
-        check_held_drive(device, np.concatenate([volts(v, device.drive) for v in probed]))
+        check_held_drive(device, np.concatenate([to_drive(v, device.drive) for v in probed]))
 
 
 def test_a_step_with_no_room_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        stage_box(description(), description().stages[0], 40.0)
+        stage_bounds(description(), description().stages[0], 40.0)

@@ -152,7 +152,7 @@ def test_a_tight_session_refuses_what_the_station_would_allow(tmp_path: Path) ->
     with pytest.raises(DeviceError, match="above its limit 3 V"):
         bench.apply(np.full(16, 3.01))
     assert written(lab.heaters) == []
-    assert lab.heaters.armed[0].max_v == 3.0
+    assert lab.heaters.written_limits[0].max_v == 3.0
 
 
 @pytest.mark.parametrize("v_per_s", [0.0, 20.0])
@@ -208,9 +208,9 @@ def slew(v_per_s: float) -> Change:
 def assert_within_slew(source: FakeSource, v_per_s: float, start: np.ndarray) -> None:
     """No step is larger than the slew allows in the time since the one before it, or in 2 ms after a rest."""
     volts, last_s = start.copy(), -np.inf
-    for time_s, changes in source.written:
+    for time_s, mutates in source.written:
         rest = time_s - last_s > 0.05
-        for channel, value in changes.items():
+        for channel, value in mutates.items():
             most_s = 0.002 if rest else time_s - last_s
             assert abs(value - volts[channel]) <= v_per_s * most_s * (1 + 1e-6) + 1e-12
             volts[channel] = value
@@ -287,7 +287,7 @@ def test_what_a_source_holds_when_it_is_opened_is_ramped_down(tmp_path: Path) ->
         assert len(lab.heaters.written) > 5
         assert "safe" in lab.modulators.calls  # it cannot tell where it stands
         assert set(lab.heaters.written[-1][1]) == set(range(16))
-        assert lab.heaters.calls.index("arm") < lab.heaters.calls.index("set_volts")
+        assert lab.heaters.calls.index("set_limits") < lab.heaters.calls.index("set_volts")
 
 
 def test_what_is_found_beyond_its_limits_is_brought_inside_at_once(tmp_path: Path) -> None:
@@ -347,9 +347,9 @@ def test_a_failure_in_mid_evaluate_leads_to_safe(instrument: str, after: int, tm
         with pytest.raises(DeviceError, match=f"fault {instrument}_failed is latched") as refused:
             call()
         assert (refused.value.code, refused.value.outcome) == ("interlock", "not_applied")
-    arms = broken.calls.count("arm")
+    arms = broken.calls.count("set_limits")
     bench.clear_fault(f"{instrument}_failed")
-    assert broken.calls.count("arm") == arms + (instrument != "daq")
+    assert broken.calls.count("set_limits") == arms + (instrument != "daq")
     bench.apply(np.full(16, 2.0))
     bench.evaluate(drives, light(), "mesh0")
     assert lab.laser.lit

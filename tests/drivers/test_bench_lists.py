@@ -69,11 +69,11 @@ def modes(virtual: RunningBench) -> set[str]:
 
 def is_traced(virtual: RunningBench, readings: Readings, settings_v: np.ndarray) -> bool:
     """Return whether every reading was measured while the heaters stood at its setting."""
-    world = virtual.bench.world
-    log = virtual.call(lambda: {entry.sequence % STAMPS: entry for entry in world.log})
+    laboratory = virtual.bench.laboratory
+    log = virtual.call(lambda: {entry.sequence % STAMPS: entry for entry in laboratory.log})
     for setting, volts in enumerate(settings_v):
         for amps in readings.values[setting].ravel():
-            entry = log[stamped_sequence(float(amps), world.full_scale_a[0])]
+            entry = log[stamped_sequence(float(amps), laboratory.full_scale_a[0])]
             if np.abs(entry.heater_v - volts).max() > 1e-5:
                 return False
     return True
@@ -210,7 +210,7 @@ def test_a_stop_in_mid_list_leaves_no_probe(act: str, tmp_path: Path) -> None:
 
 def test_ctrl_c_in_mid_list_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(tmp_path) as (bench, virtual):
-        driver = bench._lines["qdac2"].driver
+        driver = bench._handles["qdac2"].instrument
         go, count = driver.go_to_step, iter(range(100))  # pyright: ignore[reportAttributeAccessIssue]
 
         def interrupted(step: int) -> None:
@@ -230,7 +230,7 @@ def test_a_probe_that_was_written_when_ctrl_c_came_does_not_stay(tmp_path: Path,
     """Also where settings are written out, and where what is held, and so believed, is 0 V."""
     with opened(tmp_path) as (bench, virtual):
         bench.apply(np.zeros(16))
-        driver = bench._lines["qdac2"].driver
+        driver = bench._handles["qdac2"].instrument
         write = driver.set_volts  # pyright: ignore[reportAttributeAccessIssue]
 
         def interrupted(volts: dict[int, float]) -> None:

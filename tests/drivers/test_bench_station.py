@@ -263,9 +263,14 @@ def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
         assert (limits.total_power_w, limits.slew_v_per_s) == (0.2, 50.0)
         assert (drive.min_v, drive.max_v, drive.bits) == (0.0, 8.0, 16)
         assert drive.step_v == pytest.approx(12 / 65535)
-        armed = lab.heaters.armed
-        assert (armed[0].max_v, armed[1].max_v, armed[1].max_a, armed[1].max_w) == (7.0, 8.0, 0.024, 0.05)
-        assert lab.modulators.armed[0].min_v == -10.0
+        written_limits = lab.heaters.written_limits
+        assert (written_limits[0].max_v, written_limits[1].max_v, written_limits[1].max_a, written_limits[1].max_w) == (
+            7.0,
+            8.0,
+            0.024,
+            0.05,
+        )
+        assert lab.modulators.written_limits[0].min_v == -10.0
         assert bench.describe().serials["heaters"] == "Fake ReadableSource serial SN-heaters"
 
 

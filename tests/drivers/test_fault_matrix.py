@@ -14,7 +14,7 @@ import pytest
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.registry import open_instrument
 from photonloop.drivers.station.schema import load_station
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices
@@ -47,9 +47,9 @@ def test_every_transport_and_every_fault_ends_well(capsys: pytest.CaptureFixture
 def test_an_instrument_that_is_restarted_at_every_word_is_given_up(
     transport: str, phase: fault_matrix.Phase, tmp_path: Path
 ) -> None:
-    way = next(way for way in fault_matrix.WAYS if way.transport == transport)
-    with running(IDEAL, way.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(way, virtual, "reset", phase, lasting=True, locks=tmp_path)
+    drives_between = next(drives_between for drives_between in fault_matrix.WAYS if drives_between.transport == transport)
+    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
+        case = fault_matrix.run_case(drives_between, virtual, "reset", phase, lasting=True, locks=tmp_path)
     assert case.good, case
     assert case.outcome == "clean stop"
 
@@ -61,27 +61,27 @@ def test_an_instrument_that_is_restarted_at_every_word_is_given_up(
 def test_a_source_that_hears_and_is_not_understood_stands_at_zero(
     transport: str, fault: str, phase: fault_matrix.Phase, tmp_path: Path
 ) -> None:
-    way = next(way for way in fault_matrix.WAYS if way.transport == transport)
-    with running(IDEAL, way.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(way, virtual, fault, phase, lasting=True, locks=tmp_path)
+    drives_between = next(drives_between for drives_between in fault_matrix.WAYS if drives_between.transport == transport)
+    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
+        case = fault_matrix.run_case(drives_between, virtual, fault, phase, lasting=True, locks=tmp_path)
     assert case.good, case
     assert (case.outcome, case.safe) == ("clean stop", fault_matrix.UNCONFIRMED)
-    named = way.struck[phase]
+    named = drives_between.struck[phase]
     assert f"the rest of the bench was made safe, {named} was told to go to its safe state, which nothing confirms" in case.detail
 
 
 def test_the_table_knows_a_source_that_hears_and_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TextTransport, "send_unheard", lambda *_: None)
-    way = fault_matrix.WAYS[0]
-    with running(IDEAL, way.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(way, virtual, "garbage", "apply", lasting=True, locks=tmp_path)
+    monkeypatch.setattr(TextTransport, "send_without_reply", lambda *_: None)
+    drives_between = fault_matrix.WAYS[0]
+    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
+        case = fault_matrix.run_case(drives_between, virtual, "garbage", "apply", lasting=True, locks=tmp_path)
     assert not case.good
     assert "the source hears, and its heaters are driven" in case.detail
 
 
 def test_the_table_knows_a_stale_reading_and_a_slow_call(tmp_path: Path) -> None:
-    way = fault_matrix.WAYS[0]
-    with running(IDEAL, way.choices, stamped=True) as virtual:
+    drives_between = fault_matrix.WAYS[0]
+    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
         station = load_station(virtual.addresses.station)
         clock = fault_matrix.SkippingClock()
         opener = partial(open_table, tmp_path)
@@ -102,7 +102,7 @@ def test_the_table_knows_a_stale_reading_and_a_slow_call(tmp_path: Path) -> None
 def test_a_readout_that_fell_silent_over_its_settings_gets_them_before_it_is_read_again() -> None:
     with running(IDEAL, Choices(detectors="labjack-t7"), stamped=True) as virtual:
         unit = virtual.bench.units["labjack-t7"]
-        link = Link(virtual.addresses.instruments["labjack-t7"], timeout_s=0.25)
+        link = ConnectionSettings(virtual.addresses.instruments["labjack-t7"], timeout_s=0.25)
         labjack = open_instrument("labjack-t7", link, {"resolution": 5})
         virtual.inject("labjack-t7", "reset", now=True)
         virtual.inject("labjack-t7", "silence", count=100, match=WRITES)

@@ -14,7 +14,7 @@ import pytest
 
 from photonloop.drivers.instrument import Readout
 from photonloop.drivers.readouts.labjack_t7 import LabJackSettings, LabJackT7, open_labjack
-from photonloop.drivers.transports.connection_settings import Link, open_modbus
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_modbus
 from photonloop.drivers.transports.modbus import ModbusTransport
 from photonloop.drivers.transports.recording import Event, replay_modbus
 from photonloop.protocols.errors import DeviceError
@@ -151,8 +151,8 @@ def test_something_else_at_the_address():
 
 
 @contextmanager
-def modbus_peer(delays: dict[int, float], drop: int = 0) -> Iterator[str]:
-    """Answer the n-th request with the number n, after `delays[n]`; close the connection in place of answer `drop`."""
+def modbus_peer(delays: dict[int, float], make_safe: int = 0) -> Iterator[str]:
+    """Answer the n-th request with the number n, after `delays[n]`; close the connection in place of answer `make_safe`."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.05)
     stop = threading.Event()
@@ -172,7 +172,7 @@ def modbus_peer(delays: dict[int, float], drop: int = 0) -> Iterator[str]:
                     except TimeoutError:
                         continue
                     count += 1
-                    if not frame or count == drop:
+                    if not frame or count == make_safe:
                         break
                     time.sleep(delays.get(count, 0.0))
                     connection.sendall(answer(struct.unpack(">H", frame[:2])[0], 3, bytes([4]) + floats(float(count))))
@@ -186,7 +186,7 @@ def modbus_peer(delays: dict[int, float], drop: int = 0) -> Iterator[str]:
 
 
 def opened(address: str) -> ModbusTransport:
-    return open_modbus(Link(address, name="daq", timeout_s=0.15))
+    return open_modbus(ConnectionSettings(address, name="daq", timeout_s=0.15))
 
 
 @pytest.mark.parametrize("delay_s", [0.2, 0.35, 0.6])
@@ -208,10 +208,10 @@ def test_no_stale_reading_is_ever_used(delay_s: float):
 
 
 def test_a_closed_connection_is_opened_again():
-    with modbus_peer({}, drop=2) as address:
+    with modbus_peer({}, make_safe=2) as address:
         transport = opened(address)
         calls: list[Callable[[], None]] = []
-        transport.when_reopened(lambda: calls.append(lambda: None))
+        transport.on_reconnect(lambda: calls.append(lambda: None))
         assert transport.read_floats(0, 1)[0] == 1.0
         assert transport.read_floats(0, 1)[0] == 3.0
         assert len(calls) == 1

@@ -24,10 +24,10 @@ from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_ta
 from photonloop.drivers.bench.make_safe import make_safe
 from photonloop.drivers.registry import open_instrument
 from photonloop.drivers.station.schema import Station, load_station
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices
-from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
@@ -42,11 +42,13 @@ def hot_bench(tmp_path: Path) -> Iterator[tuple[RunningBench, Path]]:
         station = tomllib.loads(virtual.addresses.station.read_text())
         settings = {table["name"]: table.get("settings", {}) for table in station["instruments"]}
         for name, volts in (("scpi-source", dict.fromkeys(range(16), 5.0)), ("qdac2", {1: 2.0})):
-            source: Any = open_instrument(name, Link(virtual.addresses.instruments[name], name), settings[name])
+            source: Any = open_instrument(name, ConnectionSettings(virtual.addresses.instruments[name], name), settings[name])
             source.set_volts(volts)
             source.close()
-        virtual.call(lambda: virtual.bench.world.shine(Light(0.02, 1550.0, is_on=True)))
-        laser: Any = open_instrument("santec-tsl570", Link(virtual.addresses.instruments["santec-tsl570"], "laser"), {})
+        virtual.call(lambda: virtual.bench.laboratory.set_light(LaserLight(0.02, 1550.0, is_on=True)))
+        laser: Any = open_instrument(
+            "santec-tsl570", ConnectionSettings(virtual.addresses.instruments["santec-tsl570"], "laser"), {}
+        )
         laser.on()
         laser.close()
         assert virtual.state()["heater_v"] == [5.0] * 16
@@ -146,7 +148,7 @@ def test_the_slew_limit_holds_on_the_way_to_safe(tmp_path: Path) -> None:
     with hot_bench(tmp_path) as (virtual, station):
         station.write_text(station.read_text().replace("[limits]", "[limits]\nslew_v_per_s = 20.0"))
         seen: list[float] = []
-        world = virtual.bench.world
+        laboratory = virtual.bench.laboratory
         opener = partial(open_table, station.parent)
 
         def watched(table: Any) -> Any:
@@ -156,7 +158,7 @@ def test_the_slew_limit_holds_on_the_way_to_safe(tmp_path: Path) -> None:
 
                 def set_volts(volts: dict[int, float]) -> None:
                     inner(volts)
-                    seen.append(float(world.heater_v[0]))
+                    seen.append(float(laboratory.heater_v[0]))
 
                 instrument.set_volts = set_volts
             return instrument
@@ -172,7 +174,7 @@ def test_one_that_hangs_keeps_nobody_else(tmp_path: Path) -> None:
     lab = FakeLab(clock := FakeClock())
     lab.heaters.volts[:] = 5.0
     lab.laser.lit = True
-    lab.heaters.armed = dict.fromkeys(range(16), lab.heaters.hardware)
+    lab.heaters.written_limits = dict.fromkeys(range(16), lab.heaters.hardware)
     reached: list[bool] = []
 
     def hang(method: str) -> None:
@@ -193,7 +195,7 @@ def test_arming_anew_brings_down_the_others_before_it_says_who_failed(tmp_path: 
         stated["instruments"].append({"name": "more", "driver": "fake", "address": "more"})
         stated["stages"][1]["heaters"]["instrument"] = "more"
 
-    lab.heaters.faults.append(Faulty("arm", silence()))
+    lab.heaters.faults.append(Faulty("set_limits", silence()))
     lab.extra["more"].volts[:] = 4.0  # pyright: ignore[reportAttributeAccessIssue]
     lab.daq.faults.append(Faulty("check", silence("device")))
     with pytest.raises(DeviceError, match="heaters: no answer"):

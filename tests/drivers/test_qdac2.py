@@ -81,7 +81,7 @@ def test_a_restart_is_noticed_at_the_next_setting():
         (f":sour1:volt 1.5;:sour2:volt 1;{POINTS};:syst:err:all?", f"1.5,1,0;{FINE}"),
     ]
     with qdac(lines) as source:
-        source.arm({0: ChannelLimits(-5.0, 5.0, slew_v_per_s=100.0)})
+        source.set_limits({0: ChannelLimits(-5.0, 5.0, slew_v_per_s=100.0)})
         source.set_volts({0: 1.5})
         with pytest.raises(DeviceError, match="holds channel 0 at 0 V where it was set to 1.5 V") as caught:
             source.set_volts({1: 1.0})
@@ -100,7 +100,7 @@ def test_check_takes_errors_and_compares():
 def test_limits():
     with qdac([]) as source:
         with pytest.raises(DeviceError, match="slew_v_per_s cannot be 3e\\+07 V/s"):
-            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=3e7)})
+            source.set_limits({0: ChannelLimits(0.0, 5.0, slew_v_per_s=3e7)})
         with pytest.raises(DeviceError, match="its limits are -10 V and 10 V"):
             source.set_volts({0: 10.5})
         with pytest.raises(DeviceError, match="has channels 0 to 2, not 3"):
@@ -112,7 +112,7 @@ def test_the_slew_in_the_instrument_is_a_backstop():
     lines = [(f":sour1:volt:slew {v_per_s};:syst:err:all?", FINE) for v_per_s in ("1000", "0.01", "20000000")]
     with qdac(lines) as source:
         for slew_v_per_s, own_v_per_s in ((200.0, 1000.0), (0.001, 0.01), (2e7, 2e7)):
-            source.arm({0: ChannelLimits(0.0, 5.0, slew_v_per_s=slew_v_per_s)})
+            source.set_limits({0: ChannelLimits(0.0, 5.0, slew_v_per_s=slew_v_per_s)})
             assert source.limits(0).slew_v_per_s == own_v_per_s
 
 
@@ -295,7 +295,7 @@ def test_a_list_waits_for_outputs_that_are_slowed_and_on_their_way():
     arrived = [("sour:volt:last? (@1:2)", "-0.5,0"), ("sour:volt:last? (@1:2)", "0,0")]
     away = [("sour:volt:last? (@1:2)", "-0.5,0")] * (PATIENCE + 1)
     with stepping([(":sour1:volt:slew 500;:syst:err:all?", FINE), *arrived, LOAD, *away]) as source:
-        source.arm({0: ChannelLimits(-10.0, 10.0, slew_v_per_s=100.0)})
+        source.set_limits({0: ChannelLimits(-10.0, 10.0, slew_v_per_s=100.0)})
         assert source.load_steps(BOTH, LOADED) == 3
         assert source.load_steps(BOTH, LOADED) == 0
 

@@ -92,7 +92,7 @@ def test_channels_that_are_not_named_stay():
 
 def test_nothing_is_written_beyond_a_limit():
     with chain([("vmax3=4.00000\nimax3=20.00000", "OK\nOK")]) as source:
-        source.arm({3: ChannelLimits(0.0, 4.0, max_a=0.02)})
+        source.set_limits({3: ChannelLimits(0.0, 4.0, max_a=0.02)})
         for volts, code in (
             ({0: 1.0, 3: 4.001}, "limit"),
             ({0: -0.1}, "limit"),
@@ -103,9 +103,9 @@ def test_nothing_is_written_beyond_a_limit():
                 source.set_volts(volts)
             assert (caught.value.code, caught.value.outcome) == (code, "not_applied")
         with pytest.raises(DeviceError, match="cannot be limited to 0 … 13 V"):
-            source.arm({3: ChannelLimits(0.0, 13.0)})
+            source.set_limits({3: ChannelLimits(0.0, 13.0)})
         with pytest.raises(DeviceError, match="max_a cannot be 0.03 A, the hardware's limit is 0.024 A"):
-            source.arm({3: ChannelLimits(0.0, 5.0, max_a=0.03)})
+            source.set_limits({3: ChannelLimits(0.0, 5.0, max_a=0.03)})
 
 
 def test_limits_are_written_again_after_power_up():
@@ -117,7 +117,7 @@ def test_limits_are_written_again_after_power_up():
         ("v0=1.00000\nv1=1.00000", "OK\nOK"),
     ]
     with chain(lines) as source:
-        source.arm({0: ChannelLimits(0.0, 4.0), 1: ChannelLimits(0.0, 4.0)})
+        source.set_limits({0: ChannelLimits(0.0, 4.0), 1: ChannelLimits(0.0, 4.0)})
         with pytest.raises(DeviceError, match="was switched on anew .*its limits have been written again") as caught:
             source.set_volts({0: 1.0})
         assert (caught.value.code, caught.value.retryable, caught.value.outcome) == ("device", True, "unknown")
@@ -199,7 +199,7 @@ def test_a_line_lost_and_found_says_so_and_arms_again():
         (f"VVEC0={ZEROS}\nVVEC8={ZEROS}", "OK\nOK"),
     ]
     with chain(lines) as source:
-        source.arm({0: ChannelLimits(0.0, 4.0)})
+        source.set_limits({0: ChannelLimits(0.0, 4.0)})
         with pytest.raises(DeviceError, match="was lost and has been found again"):
             source.set_volts({0: 1.0})
         source.safe()

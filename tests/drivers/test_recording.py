@@ -9,7 +9,7 @@ import pytest
 from support.misbehaving_peer import Late, Reaction, tcp_peer
 from support.replays import WHO, replayed
 
-from photonloop.drivers.transports.connection_settings import Link, open_text
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
 from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text
 from photonloop.drivers.transports.text import Dialect
 from photonloop.drivers.transports.transport_clock import SteppedClock
@@ -32,15 +32,15 @@ def test_a_recording_with_a_late_answer_plays_back_in_no_time(tmp_path: Path):
         return Late(b"first\n", 0.2) if count == 1 else b"second\n"
 
     with tcp_peer(react) as peer, path.open("w") as file:
-        transport = open_text(Link(peer.address, name="meter", recorder=Recorder(file)), DIALECT)
-        assert transport.query("READ?") == "second"
+        transport = open_text(ConnectionSettings(peer.address, name="meter", recorder=Recorder(file)), DIALECT)
+        assert transport.query_line("READ?") == "second"
         transport.close()
 
     events = read_recording(path, "meter")
     assert [event.kind for event in events].count("silence") >= 1
     assert b"first\n" in b"".join(event.data for event in events if event.kind == "got")
     replay, wire = replay_text(events, DIALECT)
-    assert replay.query("READ?") == "second"
+    assert replay.query_line("READ?") == "second"
     wire.check_finished()
 
 
@@ -48,7 +48,7 @@ def test_a_recording_is_read_line_by_line(tmp_path: Path):
     path = tmp_path / "recording.jsonl"
     clock = SteppedClock()
     with tcp_peer(lambda line: b"ACME,M1,7,1.0\n") as peer, path.open("w") as file:
-        open_text(Link(peer.address, name="meter", recorder=Recorder(file, clock)), DIALECT).close()
+        open_text(ConnectionSettings(peer.address, name="meter", recorder=Recorder(file, clock)), DIALECT).close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0] == {"s": 0.0, "to": "meter", "event": "opened", "data": ""}
     assert {"s": 0.0, "to": "meter", "event": "sent", "data": "*IDN?\n"} in lines
@@ -65,19 +65,19 @@ def test_a_recording_is_read_line_by_line(tmp_path: Path):
 def test_a_replay_teaches():
     with pytest.raises(AssertionError, match="the driver sent     b'READ[?].n'\nthe transcript has  b'MEAS[?].n'"):
         with replayed([WHO, ("MEAS?", "1")], DIALECT) as transport:
-            transport.query("READ?")
+            transport.query_line("READ?")
     with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([WHO, ("MEAS?", "1")], DIALECT):
         pass
     with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([WHO], DIALECT) as transport:
-        transport.query("READ?")
+        transport.query_line("READ?")
     with pytest.raises(AssertionError, match="waited in vain for an answer to the line before: is the answer missing"):
         with replayed([WHO, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
-            transport.query("READ?")
+            transport.query_line("READ?")
     with pytest.raises(AssertionError, match="the driver never read b'2.n'"):
         with replayed([WHO, ("READ?", "1"), (None, "2")], DIALECT) as transport:
-            transport.query("READ?")
+            transport.query_line("READ?")
 
 
 def test_silence_on_purpose_is_no_mistake():
     with pytest.raises(DeviceError), replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport:
-        transport.query("READ?")
+        transport.query_line("READ?")

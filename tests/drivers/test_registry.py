@@ -11,7 +11,7 @@ from support.misbehaving_peer import tcp_peer
 
 from photonloop.drivers.instrument import Laser, Readout
 from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
 
 def test_what_a_driver_opens_is_checked(foreign: Path):
     with pytest.raises(DeviceError, match="driver 'box' opened something that is no Readout"):
-        open_instrument("box", Link("anywhere"), {"gain": 2.0})
+        open_instrument("box", ConnectionSettings("anywhere"), {"gain": 2.0})
 
 
 def test_no_entry_points_at_all(monkeypatch: pytest.MonkeyPatch):
@@ -108,7 +108,9 @@ def test_opened_over_a_real_socket(tmp_path: Path):
     }
     (tmp_path / "readout.toml").write_text('channels = 2\nunit = "V"\nread = "MEAS:VOLT? (@{channels})"\nerror = "SYST:ERR?"\n')
     with tcp_peer(answers.get) as peer:
-        readout = open_instrument("scpi-readout", Link(peer.address, name="daq"), {"table": "readout.toml"}, tmp_path)
+        readout = open_instrument(
+            "scpi-readout", ConnectionSettings(peer.address, name="daq"), {"table": "readout.toml"}, tmp_path
+        )
         assert isinstance(readout, Readout)
         assert readout.read([0, 1]).tolist() == [0.5, 0.25]
         assert readout.identify().model == "M1"
@@ -120,8 +122,8 @@ def test_a_failed_opening_lets_go_of_the_instrument():
     answers = {b"*IDN?": b"SANTEC,TSL-570,1,1\n", b":SYST:ERR?": b"0\n", b":SYST:COMM:COD?": b"7\n", b":POW:UNIT?": b"0\n"}
     with tcp_peer(lambda line: (answers.get(line) or b"").replace(b"\n", b"\r") or None, b"\r") as peer:
         with pytest.raises(DeviceError, match="answered '7' to ':SYST:COMM:COD[?]', which makes no sense"):
-            open_instrument("santec-tsl570", Link(peer.address, name="laser"), {})
+            open_instrument("santec-tsl570", ConnectionSettings(peer.address, name="laser"), {})
         answers[b":SYST:COMM:COD?"] = b"1\n"
-        laser = open_instrument("santec-tsl570", Link(peer.address, name="laser"), {})
+        laser = open_instrument("santec-tsl570", ConnectionSettings(peer.address, name="laser"), {})
         assert isinstance(laser, Laser)
         laser.close()

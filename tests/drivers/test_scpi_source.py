@@ -32,8 +32,8 @@ ASK = ":VOLT? (@1,2,3)"
 HELLO = [WHO, ("SYST:ERR?", FINE), (ASK, "+0.0E+00,+0.0E+00,+0.0E+00")]
 
 
-def source(lines, **changes: Any):
-    settings = validate(ScpiSourceSettings, {**TABLE, **changes}, "table")
+def source(lines, **mutates: Any):
+    settings = validate(ScpiSourceSettings, {**TABLE, **mutates}, "table")
     return driven(open_scpi_source, settings, settings.dialect, lines)
 
 
@@ -47,8 +47,8 @@ def test_a_setting_is_one_message():
 def test_one_question_a_channel():
     hello = [WHO, ("SYST:ERR?", FINE), (":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?", "0;0;0")]
     asked = ":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?"
-    changes = {"first": 0, "set": "SOUR{channel}:VOLT {volts}", "query_volts": "SOUR{channel}:VOLT?"}
-    with source([*hello, (f":SOUR1:VOLT 1;{asked};:SYST:ERR?", f"0;1;0;{FINE}")], **changes) as instrument:
+    mutates = {"first": 0, "set": "SOUR{channel}:VOLT {volts}", "query_volts": "SOUR{channel}:VOLT?"}
+    with source([*hello, (f":SOUR1:VOLT 1;{asked};:SYST:ERR?", f"0;1;0;{FINE}")], **mutates) as instrument:
         instrument.set_volts({1: 1.0})
 
 
@@ -82,10 +82,19 @@ def test_complaints_are_taken_all():
 
 
 def test_limits_are_written_where_there_is_a_word_for_them_and_again_after_a_restart():
-    armed = (":VOLT:PROT 5,(@1);:CURR:LIM 0.01,(@1);:SYST:ERR?", FINE)
-    lines = [*HELLO, armed, Event("broken", b"reset by peer"), WHO, armed, (ASK, "0,0,0"), ("SYST:ERR?", FINE), (ASK, "0,0,0")]
+    written_limits = (":VOLT:PROT 5,(@1);:CURR:LIM 0.01,(@1);:SYST:ERR?", FINE)
+    lines = [
+        *HELLO,
+        written_limits,
+        Event("broken", b"reset by peer"),
+        WHO,
+        written_limits,
+        (ASK, "0,0,0"),
+        ("SYST:ERR?", FINE),
+        (ASK, "0,0,0"),
+    ]
     with source(lines) as instrument:
-        instrument.arm({0: ChannelLimits(0.0, 5.0, max_a=0.01)})
+        instrument.set_limits({0: ChannelLimits(0.0, 5.0, max_a=0.01)})
         with pytest.raises(DeviceError, match="above|its limits are 0 V and 5 V"):
             instrument.set_volts({0: 5.5})
         with pytest.raises(DeviceError, match="was lost and has been found again"):
@@ -98,10 +107,10 @@ def test_a_slew_is_told_to_an_instrument_that_has_one():
     with source(
         [*HELLO, (":VOLT:PROT 15,(@1);:SLEW 100,(@1);:SYST:ERR?", FINE)], limit_slew="SLEW {slew},(@{channel})"
     ) as slowed:
-        slowed.arm(wanted)
+        slowed.set_limits(wanted)
         assert slowed.limits(0).slew_v_per_s == 100.0
     with source([*HELLO, (":VOLT:PROT 15,(@1);:SYST:ERR?", FINE)]) as plain:
-        plain.arm(wanted)
+        plain.set_limits(wanted)
         assert plain.limits(0).slew_v_per_s == 0.0  # it moves at once, whatever the bench ramps at
 
 
@@ -146,7 +155,7 @@ def test_currents():
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("mutates", "sentence"),
     [
         ({"set": "VOLT {volt},(@{channel})"}, "has the place {volt}; only {channel} or {volts} are known"),
         ({"set": "VOLT {volts.__class__},(@{channel})"}, "only {channel} or {volts} are known"),
@@ -159,9 +168,9 @@ def test_currents():
         ({"error": "SYST:ERR? {channel}"}, "has the place {channel}"),
     ],
 )
-def test_a_table_that_does_not_fit_is_one_sentence(changes: dict[str, Any], sentence: str):
+def test_a_table_that_does_not_fit_is_one_sentence(mutates: dict[str, Any], sentence: str):
     with pytest.raises(ConfigError) as caught:
-        validate(ScpiSourceSettings, {**TABLE, **changes}, "table")
+        validate(ScpiSourceSettings, {**TABLE, **mutates}, "table")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 

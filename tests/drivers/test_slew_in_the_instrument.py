@@ -9,7 +9,7 @@ import pytest
 from support.fake_instruments import FakeClock, FakeSource
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
-from photonloop.drivers.bench.instrument_handle import Line
+from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.output_channels import Output, move
 from photonloop.drivers.instrument import ChannelLimits
 from photonloop.drivers.station.schema import load_station
@@ -24,24 +24,24 @@ def test_readings_wait_for_a_qdac_that_slews(v_per_s: float, tmp_path: Path) -> 
         path = tmp_path / "station.toml"
         limits = f"[limits]\nslew_v_per_s = {v_per_s}"
         path.write_text(virtual.addresses.station.read_text().replace("[limits]", limits))
-        world = virtual.bench.world
+        laboratory = virtual.bench.laboratory
         with open_lab(str(path)) as bench:
             stage = bench.describe().stages[0].name
             drives = np.zeros((6, 16))
             drives[::2, 0], drives[1::2, 1] = 5.0, 3.0
             readings = bench.evaluate(drives, np.ones((1, 4)), stage)
-            held = [entry.heater_v for entry in world.log][-6:]
+            held = [entry.heater_v for entry in laboratory.log][-6:]
             np.testing.assert_allclose(held, drives, atol=1e-6)
-            assert bench._heaters[0].line.driver.limits(0).slew_v_per_s == 5 * v_per_s
+            assert bench._heaters[0].handle.instrument.limits(0).slew_v_per_s == 5 * v_per_s
             bench.apply(drives[0])
             np.testing.assert_allclose(bench.evaluate(drives[:1], np.ones((1, 4)), stage).values, readings.values[:1], rtol=1e-4)
 
 
 def test_what_an_instrument_still_has_to_do_is_counted() -> None:
     source = FakeSource("heaters", clock := FakeClock(), hardware=ChannelLimits(0.0, 10.0, slew_v_per_s=10.0))
-    source.armed = {0: source.hardware, 1: source.hardware}
-    output = Output(Line("heaters", source), [0, 1], np.arange(2), np.zeros(2), np.full(2, 10.0), 0.0)
-    output.drop(clock)
+    source.written_limits = {0: source.hardware, 1: source.hardware}
+    output = Output(InstrumentHandle("heaters", source), [0, 1], np.arange(2), np.zeros(2), np.full(2, 10.0), 0.0)
+    output.make_safe(clock)
     assert output.written_s == 1.0  # from wherever it stood
     clock.time_s = 10.0
     move([output], [np.array([5.0, 2.0])], clock)

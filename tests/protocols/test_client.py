@@ -16,7 +16,7 @@ from support.fake_device import FakeDevice, Gate, Serve, fake_description, wait_
 
 from photonloop.protocols.client.connection import ServerConnection
 from photonloop.protocols.client.device_client import ClientOptions, connect
-from photonloop.protocols.device import PhotonicDevice, LoadedRows
+from photonloop.protocols.device import LoadedRows, PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.protocols.wire import messages
@@ -267,7 +267,9 @@ def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch:
         read = ServerConnection._read
         interrupts = iter([True, True])
 
-        def interrupted(channel: ServerConnection, request: messages.Request, frames: messages.Frames, buffer: SharedBuffer | None) -> object:
+        def interrupted(
+            channel: ServerConnection, request: messages.Request, frames: messages.Frames, buffer: SharedBuffer | None
+        ) -> object:
             answer = read(channel, request, frames, buffer)
             if next(interrupts, False):  # the worst moment: the message is off the socket
                 raise KeyboardInterrupt

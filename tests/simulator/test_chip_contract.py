@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import PhotonicDevice, LoadedRows
+from photonloop.protocols.device import LoadedRows, PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.pipeline import Pipeline

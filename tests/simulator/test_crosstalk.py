@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
 from photonloop.simulator.parameters import CrosstalkParameters
-from photonloop.simulator.physics.crosstalk import felt_w, lattice, pairs, runs
+from photonloop.simulator.physics.crosstalk import crosstalk_power_w, lattice, pairs, runs
 from photonloop.simulator.physics.mesh import Mesh, clements, reck
 
 BOTH = pytest.mark.parametrize("build", [clements, reck])
@@ -22,7 +22,7 @@ def dense(mesh: Mesh, own: CrosstalkParameters) -> NDArray[np.float64]:
     """Share of every heater's power that every other feels, column by column of the unit matrix."""
     places = lattice(mesh)
     found = pairs(places, own)
-    return np.stack([felt_w(unit, found) for unit in np.eye(places.shape[0])], axis=1)
+    return np.stack([crosstalk_power_w(unit, found) for unit in np.eye(places.shape[0])], axis=1)
 
 
 @BOTH
@@ -66,7 +66,7 @@ def test_nothing_is_felt_beyond_reach_or_without_fraction() -> None:
         found = pairs(lattice(clements(6)), own)
         assert found.to.size == 0
         assert runs(found, 36, 10).span.shape == (0, 3)
-        np.testing.assert_array_equal(felt_w(np.arange(36.0), found), np.arange(36.0))
+        np.testing.assert_array_equal(crosstalk_power_w(np.arange(36.0), found), np.arange(36.0))
 
 
 @BOTH
@@ -85,7 +85,7 @@ def test_runs_are_the_pairs(build: Callable[[int], Mesh], n: int, chunk: int, re
             first, last, source = packed.span[r]
             assert c * chunk <= first < last <= (c + 1) * chunk
             felt[first:last] += packed.share[r] * power_w[source : source + last - first]
-    np.testing.assert_allclose(felt, felt_w(power_w, found), rtol=1e-12)
+    np.testing.assert_allclose(felt, crosstalk_power_w(power_w, found), rtol=1e-12)
 
 
 def test_runs_are_long() -> None:

@@ -172,7 +172,7 @@ def test_noise_stays_where_it_was_when_rin_is_added() -> None:
 )
 def test_dac_steps_and_bends_within_its_bound(bits: int, inl_lsb: float, share: float, sign: float, code: float) -> None:
     own = DacParameters(bits=bits, inl_lsb=inl_lsb)
-    step_v = dac.dac_step_v(own)
+    step_v = dac.lsb_v(own)
     assert step_v == pytest.approx(own.range_v / (2**bits - 1))
     exact = np.array([0.0, np.floor(code * (2**bits - 1)) * step_v, own.range_v])
     put_out = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * step_v, step_v)
@@ -188,7 +188,7 @@ def test_the_bend_of_a_source_reaches_its_bound() -> None:
     code = np.linspace(0, own.range_v, 10001)
     for share, least in ((1.0, 1.0), (-1.0, 1.0), (0.0, 0.38)):
         bow, twist = dac.bend(own, np.repeat([[share, 1.0]], code.size, axis=0))
-        deviation = np.abs(dac.bent_v(code, own.range_v, bow, twist) - code).max() / dac.dac_step_v(own)
+        deviation = np.abs(dac.bent_v(code, own.range_v, bow, twist) - code).max() / dac.lsb_v(own)
         assert least * 4.0 - 1e-6 <= deviation <= 4.0 + 1e-6
 
 

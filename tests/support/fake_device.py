@@ -16,18 +16,18 @@ from photonloop.protocols.device import (
     Fault,
     Inputs,
     LimitsDescription,
+    LoadedRows,
     Readings,
     ReadoutDescription,
     StageDescription,
-    LoadedRows,
 )
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_loaded_rows,
     check_settings,
     check_size,
-    check_loaded_rows,
     heater_power_w,
 )
 from photonloop.protocols.server.device_server import DeviceServer

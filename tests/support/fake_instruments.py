@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.drivers.bench.bench_clock import Clock
+from photonloop.drivers.bench.bench_clock import BenchClock
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import ChannelLimits, Identity, Instrument
@@ -59,7 +59,7 @@ class FakeInstrument:
     """What every instrument can do, and to fail on demand."""
 
     name: str
-    clock: Clock
+    clock: BenchClock
     calls: list[str] = field(default_factory=list)
     faults: list[Faulty] = field(default_factory=list)
     before: Callable[[str], None] = lambda method: None
@@ -94,21 +94,21 @@ class FakeSource(FakeInstrument):
     hardware: ChannelLimits = field(default_factory=lambda: ChannelLimits(min_v=0.0, max_v=12.0, max_a=0.024, bits=16))
     volts: np.ndarray = field(default_factory=lambda: np.zeros(16))
     written: list[tuple[float, dict[int, float]]] = field(default_factory=list)
-    armed: dict[int, ChannelLimits] = field(default_factory=dict)
+    written_limits: dict[int, ChannelLimits] = field(default_factory=dict)
     ohm: float = 1000.0
 
     def limits(self, channel: int) -> ChannelLimits:
-        return self.armed.get(channel, self.hardware)
+        return self.written_limits.get(channel, self.hardware)
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
-        self.called("arm")
-        self.armed = dict(limits)
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
+        self.called("set_limits")
+        self.written_limits = dict(limits)
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
         self.called("set_volts")
         for channel, value in volts.items():
-            assert channel in self.armed, "a channel was written before it was armed"
-            assert self.armed[channel].min_v <= value <= self.armed[channel].max_v
+            assert channel in self.written_limits, "a channel was written before it was armed"
+            assert self.written_limits[channel].min_v <= value <= self.written_limits[channel].max_v
         self.written.append((self.clock.now_s(), dict(volts)))
         for channel, value in volts.items():
             self.volts[channel] = value
@@ -181,7 +181,7 @@ class FakeLaser(FakeInstrument):
 class FakeLab:
     """Heaters on a readable source, modulators on a plain one, a readout in volts, a laser; one chip of two stages."""
 
-    def __init__(self, clock: Clock, source: type[FakeSource] = ReadableSource) -> None:
+    def __init__(self, clock: BenchClock, source: type[FakeSource] = ReadableSource) -> None:
         self.heaters = source("heaters", clock)
         self.modulators = FakeSource("modulators", clock, channels=4, hardware=ChannelLimits(-10.0, 10.0), volts=np.zeros(4))
         self.daq = FakeReadout("daq", clock, light=self.readings)
@@ -231,13 +231,13 @@ def tables() -> dict[str, Any]:
 
 
 def bench_of(
-    lab: FakeLab, clock: Clock, locks: Path, change: Callable[[dict[str, Any]], object] = lambda t: None, **session: float
+    lab: FakeLab, clock: BenchClock, locks: Path, change: Callable[[dict[str, Any]], object] = lambda t: None, **session: float
 ) -> Bench:
     """Open a bench of `lab` at the station of `tables`, changed by `change`."""
     stated = tables()
     change(stated)
     return open_bench(
-        Station.model_validate(stated), lab.opener, session=LimitsTable.model_validate(session), clock=clock, locks=locks
+        Station.model_validate(stated), lab.opener, limits=LimitsTable.model_validate(session), clock=clock, locks=locks
     )
 
 

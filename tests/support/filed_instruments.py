@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
-from photonloop.drivers.transports.connection_settings import Link
+from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.errors import DeviceError
 
 CHANNELS = 16
@@ -61,7 +61,7 @@ class FiledSource(FiledInstrument):
     def limits(self, channel: int) -> ChannelLimits:
         return ChannelLimits(0.0, 10.0)
 
-    def arm(self, limits: Mapping[int, ChannelLimits]) -> None:
+    def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         pass
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
@@ -112,7 +112,7 @@ class FiledLaser(FiledInstrument):
 
 
 def _opened(kind: type[FiledInstrument]) -> Any:
-    def opener(link: Link, settings: Settings) -> FiledInstrument:
+    def opener(link: ConnectionSettings, settings: Settings) -> FiledInstrument:
         if settings.dead:
             raise DeviceError("transport", f"{link.called} does not answer")
         if settings.loud:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from photonloop.drivers.transports.recording import Event, Line, replay_text, transcript
+from photonloop.drivers.transports.recording import Event, TranscriptLine, replay_text, transcript
 from photonloop.drivers.transports.text import Dialect, TextTransport
 from photonloop.drivers.transports.transport import Transport
 
@@ -18,11 +18,11 @@ WHO = ("*IDN?", "ACME,M1,7,1.0")
 
 
 @contextmanager
-def replayed(lines: Sequence[Line | Event], dialect: Dialect, *, serial: bool = False) -> Iterator[TextTransport]:
+def replayed(lines: Sequence[TranscriptLine | Event], dialect: Dialect, *, serial: bool = False) -> Iterator[TextTransport]:
     """Yield a transport that plays `lines`, and make sure that all of them were played."""
     events: list[Event] = []
     for line in lines:
-        events += [line] if isinstance(line, Event) else transcript([line], dialect.ends_sent, dialect.ends_got)
+        events += [line] if isinstance(line, Event) else transcript([line], dialect.write_termination, dialect.read_termination)
     transport, wire = replay_text(events, dialect, fresh_when_reopened=not serial)
     yield transport
     wire.check_finished()
@@ -33,7 +33,7 @@ def driven(
     opener: Callable[[Transport, S], Made],
     settings: S,
     dialect: Dialect,
-    lines: Sequence[Line | Event],
+    lines: Sequence[TranscriptLine | Event],
     *,
     serial: bool = False,
 ) -> Iterator[Made]:

@@ -48,23 +48,23 @@ class Estimator(Protocol):
         """Return `count` random directions, shape (count, channels); `groups` are the kinds of phase shifters."""
         ...
 
-    def weigh(self, directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
+    def combine(self, directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
         """Return the descent direction, shape (channels,), from measured slopes along each direction, shape (count,)."""
         ...
 
-    def step_of(self, per_phase_rad: float, groups: list[slice]) -> float:
+    def step_from_rms(self, per_phase_rad: float, groups: list[slice]) -> float:
         """Return the step that moves phases by `per_phase_rad` root mean square (in the largest group)."""
         ...
 
-    def reach(self, step_rad: float, groups: list[slice]) -> Phases:
+    def probe_extent(self, step_rad: float, groups: list[slice]) -> Phases:
         """Return how far [rad] a probe moves each phase, or seldom further: variables keep so far from the limits.
 
         Shape (channels,), proportional to the step.
         """
         ...
 
-    def per_phase(self, step_rad: float, groups: list[slice]) -> float:
-        """Return the root-mean-square change of a single phase [rad] that `step_rad` makes: the inverse of `step_of`."""
+    def rms_from_step(self, step_rad: float, groups: list[slice]) -> float:
+        """Return the root-mean-square change of a single phase [rad] that `step_rad` makes: the inverse of `step_from_rms`."""
         ...
 
 

@@ -22,7 +22,7 @@ def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generato
     return directions
 
 
-def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
+def combine(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
     """Return dim(group) × mean of slope × direction, group by group, shape (channels,)."""
     mean = np.einsum("k,kc->c", slopes / slopes.size, directions)
     for group in groups:
@@ -30,12 +30,12 @@ def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) 
     return mean
 
 
-def step_of(per_phase_rad: float, groups: list[slice]) -> float:
+def step_from_rms(per_phase_rad: float, groups: list[slice]) -> float:
     """Return the length over the largest group that moves its phases by `per_phase_rad` root mean square."""
     return per_phase_rad * _largest(groups) ** 0.5
 
 
-def reach(step_rad: float, groups: list[slice]) -> Phases:
+def probe_extent(step_rad: float, groups: list[slice]) -> Phases:
     """Return four standard deviations of each phase's move, which its group decides; no phase moves further than the step."""
     reached = np.empty(max(group.stop for group in groups))
     for group in groups:
@@ -43,7 +43,7 @@ def reach(step_rad: float, groups: list[slice]) -> Phases:
     return reached
 
 
-def per_phase(step_rad: float, groups: list[slice]) -> float:
+def rms_from_step(step_rad: float, groups: list[slice]) -> float:
     """Return the root-mean-square change of one phase in the largest group under a step of length `step_rad`."""
     return step_rad / _largest(groups) ** 0.5
 

@@ -63,7 +63,7 @@ def measure_noise(losses: Losses, channels: int) -> tuple[float, float]:
     return mean, max(float(repeated.std(ddof=1)), ROUNDING * abs(mean))
 
 
-def choose_step(losses: Losses, channels: int, ports: int, drive_step_rad: float, rng: np.random.Generator) -> StepChoice:
+def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: np.random.Generator) -> StepChoice:
     """Return the per-phase step that should bring measured slopes nearest to the gradient.
 
     Parameters
@@ -88,7 +88,7 @@ def choose_step(losses: Losses, channels: int, ports: int, drive_step_rad: float
     else:
         best = float(steps[-1])
         reason = f"no curvature seen above the noise up to {best:.3g} rad a phase"
-    floor, ceiling = DRIVE_STEPS * drive_step_rad, float(steps[-1])
+    floor, ceiling = DRIVE_STEPS * lsb_rad, float(steps[-1])
     chosen = max(min(best, ceiling), floor)
     reasons = [
         f"loss {mean:.4g} with noise {noise:.2g} a setting ({REPEATS} repeats)",

@@ -19,21 +19,21 @@ def draw(channels: int, groups: list[slice], count: int, rng: np.random.Generato
     return (2.0 * signs - 1.0).reshape(count, channels)
 
 
-def weigh(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
+def combine(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
     """Return the mean of slope × direction, shape (channels,)."""
     return np.einsum("k,kc->c", slopes / slopes.size, directions)
 
 
-def step_of(per_phase_rad: float, groups: list[slice]) -> float:
+def step_from_rms(per_phase_rad: float, groups: list[slice]) -> float:
     """Return `per_phase_rad`: the step of every phase is the step."""
     return per_phase_rad
 
 
-def reach(step_rad: float, groups: list[slice]) -> Phases:
+def probe_extent(step_rad: float, groups: list[slice]) -> Phases:
     """Return `step_rad` for every phase: none moves further."""
     return np.full(max(group.stop for group in groups), step_rad)
 
 
-def per_phase(step_rad: float, groups: list[slice]) -> float:
+def rms_from_step(step_rad: float, groups: list[slice]) -> float:
     """Return `step_rad`: the step is the step of every phase."""
     return step_rad

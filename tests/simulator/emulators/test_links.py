@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from photonloop.simulator.emulators.generic_scpi import scpi_source
-from photonloop.simulator.emulators.laboratory import Light, Load
-from photonloop.simulator.emulators.links import Action, Link, Unit
-from photonloop.simulator.emulators.unit_faults import Fault, FaultPlan
+from photonloop.simulator.emulators.laboratory import LaserLight, Load
+from photonloop.simulator.emulators.links import Action, ClientLink, Unit
+from photonloop.simulator.emulators.unit_faults import UnitFault, UnitFaults
 from photonloop.simulator.emulators.virtual_bench import build
 from photonloop.simulator.emulators.virtual_pm100d import pm100d
 from photonloop.simulator.emulators.virtual_qontrol import QontrolChain
@@ -28,8 +28,8 @@ class Client:
     """The other end of a link."""
 
     def __init__(self, unit: Unit) -> None:
-        self.unasked: list[Action] = []
-        self.link: Link = unit.connect(self.unasked.append)
+        self.is_unsolicited: list[Action] = []
+        self.link: ClientLink = unit.connect(self.is_unsolicited.append)
 
     def says(self, text: str) -> list[Action]:
         return self.link.receive(text.encode())[0]
@@ -66,7 +66,7 @@ def test_messages_may_come_in_pieces() -> None:
 def test_silence_neither_carries_out_nor_answers() -> None:
     here, _, volts = unit()
     client = Client(here)
-    here.inject(Fault(kind="silence", count=2))
+    here.inject(UnitFault(kind="silence", count=2))
     assert client.says("VOLT 1,(@1);:VOLT? (@1)\n") == client.says("*IDN?\n") == []
     assert volts[0] == 0.0
     assert client.says("VOLT? (@1)\n")[0].data == b"+0.000000E+00\n"
@@ -76,7 +76,7 @@ def test_silence_neither_carries_out_nor_answers() -> None:
 def test_late_is_carried_out_at_once_and_answered_later_in_order() -> None:
     here, watch, volts = unit()
     client = Client(here)
-    here.inject(Fault(kind="late", delay_s=0.5))
+    here.inject(UnitFault(kind="late", delay_s=0.5))
     (late,) = client.says("VOLT 1,(@1);:VOLT? (@1)\n")
     assert (late.data, late.at_s, volts[0]) == (b"+1.000000E+00\n", watch.now_s + 0.5, 1.0)
 
@@ -84,7 +84,7 @@ def test_late_is_carried_out_at_once_and_answered_later_in_order() -> None:
 def test_garbage_has_the_length_of_the_answer_and_is_none() -> None:
     here, _, volts = unit()
     client = Client(here)
-    here.inject(Fault(kind="garbage"))
+    here.inject(UnitFault(kind="garbage"))
     (noise,) = client.says("VOLT 1,(@1);:VOLT? (@1)\n")
     assert volts[0] == 1.0
     assert (len(noise.data), noise.data[-1:]) == (14, b"\n")
@@ -97,10 +97,10 @@ def test_disconnect_and_reset_break_every_connection_of_a_socket() -> None:
         here, _, volts = unit()
         client, other = Client(here), Client(here)
         client.says("VOLT 2,(@1)\n")
-        here.inject(Fault(kind=kind, match="(@2)"))
+        here.inject(UnitFault(kind=kind, match="(@2)"))
         assert client.says("VOLT? (@1)\n") != []
         assert client.says("VOLT 1,(@2)\n") == [Action(breaks=True)]
-        assert other.unasked == [Action(breaks=True)]
+        assert other.is_unsolicited == [Action(breaks=True)]
         assert volts == {**dict.fromkeys(range(8), 0.0), 0: 2.0 if kind == "disconnect" else 0.0}
         assert here.links == []
         assert Client(here).says("VOLT? (@2)\n")[0].data == b"+0.000000E+00\n"
@@ -110,31 +110,31 @@ def test_a_serial_line_lives_through_a_reset_and_hears_of_it() -> None:
     here, watch, volts = unit(serial=True)
     client = Client(here)
     client.says("v0=3\nvmax0=5\n")
-    here.inject(Fault(kind="reset"))
+    here.inject(UnitFault(kind="reset"))
     assert client.says("v0=4\n") == [Action(b"E90:00\n", watch.now_s)]
     assert volts[0] == 0.0
     assert client.says("v0=6\n")[0].data == b"OK\n"  # the limit is forgotten
-    here.inject(Fault(kind="reset", now=True))
-    assert client.unasked == [Action(b"E90:00\n", watch.now_s)]
+    here.inject(UnitFault(kind="reset", now=True))
+    assert client.is_unsolicited == [Action(b"E90:00\n", watch.now_s)]
 
 
 def test_errors_unasked_and_in_place_of_an_answer() -> None:
     here, watch, volts = unit(serial=True)
     client = Client(here)
-    here.inject(Fault(kind="error", code=2, channel=5, now=True))
-    assert client.unasked == [Action(b"E02:05\n", watch.now_s)]
-    here.inject(Fault(kind="error", code=15))
+    here.inject(UnitFault(kind="error", code=2, channel=5, now=True))
+    assert client.is_unsolicited == [Action(b"E02:05\n", watch.now_s)]
+    here.inject(UnitFault(kind="error", code=15))
     assert client.says("v0=1\n")[0].data == b"E15:00\n"
     assert volts[0] == 0.0
     scpi, _, _ = unit()
     other = Client(scpi)
-    scpi.inject(Fault(kind="error", code=-240, now=True))
-    assert other.unasked == []
+    scpi.inject(UnitFault(kind="error", code=-240, now=True))
+    assert other.is_unsolicited == []
     assert other.says("SYST:ERR?\n")[0].data == b'-240,"Hardware error"\n'
 
 
 def test_an_answer_thrown_away_unread() -> None:
-    meter = Unit("meter", pm100d(lambda: Light(1e-3, 1550.0, True), np.random.default_rng(0)), rng=np.random.default_rng(0))
+    meter = Unit("meter", pm100d(lambda: LaserLight(1e-3, 1550.0, True), np.random.default_rng(0)), rng=np.random.default_rng(0))
     client = Client(meter)
     actions, drops = client.link.receive(b"READ?\n*IDN?\n")
     assert [action.data[:8] for action in actions] == [b"Thorlabs"]
@@ -145,9 +145,9 @@ def test_an_answer_thrown_away_unread() -> None:
 
 
 def test_faults_wait_for_their_message() -> None:
-    plan = FaultPlan()
-    plan.add(Fault(kind="silence", match="read", after=1, count=2))
-    plan.add(Fault(kind="late"))
+    plan = UnitFaults()
+    plan.add(UnitFault(kind="silence", match="read", after=1, count=2))
+    plan.add(UnitFault(kind="late"))
     struck = [getattr(plan.strike(text), "kind", None) for text in (b"X", b"READ?", b"READ?", b"read?", b"READ?")]
     assert struck == ["late", None, "silence", "silence", None]
     assert len(plan) == 0
@@ -156,7 +156,7 @@ def test_faults_wait_for_their_message() -> None:
 def test_only_what_strikes_by_itself_can_strike_now() -> None:
     here, _, _ = unit()
     with pytest.raises(ValueError, match="fault late strikes a message"):
-        here.inject(Fault(kind="late", now=True))
+        here.inject(UnitFault(kind="late", now=True))
 
 
 def test_a_client_without_end_is_let_go() -> None:
@@ -182,9 +182,9 @@ def test_no_bytes_bring_an_instrument_down(parts: list[bytes]) -> None:
         link.receive(b"".join(parts) + b"\n\r")
         link.close()
         assert here.counts.messages >= 0, name
-    assert np.isfinite(BENCH.world.heater_v).all()
-    assert np.isfinite(BENCH.world.modulator_v).all()
-    BENCH.world.measure(0)
+    assert np.isfinite(BENCH.laboratory.heater_v).all()
+    assert np.isfinite(BENCH.laboratory.modulator_v).all()
+    BENCH.laboratory.measure(0)
 
 
 BENCH = build(load_chip("ideal", ports=2, stages=1))

@@ -247,7 +247,7 @@ def test_the_station_file_says_what_is_there(bench: RunningBench) -> None:
     assert stage["heaters"]["channels"] == list(range(16))
     assert stage["heaters"]["groups"] == {"theta": [0, 6], "phi": [6, 12], "gamma": [12, 16]}
     assert len(stage["layout"]) == 6
-    assert stage["detectors"]["full_scale_a"] == pytest.approx(bench.bench.world.full_scale_a[0])
+    assert stage["detectors"]["full_scale_a"] == pytest.approx(bench.bench.laboratory.full_scale_a[0])
     assert station["inputs"]["curve"] == {"kind": "mach-zehnder", "v_pi": 4.0}
     assert station["limits"]["max_v"] == 10.8
     assert station["laser"]["power_w"] == 0.02

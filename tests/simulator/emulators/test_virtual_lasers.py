@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from photonloop.simulator.emulators.generic_scpi import scpi_laser
-from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.scpi_engine import ScpiInstrument
 from photonloop.simulator.emulators.virtual_santec import santec
 
@@ -13,9 +13,9 @@ from photonloop.simulator.emulators.virtual_santec import santec
 class Fibre:
     """Where the light goes."""
 
-    light = Light()
+    light = LaserLight()
 
-    def __call__(self, light: Light) -> None:
+    def __call__(self, light: LaserLight) -> None:
         self.light = light
 
 
@@ -78,7 +78,7 @@ def test_generic_laser() -> None:
     fibre = Fibre()
     device = scpi_laser(fibre)
     assert tells(device, "POW 10 MW;WAV 1549.5 NM;:OUTP ON;:POW?;:WAV?;:OUTP?") == "1.000000E-02;1549.500;1\n"
-    assert fibre.light == Light(0.010, 1549.5, True)
+    assert fibre.light == LaserLight(0.010, 1549.5, True)
     assert tells(device, "POW 21 MW;:SYST:ERR?") == '-222,"Data out of range"\n'
     device.reset()
     assert not fibre.light.is_on

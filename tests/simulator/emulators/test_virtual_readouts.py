@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from photonloop.simulator.emulators import generic_scpi
-from photonloop.simulator.emulators.laboratory import Light
+from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.scpi_engine import ScpiInstrument
 from photonloop.simulator.emulators.virtual_keysight import keysight
-from photonloop.simulator.emulators.virtual_labjack import OVERLOAD, LabJackT7
+from photonloop.simulator.emulators.virtual_labjack import OVERLOAD, VirtualLabJackT7
 from photonloop.simulator.emulators.virtual_pm100d import pm100d
 
 
@@ -36,7 +36,7 @@ def tells(device: ScpiInstrument, text: str) -> str:
 # ---- LabJack ------------------------------------------------------------------------------------------------------------
 
 
-def asks(device: LabJackT7, body: bytes, transaction: int = 7) -> bytes:
+def asks(device: VirtualLabJackT7, body: bytes, transaction: int = 7) -> bytes:
     """Send one request; return function and data of the answer, whose header must fit."""
     request = struct.pack(">HHHB", transaction, 0, len(body) + 1, 1) + body
     answer = device.handle(request).data
@@ -44,19 +44,19 @@ def asks(device: LabJackT7, body: bytes, transaction: int = 7) -> bytes:
     return answer[7:]
 
 
-def reads(device: LabJackT7, address: int, count: int, form: str) -> tuple[float, ...]:
+def reads(device: VirtualLabJackT7, address: int, count: int, form: str) -> tuple[float, ...]:
     answer = asks(device, struct.pack(">BHH", 3, address, count))
     assert answer[:2] == bytes([3, 2 * count]), f"exception {answer[1]}"
     return struct.unpack(form, answer[2:])
 
 
-def writes(device: LabJackT7, address: int, data: bytes) -> bytes:
+def writes(device: VirtualLabJackT7, address: int, data: bytes) -> bytes:
     return asks(device, struct.pack(">BHHB", 16, address, len(data) // 2, len(data)) + data)
 
 
 def test_labjack_reads_all_inputs_in_one_request_and_one_look() -> None:
     wires = Wires(0.5, -1.25, 9.5)
-    device = LabJackT7(wires)
+    device = VirtualLabJackT7(wires)
     values = reads(device, 0, 28, ">14f")
     assert values[:4] == pytest.approx((0.5, -1.25, 9.5, 0.0), abs=21.0 / 65535 / 2)
     assert wires.looks == 1
@@ -64,7 +64,7 @@ def test_labjack_reads_all_inputs_in_one_request_and_one_look() -> None:
 
 
 def test_labjack_ranges_resolution_and_overload() -> None:
-    device = LabJackT7(Wires(0.5, 1.06))
+    device = VirtualLabJackT7(Wires(0.5, 1.06))
     assert writes(device, 43900, struct.pack(">f", 1.0)) == struct.pack(">BHH", 16, 43900, 2)
     values = reads(device, 0, 4, ">2f")
     assert values == (pytest.approx(0.5, abs=2.1 / 65535 / 2), OVERLOAD)
@@ -79,7 +79,7 @@ def test_labjack_ranges_resolution_and_overload() -> None:
 
 
 def test_labjack_identity_and_outputs() -> None:
-    device = LabJackT7(Wires(), serial=470012345)
+    device = VirtualLabJackT7(Wires(), serial=470012345)
     assert reads(device, 60000, 2, ">f") == (7.0,)
     assert reads(device, 60028, 2, ">I") == (470012345,)
     assert reads(device, 55100, 2, ">I") == (0x00112233,)
@@ -103,13 +103,13 @@ def test_labjack_identity_and_outputs() -> None:
     ],
 )
 def test_labjack_refuses_with_an_exception(body: bytes, code: int) -> None:
-    device = LabJackT7(Wires())
+    device = VirtualLabJackT7(Wires())
     assert asks(device, body) == bytes([body[0] | 0x80, code])
     assert reads(device, 1000, 4, ">2f") == (0.0, 0.0)  # nothing of a refused write is taken
 
 
 def test_labjack_messages_may_come_in_pieces_and_together() -> None:
-    device = LabJackT7(Wires())
+    device = VirtualLabJackT7(Wires())
     whole = struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 0, 2)
     buffer = bytearray(whole[:5])
     assert device.framing(buffer) == []
@@ -185,12 +185,12 @@ def test_keysight_overload_and_time() -> None:
 # ---- PM100D -------------------------------------------------------------------------------------------------------------
 
 
-def meter(light: Light) -> ScpiInstrument:
+def meter(light: LaserLight) -> ScpiInstrument:
     return pm100d(lambda: light, np.random.default_rng(0))
 
 
 def test_pm100d_measures_watts_at_the_wavelength_it_is_told() -> None:
-    device = meter(Light(1e-4, 1550.0, True))
+    device = meter(LaserLight(1e-4, 1550.0, True))
     assert tells(device, "SENS:CORR:WAV 1550;WAV?") == "1.550000E+03\n"
     assert float(tells(device, "READ?")) == pytest.approx(1e-4, rel=1e-3)
     assert tells(device, "SENS:CORR:WAV 1310 nm;:SYST:ERR?") == '+0,"No error"\n'
@@ -199,7 +199,7 @@ def test_pm100d_measures_watts_at_the_wavelength_it_is_told() -> None:
 
 
 def test_pm100d_needs_a_colon_between_subsystems() -> None:
-    device = meter(Light(1e-4, 1550.0, True))
+    device = meter(LaserLight(1e-4, 1550.0, True))
     assert tells(device, "SENS:POW:RANG 1e-3;AVER:COUN 10") == ""
     assert tells(device, "SYST:ERR?") == '-113,"Undefined header"\n'
     tells(device, "SENS:POW:RANG 1e-3;:SENS:AVER:COUN 10")
@@ -207,13 +207,13 @@ def test_pm100d_needs_a_colon_between_subsystems() -> None:
 
 
 def test_pm100d_ranges_overload_zero_and_time() -> None:
-    device = meter(Light(1e-4, 1310.0, True))
+    device = meter(LaserLight(1e-4, 1310.0, True))
     tells(device, "SENS:POW:RANG 1e-5")
     assert tells(device, "READ?") == "9.900000E+37\n"
     assert tells(device, "SENS:POW:RANG?;RANG:AUTO?") == "5.000000E-05;0\n"
     tells(device, "SENS:POW:RANG:AUTO ON;:SENS:AVER:COUN 100")
     assert device.handle(b"READ?").takes_s == pytest.approx(0.3, rel=0.02)
-    dark = meter(Light(0.0, 1310.0, False))
+    dark = meter(LaserLight(0.0, 1310.0, False))
     tells(dark, "SENS:AVER:COUN 1000")
     assert float(tells(dark, "READ?")) == pytest.approx(2e-9, abs=3e-10)
     tells(dark, "SENS:CORR:COLL:ZERO")

@@ -10,7 +10,7 @@ import pytest
 from photonloop.simulator.emulators import generic_scpi
 from photonloop.simulator.emulators.laboratory import Load
 from photonloop.simulator.emulators.scpi_engine import ScpiInstrument
-from photonloop.simulator.emulators.virtual_qdac2 import Outputs, qdac2
+from photonloop.simulator.emulators.virtual_qdac2 import QdacChannels, qdac2
 from photonloop.simulator.emulators.virtual_qontrol import FULL_V, STEP_V, QontrolChain
 
 
@@ -117,7 +117,7 @@ class Watch:
 
 def test_qdac2_sets_joined_channels_and_reports_errors_in_its_own_words() -> None:
     wires = Wires(24)
-    device = qdac2(Outputs(wires.loads()))
+    device = qdac2(QdacChannels(wires.loads()))
     assert tells(device, "*idn?").startswith("QDevil, QDAC-II,")
     assert tells(device, "sour1:volt:mode fix;:sour1:volt 1.5;:sour24:volt -2;:sour1:volt?;:sour24:volt?") == "1.5;-2\n"
     assert (wires.volts[0], wires.volts[23]) == pytest.approx((1.5, -2.0), abs=1e-6)
@@ -130,7 +130,7 @@ def test_qdac2_sets_joined_channels_and_reports_errors_in_its_own_words() -> Non
 
 
 def test_qdac2_ranges() -> None:
-    device = qdac2(Outputs(Wires(1).loads()))
+    device = qdac2(QdacChannels(Wires(1).loads()))
     assert tells(device, "sour1:volt 3;:sour1:rang low;:syst:err?") == '-221, "Settings conflict"\n'
     assert (
         tells(device, "sour1:volt 1;:sour1:rang low;:sour1:volt 3;:sour1:rang?;:syst:err?") == 'LOW;-222, "Data out of range"\n'
@@ -139,7 +139,7 @@ def test_qdac2_ranges() -> None:
 
 def test_qdac2_outputs_stop_at_ten_milliamperes_and_measure_current() -> None:
     wires = Wires(1, ohm=100.0)
-    device = qdac2(Outputs(wires.loads()))
+    device = qdac2(QdacChannels(wires.loads()))
     amperes = [float(text) for text in tells(device, "sour1:volt 0.5;:read? (@1,2)").split(",")]
     assert amperes == pytest.approx([5e-3, 0.0], rel=1e-5)
     tells(device, "sour1:volt 3")
@@ -148,7 +148,7 @@ def test_qdac2_outputs_stop_at_ten_milliamperes_and_measure_current() -> None:
 
 def test_qdac2_slews_by_the_clock() -> None:
     wires, watch = Wires(1, ohm=math.inf), Watch()
-    outputs = Outputs(wires.loads(), watch)
+    outputs = QdacChannels(wires.loads(), watch)
     device = qdac2(outputs)
     tells(device, "sour1:volt:slew 2;:sour1:volt 3")
     assert wires.volts[0] == 0.0
@@ -165,7 +165,7 @@ def test_qdac2_slews_by_the_clock() -> None:
 
 def test_qdac2_plays_lists_on_one_trigger() -> None:
     wires, watch = Wires(2, ohm=math.inf), Watch()
-    outputs = Outputs(wires.loads(), watch)
+    outputs = QdacChannels(wires.loads(), watch)
     device = qdac2(outputs)
     for channel, values in ((1, "1,2,3"), (2, "4,5,6")):
         tells(
@@ -188,7 +188,7 @@ def test_qdac2_plays_lists_on_one_trigger() -> None:
 
 def test_qdac2_steps_through_a_list_trigger_by_trigger() -> None:
     wires = Wires(1, ohm=math.inf)
-    device = qdac2(Outputs(wires.loads()))
+    device = qdac2(QdacChannels(wires.loads()))
     tells(
         device, "sour1:volt:mode list;:sour1:list:volt 1,2;:sour1:list:volt:app 3;:sour1:list:tmod step;:sour1:dc:trig:sour bus"
     )
@@ -201,7 +201,7 @@ def test_qdac2_steps_through_a_list_trigger_by_trigger() -> None:
 
 def test_qdac2_in_fixed_mode_hears_a_trigger_unless_it_was_told_not_to() -> None:
     wires = Wires(2, ohm=math.inf)
-    device = qdac2(Outputs(wires.loads()))
+    device = qdac2(QdacChannels(wires.loads()))
     at = "(@1:2)"
     tells(
         device,

@@ -42,7 +42,7 @@ def opened(bench: RunningBench, names: Sequence[str], timeout_s: float = 0.0) ->
     try:
         for name in names:
             driver = import_module(MODULES[name]).DRIVER
-            link = opening.Link(bench.addresses.instruments[name], name, timeout_s=timeout_s)
+            link = opening.ConnectionSettings(bench.addresses.instruments[name], name, timeout_s=timeout_s)
             instruments[name] = driver.open(link, driver.settings(**settings.get(name, {})))
         yield instruments
     finally:
@@ -62,7 +62,7 @@ def opened(bench: RunningBench, names: Sequence[str], timeout_s: float = 0.0) ->
 def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
     parameters = load_chip("ideal", ports=4, stages=1, seed=1)
     with running(parameters, choices) as bench:
-        wiring, world = bench.bench.wiring, bench.bench.world
+        wiring, laboratory = bench.bench.wiring, bench.bench.laboratory
         with opened(bench, list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))) as here:
             here[wiring.laser].set_wavelength_nm(1550.0)
             here[wiring.laser].set_power_w(0.02)
@@ -73,9 +73,9 @@ def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
             here[wiring.heaters].set_volts(dict(zip(wiring.heater_channels, heater_v, strict=True)))
             here[wiring.modulators].set_volts(dict(zip(wiring.modulator_channels, modulator_v, strict=True)))
             volts = here[wiring.detectors].read(wiring.detector_channels)
-            np.testing.assert_allclose(world.heater_v, heater_v, atol=1.1e-3)
-            np.testing.assert_allclose(world.modulator_v, modulator_v, atol=1.1e-3)
-            expected = bench.call(lambda: world.measure(0)) * AMPLIFIER_V / world.full_scale_a[0]
+            np.testing.assert_allclose(laboratory.heater_v, heater_v, atol=1.1e-3)
+            np.testing.assert_allclose(laboratory.modulator_v, modulator_v, atol=1.1e-3)
+            expected = bench.call(lambda: laboratory.measure(0)) * AMPLIFIER_V / laboratory.full_scale_a[0]
             assert expected.max() > 0.1
             np.testing.assert_allclose(volts, expected, atol=1e-3)
             amps = here[wiring.heaters].read_amps(wiring.heater_channels)
@@ -83,7 +83,7 @@ def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
             for instrument in here.values():
                 instrument.check()
             here[wiring.heaters].safe()
-            assert (world.heater_v == 0.0).all()
+            assert (laboratory.heater_v == 0.0).all()
 
 
 @pytest.mark.parametrize("fault", ["late", "garbage"])
@@ -162,23 +162,23 @@ def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -
     errors = import_module("photonloop.protocols.errors").DeviceError
     with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["qontrol"]) as here:
         chain, emulator = here["qontrol"], bench.bench.units["qontrol"].emulator
-        chain.arm({channel: limits(0.0, 5.0, max_a=0.01) for channel in range(4)})
-        ask = lambda: bench.call(lambda: emulator.handle(b"vmax2?").data)  # noqa: E731
-        assert ask() == b"+5.000000 V\n"
+        chain.set_limits({channel: limits(0.0, 5.0, max_a=0.01) for channel in range(4)})
+        query = lambda: bench.call(lambda: emulator.handle(b"vmax2?").data)  # noqa: E731
+        assert query() == b"+5.000000 V\n"
         chain.set_volts({2: 3.0})
         bench.inject("qontrol", "reset")
         with pytest.raises(errors) as told:
             chain.set_volts({2: 3.0})
         assert (told.value.code, told.value.outcome) == ("device", "unknown")
-        assert ask() == b"+5.000000 V\n"
+        assert query() == b"+5.000000 V\n"
         chain.set_volts({2: 3.0})
-        assert bench.bench.world.heater_v[2] == pytest.approx(3.0, abs=1e-3)
+        assert bench.bench.laboratory.heater_v[2] == pytest.approx(3.0, abs=1e-3)
 
 
 def test_a_chain_that_is_opened_again_keeps_what_it_holds() -> None:
     """Whoever opens it and sets one channel has not touched the others."""
     with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qontrol", "qdac2")) as bench:
-        held = bench.bench.world.heater_v
+        held = bench.bench.laboratory.heater_v
         with opened(bench, ["qontrol"]) as here:
             here["qontrol"].set_volts({0: 1.0, 1: 3.0})
         with opened(bench, ["qontrol"]) as here:

@@ -9,106 +9,106 @@ import pytest
 
 from photonloop.protocols.config import ConfigError
 from photonloop.simulator.emulators.bench_choices import Choices
-from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, STAMPS, Light, World, stamped_sequence
+from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, STAMPS, Laboratory, LaserLight, stamped_sequence
 from photonloop.simulator.emulators.virtual_bench import build, wire
-from photonloop.simulator.emulators.virtual_labjack import LabJackT7
+from photonloop.simulator.emulators.virtual_labjack import VirtualLabJackT7
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
 IDEAL = load_chip("ideal", ports=4, stages=2, seed=5)
 
 
-def lit(world: World, rng: np.random.Generator) -> World:
+def lit(laboratory: Laboratory, rng: np.random.Generator) -> Laboratory:
     """Drive everything somewhere."""
-    for channel in range(world.heater_v.size):
-        world.heater(channel).hold(float(rng.uniform(0, 5)))
-    for port in range(world.modulator_v.size):
-        world.modulator(port).hold(float(rng.uniform(0, 4)))
-    world.shine(Light(world.laser_max_w, 1550.0, True))
-    return world
+    for channel in range(laboratory.heater_v.size):
+        laboratory.heater(channel).hold(float(rng.uniform(0, 5)))
+    for port in range(laboratory.modulator_v.size):
+        laboratory.modulator(port).hold(float(rng.uniform(0, 4)))
+    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1550.0, True))
+    return laboratory
 
 
 def test_what_detectors_see_is_what_the_chip_answers() -> None:
-    world = lit(World(IDEAL), np.random.default_rng(1))
+    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(1))
     chip = Chip(IDEAL)
-    chip.apply(world.heater_v)
-    amplitudes = np.sin(np.pi * world.modulator_v / (2 * world.v_pi))
+    chip.apply(laboratory.heater_v)
+    amplitudes = np.sin(np.pi * laboratory.modulator_v / (2 * laboratory.v_pi))
     for index, stage in enumerate(chip.describe().stages):
-        held = world.heater_v[stage.first_channel : stage.first_channel + stage.channels]
+        held = laboratory.heater_v[stage.first_channel : stage.first_channel + stage.channels]
         expected = chip.evaluate(held[np.newaxis], amplitudes[np.newaxis], stage.name).values[0, 0]
-        np.testing.assert_allclose(world.measure(index), expected, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(laboratory.measure(index), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_light_obeys_laser_modulators_and_couplers() -> None:
-    world = lit(World(IDEAL), np.random.default_rng(2))
-    full_a = world.measure(0)
+    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(2))
+    full_a = laboratory.measure(0)
     assert full_a.max() > 1e-4
-    world.shine(replace(world.light, power_w=world.laser_max_w / 2))
-    np.testing.assert_allclose(world.measure(0), full_a / 2, rtol=1e-5)
-    world.shine(Light(world.laser_max_w, 1580.0, True))  # half a width of the couplers' band away
-    np.testing.assert_allclose(world.measure(0), full_a / 2, rtol=1e-5)
-    world.shine(Light(world.laser_max_w, 1550.0, False))
-    assert (world.measure(0) == 0.0).all()
-    world.shine(Light(world.laser_max_w, 1550.0, True))
+    laboratory.set_light(replace(laboratory.light, power_w=laboratory.laser_max_w / 2))
+    np.testing.assert_allclose(laboratory.measure(0), full_a / 2, rtol=1e-5)
+    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1580.0, True))  # half a width of the couplers' band away
+    np.testing.assert_allclose(laboratory.measure(0), full_a / 2, rtol=1e-5)
+    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1550.0, False))
+    assert (laboratory.measure(0) == 0.0).all()
+    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1550.0, True))
     for port in range(4):
-        world.modulator(port).hold(0.0)
-    assert (world.measure(0) == 0.0).all()
-    world.modulator(2).hold(world.v_pi)
-    assert world.amplitudes() == pytest.approx([0, 0, 1, 0])
-    assert world.measure(0).sum() == pytest.approx(
+        laboratory.modulator(port).hold(0.0)
+    assert (laboratory.measure(0) == 0.0).all()
+    laboratory.modulator(2).hold(laboratory.v_pi)
+    assert laboratory.amplitudes() == pytest.approx([0, 0, 1, 0])
+    assert laboratory.measure(0).sum() == pytest.approx(
         IDEAL.laser.total_power_w / 4 * IDEAL.photodiode.responsivity_a_per_w, rel=1e-4
     )
 
 
 def test_amplifiers_bring_full_scale_to_their_own() -> None:
-    world = lit(World(load_chip("soi", ports=4, stages=1)), np.random.default_rng(3))
-    volts = world.detector_v(range(4))
-    np.testing.assert_allclose(volts, world.log[-1].current_a * AMPLIFIER_V / world.full_scale_a[0])
-    assert len(world.log) == 1
+    laboratory = lit(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(3))
+    volts = laboratory.detector_v(range(4))
+    np.testing.assert_allclose(volts, laboratory.log[-1].current_a * AMPLIFIER_V / laboratory.full_scale_a[0])
+    assert len(laboratory.log) == 1
 
 
 def test_every_measurement_has_noise_of_its_own_and_is_logged_with_what_was_held() -> None:
-    world = lit(World(load_chip("soi", ports=4, stages=1)), np.random.default_rng(4))
-    first, second = world.measure(0), world.measure(0)
+    laboratory = lit(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(4))
+    first, second = laboratory.measure(0), laboratory.measure(0)
     assert (first != second).any()
-    np.testing.assert_allclose(first, second, atol=1e-3 * world.full_scale_a[0])
-    before = world.heater_v.copy()
-    world.heater(7).hold(1.0)
-    world.measure(0)
-    assert [entry.sequence for entry in world.log] == [1, 2, 3]
-    np.testing.assert_array_equal(world.log[1].heater_v, before)
-    assert world.log[2].heater_v[7] == 1.0
+    np.testing.assert_allclose(first, second, atol=1e-3 * laboratory.full_scale_a[0])
+    before = laboratory.heater_v.copy()
+    laboratory.heater(7).hold(1.0)
+    laboratory.measure(0)
+    assert [entry.sequence for entry in laboratory.log] == [1, 2, 3]
+    np.testing.assert_array_equal(laboratory.log[1].heater_v, before)
+    assert laboratory.log[2].heater_v[7] == 1.0
 
 
 def test_a_heater_does_not_mind_the_sign_and_remembers_the_worst() -> None:
-    world = lit(World(IDEAL), np.random.default_rng(5))
-    plain = world.measure(0)
-    for channel, volts in enumerate(world.heater_v.copy()):
-        world.heater(channel).hold(-float(volts))
-    np.testing.assert_array_equal(world.measure(0), plain)
-    world.heater(3).hold(11.9)  # no chip refuses on a bench
-    world.measure(0)
-    world.heater(3).hold(0.0)
-    assert world.peak_v[3] == 11.9
-    assert world.peak_power_w > 11.9**2 / IDEAL.heater.resistance_ohm
+    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(5))
+    plain = laboratory.measure(0)
+    for channel, volts in enumerate(laboratory.heater_v.copy()):
+        laboratory.heater(channel).hold(-float(volts))
+    np.testing.assert_array_equal(laboratory.measure(0), plain)
+    laboratory.heater(3).hold(11.9)  # no chip refuses on a bench
+    laboratory.measure(0)
+    laboratory.heater(3).hold(0.0)
+    assert laboratory.peak_v[3] == 11.9
+    assert laboratory.peak_power_w > 11.9**2 / IDEAL.heater.resistance_ohm
 
 
 def test_the_chips_clock_goes_by_what_instruments_take() -> None:
-    world = World(IDEAL)
-    world.measure(0)
-    before_s = world.chip.status().clock_s
-    world.let_pass(2.5)
-    world.measure(0)
-    assert world.chip.status().clock_s == pytest.approx(before_s + 2.5, abs=1e-3)
+    laboratory = Laboratory(IDEAL)
+    laboratory.measure(0)
+    before_s = laboratory.chip.status().clock_s
+    laboratory.let_pass(2.5)
+    laboratory.measure(0)
+    assert laboratory.chip.status().clock_s == pytest.approx(before_s + 2.5, abs=1e-3)
 
 
 def test_stamps_survive_a_sixteen_bit_converter() -> None:
-    world = World(load_chip("soi", ports=4, stages=1), stamped=True)
-    device = LabJackT7(world.detector_v)
+    laboratory = Laboratory(load_chip("soi", ports=4, stages=1), stamped=True)
+    device = VirtualLabJackT7(laboratory.detector_v)
     for _ in range(STAMPS + 10):
         volts = np.frombuffer(device.handle(bytes([0, 1, 0, 0, 0, 6, 1, 3, 0, 0, 0, 8])).data[9:], ">f4")
-        amps = volts / AMPLIFIER_V * world.full_scale_a[0]
-        assert {stamped_sequence(float(a), world.full_scale_a[0]) for a in amps} == {world.measurements % STAMPS}
+        amps = volts / AMPLIFIER_V * laboratory.full_scale_a[0]
+        assert {stamped_sequence(float(a), laboratory.full_scale_a[0]) for a in amps} == {laboratory.measurements % STAMPS}
 
 
 # ---- wiring -------------------------------------------------------------------------------------------------------------
@@ -165,24 +165,24 @@ def test_every_choice_is_wired_to_the_chip() -> None:
         ("qdac2", "qdac2", "scpi-laser"),
     ):
         bench = build(parameters, Choices(heaters=heaters, modulators=modulators, laser=laser))
-        wiring, units, world = bench.wiring, bench.units, bench.world
+        wiring, units, laboratory = bench.wiring, bench.units, bench.laboratory
         units[heaters].emulator.handle(says[heaters](wiring.heater_channels[5], 2.0))
         units[modulators].emulator.handle(says[modulators](wiring.modulator_channels[2], 4.0))
         units[laser].emulator.handle(shines[laser])
         other = next(name for name in shines if name != laser)
         units[other].emulator.handle(b":POW:STAT 0;:OUTP 0")  # wired to nothing
-        assert world.heater_v[5] == pytest.approx(2.0, abs=1e-4)
-        assert world.modulator_v == pytest.approx([0, 0, 4, 0], abs=1e-4)
-        assert world.light.is_on
+        assert laboratory.heater_v[5] == pytest.approx(2.0, abs=1e-4)
+        assert laboratory.modulator_v == pytest.approx([0, 0, 4, 0], abs=1e-4)
+        assert laboratory.light.is_on
         units["keysight-daq970a"].emulator.handle(b"CONF:VOLT:DC 10,(@101:104)")
         seen = [
             np.frombuffer(units["labjack-t7"].emulator.handle(bytes([0, 1, 0, 0, 0, 6, 1, 3, 0, 0, 0, 8])).data[9:], ">f4"),
             np.array(units["keysight-daq970a"].emulator.handle(b"READ?").data.split(b","), float),
             np.array(units["scpi-readout"].emulator.handle(b"MEAS:VOLT? (@1:4)").data.split(b","), float),
         ]
-        expected = world.measure(0) * AMPLIFIER_V / world.full_scale_a[0]
+        expected = laboratory.measure(0) * AMPLIFIER_V / laboratory.full_scale_a[0]
         assert expected.max() > 0.1
         for volts in seen:
             np.testing.assert_allclose(volts, expected, atol=5e-4)
         assert float(units["pm100d"].emulator.handle(b"SENS:CORR:WAV 1550;:READ?").data) == pytest.approx(2e-4, rel=5e-3)
-        world.close()
+        laboratory.close()
