@@ -35,8 +35,9 @@ from photonloop.controller.runs.provenance import (
     started,
     write_device,
 )
-from photonloop.controller.runs.run_folder import EXPERIMENT, RunFolder, new_run, versions, write_aside
+from photonloop.controller.runs.run_folder import EXPERIMENT, RunFolder, new_run, versions
 from photonloop.controller.stopping import SessionStopped, Stop
+from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
@@ -123,7 +124,7 @@ def train(
         check_fits(experiment, link.description, layers, dataset.y_train.size)
         clipped = stage_parts(link, experiment, dataset)
         path = new_run(runs, experiment.name)
-        write_aside(path / EXPERIMENT, as_toml(experiment).encode())
+        write_atomically(path / EXPERIMENT, as_toml(experiment).encode())
         write_device(path, link.description)
         folder = watch.folder = RunFolder(path)
         if clipped:

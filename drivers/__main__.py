@@ -10,13 +10,15 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from photonloop.drivers.service.process_control import Stopping, own_output
 from photonloop.drivers.service.supervisor import Commands, server_command, supervise
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.process import add_parent_options, parent_check, refuse, take_standard_output
+from photonloop.protocols.stop_request import StopRequest, stop_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,36 +28,33 @@ def main(arguments: list[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
-    stopping = Stopping()
+    keep_running, stop = parent_check(args), StopRequest()
     try:
-        if args.make_safe:
-            return _make_safe(args.station)
-        if args.unsupervised:
-            return _serve(args, stopping)
-        return _supervise(args, stopping)
+        with stop_signals(lambda _number: stop.ask()):
+            if args.make_safe:
+                return _make_safe(args.station)
+            return (_serve if args.unsupervised else _supervise)(args, stop, keep_running)
     except ConfigError as error:
-        return _refuse(str(error), 2)
+        return refuse(str(error), 2)
     except DeviceError as error:
-        return _refuse(error.detail, {"bad_request": 2, "transport": 1, "lease": 1, "deadline": 1}.get(error.code, 3))
+        return refuse(error.detail, {"bad_request": 2, "transport": 1, "lease": 1, "deadline": 1}.get(error.code, 3))
 
 
-def _supervise(args: argparse.Namespace, stopping: Stopping) -> int:
-    parent = os.getppid() if args.parent is None else args.parent
+def _supervise(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[], bool]) -> int:
     keys = ["--keys", str(args.keys)] if args.keys is not None else []
     me = str(os.getpid())
     commands = Commands(
         serve=lambda bind: server_command(args.station, "--unsupervised", "--heard", "--bind", bind, "--parent", me, *keys),
         make_safe=server_command(args.station, "--make-safe"),
     )
-    return supervise(commands, args.bind, stopping, lambda: args.detach or os.getppid() == parent)
+    return supervise(commands, args.bind, stop, keep_running)
 
 
-def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
+def _serve(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[], bool]) -> int:
     from photonloop.drivers.bench.bench_opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
     from photonloop.drivers.service.bench_server import serve  # noqa: PLC0415
 
-    parent = os.getppid() if args.parent is None else args.parent
-    output = own_output()
+    output = take_standard_output()
 
     def alive() -> bool:
         if args.heard:
@@ -63,10 +62,10 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
                 print(file=output, flush=True)
             except BrokenPipeError:
                 return False
-        return args.detach or os.getppid() == parent
+        return keep_running()
 
     with open_lab(args.station) as bench:
-        serve(bench, args.bind, args.keys, stopping, alive, output)
+        serve(bench, args.bind, args.keys, stop, alive, output)
     return 0
 
 
@@ -88,17 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     add("station", metavar="STATION.toml[?max_v=5]", help="station file, with limits of this session that tighten its own")
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
     add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
-    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
-    add("--detach", action="store_true", help="go on when the parent process ends")
+    add_parent_options(parser)
     add("--unsupervised", action="store_true", help="serve in this very process: if it is killed, nobody makes the bench safe")
     add("--heard", action="store_true", help="print an empty line a few times a second, for the supervisor to hear")
     add("--make-safe", action="store_true", help="bring every source that answers to 0 V, put the light out, and end")
     return parser
-
-
-def _refuse(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

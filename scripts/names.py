@@ -30,14 +30,77 @@ LONG_FILES = {"simulator/kernels.py": "numba's disk cache does not notice a chan
 SAME_BY_DESIGN = frozenset({"__init__", "__main__"})
 
 RETIRED = frozenset(
-    """
-    StagedRows stage_inputs max_staged_bytes StageBody Desk Jobs rush Looking Pace Admission admits Window Sharing Shared
-    DeviceLink State fold Box stage_box drive_step drive_step_rad dac_step_v weigh reach step_of per_phase streams
-    BrokenError SilenceError StrangerError take_unasked send_unheard until_taken ends_sent ends_got known_by
-    Line Wire Link SetUp arm armed ground to_zero drop darken one_safe gauges watching budget way felt felt_w shine World
-    fitting identity_of archives staging window looking admission payload desk pace
-    bench_forward bench_loop bench_lab bench_transport
-    """.split()
+    [
+        "StagedRows",
+        "stage_inputs",
+        "max_staged_bytes",
+        "StageBody",
+        "Desk",
+        "Jobs",
+        "rush",
+        "Looking",
+        "Pace",
+        "Admission",
+        "admits",
+        "Window",
+        "Sharing",
+        "Shared",
+        "DeviceLink",
+        "State",
+        "fold",
+        "Box",
+        "stage_box",
+        "drive_step",
+        "drive_step_rad",
+        "dac_step_v",
+        "weigh",
+        "reach",
+        "step_of",
+        "per_phase",
+        "streams",
+        "BrokenError",
+        "SilenceError",
+        "StrangerError",
+        "take_unasked",
+        "send_unheard",
+        "until_taken",
+        "ends_sent",
+        "ends_got",
+        "known_by",
+        "Line",
+        "Wire",
+        "Link",
+        "SetUp",
+        "arm",
+        "armed",
+        "ground",
+        "to_zero",
+        "drop",
+        "darken",
+        "one_safe",
+        "gauges",
+        "watching",
+        "budget",
+        "way",
+        "felt",
+        "felt_w",
+        "shine",
+        "World",
+        "fitting",
+        "identity_of",
+        "archives",
+        "staging",
+        "window",
+        "looking",
+        "admission",
+        "payload",
+        "desk",
+        "pace",
+        "bench_forward",
+        "bench_loop",
+        "bench_lab",
+        "bench_transport",
+    ]
 )
 """Identifiers that the glossary replaced: classes, functions, methods, attributes, parameters, variables, modules."""
 

@@ -1,20 +1,22 @@
-"""`python -m photonloop.simulator`: a virtual chip in a process of its own, behind the same server as any device.
+"""`python -m photonloop.simulator`: serve a virtual chip from a process of its own, with the same server as any device.
 
-Once it is ready it says so in one JSON line on standard output; it ends, safe, on SIGTERM, on Ctrl-C, or with its parent.
+When it is ready, it prints one line of JSON on standard output. It makes the chip safe and ends on SIGTERM, on Ctrl-C, or when
+its parent process has ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.process import add_parent_options, announce, discard_output, parent_check, refuse
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.stop_request import stop_signals
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 INLINE_S = 0.01
@@ -24,20 +26,20 @@ INLINE_S = 0.01
 def main(arguments: list[str] | None = None) -> int:
     """Serve a chip until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the server takes over: nothing is hot yet
+    keep_running = parent_check(args)
     try:
-        parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
-        if args.physics:
-            return _print_physics(parameters, args)
-        return _serve(parameters, args, os.getppid() if args.parent is None else args.parent)
+        with stop_signals(lambda _number: sys.exit(0)):  # until the server takes over: no heater is hot yet
+            parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+            if args.physics:
+                return _print_physics(parameters, args)
+            return _serve(parameters, args, keep_running)
     except ConfigError as error:
-        return _refuse(str(error), 2)
+        return refuse(str(error), 2)
     except DeviceError as error:
-        return _refuse(error.detail, 2 if error.code == "bad_request" else 1)
+        return refuse(error.detail, 2 if error.code == "bad_request" else 1)
 
 
-def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) -> int:
+def _serve(parameters: ChipParameters, args: argparse.Namespace, keep_running: Callable[[], bool]) -> int:
     from photonloop.simulator.engine.chip import Chip  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
 
     chip = Chip(parameters, threads=args.threads, beside=args.beside, realtime=args.realtime)
@@ -45,26 +47,22 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, parent: int) ->
         options = ServerOptions(
             keys=args.keys,
             inline_s=0.0 if args.realtime else INLINE_S,
-            on_tick=lambda: args.detach or os.getppid() == parent,
+            on_tick=keep_running,
         )
         server = DeviceServer(chip, args.bind, options=options)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: server.stop())
-        announcement = {
-            "address": server.bind(),
-            "pid": os.getpid(),
-            "chip": parameters.name,
-            "ports": parameters.ports,
-            "stages": parameters.stages,
-            "seed": parameters.seed,
-            "epoch": server.epoch,
-        }
-        try:
-            print(json.dumps(announcement), flush=True)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _refuse("nobody reads the address on standard output", 1)
-        server.run()
+        with stop_signals(lambda _number: server.stop()):
+            announce(
+                {
+                    "address": server.bind(),
+                    "pid": os.getpid(),
+                    "chip": parameters.name,
+                    "ports": parameters.ports,
+                    "stages": parameters.stages,
+                    "seed": parameters.seed,
+                    "epoch": server.epoch,
+                }
+            )
+            server.run()
     finally:
         chip.close()
     return 0
@@ -76,8 +74,8 @@ def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
     rows = physics_table(args.chip, parameters)
     try:
         print(as_json(rows, parameters) if args.json else as_text(rows), flush=True)
-    except BrokenPipeError:  # whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # such as `| head`
+        discard_output(sys.stdout)
     return 0
 
 
@@ -95,10 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
     add("--beside", type=_threads, default=0, help="of these, how many leave short evaluations to whoever asks on this machine")
     add("--realtime", action="store_true", help="operations take the time they would take in a lab")
-    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
+    add_parent_options(parser)
     add("--physics", action="store_true", help="print every parameter of the chip with unit and source, and end")
     add("--json", action="store_true", help="with --physics: one JSON object")
-    add("--detach", action="store_true", help="go on when the parent process ends")
     return parser
 
 
@@ -106,11 +103,6 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError(f"threads is {text!r}, expected a whole number from 1 to 256")
     return int(text)
-
-
-def _refuse(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from photonloop.controller.report.contents import read_contents
 from photonloop.controller.report.page import page
-from photonloop.controller.runs.run_folder import REPORT, write_aside
+from photonloop.controller.runs.run_folder import REPORT
+from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError
 
 
@@ -23,7 +24,7 @@ def write_report(run: Path) -> Path:
     path = run / REPORT
     content = page(read_contents(run)).encode("utf-8")
     try:
-        write_aside(path, content)
+        write_atomically(path, content)
     except OSError as error:
         raise ConfigError(f"report {path} cannot be written: {error.strerror or error}") from None
     return path

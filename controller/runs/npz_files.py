@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError
 
 DAMAGED = (
@@ -40,13 +41,8 @@ DAMAGED = (
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays to an uncompressed .npz at `path`, aside and then renamed; equal arrays give equal bytes."""
-    aside = path.with_name(path.name + ".tmp.npz")
-    with aside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Write arrays to an uncompressed .npz at `path`, atomically. Equal arrays give equal bytes."""
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

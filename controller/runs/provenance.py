@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from photonloop.protocols.atomic_files import write_atomically
 from photonloop.controller.data.datasets import Dataset
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.device.device_difference import Difference, difference
 from photonloop.controller.learning.network import Layer
-from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events, write_aside
+from photonloop.controller.runs.run_folder import CHECKPOINT, DEVICE, EXPERIMENT, read_checkpoint, read_events
 from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
@@ -77,7 +78,7 @@ def read_saved_checkpoint(run: Path, experiment: Experiment) -> Checkpoint:
 
 def write_device(run: Path, description: DeviceDescription) -> None:
     """Keep the description of the device whose variables the run holds."""
-    write_aside(run / DEVICE, description.model_dump_json().encode())
+    write_atomically(run / DEVICE, description.model_dump_json().encode())
 
 
 def read_device(run: Path) -> DeviceDescription:

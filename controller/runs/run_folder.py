@@ -112,16 +112,6 @@ def new_run(parent: Path, name: str) -> Path:
             return path
 
 
-def write_aside(path: Path, content: bytes) -> None:
-    """Write `content` to `path` by way of a neighbour and a rename: readers see the old file or the new one."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of the checkpoint in run folder `path`; empty where there is none yet.
 

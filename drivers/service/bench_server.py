@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TextIO
 
 from photonloop.drivers.bench.bench_device import Bench
-from photonloop.drivers.service.process_control import Stopping, announce
+from photonloop.protocols.process import announce
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.stop_request import StopRequest
 
 log = logging.getLogger(__name__)
 
 
 def serve(
-    bench: Bench, bind: str, keys: Path | None, stopping: Stopping, alive: Callable[[], bool], output: TextIO | None = None
+    bench: Bench, bind: str, keys: Path | None, stop: StopRequest, alive: Callable[[], bool], output: TextIO | None = None
 ) -> None:
     """Serve `bench` at `bind` until a signal, or until `alive`, asked a few times a second, says no; leaves it open.
 
@@ -30,7 +31,7 @@ def serve(
     """
     server = DeviceServer(bench, bind, options=ServerOptions(keys=keys, on_tick=alive))
     address = server.bind()
-    stopping.then(server.stop)
+    stop.call_when_asked(server.stop)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(bench, done), name="photonloop-watch", daemon=True)
     watcher.start()

@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from photonloop.drivers.service.process_control import Stopping, announce
-from photonloop.protocols.process import module_command
+from photonloop.protocols.process import announce, module_command
+from photonloop.protocols.stop_request import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Commands:
     make_safe: Sequence[str]
 
 
-def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable[[], bool]) -> int:
+def supervise(commands: Commands, bind: str, stop: StopRequest, alive: Callable[[], bool]) -> int:
     """Keep a server running until a signal, or until `alive` says no; return the exit code.
 
     What the first server refuses to start for is for a person, and not tried again: its exit code is returned. Its own sentence
@@ -70,7 +70,7 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
     while True:
         server = _start(commands.serve(address or bind))
         try:
-            said = _attend(server, lambda: stopping.asked or not alive(), None if address else announce)
+            said = _attend(server, lambda: stop.asked or not alive(), None if address else announce)
         finally:
             _end(server)
         code = server.returncode
@@ -81,7 +81,7 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
         log.error("the server of the bench %s: making the bench safe", _cause(code))
         safe = _make_safe(commands.make_safe)
         address = said or address
-        if stopping.asked or not alive() or not address:
+        if stop.asked or not alive() or not address:
             return 1
         deaths.append(time.monotonic())
         if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
@@ -89,11 +89,11 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
                 "the server of the bench died %d times within %.0f s: it is not started again", MOST_DEATHS, DEATHS_WITHIN_S
             )
             # Nobody else watches over what may still be hot: it is not left before it is safe, or before somebody says so.
-            while not safe and not stopping.asked and alive():
-                stopping.wait(AGAIN_S)
+            while not safe and not stop.asked and alive():
+                stop.wait(AGAIN_S)
                 safe = _make_safe(commands.make_safe)
             return 1
-        stopping.wait(2.0 ** (len(deaths) - 1) - 1)  # at once the first time: an instrument may need a moment to come back
+        stop.wait(2.0 ** (len(deaths) - 1) - 1)  # at once the first time: an instrument may need a moment to come back
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[str]:
@@ -115,8 +115,8 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             heard_s = time.monotonic()
             text += chunk
         while "\n" in text:
-            handle, _, text = text.partition("\n")
-            if not address and (message := _announcement(handle)):
+            line, _, text = text.partition("\n")
+            if not address and (message := _announcement(line)):
                 address = str(message["address"])
                 if tell is not None:
                     tell({**message, "supervisor": os.getpid()})
@@ -130,10 +130,10 @@ def _attend(server: subprocess.Popen[str], ended: Callable[[], bool], tell: Call
             return address
 
 
-def _announcement(handle: str) -> dict[str, object]:
+def _announcement(line: str) -> dict[str, object]:
     """Return what a line says where it tells an address; nothing where it is some library's word, or only a sign of life."""
     try:
-        message = json.loads(handle)
+        message = json.loads(line)
     except ValueError:
         return {}
     return message if isinstance(message, dict) and "address" in message else {}

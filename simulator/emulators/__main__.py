@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import os
-import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.process import add_parent_options, announce, parent_check, refuse
+from photonloop.protocols.stop_request import stop_signals
 from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, Choices, check
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
@@ -27,54 +29,52 @@ PARENT_EVERY_S = 0.25
 def main(arguments: list[str] | None = None) -> int:
     """Run a bench until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes over
-    parent = os.getppid() if args.parent is None else args.parent
+    keep_running = parent_check(args)
     try:
         choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
         check(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
-        with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
-            return asyncio.run(_run(parameters, choices, args, parent, args.out or Path(temporary)))
+        with (
+            stop_signals(lambda _number: sys.exit(0)),  # until the event loop takes over
+            tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary,
+        ):
+            return asyncio.run(_run(parameters, choices, args, keep_running, args.out or Path(temporary)))
     except ConfigError as error:
-        return _refuse(str(error), 2)
+        return refuse(str(error), 2)
     except DeviceError as error:
-        return _refuse(error.detail, 1)
+        return refuse(error.detail, 1)
     except OSError as error:
-        return _refuse(f"{error.filename or 'bench'}: {error.strerror or error}", 1)
+        return refuse(f"{error.filename or 'bench'}: {error.strerror or error}", 1)
 
 
-async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Namespace, parent: int, folder: Path) -> int:
+async def _run(
+    parameters: ChipParameters, choices: Choices, args: argparse.Namespace, keep_running: Callable[[], bool], folder: Path
+) -> int:
     from photonloop.simulator.emulators.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
     from photonloop.simulator.emulators.virtual_bench import build  # noqa: PLC0415
 
     bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
     servers = Servers(bench)
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    loop = asyncio.get_running_loop()
     try:
-        addresses = await servers.start(parameters, folder, args.speed)
-        announcement = {
-            "station": str(addresses.station),
-            "control": addresses.control,
-            "instruments": addresses.instruments,
-            "pid": os.getpid(),
-            "chip": parameters.name,
-            "ports": parameters.ports,
-            "stages": parameters.stages,
-            "seed": parameters.seed,
-        }
-        try:
-            print(json.dumps(announcement), flush=True)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _refuse("nobody reads the addresses on standard output", 1)
-        while not stopped.is_set() and (args.detach or os.getppid() == parent):
-            try:
-                await asyncio.wait_for(stopped.wait(), PARENT_EVERY_S)
-            except TimeoutError:
-                continue
+        with stop_signals(lambda _number: loop.call_soon_threadsafe(stopped.set)):
+            addresses = await servers.start(parameters, folder, args.speed)
+            announce(
+                {
+                    "station": str(addresses.station),
+                    "control": addresses.control,
+                    "instruments": addresses.instruments,
+                    "pid": os.getpid(),
+                    "chip": parameters.name,
+                    "ports": parameters.ports,
+                    "stages": parameters.stages,
+                    "seed": parameters.seed,
+                }
+            )
+            while not stopped.is_set() and keep_running():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), PARENT_EVERY_S)
     finally:
         await servers.close()
         bench.laboratory.close()
@@ -99,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--speed", type=_factor, default=0.0, metavar="F", help="factor on response times: 1 as in the lab, 0 none [%(default)s]")
     add("--stamped", action="store_true", help="detectors show the number of the measurement in place of light")
     add("--out", type=Path, metavar="DIR", help="where station.toml and the serial lines go (a temporary folder)")
-    add("--parent", type=int, metavar="PID", help="end with this process, which starts this one (the parent process)")
-    add("--detach", action="store_true", help="go on when the parent process ends")
+    add_parent_options(parser)
     return parser
 
 
@@ -112,11 +111,6 @@ def _factor(text: str) -> float:
     if not 0.0 <= value <= 1000.0:
         raise argparse.ArgumentTypeError(f"speed is {text!r}, expected a number from 0 to 1000")
     return value
-
-
-def _refuse(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from photonloop.protocols.atomic_files import write_atomically
 from photonloop.simulator.emulators import control
 from photonloop.simulator.emulators.bench_choices import Choices
 from photonloop.simulator.emulators.control import ControlServer
@@ -120,7 +121,7 @@ class Servers:
             self._servers[name] = server
             addresses[name] = await server.start()
         station = folder / "station.toml"
-        station.write_text(station_toml(self._bench, parameters, addresses, speed=speed), encoding="utf-8")
+        write_atomically(station, station_toml(self._bench, parameters, addresses, speed=speed).encode())
         return Addresses(addresses, await self._control.start(), station)
 
     async def close(self) -> None:

@@ -163,13 +163,13 @@ from photonloop.drivers.service import supervisor
 
 ending, log = sys.argv[1], sys.argv[2]
 supervisor.SILENCE_S = 0.5
-supervisor.Stopping.wait = lambda self, duration_s: None
+supervisor.StopRequest.wait = lambda self, duration_s: None
 server = f"print('{{\\"address\\": \\"tcp://x\\"}}', flush=True); open({log!r}, 'a').write('s'); " + ending
 safe = f"open({log!r}, 'a').write('m')"
 commands = supervisor.Commands(lambda bind: [sys.executable, "-Sc", server], [sys.executable, "-Sc", safe])
 most = int(sys.argv[3])
 alive = lambda: not Path(log).exists() or Path(log).read_text().count("m") < most
-sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.Stopping(), alive))
+sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.StopRequest(), alive))
 """
 """The supervisor alone, above servers that are known to die."""
 

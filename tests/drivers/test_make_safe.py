@@ -221,11 +221,11 @@ from pathlib import Path
 from photonloop.drivers.service import supervisor
 
 log = sys.argv[1]
-supervisor.Stopping.wait = lambda self, duration_s: None
+supervisor.StopRequest.wait = lambda self, duration_s: None
 server = "import os; print('{\\"address\\": \\"tcp://x\\"}', flush=True); os.kill(os.getpid(), 9)"
 safe = f"import sys; f = open({log!r}, 'a+'); f.write('m'); f.seek(0); sys.exit(len(f.read()) < 8)"
 commands = supervisor.Commands(lambda bind: [sys.executable, "-Sc", server], [sys.executable, "-Sc", safe])
-sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.Stopping(), lambda: True))
+sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.StopRequest(), lambda: True))
 """
 
 
