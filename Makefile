@@ -7,7 +7,7 @@ ORACLES ?= .venv-oracles
 # Debian ships Python without its venv module; as root it can be had here and now.
 INSTALL_VENV := apt-get update -qq && apt-get install -y -qq python3-venv
 
-.PHONY: train test test-oracles test-install check setup setup-dev clean
+.PHONY: train test test-fast test-oracles test-install check setup setup-dev clean
 
 train: $(VENV)/.run
 	$(BIN)/photonloop train examples/digits.toml
@@ -22,6 +22,10 @@ test-oracles: $(ORACLES)/.oracles
 # A wheel and an sdist, each in a bare environment and used from an empty folder.
 test-install: $(VENV)/.dev
 	.ci/check-install $(BIN)/python
+
+# Tests that start no process: about a minute.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
