@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-PROTOCOL_VERSION = 1
-"""Raised when a message of the wire or a field of the models below changes its meaning."""
+PROTOCOL_VERSION = 2
+"""Increased whenever a message of the wire protocol or a field of the models below changes its meaning."""
 
 FLAG_SATURATED = 1
 """A detector or its converter was at full scale during the setting: some readings are lower bounds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from photonloop.protocols.client.connection import Answer
+from photonloop.protocols.client.server_connection import Answer
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire.messages import AnyArray

@@ -130,10 +130,10 @@ def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Aut
         "bad_request" where keys are missing or are none, naming the file.
     """
     public, secret = key_pair(folder / "server.key_secret")
-    admission = Authenticator(folder / "clients")
+    authenticator = Authenticator(folder / "clients")
     socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
-    admission.start(context)
-    return admission
+    authenticator.start(context)
+    return authenticator
 
 
 def client_of(frame: zmq.Frame) -> bytes:

@@ -23,7 +23,8 @@ import zmq
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.authentication import Authenticator, client_of, secure_server
-from photonloop.protocols.server.dispatcher import RequestDispatcher, ServerOptions
+from photonloop.protocols.server.dispatcher import RequestDispatcher
+from photonloop.protocols.server.server_options import ServerOptions
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import Frames
 from photonloop.protocols.wire.server_address import check_address, on_this_machine
@@ -61,17 +62,17 @@ class DeviceServer:
         """Messages that were not of this protocol, or whose sender had gone or lost its key."""
         self._context: zmq.Context | None = None
         self._router: zmq.Socket | None = None
-        self._admission: Authenticator | None = None
+        self._authenticator: Authenticator | None = None
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._stopping = False
-        self._desk = RequestDispatcher(device, self._options, self._send, self._wake)
+        self._dispatcher = RequestDispatcher(device, self._options, self._send, self._wake)
 
     @property
     def epoch(self) -> str:
         """Random name of this server's life; requests of another epoch are refused."""
-        return self._desk.epoch
+        return self._dispatcher.epoch
 
     def bind(self) -> str:
         """Open the socket and return the address clients connect to; a second call changes nothing.
@@ -98,7 +99,7 @@ class DeviceServer:
         router.heartbeat_timeout = 15000
         try:
             if self._options.keys is not None:
-                self._admission = secure_server(context, router, self._options.keys)
+                self._authenticator = secure_server(context, router, self._options.keys)
             router.bind(self._bind_to)
         except BaseException as error:
             self._close(context, router)
@@ -119,13 +120,13 @@ class DeviceServer:
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
         poller.register(self._wake_in, zmq.POLLIN)
-        self._desk.start()
+        self._dispatcher.start()
         ticked_s = called_s = time.monotonic()
         try:
             while not self._stopping:
                 # A message that waits already needs no poll, which costs as much as answering it; but a job's end may wait too.
-                if self._desk.busy or not self._receive(router):
-                    patience_s = _BUSY_TICK_S if self._desk.busy else tick_s / 2
+                if self._dispatcher.busy or not self._receive(router):
+                    patience_s = _BUSY_TICK_S if self._dispatcher.busy else tick_s / 2
                     for ready, _ in poller.poll(int(1000 * patience_s)):
                         if ready is router:
                             self._receive(router)
@@ -134,13 +135,13 @@ class DeviceServer:
                 now_s = time.monotonic()
                 if now_s - ticked_s >= _BUSY_TICK_S:
                     ticked_s = now_s
-                    _guard(self._desk.tick)
+                    _guard(self._dispatcher.tick)
                 if on_tick is not None and now_s - called_s >= tick_s / 2:
                     called_s = now_s
                     if not on_tick():  # a `stop` that comes meanwhile, from a signal handler, must not be overwritten
                         self._stopping = True
         finally:
-            _guard(self._desk.shut_down)
+            _guard(self._dispatcher.shut_down)
             self._close(context, router)
             self._wake_in.close()
             self._wake_out.close()
@@ -157,8 +158,8 @@ class DeviceServer:
         except zmq.ZMQError:
             return False
         # At the handshake it had a key, but that may have been taken away since.
-        admitted = self._admission is None or self._admission.is_authorized(client_of(first))
-        if not admitted or not self._desk.handle(first.bytes, frames):
+        admitted = self._authenticator is None or self._authenticator.is_authorized(client_of(first))
+        if not admitted or not self._dispatcher.handle(first.bytes, frames):
             self.dropped += 1
         return True
 
@@ -179,7 +180,7 @@ class DeviceServer:
         with suppress(OSError):
             while self._wake_in.recv(4096):
                 pass
-        _guard(self._desk.collect)
+        _guard(self._dispatcher.collect)
 
     def _close(self, context: zmq.Context, router: zmq.Socket) -> None:
         router.close()

@@ -56,7 +56,7 @@ class ReplyCache:
                 oldest_kept = next((key for key in self._kept if key not in newest), None)
                 if oldest_kept is None:
                     break
-                self._drop(oldest_kept)
+                self._discard(oldest_kept)
         while len(numbers) > _NUMBERS_A_SESSION:
             oldest, _ = numbers.popitem(last=False)
             self._forgotten[client_id] = max(oldest, self._forgotten.get(client_id, 0))
@@ -67,7 +67,7 @@ class ReplyCache:
             for number in old:
                 self._bytes -= self._kept.pop((forgotten, number), 0)
 
-    def _drop(self, key: tuple[str, int]) -> None:
+    def _discard(self, key: tuple[str, int]) -> None:
         self._bytes -= self._kept.pop(key)
         client_id, seq = key
         self._clients[client_id][seq] = GONE

@@ -17,7 +17,7 @@ from photonloop.protocols.wire.messages import Request
 
 _MAX_WAITING = 32
 _ACCEPT_SAFE_S = 0.03
-_RUSH_SAFE_S = 1.0
+_EXPEDITE_SAFE_S = 1.0
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Waiting:
 
     route: bytes
     request: Request
-    spoken_s: float
+    reported_s: float
     accept_s: float = math.inf
     """When to answer "accepted" if the job is not done by then."""
 
@@ -53,7 +53,7 @@ class Scheduler:
         self._waiting: dict[Job, list[Waiting]] = {}
         self._commands: dict[tuple[str, int], Job] = {}
         self._safe_job: Job | None = None
-        self._rushed = False
+        self._expedited = False
 
     @property
     def any(self) -> bool:
@@ -122,7 +122,7 @@ class Scheduler:
         now_s = time.monotonic()
         if self._safe_job is None:
             self._safe_job = Job("safe", self._device.safe)
-            self._rushed = False
+            self._expedited = False
             self._waiting[self._safe_job] = []
             self._worker.submit(self._safe_job)
         if route is not None and request is not None:
@@ -136,7 +136,7 @@ class Scheduler:
         ended: list[tuple[Job, list[Waiting], object]] = []
         for job, outcome in self._worker.outcomes():
             waiting = self._waiting.pop(job, None)
-            if waiting is None:  # a rushed job ends twice
+            if waiting is None:  # an expedited job ends twice
                 continue
             self._bytes.pop(job, None)
             if job is self._safe_job:
@@ -156,12 +156,12 @@ class Scheduler:
             accepted += [one for one in waiting if now_s >= one.accept_s]
             waiting[:] = [one for one in waiting if now_s < one.accept_s]
             for one in waiting:
-                if now_s - one.spoken_s >= self._working_s:
-                    one.spoken_s = now_s
+                if now_s - one.reported_s >= self._working_s:
+                    one.reported_s = now_s
                     working.append(one)
         self._worker.interrupt()
         job = self._safe_job
-        if job is not None and not self._rushed and now_s - job.started_s > _RUSH_SAFE_S:
-            self._rushed = True
-            self._worker.rush(job)
+        if job is not None and not self._expedited and now_s - job.started_s > _EXPEDITE_SAFE_S:
+            self._expedited = True
+            self._worker.expedite(job)
         return accepted, working

@@ -110,7 +110,7 @@ class Worker:
         else:
             self._cancel_wanted.set()
 
-    def rush(self, job: Job) -> None:
+    def expedite(self, job: Job) -> None:
         """Carry out a waiting job now and beside the queue, unless it runs already: for `safe` behind a device that hangs.
 
         The job may end twice; the second outcome is to be ignored.

@@ -40,7 +40,7 @@ MADE_SAFE = "made_safe"
 """Name of the fault that a server latches when a client without the lease made the device safe under its writer."""
 
 MOST_PENDING = 2
-"""Evaluations of a client under way at once: one that the device works on, and one that waits at its door."""
+"""Evaluations of a client that may be pending at once: one that the device carries out, and one that waits for it."""
 
 DTypeCode = Literal["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8"]
 _DTYPES: dict[str, np.dtype] = {code: np.dtype("<" + code) for code in DTypeCode.__args__}
@@ -63,6 +63,9 @@ Op = Literal[
 ]
 
 OPS: tuple[Op, ...] = Op.__args__
+
+COMMANDS: frozenset[Op] = frozenset({"acquire", "release", "apply", "load_inputs", "evaluate", "cancel", "clear_fault"})
+"""Operations that are numbered (`Request.seq`), so that a repeated one is carried out only once."""
 
 Buffer = bytes | memoryview
 Frames = Sequence[Buffer]
@@ -186,6 +189,11 @@ class EmptyBody(_Message):
     """Body of an operation that takes none."""
 
 
+def largest_buffer_bytes(max_message_bytes: int) -> int:
+    """Return the largest size of the memory that a client and a server share: drives and readings of all pending evaluations."""
+    return 2 * MOST_PENDING * max_message_bytes
+
+
 def array_code(dtype: np.dtype) -> DTypeCode | None:
     """Return the wire's name of a dtype; None where it does not travel."""
     return _CODES.get(dtype) or _CODES.get(dtype.newbyteorder("<"))
@@ -254,7 +262,11 @@ def check_prefix(frame: Buffer) -> None:
         return
     if len(prefix) != len(PREFIX) or not prefix.startswith(MAGIC):
         raise ValueError("not a photonloop message")
-    raise DeviceError("version", f"the message speaks protocol version {prefix[-1]}, this side speaks {PROTOCOL_VERSION}")
+    raise DeviceError(
+        "version",
+        f"the message has protocol version {prefix[-1]}, but this side has version {PROTOCOL_VERSION}: "
+        "install the same version of photonloop on both sides",
+    )
 
 
 def decode_request(frame: Buffer) -> Request:

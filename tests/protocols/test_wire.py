@@ -33,7 +33,7 @@ def test_arrays_survive_the_wire(array: np.ndarray) -> None:
     specs, ready = messages.array_specs({"x": array})
     request = Request(op="evaluate", id=3, client_id="s", seq=1, arrays=specs)
     frames = [bytes(frame) for frame in messages.encode(request, ready)]
-    assert frames[0] == b"PLP\x01"
+    assert frames[0] == b"PLP\x02"
     back = messages.decode_arrays(messages.decode_request(frames[1]).arrays, frames[2:])["x"]
     assert back.dtype == array.dtype
     assert back.shape == array.shape
@@ -120,11 +120,12 @@ def test_counts_and_sizes_must_agree() -> None:
 
 
 def test_prefix() -> None:
-    messages.check_prefix(b"PLP\x01")
-    with pytest.raises(DeviceError, match="version 2, this side speaks 1") as caught:
-        messages.check_prefix(b"PLP\x02")
+    messages.check_prefix(b"PLP\x02")
+    sentence = "has protocol version 1, but this side has version 2: install the same version of photonloop on both sides"
+    with pytest.raises(DeviceError, match=sentence) as caught:
+        messages.check_prefix(b"PLP\x01")
     assert caught.value.code == "version"
-    for frame in (b"", b"PLP", b"PLP\x01\x00", b"HTTP"):
+    for frame in (b"", b"PLP", b"PLP\x02\x00", b"HTTP"):
         with pytest.raises(ValueError, match="not a photonloop"):
             messages.check_prefix(frame)
 
