@@ -629,7 +629,7 @@ def test_too_many_waiting_bytes_are_refused(serve: Serve, raw: RawFactory) -> No
     assert code(refused) == "transport"
     assert refused.error is not None
     assert (refused.error.outcome, refused.error.retryable) == ("not_applied", True)
-    assert "this apply brings 128 bytes, and 1312 of at most 500 wait" in refused.error.detail
+    assert "this apply has 128 bytes, and 1312 of at most 500 bytes wait" in refused.error.detail
     gate.opened.set()
     wait_until(lambda: not status_of(client).busy)
     assert client.command("apply", {}, {"drive": np.ones(16)}, seq=101).state == "done"

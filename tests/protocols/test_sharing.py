@@ -137,7 +137,7 @@ def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: p
         pending = client.submit(DRIVES, INPUTS[:64], "mesh1")
         old = pending._slot
         assert old is not None
-        with pytest.raises(DeviceError, match="silent"):
+        with pytest.raises(DeviceError, match="does not reply"):
             pending.result()
         monkeypatch.undo()
         gate.opened.set()
@@ -192,7 +192,7 @@ def test_where_memory_cannot_be_shared_frames_do(
     """A tunnel to another machine looks like this one; an older server does not know the word."""
 
     def elsewhere(*_: object) -> None:
-        raise DeviceError("bad_request", "not to be seen from here")
+        raise DeviceError("bad_request", "the server cannot open it")
 
     monkeypatch.setattr(server_shared_buffer, "open_shared_buffer", elsewhere)
     if how == "unknown":

@@ -107,10 +107,10 @@ def test_bad_headers_are_refused_by_name(frame: bytes, word: str) -> None:
 def test_counts_and_sizes_must_agree() -> None:
     spec = ArraySpec(name="x", dtype="f4", shape=(2, 3))
     for specs, frames, word in (
-        ([spec], [], "announces 1 arrays, the message carries 0"),
+        ([spec], [], "announces 1 arrays, but the message has 0"),
         ([], [b""], "announces 0"),
-        ([spec], [b"\0" * 23], "takes 24 bytes, its frame has 23"),
-        ([spec], [b"\0" * 25], "takes 24 bytes, its frame has 25"),
+        ([spec], [b"\0" * 23], "takes 24 bytes, but its frame has 23"),
+        ([spec], [b"\0" * 25], "takes 24 bytes, but its frame has 25"),
         ([spec, spec], [b"\0" * 24] * 2, "twice"),
         ([ArraySpec(name="x", dtype="f4", shape=(2**40, 2**40, 2**40, 2**40))], [b"\0" * 24], "its frame has 24"),
         ([ArraySpec(name="x", dtype="f4", shape=(0, 2**40, 2**40))], [b""], "no array"),
