@@ -1,1 +1,1 @@
-"""The contract between what decides and what shines light: device interface, limits, errors, wire, server, client."""
+"""Contract between controllers and devices: device interface, limits, errors, wire protocol, server and client."""

@@ -1,7 +1,7 @@
-"""From a file or a table to a validated model, with one plain sentence where it does not fit.
+"""Read TOML files into validated pydantic models, with one plain sentence per error.
 
-Experiment files, chip files and stations are all TOML read into pydantic models; this is the one place that turns
-pydantic's list of errors into the sentence a person reads.
+Experiment files, chip files and station files are all read by this module, which turns pydantic's list of errors into one
+sentence for the user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Return the tables of the TOML file at `path`; `what` says in errors what kind of file was expected.
+    """Return the tables of the TOML file at `path`; `what` is the kind of file, for error messages.
 
     Raises
     ------
@@ -39,12 +39,12 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def validate(model: type[Model], tables: dict[str, Any], where: str) -> Model:
-    """Return `tables` as `model`; `where` (a path, say) opens the sentence of an error.
+    """Return `tables` as `model`; `where`, such as the path of the file, begins the error message.
 
     Raises
     ------
     ConfigError
-        The first thing that does not fit: an unknown key with the nearest known one, or a value and its bound.
+        For the first error: an unknown key with the most similar known one, or a value and its bound.
     """
     try:
         return model.model_validate(tables)
@@ -53,15 +53,15 @@ def validate(model: type[Model], tables: dict[str, Any], where: str) -> Model:
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """Return "; did you mean 'x'?" for the known word nearest to `word`, or "; known: …" where none is near."""
+    """Return "; did you mean 'x'?" for the known word most similar to `word`, or "; known: …" if none is similar."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    # An unknown key explains a missing one, so it is told first.
+    # An unknown key often explains a missing one, so it is reported first.
     first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    # Type names of unions stand in the location too, in the form "constrained-float" or "literal['auto']"; keys never do.
+    # The location also contains type names of unions, in the form "constrained-float" or "literal['auto']"; keys never do.
     path = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
     if first["type"] == "extra_forbidden":
         return f"unknown key {_dotted(first['loc'])!r}" + suggestion(str(first["loc"][-1]), _keys_at(model, path[:-1]))
@@ -78,7 +78,7 @@ def _dotted(path: Any) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: list[Any]) -> list[str]:
-    """Return the keys known to the model that `path` leads to."""
+    """Return the keys of the model at `path`."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None:

@@ -1,8 +1,8 @@
 """The device contract: volts in, detector readings out.
 
-This file is what the author of a driver reads. A *device* is anything that satisfies `PhotonicDevice`: the virtual chip in
-its own process, a bench of real instruments, a client that reaches either over a network. It knows nothing of phases,
-labels or losses; no gradient, no internal field and no true parameter crosses this line.
+This file is the specification for authors of drivers. A *device* is any object that satisfies `PhotonicDevice`: the virtual
+chip in its own process, a bench of real instruments, or a client of either over a network. A device has no notion of phases,
+labels or losses. No gradient, internal field or true parameter is part of the contract.
 
           drives (S, channels)                                  readings (S, B, tap ports)
     ──────────────┬──────────────────────┬─────────────────────────────▲───────
@@ -13,11 +13,11 @@ labels or losses; no gradient, no internal field and no true parameter crosses t
 Vocabulary
 ----------
 stage     one programmable mesh with a tap of detectors behind it
-channel   one heater; channels are numbered over the whole device, and a stage owns one slice of them
-drive     the voltages of channels [V], always absolute
-setting   one drive of one stage, as probed by `evaluate`
-reading   one photocurrent [A] (or whatever `ReadoutDescription.unit` says)
-held      the drive that stands between requests: what `apply` set last
+channel   one heater; channels are numbered over the whole device, and a stage has one slice of them
+drive     the setpoints of channels [V], always absolute
+setting   one drive of one stage in an `evaluate`
+reading   one photocurrent [A], or in the unit `ReadoutDescription.unit`
+held      the drive between evaluations: the one that `apply` set last
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-PROTOCOL_VERSION = 1
-"""Raised when a message of the wire or a field of the models below changes its meaning."""
+PROTOCOL_VERSION = 2
+"""Increased whenever a message of the wire protocol or a field of the models below changes its meaning."""
 
 FLAG_SATURATED = 1
 """A detector or its converter was at full scale during the setting: some readings are lower bounds."""
@@ -42,10 +42,10 @@ Drive = NDArray[np.float64]
 """Voltages [V]; shape (channels,) or (settings, channels)."""
 
 Inputs = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.complex64] | NDArray[np.complex128]
-"""Field amplitudes, magnitude in [0, 1], shape (samples, input ports); complex only where `phases_settable`."""
+"""Field amplitudes, magnitude in [0, 1], shape (samples, input ports); complex only if `phases_settable`."""
 
 PerChannel = float | tuple[float, ...]
-"""One number for every channel, or a tuple with one number a channel of the whole device."""
+"""One number for all channels, or a tuple with one number per channel of the whole device."""
 
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
@@ -61,27 +61,27 @@ class StageDescription(_Model):
 
     name: str
     topology: str
-    """How the mesh is wired: "clements" and so on; "unknown" where nobody says. "weight_bank" is no mesh: channel
-    n · ports + m is the ring that weighs input m for reading n, and only the power of an input counts."""
+    """Arrangement of the interferometers, such as "clements"; "unknown" if it is not known. "weight_bank" is not a mesh: channel
+    n · ports + m is the ring that weights input m for reading n, and only the power of an input matters."""
     ports: _Count
     """Modes of the mesh; inputs of a weight bank."""
     first_channel: Annotated[int, Field(ge=0)]
-    """The stage owns channels first_channel … first_channel + channels - 1 of the device."""
+    """The stage has channels first_channel … first_channel + channels - 1 of the device."""
     channels: _Count
     groups: dict[str, tuple[int, int]]
     """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma; attenuator_theta, attenuator_phi
-    where there are attenuators; ring of a weight bank. They cover every channel once."""
+    if there are attenuators; ring of a weight bank. They cover every channel once."""
     layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row an interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ channel is
-    in the group attenuator_theta sits on its top mode alone. For drawing and calibration; empty where unknown."""
+    """One row per interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ channel is
+    in the group attenuator_theta acts on its top mode only. For drawing and calibration; empty if unknown."""
     tap_ports: _Count
     """Detectors behind the mesh: the last axis of its readings."""
     nonlinearity: Literal["none", "electro-optic"] = "none"
-    """What the light passes after the tap, on its way to the next stage."""
+    """Nonlinearity after the tap, in front of the next stage."""
 
 
 class DriveDescription(_Model):
-    """What the drive sources can do, and the heaters' nominal values."""
+    """Range and resolution of the drive sources, and the heaters' nominal values."""
 
     unit: Literal["V"] = "V"
     min_v: float
@@ -91,27 +91,27 @@ class DriveDescription(_Model):
     range_v: _NotNegative = 0.0
     """Full scale of the converter; 0: same as max_v."""
     settle_s: _NotNegative
-    """Time from a new drive to readings that may be trusted."""
+    """Time from a new drive to valid readings."""
     resistance_ohm: _Positive
-    """Nominal heater resistance: drive V heats by about V²/resistance_ohm."""
+    """Nominal heater resistance: a drive V gives a heater power of about V²/resistance_ohm."""
     pi_power_w: _Positive
-    """Nominal heater power for a phase of π. A single heater's own value differs by the fabrication spread."""
+    """Nominal heater power for a phase of π. Individual heaters differ by the fabrication spread."""
 
     @property
-    def step_v(self) -> float:
-        """Smallest change of a drive [V]; 0 where the source is continuous."""
+    def lsb_v(self) -> float:
+        """Smallest change of a drive [V]; 0 if the source is continuous."""
         full_scale_v = self.range_v or self.max_v
         return full_scale_v / (2**self.bits - 1) if self.bits else 0.0
 
 
 class ReadoutDescription(_Model):
-    """What the detectors answer."""
+    """Unit, range and resolution of the readings."""
 
     unit: str = "A"
     full_scale: tuple[float, ...]
-    """Reading at which a detector of the stage saturates, one a stage."""
+    """Reading at which a detector saturates, one per stage."""
     signed: bool = False
-    """True where readings run from -full_scale to full_scale: differences of two photocurrents, as of a weight bank."""
+    """True if readings range from -full_scale to full_scale: differences of two photocurrents, as in a weight bank."""
     bits: Annotated[int, Field(ge=0, le=32)] = 0
     """0: continuous."""
     sample_s: _NotNegative
@@ -119,14 +119,14 @@ class ReadoutDescription(_Model):
 
 
 class LimitsDescription(_Model):
-    """What must never be exceeded. A request beyond any of these is refused whole; 0 means no limit of that kind."""
+    """Limits of the device. A request that exceeds any of them is refused as a whole. 0 means no limit of that kind."""
 
     voltage_v: PerChannel
     current_a: PerChannel = 0.0
     power_w: PerChannel = 0.0
     total_power_w: _NotNegative = 0.0
     slew_v_per_s: _NotNegative = 0.0
-    """Fastest change of a drive; a device ramps to keep it, and says so in `time_s`."""
+    """Fastest change of a drive; a device ramps to respect it, which is included in `time_s`."""
     max_batch: _Count
     """Samples of one `evaluate`."""
     max_settings: _Count
@@ -134,25 +134,25 @@ class LimitsDescription(_Model):
     max_readings: _Count
     """Readings of one `evaluate`, settings × samples × tap ports."""
     max_loaded_bytes: _Count
-    """Inputs loaded at once, all names together, in bytes as they were sent."""
+    """Loaded inputs, all names together, in bytes as they were sent."""
 
 
 class DeviceDescription(_Model):
-    """Everything a controller may know of a device before the first light."""
+    """Description of a device that is available before the first request."""
 
     name: str
     kind: Literal["simulator", "bench"]
     serials: dict[str, str] = {}
-    """Serial numbers or identities of the parts; the simulator names preset and seed."""
+    """Serial numbers or identities of the parts; the simulator gives preset and seed."""
     input_ports: _Count
     phases_settable: bool
-    """True where inputs may be complex."""
+    """True if inputs may be complex."""
     stages: Annotated[tuple[StageDescription, ...], Field(min_length=1)]
     drive: DriveDescription
     readout: ReadoutDescription
     limits: LimitsDescription
     clock: Literal["virtual", "real"]
-    """virtual: timestamps advance by what the operation would have taken in a lab."""
+    """virtual: timestamps advance by the time that the operation would take in a lab."""
 
     @property
     def channels(self) -> int:
@@ -160,7 +160,7 @@ class DeviceDescription(_Model):
         return sum(stage.channels for stage in self.stages)
 
     def stage_index(self, name: str) -> int:
-        """Return the index of the stage called `name`; KeyError where there is none."""
+        """Return the index of the stage called `name`; KeyError if there is none."""
         for index, stage in enumerate(self.stages):
             if stage.name == name:
                 return index
@@ -168,16 +168,16 @@ class DeviceDescription(_Model):
 
 
 class Fault(_Model):
-    """Something that went wrong and stays until a person, or the program that caused it, clears it by name."""
+    """A latched fault. It stays until it is cleared by name."""
 
     name: str
     detail: str
     lease_key: str = ""
-    """The lease key of the writer whose death caused it; only that writer's successor may clear it unasked."""
+    """Lease key of the writer that caused it by losing its lease. Only a writer with the same key may clear it automatically."""
 
 
 class DeviceStatus(_Model):
-    """What an instrument would show on its front panel. Cheap to read at any time, from any thread."""
+    """Status of a device, as an instrument shows it on its front panel. Cheap to read at any time, from any thread."""
 
     clock_s: float
     """The device's clock, as in `Readings.time_s`."""
@@ -190,14 +190,14 @@ class DeviceStatus(_Model):
     """Settings read since the device was opened."""
     faults: tuple[Fault, ...] = ()
     health: dict[str, str | float] = {}
-    """Further gauges, by name."""
+    """Further monitored quantities, by name."""
     leased_to: str = ""
-    """Label of the present writer; empty where nobody writes, or where leases do not apply (in-process)."""
+    """Label of the client that holds the lease; empty if there is none, or if the device is in the same process."""
 
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """Inputs by reference: rows of an array that `load_inputs` left on the device.
+    """Inputs by reference: rows of an array that was loaded with `load_inputs`.
 
     Parameters
     ----------
@@ -213,16 +213,16 @@ class LoadedRows:
 
 @dataclass(frozen=True)
 class Readings:
-    """What `evaluate` answers.
+    """The result of `evaluate`.
 
     Parameters
     ----------
     values
         Photocurrents [unit of the readout], shape (settings, samples, tap ports).
     time_s
-        Device clock when each setting was first read, shape (settings,).
+        Device clock [s] at the first sample of each setting, shape (settings,).
     flags
-        Bitwise or of FLAG_*, shape (settings,); 0 where all is well.
+        Bitwise or of FLAG_*, shape (settings,); 0 if there is nothing to report.
     """
 
     values: NDArray[np.float32]
@@ -232,64 +232,66 @@ class Readings:
 
 @runtime_checkable
 class PhotonicDevice(Protocol):
-    """A chip, or what stands for one.
+    """A photonic chip with its drive sources and detectors, real or virtual.
 
-    One thread calls `apply`, `load_inputs` and `evaluate`; `status`, `cancel` and `safe` may be called from any thread
-    at any time, also while an evaluation runs. Every method raises `DeviceError` and nothing else for whatever the outside
-    world does wrong.
+    One thread calls `apply`, `load_inputs` and `evaluate`. Any thread may call `status`, `cancel` and `safe` at any time,
+    also while an evaluation runs. For errors of the caller or the hardware, every method raises `DeviceError` and nothing else.
 
-    A device that cannot keep the promise that `status` and `cancel` do not wait, because it is asked over a network, says so
-    by an attribute `may_wait` that is True.
+    `status` and `cancel` must return without waiting. A device that cannot guarantee this, because it is reached over a
+    network, has an attribute `may_wait` that is True.
     """
 
     def describe(self) -> DeviceDescription:
-        """Return what the device is. Never changes while the device is open; no input or output after the first call."""
+        """Return the description. It does not change while the device is open. No input or output after the first call."""
         ...
 
     def apply(self, drive: Drive) -> None:
         """Hold these voltages, shape (channels of the device,).
 
-        Absolute, so a repeat is harmless. Either the whole drive is held on return, or `DeviceError` with
-        outcome "not_applied" means that nothing has changed. Slews faster than the limit are ramped, never refused.
+        Setpoints are absolute, so a repeated call is harmless. On return the whole drive is held. A `DeviceError` with
+        outcome "not_applied" means that nothing has changed. Changes faster than the slew limit are ramped, not refused.
         """
         ...
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """Keep `inputs`, shape (samples, input ports), on the device under `name`, replacing an older array of that name."""
+        """Keep `inputs`, shape (samples, input ports), on the device under `name`, in place of an older array of that name."""
         ...
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
-        """Shine every sample through every setting of one stage and read that stage's tap.
+        """Read the tap of one stage for every sample at every setting.
 
-        drives has shape (settings, channels of the stage); all other stages keep the held drive. For each setting in
-        order: apply, settle, then read all samples. Afterwards the held drive is back, so an evaluation that is sent twice
-        changes nothing. Everything is checked before the first volt moves: shape, NaN, range, limits of every setting.
+        `drives` has shape (settings, channels of the stage); all other stages keep the held drive. For each setting in
+        order: apply, settle, then read all samples. Afterwards the held drive is restored, so a repeated evaluation is
+        harmless. Shape, NaN, range and the limits of every setting are checked before any voltage changes.
 
-        Raises `DeviceError` "interlock" with outcome "not_applied" where `cancel` or `safe` stopped it between settings.
+        Raises `DeviceError` "interlock" with outcome "not_applied" if `cancel` or `safe` stopped it between settings.
         """
         ...
 
     def status(self) -> DeviceStatus:
-        """Return the state of the device as known now. Never waits for an evaluation."""
+        """Return the current status. Does not wait for an evaluation."""
         ...
 
     def cancel(self) -> None:
-        """Stop a running evaluation at its next setting. Returns at once; without a running evaluation it does nothing."""
+        """Stop a running evaluation at its next setting. Returns at once. No effect if no evaluation runs."""
         ...
 
     def safe(self) -> None:
-        """Bring every channel to the safe drive, stopping a running evaluation. Must succeed where anything can."""
+        """Stop a running evaluation and bring every channel to the safe drive.
+
+        If one channel fails, all others must still be made safe.
+        """
         ...
 
     def clear_fault(self, name: str) -> None:
-        """Forget the latched fault called `name`; `DeviceError` "bad_request" where there is none of that name."""
+        """Clear the latched fault called `name`; `DeviceError` "bad_request" if it is not latched."""
         ...
 
     def close(self) -> None:
-        """Make the device safe and let go of it. Closing twice is harmless."""
+        """Make the device safe and release its resources. Closing twice is harmless."""
         ...
 
 
 def may_wait(device: PhotonicDevice) -> bool:
-    """Return whether `status` and `cancel` of this device may take time, so that who must not wait calls them elsewhere."""
+    """Return whether `status` and `cancel` of this device may wait, so that a caller must call them in another thread."""
     return getattr(device, "may_wait", False) is True

@@ -1,8 +1,7 @@
-"""How a device says no.
+"""The error that all devices raise.
 
-Every refusal is a `DeviceError`: what kind (`code`), whether the same request may be sent again (`retryable`), and what
-became of the hardware (`outcome`). A caller that must keep a chip safe overnight decides on these three and on nothing else;
-`detail` is one plain sentence for a person.
+Every refusal or failure is a `DeviceError` with its kind (`code`), whether the same request may be sent again (`retryable`),
+and the state of the hardware afterwards (`outcome`). Programs decide by these three; `detail` is one sentence for the user.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Code = Literal["bad_request", "limit", "interlock", "lease", "deadline", "device", "transport", "version"]
-"""bad_request: malformed, the caller's mistake · limit: would exceed a limit of the device · interlock: stopped by `safe`,
-a cancel or a latched fault · lease: another writer holds the device, or this one's lease is gone · deadline: too late ·
-device: the hardware failed · transport: the way to the hardware failed · version: the two sides speak different versions."""
+"""bad_request: the request is malformed · limit: it would exceed a limit of the device · interlock: it was stopped by `safe`,
+`cancel` or a latched fault · lease: another writer holds the device, or the lease was lost · deadline: the deadline passed ·
+device: the hardware failed · transport: the connection failed · version: the two sides have different protocol versions."""
 
 Outcome = Literal["not_applied", "applied", "unknown"]
 """not_applied: the hardware is as before the request · applied: the request took effect and then failed ·
-unknown: nobody can tell; read `status`, then `apply` an absolute set-point."""
+unknown: it cannot be determined; read `status`, then `apply` an absolute drive."""
 
 
 class ErrorBody(BaseModel):
-    """A `DeviceError` as data, as it crosses the wire."""
+    """A `DeviceError` as data, as it is sent in a message."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,15 +38,15 @@ class DeviceError(Exception):
     Parameters
     ----------
     code
-        What kind of refusal, one of `Code`.
+        Kind of error, one of `Code`.
     detail
-        One plain sentence that names the field, the value and the bound.
+        One sentence with the field, the value and the bound.
     retryable
-        True when sending the same request again may succeed and can do no harm.
+        True if the same request may succeed when it is sent again, and is harmless.
     outcome
-        What became of the hardware, one of `Outcome`.
+        State of the hardware, one of `Outcome`.
     channel
-        The drive channel at fault, counted over the whole device, where there is one.
+        The drive channel at fault, counted over the whole device; None if the error does not concern one channel.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Checks before anything is applied: the whole request passes, or the whole request is refused.
+"""Checks of requests against a device's limits. A request either passes or is refused as a whole.
 
-Every device calls these, so that a drive the simulator refuses is refused by the bench in the same words. Nothing here
-clips: silent clipping would turn a bug in a learning rule into a wrong gradient that nobody sees.
+Every device uses these checks, so the simulator and a bench refuse the same drives with the same messages. Values are never
+clipped: silent clipping would turn a bug in a learning rule into a wrong gradient.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def check_held_drive(description: DeviceDescription, drive: object) -> Drive:
 
 
 def check_settings(description: DeviceDescription, stage: str, drives: object, held: Drive) -> Drive:
-    """Return `drives` as float64 of shape (settings, channels of the stage), checked together with the held rest.
+    """Return `drives` as float64 of shape (settings, channels of the stage), checked together with the held drive.
 
-    `held`, shape (channels,), is what the other stages carry meanwhile: total heater power counts the whole device.
+    `held`, shape (channels,), is the drive of the other stages: the total heater power is that of the whole device.
     Raises as `check_held_drive` does.
     """
     try:
@@ -67,7 +67,8 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     Raises
     ------
     DeviceError
-        "bad_request" for a wrong shape or type, NaN, a magnitude outside [0, 1], or phases on a device without.
+        "bad_request" for a wrong shape or type, NaN, a magnitude outside [0, 1], or complex inputs if the device
+        cannot set phases.
     """
     try:
         array = np.asarray(inputs)
@@ -93,12 +94,12 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
 
 
 def check_size(description: DeviceDescription, stage: str, settings: int, samples: int) -> None:
-    """Refuse an evaluation of more samples or readings than the device takes at once.
+    """Check the number of samples and readings of an evaluation.
 
     Raises
     ------
     DeviceError
-        "limit", naming max_batch or max_readings.
+        "limit" if there are more than max_batch or max_readings.
     """
     limits = description.limits
     if samples > limits.max_batch:
@@ -112,12 +113,12 @@ def check_size(description: DeviceDescription, stage: str, settings: int, sample
 
 
 def check_loaded_rows(rows: LoadedRows, loaded: dict[str, int]) -> NDArray[np.int64]:
-    """Return the row numbers of `rows` as int64; `loaded` maps each loaded name to its count of rows.
+    """Return the row numbers of `rows` as int64; `loaded` maps each loaded name to its number of rows.
 
     Raises
     ------
     DeviceError
-        "bad_request" for an unknown name, no rows, or a row that is not there.
+        "bad_request" for an unknown name, no rows, or a row that the array does not have.
     """
     if rows.name not in loaded:
         known = ", ".join(sorted(loaded)) or "nothing"
@@ -139,13 +140,13 @@ def heater_power_w(description: DeviceDescription, drive: Drive) -> float:
 
 
 def channel_limits(value: PerChannel, first: int, count: int) -> NDArray[np.float64]:
-    """Return a limit as an array over `count` channels from `first`; channels without one get infinity."""
+    """Return a limit as an array over `count` channels from `first`; infinity for channels without a limit."""
     array = np.broadcast_to(value, (count,)) if np.isscalar(value) else np.asarray(value)[first : first + count]
     return np.where(array > 0, array, np.inf).astype(np.float64)
 
 
 def highest_drive_v(description: DeviceDescription, first: int, count: int) -> NDArray[np.float64]:
-    """Return the highest drive [V] allowed by voltage, current and power limits together, shape (count,)."""
+    """Return the highest drive [V] that the voltage, current and power limits allow, shape (count,)."""
     limits, ohm = description.limits, description.drive.resistance_ohm
     by_voltage = np.minimum(channel_limits(limits.voltage_v, first, count), description.drive.max_v)
     by_current = channel_limits(limits.current_a, first, count) * ohm
@@ -164,9 +165,9 @@ def _as_volts(drive: object, field: str) -> Drive:
 
 
 def _check_volts(description: DeviceDescription, drives: Drive, first: int, field: str, other_power_w: float = 0.0) -> None:
-    """Refuse the first value of `drives`, shape (settings, channels from `first`), that breaks a limit."""
+    """Check `drives`, shape (settings, channels from `first`), and refuse the first value that exceeds a limit."""
     ceiling = highest_drive_v(description, first, drives.shape[1])
-    # One comparison serves NaN, range and limits: NaN compares false both ways.
+    # NaN compares false with both bounds, so this finds it as well.
     good = (drives >= description.drive.min_v) & (drives <= ceiling)
     if not good.all():
         setting, column = (int(i) for i in np.argwhere(~good)[0])

@@ -44,11 +44,11 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
-    check_loaded_rows,
     check_settings,
     check_size,
     heater_power_w,
 )
+from photonloop.protocols.loaded_inputs import LoadedInputs
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Bench:
         self._heating = threading.RLock()
         self._shining = threading.RLock()
         self._held: Drive = np.zeros(wiring.description.channels)
-        self._loaded: dict[str, NDArray[np.float32]] = {}
+        self._loaded = LoadedInputs(wiring.description.limits.max_loaded_bytes)
         self._faults: dict[str, Fault] = {}
         self._monitored: dict[str, str | float] = {}
         self._stops = self._safes = 0
@@ -130,14 +130,7 @@ class Bench:
     def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs` in this computer's memory under `name`."""
         self._check_open()
-        array = np.array(check_inputs(self.describe(), inputs), np.float32)
-        most = self.describe().limits.max_loaded_bytes
-        total = array.nbytes + sum(kept.nbytes for known, kept in self._loaded.items() if known != name)
-        if total > most:
-            raise DeviceError(
-                "limit", f"inputs {name!r} would bring the loaded inputs to {total} bytes, more than max_loaded_bytes {most}"
-            )
-        self._loaded[name] = array
+        self._loaded.load(name, np.array(check_inputs(self.describe(), inputs), np.float32))
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`. A stop is looked for before every sample."""
@@ -145,8 +138,7 @@ class Bench:
         stops, safes, held = self._stops, self._safes, self._held
         volts = check_settings(self.describe(), stage, drives, held)
         if isinstance(inputs, LoadedRows):
-            rows = check_loaded_rows(inputs, {name: len(kept) for name, kept in self._loaded.items()})
-            light: Inputs = self._loaded[inputs.name][rows]
+            light: Inputs = self._loaded.rows(inputs)
         else:
             light = check_inputs(self.describe(), inputs)
         check_size(self.describe(), stage, len(volts), len(light))

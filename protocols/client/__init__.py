@@ -1,1 +1,1 @@
-"""A device on the far side of a socket, used like one in the same process."""
+"""Client of a device server: a device in another process, used like one in the same process."""

@@ -1,28 +1,28 @@
-"""What a caller hands to a client, as arrays that travel; and the arrays that come back, as readings."""
+"""Conversion of a client's arguments to arrays of the protocol, and of a reply's arrays to readings."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from photonloop.protocols.client.connection import Answer
+from photonloop.protocols.client.server_connection import Answer
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire.messages import AnyArray
 
 
 def readings(answer: Answer) -> Readings:
-    """Return what the answer to `evaluate` carries; `DeviceError` "transport" where it is something else."""
+    """Return the readings in the reply to `evaluate`; `DeviceError` "transport" if it has none."""
     try:
         values, time_s, flags = (answer.arrays[name] for name in ("values", "time_s", "flags"))
     except KeyError as error:
-        raise DeviceError("transport", f"the answer to evaluate lacks the array {error}", outcome="unknown") from None
+        raise DeviceError("transport", f"the reply to evaluate lacks the array {error}", outcome="unknown") from None
     if values.ndim != 3 or (values.dtype, time_s.dtype, flags.dtype) != (np.float32, np.float64, np.uint32):
-        raise DeviceError("transport", "the answer to evaluate has arrays of the wrong type", outcome="unknown")
+        raise DeviceError("transport", "the reply to evaluate has arrays of the wrong type", outcome="unknown")
     return Readings(values, time_s, flags)  # pyright: ignore[reportArgumentType]  (just checked)
 
 
 def volts(drive: object, field: str) -> AnyArray:
-    """Return `drive` as float64, called `field` in errors; `DeviceError` "bad_request" where it is not numbers."""
+    """Return `drive` as float64; `field` is its name in errors. `DeviceError` "bad_request" if it is not numeric."""
     array = _array(drive, field)
     if array.dtype.kind not in "fiu":
         raise DeviceError("bad_request", f"{field} is not an array of volts: type {array.dtype}")
@@ -30,7 +30,7 @@ def volts(drive: object, field: str) -> AnyArray:
 
 
 def amplitudes(inputs: object) -> AnyArray:
-    """Return `inputs` in a type that travels, where its own does not; the device judges the rest."""
+    """Return `inputs` with a dtype that the protocol has; all other checks are the device's."""
     array = _array(inputs, "inputs")
     if array.dtype.kind in "iub":
         return array.astype(np.float32)
@@ -40,7 +40,7 @@ def amplitudes(inputs: object) -> AnyArray:
 
 
 def rows(numbers: object) -> AnyArray:
-    """Return row numbers as int64 where they are integers of any kind; the device judges the rest."""
+    """Return row numbers as int64 if they are integers; all other checks are the device's."""
     array = _array(numbers, "rows")
     return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
 

@@ -1,1 +1,1 @@
-"""A device on the network: one socket in front of any `PhotonicDevice`."""
+"""Server that makes any `PhotonicDevice` available over ZeroMQ."""

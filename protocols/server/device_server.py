@@ -1,11 +1,11 @@
-"""A device on the network: one ROUTER socket in front of any `PhotonicDevice`.
+"""Serve a device over ZeroMQ with one ROUTER socket.
 
-The socket loop asks the desk, the desk decides and answers, a worker thread drives the device. So `status` and `safe` are
-answered while an evaluation runs, and a device that hangs takes nobody with it. Not even where the device is a client of another
-server: then its status is read, and its evaluations are cancelled, by threads of their own.
+The socket loop passes messages to the dispatcher, which checks them and sends replies. A worker thread calls the device. So
+`status` and `safe` are answered while an evaluation runs, and a device that hangs cannot block the server. If the device is
+itself a client of another server, its `status` and `cancel` are also called in threads of their own.
 
-    socket ──▶ [ loop ─▶ desk: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
-           ◀── answers ──────────────────────────────────────────── ◀─outcomes─
+    socket ──▶ [ loop ─▶ dispatcher: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
+           ◀── replies ─────────────────────────────────────────────────── ◀─outcomes─
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import zmq
 from photonloop.protocols.device import PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.authentication import Authenticator, client_of, secure_server
-from photonloop.protocols.server.dispatcher import RequestDispatcher, ServerOptions
+from photonloop.protocols.server.dispatcher import RequestDispatcher
+from photonloop.protocols.server.server_options import ServerOptions
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import Frames
 from photonloop.protocols.wire.server_address import check_address, on_this_machine
@@ -37,14 +38,14 @@ _BUSY_TICK_S = 0.01
 
 
 class DeviceServer:
-    """Serves `device` at `bind` from `run` until `stop`.
+    """Serves `device` at the address `bind`, from `run` until `stop`.
 
-    Leaves the device safe and open: whoever opened it closes it.
+    At the end the device is safe, and still open: the caller closes it.
 
     Raises
     ------
     DeviceError
-        "bad_request" for a bad address, or an address beyond this machine without keys.
+        "bad_request" for an invalid address, or one that other machines can reach if there are no keys.
     """
 
     def __init__(self, device: PhotonicDevice, bind: str, *, options: ServerOptions | None = None) -> None:
@@ -56,30 +57,30 @@ class DeviceServer:
                 f"address {bind} can be reached from other machines: give a folder of keys, or bind to 127.0.0.1",
             )
         self.address = ""
-        """Where clients connect; empty before `bind`."""
+        """Address for clients; empty before `bind`."""
         self.dropped = 0
-        """Messages that were not of this protocol, or whose sender had gone or lost its key."""
+        """Number of messages that were not of this protocol, or whose sender was gone or not authorized."""
         self._context: zmq.Context | None = None
         self._router: zmq.Socket | None = None
-        self._admission: Authenticator | None = None
+        self._authenticator: Authenticator | None = None
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._stopping = False
-        self._desk = RequestDispatcher(device, self._options, self._send, self._wake)
+        self._dispatcher = RequestDispatcher(device, self._options, self._send, self._wake)
 
     @property
     def epoch(self) -> str:
-        """Random name of this server's life; requests of another epoch are refused."""
-        return self._desk.epoch
+        """Random name of this run of the server. Requests with another epoch are refused."""
+        return self._dispatcher.epoch
 
     def bind(self) -> str:
-        """Open the socket and return the address clients connect to; a second call changes nothing.
+        """Open the socket and return the address for clients. A second call has no effect.
 
         Raises
         ------
         DeviceError
-            "transport" where the address cannot be bound, "bad_request" where keys are missing.
+            "transport" if the address cannot be bound, "bad_request" if keys are missing.
         """
         if self._router is not None:
             return self.address
@@ -91,14 +92,14 @@ class DeviceServer:
         router.router_mandatory = True
         router.ipv6 = "[" in self._bind_to
         router.maxmsgsize = max(self._options.max_message_bytes, messages.MAX_REQUEST_HEADER_BYTES)
-        # A peer that does not read its answers, or floods, must not fill the memory.
+        # A client that does not read its replies, or sends too much, must not fill the memory.
         router.sndhwm = 32
         router.rcvhwm = 32
         router.heartbeat_ivl = 5000
         router.heartbeat_timeout = 15000
         try:
             if self._options.keys is not None:
-                self._admission = secure_server(context, router, self._options.keys)
+                self._authenticator = secure_server(context, router, self._options.keys)
             router.bind(self._bind_to)
         except BaseException as error:
             self._close(context, router)
@@ -119,46 +120,46 @@ class DeviceServer:
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
         poller.register(self._wake_in, zmq.POLLIN)
-        self._desk.start()
+        self._dispatcher.start()
         ticked_s = called_s = time.monotonic()
         try:
             while not self._stopping:
-                # A message that waits already needs no poll, which costs as much as answering it; but a job's end may wait too.
-                if self._desk.busy or not self._receive(router):
-                    patience_s = _BUSY_TICK_S if self._desk.busy else tick_s / 2
-                    for ready, _ in poller.poll(int(1000 * patience_s)):
+                # If a message is there already, polling is skipped, because it takes as long as handling a message.
+                if self._dispatcher.busy or not self._receive(router):
+                    timeout_s = _BUSY_TICK_S if self._dispatcher.busy else tick_s / 2
+                    for ready, _ in poller.poll(int(1000 * timeout_s)):
                         if ready is router:
                             self._receive(router)
                         else:
-                            self._awake()
+                            self._collect()
                 now_s = time.monotonic()
                 if now_s - ticked_s >= _BUSY_TICK_S:
                     ticked_s = now_s
-                    _guard(self._desk.tick)
+                    _guard(self._dispatcher.tick)
                 if on_tick is not None and now_s - called_s >= tick_s / 2:
                     called_s = now_s
-                    if not on_tick():  # a `stop` that comes meanwhile, from a signal handler, must not be overwritten
+                    if not on_tick():  # not `stopping = not on_tick()`: a signal handler may call `stop` meanwhile
                         self._stopping = True
         finally:
-            _guard(self._desk.shut_down)
+            _guard(self._dispatcher.shut_down)
             self._close(context, router)
             self._wake_in.close()
             self._wake_out.close()
 
     def stop(self) -> None:
-        """End `run` soon. May be called from any thread and from a signal handler."""
+        """Make `run` return soon. May be called from any thread and from a signal handler."""
         self._stopping = True
         self._wake()
 
     def _receive(self, router: zmq.Socket) -> bool:
-        """Take one message; return False where none is there."""
+        """Handle one message; return False if there is none."""
         try:
             first, frames = receive_from(router, zmq.NOBLOCK)
         except zmq.ZMQError:
             return False
-        # At the handshake it had a key, but that may have been taken away since.
-        admitted = self._admission is None or self._admission.is_authorized(client_of(first))
-        if not admitted or not self._desk.handle(first.bytes, frames):
+        # The client was authorized when it connected, but its key may have been removed since.
+        is_authorized = self._authenticator is None or self._authenticator.is_authorized(client_of(first))
+        if not is_authorized or not self._dispatcher.handle(first.bytes, frames):
             self.dropped += 1
         return True
 
@@ -168,18 +169,18 @@ class DeviceServer:
             return
         try:
             send_frames(router, (route, *frames))
-        except zmq.ZMQError:  # gone, or it does not read
+        except zmq.ZMQError:  # the client is gone, or does not read
             self.dropped += 1
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full: it will wake anyway; closed: nobody is left to wake
+        with suppress(OSError):  # full: it will wake up anyway; closed: the loop has ended
             self._wake_out.send(b"\0")
 
-    def _awake(self) -> None:
+    def _collect(self) -> None:
         with suppress(OSError):
             while self._wake_in.recv(4096):
                 pass
-        _guard(self._desk.collect)
+        _guard(self._dispatcher.collect)
 
     def _close(self, context: zmq.Context, router: zmq.Socket) -> None:
         router.close()
@@ -188,20 +189,20 @@ class DeviceServer:
 
 
 def _check_free(address: str) -> None:
-    """Refuse an `ipc://PATH` that is taken: ZeroMQ would unlink whatever lies there, a file or another server's socket.
+    """Check that an `ipc://PATH` is free. ZeroMQ would delete the path, even if it is a file or the socket of another server.
 
     Raises
     ------
     DeviceError
-        "transport".
+        "transport" if it is not free.
     """
     path = address.removeprefix("ipc://")
-    if path.startswith("@"):  # abstract, on Linux: no file, and the kernel refuses a second one
+    if path.startswith("@"):  # Linux: an abstract socket is not a file, and the kernel refuses a second one
         return
     try:
         mode = os.lstat(path).st_mode
     except OSError:
-        return  # nothing there; or not to be reached, which binding will say
+        return  # it does not exist, or is not accessible, in which case binding fails
     if not stat.S_ISSOCK(mode):
         raise DeviceError("transport", f"cannot serve at {address}: the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -209,17 +210,17 @@ def _check_free(address: str) -> None:
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            return  # left behind by a server that is gone
+            return  # left by a server that ended
         except (TimeoutError, BlockingIOError):
-            pass  # somebody is there, but busy
+            pass  # a server exists, but is busy
         except OSError as error:
             raise DeviceError("transport", f"cannot serve at {address}: {error.strerror or error}") from None
     raise DeviceError("transport", f"cannot serve at {address}: another server answers there")
 
 
 def _guard(call: Callable[[], None]) -> None:
-    """Do something that must not end the loop whatever it raises."""
+    """Call and log any exception, so that it does not end the loop."""
     try:
         call()
     except Exception:
-        log.exception("device server, in its own work")
+        log.exception("internal error of the device server")

@@ -1,4 +1,4 @@
-"""Arrays that arrive in pieces, put together without trusting what the first piece claims."""
+"""Assemble inputs that arrive in chunks. Memory is allocated for received bytes only, not for the announced size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from photonloop.protocols.wire.messages import AnyArray, Buffer, LoadInputsBody,
 
 @dataclass
 class Transfer:
-    """An array of which a part has arrived; `data` grows with what really came."""
+    """An array that has arrived in part; `data` holds the bytes received so far."""
 
     client_id: str
     body: LoadInputsBody
@@ -20,9 +20,9 @@ class Transfer:
 def add_chunk(
     transfer: Transfer | None, client_id: str, body: LoadInputsBody, chunk: Buffer, max_bytes: int
 ) -> tuple[Transfer | None, AnyArray | None]:
-    """Take one chunk; return the transfer that is still open, or the whole array.
+    """Add one chunk. Return the transfer if it is still incomplete, or the whole array.
 
-    A chunk at offset 0 starts over. An array of a single chunk stays where it is, on the memory of `chunk`.
+    A chunk at offset 0 starts a new transfer. An array of one chunk is not copied: it uses the memory of `chunk`.
 
     Raises
     ------
@@ -33,17 +33,19 @@ def add_chunk(
     if total > max_bytes:
         raise DeviceError("limit", f"inputs {body.name!r} take {total} bytes, more than max_loaded_bytes {max_bytes}")
     if body.offset + len(chunk) > total:
-        raise DeviceError("bad_request", f"inputs {body.name!r} take {total} bytes, the chunk at {body.offset} has {len(chunk)}")
+        raise DeviceError(
+            "bad_request", f"inputs {body.name!r} take {total} bytes, but the chunk at {body.offset} has {len(chunk)}"
+        )
     if body.offset == 0:
         if len(chunk) == total:
             return None, as_array(chunk, body.dtype, body.shape)
         transfer = Transfer(client_id, body, bytearray())
     elif transfer is None or transfer.client_id != client_id or _whole(transfer.body) != _whole(body):
-        raise DeviceError("bad_request", f"inputs {body.name!r}: a chunk at {body.offset} came without the ones before it")
+        raise DeviceError("bad_request", f"inputs {body.name!r}: the chunk at {body.offset} arrived without those before it")
     elif body.offset != len(transfer.data):
         raise DeviceError(
             "bad_request",
-            f"inputs {body.name!r}: a chunk at {body.offset} came, the next one starts at {len(transfer.data)}",
+            f"inputs {body.name!r}: the chunk at {body.offset} arrived, but the next one starts at {len(transfer.data)}",
         )
     transfer.data += chunk
     if len(transfer.data) < total:

@@ -1,4 +1,4 @@
-"""Who waits for what: the bookkeeping between the requests of a server and the jobs of its worker.
+"""Jobs of the worker and the requests that wait for them.
 
 Runs in the socket loop's thread and never waits.
 """
@@ -17,31 +17,33 @@ from photonloop.protocols.wire.messages import Request
 
 _MAX_WAITING = 32
 _ACCEPT_SAFE_S = 0.03
-_RUSH_SAFE_S = 1.0
+"""Time after which a `safe` is answered even if the device is not safe yet."""
+_EXPEDITE_SAFE_S = 1.0
+"""Time after which a job that makes the device safe is run beside the queue, because the device hangs."""
 
 
 @dataclass
 class Waiting:
-    """Somebody who waits for a job, and the route back."""
+    """A request that waits for a job, and the route of its reply."""
 
     route: bytes
     request: Request
-    spoken_s: float
+    reported_s: float
     accept_s: float = math.inf
-    """When to answer "accepted" if the job is not done by then."""
+    """Time at which to reply "accepted" if the job has not ended by then."""
 
 
 class Scheduler:
-    """The jobs under way and those who wait for them.
+    """The pending jobs and the requests that wait for them.
 
     Parameters
     ----------
     wake
-        Called from the worker's thread when `collect` has something to do.
+        Called from the worker's thread if `collect` has something to do.
     working_s
-        How often those who wait are told that their request is in progress.
+        Interval at which waiting clients are sent "working".
     max_bytes
-        Bytes that the arrays of waiting requests may take together; a request alone may take more.
+        Size of the arrays of all waiting requests; a single request may exceed it.
     """
 
     def __init__(self, device: PhotonicDevice, wake: Callable[[], None], working_s: float, max_bytes: int) -> None:
@@ -53,16 +55,16 @@ class Scheduler:
         self._waiting: dict[Job, list[Waiting]] = {}
         self._commands: dict[tuple[str, int], Job] = {}
         self._safe_job: Job | None = None
-        self._rushed = False
+        self._expedited = False
 
     @property
     def any(self) -> bool:
-        """Whether anything is under way."""
+        """Whether any job is pending."""
         return bool(self._waiting)
 
     @property
     def safe_pending(self) -> bool:
-        """Whether the device is on its way to safe."""
+        """Whether a job that makes the device safe is pending."""
         return self._safe_job is not None
 
     def start(self) -> None:
@@ -74,20 +76,21 @@ class Scheduler:
         return self._worker.join(timeout_s)
 
     def submit(self, route: bytes, request: Request, call: Callable[[], object], nbytes: int = 0) -> None:
-        """Queue what a request asks for; its arrays take `nbytes`.
+        """Queue the job of a request, whose arrays have `nbytes` bytes.
 
         Raises
         ------
         DeviceError
-            "transport" where too much waits already.
+            "transport" if too many requests or bytes are waiting.
         """
         if len(self._waiting) >= _MAX_WAITING:
-            raise DeviceError("transport", f"{_MAX_WAITING} requests wait for the device already", retryable=True)
+            raise DeviceError("transport", f"{_MAX_WAITING} requests are waiting for the device: try again later", retryable=True)
         held = sum(self._bytes.values())
         if held and held + nbytes > self._max_bytes:
             raise DeviceError(
                 "transport",
-                f"this {request.op} brings {nbytes} bytes, and {held} of at most {self._max_bytes} wait for the device already",
+                f"this {request.op} has {nbytes} bytes, and {held} of at most {self._max_bytes} bytes wait for the device: "
+                "try again later",
                 retryable=True,
             )
         job = Job(request.op, call, request.deadline)
@@ -97,7 +100,7 @@ class Scheduler:
         self._worker.submit(job)
 
     def attach(self, route: bytes, request: Request) -> bool:
-        """Let the answer to a command that is under way go to `route`; return False where it is not under way."""
+        """Send the reply to a pending command to `route`; return False if it is not pending."""
         job = self._commands.get((request.client_id, request.seq))
         if job is None:
             return False
@@ -107,22 +110,22 @@ class Scheduler:
         return True
 
     def stop(self, why: DeviceError, *, only: str | None = None) -> None:
-        """Keep waiting jobs from starting and running ones from going on, except those that make the device safe."""
+        """Stop the running job and prevent waiting ones from starting, except those that make the device safe."""
         for job in self._waiting:
             if job is not self._safe_job and job.stop is None and only in {None, job.op}:
                 job.stop = why
         self._worker.interrupt()
 
     def make_safe(self, route: bytes | None = None, request: Request | None = None) -> None:
-        """Queue what makes the device safe, or join what is queued; to be called after `stop`.
+        """Queue a job that makes the device safe, or join the one that is pending. Call `stop` first.
 
-        The request, if there is one, is answered at the end: a `release` whenever that is, a `safe` within 50 ms by
-        saying that it has been accepted.
+        A `release` is answered when the device is safe. A `safe` is answered within 50 ms, with "accepted" if the device is
+        not safe by then.
         """
         now_s = time.monotonic()
         if self._safe_job is None:
             self._safe_job = Job("safe", self._device.safe)
-            self._rushed = False
+            self._expedited = False
             self._waiting[self._safe_job] = []
             self._worker.submit(self._safe_job)
         if route is not None and request is not None:
@@ -132,11 +135,11 @@ class Scheduler:
                 self._commands[request.client_id, request.seq] = self._safe_job
 
     def collect(self) -> list[tuple[Job, list[Waiting], object]]:
-        """Return the jobs that have ended, who waited for each, and what became of it."""
+        """Return the jobs that have ended, each with the requests that waited for it and its outcome."""
         ended: list[tuple[Job, list[Waiting], object]] = []
         for job, outcome in self._worker.outcomes():
             waiting = self._waiting.pop(job, None)
-            if waiting is None:  # a rushed job ends twice
+            if waiting is None:  # an expedited job ends twice
                 continue
             self._bytes.pop(job, None)
             if job is self._safe_job:
@@ -147,7 +150,10 @@ class Scheduler:
         return ended
 
     def tick(self, now_s: float) -> tuple[list[Waiting], list[Waiting]]:
-        """Stop what is too late, hurry what must not wait; return who is to hear "accepted" and who "working"."""
+        """Stop jobs after their deadline and expedite a `safe` that takes too long.
+
+        Returns the requests to answer "accepted", and those to answer "working".
+        """
         accepted: list[Waiting] = []
         working: list[Waiting] = []
         for job, waiting in self._waiting.items():
@@ -156,12 +162,12 @@ class Scheduler:
             accepted += [one for one in waiting if now_s >= one.accept_s]
             waiting[:] = [one for one in waiting if now_s < one.accept_s]
             for one in waiting:
-                if now_s - one.spoken_s >= self._working_s:
-                    one.spoken_s = now_s
+                if now_s - one.reported_s >= self._working_s:
+                    one.reported_s = now_s
                     working.append(one)
         self._worker.interrupt()
         job = self._safe_job
-        if job is not None and not self._rushed and now_s - job.started_s > _RUSH_SAFE_S:
-            self._rushed = True
-            self._worker.rush(job)
+        if job is not None and not self._expedited and now_s - job.started_s > _EXPEDITE_SAFE_S:
+            self._expedited = True
+            self._worker.expedite(job)
         return accepted, working

@@ -1,9 +1,9 @@
-"""Reading the status of a device that may wait, so that the socket loop need not.
+"""Read the status of a device whose `status` may wait, without blocking the socket loop.
 
     loop ──ask──▶ [ thread: device.status() ] ──collect──▶ loop: the status
-      └──────────── too late: give_up ────────────────────▶ loop: the last one that was read
+      └──────────── timeout: give_up ─────────────────────▶ loop: the last status that was read
 
-Everything but `_run` belongs to the socket loop's thread.
+All methods except `_run` are called in the socket loop's thread.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from photonloop.protocols.wire.messages import Request
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 0.25
-"""How long a status may take before its readers are told the last one instead."""
+_TIMEOUT_S = 0.25
+"""Time after which a request for the status is answered with the last one that was read."""
 _MOST_WAITING = 256
 STATUS_AGE = "status_age_s"
-"""Gauge of a status that is not of now."""
+"""Key in `DeviceStatus.health` for the age of a status that is not current."""
 
 
 @dataclass(frozen=True)
 class StatusRequest:
-    """Somebody who asked for the status, and the route back."""
+    """A request for the status, and the route of its reply."""
 
     route: bytes
     request: Request
@@ -42,9 +42,9 @@ Found = tuple[StatusRequest, DeviceStatus | DeviceError]
 
 
 class StatusPoller:
-    """A thread that reads `device.status()` when asked, once for all who ask meanwhile.
+    """A thread that reads `device.status()` on request. Requests that arrive during one reading share the next one.
 
-    `wake` is called from the thread when `collect` has something to give.
+    `wake` is called from the thread if `collect` has something to return.
     """
 
     def __init__(self, device: PhotonicDevice, wake: Callable[[], None]) -> None:
@@ -52,8 +52,8 @@ class StatusPoller:
         self._wake = wake
         self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._read: queue.SimpleQueue[DeviceStatus | DeviceError] = queue.SimpleQueue()
-        self._served: list[StatusRequest] = []  # by the reading under way
-        self._next: list[StatusRequest] = []  # who came while it was under way: it may be of before they asked
+        self._served: list[StatusRequest] = []  # answered by the current reading
+        self._next: list[StatusRequest] = []  # arrived during the current reading, which may be older than they are
         self._began_s = math.inf
         self._last: DeviceStatus | None = None
         self._last_s = 0.0
@@ -61,7 +61,7 @@ class StatusPoller:
 
     @property
     def any(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any request is waiting."""
         return bool(self._served or self._next)
 
     def start(self) -> None:
@@ -69,24 +69,24 @@ class StatusPoller:
         self._thread.start()
 
     def end(self) -> None:
-        """Tell the thread to end, when the device lets it."""
+        """Make the thread end as soon as the device returns."""
         self._wanted.put(False)
 
     def ask(self, route: bytes, request: Request) -> None:
-        """Have the status read; `collect` or `give_up` will tell it.
+        """Request a reading; `collect` or `give_up` will return its status.
 
         Raises
         ------
         DeviceError
-            "transport" where too many wait already.
+            "transport" if too many requests are waiting.
         """
         if len(self._served) + len(self._next) >= _MOST_WAITING:
-            raise DeviceError("transport", f"{_MOST_WAITING} requests wait for the status already", retryable=True)
+            raise DeviceError("transport", f"{_MOST_WAITING} requests wait for the status: try again later", retryable=True)
         self._next.append(StatusRequest(route, request, time.monotonic()))
         self._begin()
 
     def collect(self) -> list[Found]:
-        """Return who can be answered, each with the status, or the error that reading it ended with."""
+        """Return the requests that can be answered, each with the status or the error of the reading."""
         try:
             outcome = self._read.get_nowait()
         except queue.Empty:
@@ -99,12 +99,12 @@ class StatusPoller:
         return found
 
     def give_up(self, now_s: float) -> list[Found]:
-        """Return who has waited too long, or would: each with the last status, which says how old it is and not "safe"."""
-        if now_s - self._began_s < _PATIENCE_S:
+        """Return the requests that timed out, each with the last status, which includes its age and is not safe."""
+        if now_s - self._began_s < _TIMEOUT_S:
             return []
         late = self._served + self._next
         self._served, self._next = [], []
-        answer = self._old(now_s) if late else None
+        answer = self._old_status(now_s) if late else None
         return [(one, answer) for one in late if answer is not None]
 
     def _begin(self) -> None:
@@ -113,9 +113,9 @@ class StatusPoller:
             self._began_s = time.monotonic()
             self._wanted.put(True)
 
-    def _old(self, now_s: float) -> DeviceStatus | DeviceError:
+    def _old_status(self, now_s: float) -> DeviceStatus | DeviceError:
         if self._last is None:
-            return DeviceError("transport", "the device has not yet told its status", retryable=True)
+            return DeviceError("transport", "the device has not reported its status yet", retryable=True)
         health = {**self._last.health, STATUS_AGE: now_s - self._last_s}
         return self._last.model_copy(update={"safe": False, "health": health})
 

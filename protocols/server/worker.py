@@ -1,4 +1,4 @@
-"""The one thread that drives a device for a server, so that the socket loop never waits for hardware."""
+"""The thread in which a server calls its device, so that the socket loop never waits for hardware."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CANCEL_AGAIN_S = 0.5
 
 @dataclass(eq=False)
 class Job:
-    """One thing to do with the device.
+    """One call of the device.
 
     Parameters
     ----------
     op
         The operation's name, for messages.
     call
-        Does it.
+        The call.
     deadline_s
-        When it must not start any more, on `time.monotonic`.
+        Time on `time.monotonic` after which it must not start.
     stop
-        Set by the socket loop when the job must not start, or must stop at its next setting: the answer to give then.
+        Set by the socket loop if the job must not start, or must stop at its next setting: the error to reply with.
     """
 
     op: str
@@ -42,7 +42,7 @@ class Job:
 
 
 def carry_out(job: Job) -> object:
-    """Do the job; return what it returned, or the `DeviceError` that it ended with. Never raises."""
+    """Run the job; return its result, or the `DeviceError` with which it ended. Never raises."""
     if job.stop is not None and job.stop.code != "deadline":
         return job.stop
     if job.stop is not None or (job.deadline_s is not None and time.monotonic() >= job.deadline_s):
@@ -50,7 +50,7 @@ def carry_out(job: Job) -> object:
     try:
         return job.call()
     except DeviceError as error:
-        # The device knows that it was stopped; only the server knows why.
+        # The device reports that it was stopped; the server has the reason.
         return job.stop if error.code == "interlock" and job.stop is not None else error
     except Exception as error:
         log.exception("the device failed in %s", job.op)
@@ -60,9 +60,9 @@ def carry_out(job: Job) -> object:
 
 
 class Worker:
-    """A thread, a queue of jobs in, a queue of outcomes out; and a second thread that cancels, where that may take time.
+    """A thread with a queue of jobs and a queue of outcomes, and a second thread for `cancel` if that may wait.
 
-    `wake` is called from the thread after every outcome. Nothing that the socket loop calls waits for the device.
+    `wake` is called from the thread after every outcome. The methods do not wait for the device.
     """
 
     def __init__(self, device: PhotonicDevice, wake: Callable[[], None]) -> None:
@@ -70,15 +70,15 @@ class Worker:
         self._wake = wake
         self._scheduler: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
-        # Held while a cancel is under way, so that it cannot hit the next job. The socket loop takes it only where a cancel
-        # returns at once.
+        # Held during a cancel, so that it cannot stop the next job. The socket loop acquires it only if `cancel` returns at
+        # once.
         self._lock = threading.Lock()
         self._running: Job | None = None
         self._thread = threading.Thread(target=self._run, name="photonloop-device", daemon=True)
         self._cancel_wanted = threading.Event()
         self._ended = threading.Event()
         self._canceller = (
-            threading.Thread(target=self._keep_cancelling, name="photonloop-cancel", daemon=True) if may_wait(device) else None
+            threading.Thread(target=self._run_cancels, name="photonloop-cancel", daemon=True) if may_wait(device) else None
         )
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class Worker:
             self._canceller.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job behind those that wait."""
+        """Append a job to the queue."""
         self._scheduler.put(job)
 
     def outcomes(self) -> list[tuple[Job, object]]:
@@ -103,24 +103,24 @@ class Worker:
     def interrupt(self) -> None:
         """Cancel the running job if it is marked `stop`.
 
-        To be called again while the job runs: a cancel that comes before the device has noticed the evaluation is lost.
+        Call it repeatedly while the job runs: a cancel before the evaluation has started in the device has no effect.
         """
         if self._canceller is None:
             self._cancel()
         else:
             self._cancel_wanted.set()
 
-    def rush(self, job: Job) -> None:
-        """Carry out a waiting job now and beside the queue, unless it runs already: for `safe` behind a device that hangs.
+    def expedite(self, job: Job) -> None:
+        """Run a waiting job now in a thread of its own, unless it is running: for `safe` if the device hangs.
 
-        The job may end twice; the second outcome is to be ignored.
+        The job may then have two outcomes; ignore the second.
         """
         if self._running is job:
             return
         threading.Thread(target=self._finish, args=(job,), name="photonloop-safe", daemon=True).start()
 
     def join(self, timeout_s: float) -> bool:
-        """End the thread after the jobs that wait; return whether it ended in time."""
+        """End the thread after the waiting jobs; return whether it ended in time."""
         self._scheduler.put(None)
         self._ended.set()
         self._cancel_wanted.set()
@@ -138,21 +138,21 @@ class Worker:
             self._wake()
 
     def _cancel(self) -> bool:
-        """Cancel the running job if it is marked `stop`; return False where that failed. Never raises."""
+        """Cancel the running job if it is marked `stop`; return False if that failed. Never raises."""
         with self._lock:
             if self._running is None or self._running.stop is None:
                 return True
             try:
                 self._device.cancel()
             except DeviceError as error:
-                log.warning("a running %s could not be stopped: %s", self._running.op, error.detail)
+                log.warning("the running %s could not be stopped: %s", self._running.op, error.detail)
                 return False
             except Exception:
                 log.exception("the device failed in cancel")
                 return False
             return True
 
-    def _keep_cancelling(self) -> None:
+    def _run_cancels(self) -> None:
         while self._cancel_wanted.wait() and not self._ended.is_set():
             self._cancel_wanted.clear()
             if not self._cancel():

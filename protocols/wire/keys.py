@@ -1,10 +1,10 @@
-"""Keys that let a device server leave this machine: CURVE, elliptic-curve encryption and authentication of ZeroMQ.
+"""CURVE keys of servers and clients: elliptic-curve encryption and authentication of ZeroMQ.
 
-    KEYS/                      stays with the server
+    KEYS/                      folder of the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one for every client that may connect, while it lies here (`server/authentication.py`)
-      for-NAME/                to be carried to that client, and deleted here
+      clients/NAME.key         public, one per client; a client may connect while its file is here (`server/authentication.py`)
+      for-NAME/                to be copied to that client, then deleted here
         server.key             public
         client.key_secret      secret
 
@@ -29,22 +29,22 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def create_server_keys(folder: Path) -> None:
-    """Create the server's key pair in `folder`, which is made where it is not there; an existing pair is kept.
+    """Create the server's key pair in `folder`. The folder is created if it does not exist; an existing pair is kept.
 
-    A folder that was there before keeps its mode.
+    An existing folder keeps its mode.
 
     Raises
     ------
     DeviceError
-        "bad_request" where the folder cannot be written, or holds other things.
+        "bad_request" if the folder cannot be written, or contains other files.
     """
     try:
         if (folder / "server.key_secret").exists():
             return
-        # Also a folder that was carried to a client: its server.key must not be replaced.
+        # It may be the folder of a client, whose server.key must not be replaced.
         if folder.exists() and any(folder.iterdir()):
             raise DeviceError(
-                "bad_request", f"keys folder {folder} is not empty and holds no server.key_secret: name a new or an empty folder"
+                "bad_request", f"keys folder {folder} is not empty and has no server.key_secret: give a new or an empty folder"
             )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "clients").mkdir(mode=0o700)
@@ -54,25 +54,25 @@ def create_server_keys(folder: Path) -> None:
 
 
 def add_client(folder: Path, name: str) -> Path:
-    """Create a key pair for a client called `name`, let it in, and return the folder to carry to that client.
+    """Create a key pair for the client `name`, authorize it, and return the folder to copy to that client.
 
-    A server that runs knows the client at once. To shut it out again delete `clients/NAME.key`.
+    This takes effect at once, also for a running server. To revoke the client's access delete `clients/NAME.key`.
 
     Raises
     ------
     DeviceError
-        "bad_request" for a bad or a taken name, or a folder without server keys.
+        "bad_request" for an invalid or existing name, or a folder without server keys.
     """
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise DeviceError("bad_request", f"client name is {name!r}, expected letters, digits, '-', '_' and '.', at most 64")
     to_carry = folder / f"for-{name}"
     try:
         if not (folder / "server.key").exists():
-            raise DeviceError("bad_request", f"keys folder {folder} holds no server.key: create the server's keys first")
+            raise DeviceError("bad_request", f"keys folder {folder} has no server.key: create the server's keys first")
         if (folder / "clients" / f"{name}.key").exists():
-            raise DeviceError("bad_request", f"client name {name!r} is taken in {folder}")
+            raise DeviceError("bad_request", f"client {name!r} exists already in {folder}: choose another name")
         if to_carry.exists():
-            raise DeviceError("bad_request", f"{to_carry} is there from before: delete it first")
+            raise DeviceError("bad_request", f"{to_carry} exists already: delete it first")
         to_carry.mkdir(mode=0o700)
         _create_pair(to_carry, "client")
         shutil.copy(folder / "server.key", to_carry / "server.key")
@@ -83,12 +83,12 @@ def add_client(folder: Path, name: str) -> Path:
 
 
 def secure_client(socket: zmq.Socket, folder: Path) -> None:
-    """Make `socket`, not yet connected, prove itself with the keys of `folder` and talk to that server only.
+    """Set the keys in `folder` on `socket`, before it connects. It then connects to the server with that key only.
 
     Raises
     ------
     DeviceError
-        "bad_request" where keys are missing or are none, naming the file.
+        "bad_request" with the name of the file, if a key is missing or invalid.
     """
     server_public = public_key(folder / "server.key")
     public, secret = key_pair(folder / "client.key_secret")
@@ -101,16 +101,16 @@ def public_key(path: Path) -> bytes:
     Raises
     ------
     DeviceError
-        "bad_request" where there is none, naming the file.
+        "bad_request" with the name of the file, if there is none.
     """
     return _checked(path, "public", _load(path)[0])
 
 
 def key_pair(path: Path) -> tuple[bytes, bytes]:
-    """Return the public and the secret key in the file `path`; raises as `public_key` does, also where they are not a pair."""
+    """Return the public and the secret key in the file `path`; raises as `public_key` does, also if they are not a pair."""
     public, secret = _load(path)
     if secret is None:
-        raise DeviceError("bad_request", f"key file {path} holds no secret key")
+        raise DeviceError("bad_request", f"key file {path} has no secret key")
     _checked(path, "public", public)
     if zmq.curve_public(_checked(path, "secret", secret)) != public:
         raise DeviceError("bad_request", f"key file {path}: its public key does not belong to its secret key")
@@ -120,8 +120,8 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
 def _create_pair(folder: Path, name: str) -> None:
     from zmq.auth import create_certificates  # noqa: PLC0415
 
-    # pyzmq writes the secret for all to read; nobody but the owner sees it in a folder that is the owner's. It comes last:
-    # where it is, the pair is whole.
+    # pyzmq creates the secret file readable by all, so it is written in a temporary folder that only the owner can read. It is
+    # moved last, so that the pair is complete if the secret file exists.
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
         public_file, secret_file = map(Path, create_certificates(aside, name))
         secret_file.chmod(0o600)
@@ -137,20 +137,20 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     from zmq.auth import load_certificate  # noqa: PLC0415
 
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a named pipe would block
             raise DeviceError("bad_request", f"key file {path} is not a file")
         return load_certificate(path)
     except OSError as error:
-        raise DeviceError("bad_request", f"key file {path}: {error.strerror or 'there is none'}") from None
+        raise DeviceError("bad_request", f"key file {path}: {error.strerror or 'it does not exist'}") from None
     except (ValueError, IndexError):  # the latter for a line without "="
-        raise DeviceError("bad_request", f"key file {path} holds no public key") from None
+        raise DeviceError("bad_request", f"key file {path} has no public key") from None
 
 
 def _checked(path: Path, kind: str, key: bytes) -> bytes:
-    """Return the key if it is one: ZeroMQ refuses any other, but blames neither key nor file."""
+    """Return the key if it is valid. ZeroMQ also refuses invalid keys, but its error does not name the key or the file."""
     try:
         whole = len(z85.decode(key)) == _KEY_BYTES
-    except (KeyError, ValueError, struct.error):  # another character, a number of them not divisible by 5, over 32 bits in five
+    except (KeyError, ValueError, struct.error):  # a bad character, a bad length, or a group above 32 bits
         whole = False
     if not whole:
         raise DeviceError("bad_request", f"key file {path}: its {kind} key is damaged, expected 40 characters of Z85")

@@ -1,11 +1,11 @@
-"""Messages as frames: what crosses the socket between a client and a device server.
+"""Encoding of messages as frames, as they are sent between a client and a device server.
 
     frame 0   b"PLP" + one byte, the protocol version
     frame 1   header, UTF-8 JSON: a `Request` or a `Reply`
-    frame 2…  one frame an array, in the order of the header's `arrays`: raw little-endian numbers in C order; none for an
-              array that says `at`, which lies in memory that both sides see (`photonloop.protocols.wire.shared_buffer`)
+    frame 2…  one frame per array, in the order of the header's `arrays`: raw little-endian numbers in C order. An array with
+              `at` has no frame: it is in shared memory (`photonloop.protocols.wire.shared_buffer`)
 
-This file knows bytes and arrays; it knows no sockets. `docs/protocol.md` describes the same for other languages.
+This module uses no sockets. `docs/protocol.md` is the specification for other languages.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MAX_REPLY_HEADER_BYTES = 1024 * 1024
 MAX_ARRAYS = 8
 MAX_DIMENSIONS = 4
 MAX_LENGTH = 2**40
-"""Longest axis of an array. Only a sanity bound: the frame itself says how many bytes there are."""
+"""Longest axis of an array. Only a sanity check: the size of an array is that of its frame."""
 
 SAFE_FAILED = "safe_failed"
-"""Name of the fault that a server latches when the device could not be made safe."""
+"""Name of the fault that a server latches if the device could not be made safe."""
 
 MADE_SAFE = "made_safe"
-"""Name of the fault that a server latches when a client without the lease made the device safe under its writer."""
+"""Name of the fault that a server latches if a client makes the device safe while another one holds the lease."""
 
 MOST_PENDING = 2
-"""Evaluations of a client under way at once: one that the device works on, and one that waits at its door."""
+"""Evaluations of a client that may be pending at once: one that the device carries out, and one that waits for it."""
 
 DTypeCode = Literal["f4", "f8", "c8", "c16", "u1", "u4", "i4", "i8"]
 _DTYPES: dict[str, np.dtype] = {code: np.dtype("<" + code) for code in DTypeCode.__args__}
@@ -64,6 +64,9 @@ Op = Literal[
 
 OPS: tuple[Op, ...] = Op.__args__
 
+COMMANDS: frozenset[Op] = frozenset({"acquire", "release", "apply", "load_inputs", "evaluate", "cancel", "clear_fault"})
+"""Operations that are numbered (`Request.seq`), so that a repeated one is carried out only once."""
+
 Buffer = bytes | memoryview
 Frames = Sequence[Buffer]
 AnyArray = NDArray[Any]
@@ -78,17 +81,17 @@ _Header = TypeVar("_Header", bound=_Message)
 
 
 class ArraySpec(_Message):
-    """What one array frame holds, or one part of shared memory."""
+    """Description of one array, in a frame or in shared memory."""
 
     name: Annotated[str, Field(min_length=1, max_length=32)]
     dtype: DTypeCode
     shape: _Shape
     at: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    """Byte of the shared memory where the array begins; None: it has a frame."""
+    """Byte of the shared memory at which the array begins; None if it has a frame."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes the frame must have."""
+        """Size of the array in bytes, which its frame must have."""
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
 
@@ -104,11 +107,11 @@ class Request(_Message):
     client_id: Annotated[str, Field(min_length=1, max_length=64)]
     """Random name of the client, the same on all its sockets."""
     seq: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    """Number of the command within the session, from 1; the same number is never carried out twice. 0 for mere questions."""
+    """Number of the command of this client, from 1; no number is carried out twice. 0 for other requests."""
     epoch: Annotated[str, Field(max_length=64)] = ""
-    """The server's epoch as `hello` told it; empty in `hello` itself."""
+    """The server's epoch from the reply to `hello`; empty in `hello` itself."""
     deadline: float | None = None
-    """Server's clock [s] after which the request must not start, nor an evaluation go on."""
+    """Time on the server's clock [s] after which the request must not start, and an evaluation must stop."""
     arrays: Arrays = ()
     body: dict[str, JsonValue] = {}
 
@@ -120,7 +123,7 @@ class Reply(_Message):
     op: str = ""
     epoch: str
     state: Literal["done", "working", "error"]
-    """working: the request is in progress and another reply will come."""
+    """working: the request is in progress, and another reply will follow."""
     error: ErrorBody | None = None
     arrays: Arrays = ()
     body: dict[str, JsonValue] = {}
@@ -141,34 +144,34 @@ class AcquireBody(_Message):
 
 
 class LoadInputsBody(_Message):
-    """Body of `load_inputs`: where the chunk that travels with it belongs."""
+    """Body of `load_inputs`: the whole array, and the place of the chunk in it."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     dtype: DTypeCode
     shape: Annotated[_Shape, Field(strict=False)]
     offset: Annotated[int, Field(ge=0)]
-    """Bytes sent before this chunk."""
+    """Number of bytes before this chunk."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole array."""
+        """Size of the whole array in bytes."""
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
 
 class EvaluateBody(_Message):
-    """Body of `evaluate`; with `loaded`, the array `rows` names rows of what was loaded under that name."""
+    """Body of `evaluate`; with `loaded`, the array `rows` gives row numbers of the inputs loaded under that name."""
 
     stage: Annotated[str, Field(max_length=200)]
     loaded: Annotated[str, Field(max_length=200)] | None = None
     buffer: Annotated[int, Field(ge=1, lt=2**53)] | None = None
-    """Number of the shared memory that arrays of this request refer to, as `share` answered it."""
+    """Number of the shared buffer that arrays of this request refer to, from the reply to `share`."""
     answer_at: Annotated[int, Field(ge=0, lt=2**53)] = 0
     answer_bytes: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    """Where in it the values may be written; they come in a frame where they take more."""
+    """The bytes of the buffer in which the reply may put its values; if they need more, they are sent in a frame."""
 
 
 class ShareBody(_Message):
-    """Body of `share`: memory that this client has made (`photonloop.protocols.wire.shared_buffer`)."""
+    """Body of `share`: memory that this client has created (`photonloop.protocols.wire.shared_buffer`)."""
 
     pid: Annotated[int, Field(ge=1, lt=2**31)]
     fd: Annotated[int, Field(ge=0, lt=2**31)]
@@ -183,24 +186,29 @@ class ClearFaultBody(_Message):
 
 
 class EmptyBody(_Message):
-    """Body of an operation that takes none."""
+    """Body of an operation without fields."""
+
+
+def largest_buffer_bytes(max_message_bytes: int) -> int:
+    """Return the largest size of the memory that a client and a server share: drives and readings of all pending evaluations."""
+    return 2 * MOST_PENDING * max_message_bytes
 
 
 def array_code(dtype: np.dtype) -> DTypeCode | None:
-    """Return the wire's name of a dtype; None where it does not travel."""
+    """Return the protocol's code of a dtype; None if it has none."""
     return _CODES.get(dtype) or _CODES.get(dtype.newbyteorder("<"))
 
 
 def encode(header: Request | Reply, arrays: Sequence[AnyArray] = ()) -> list[Buffer]:
-    """Return the frames of a message; `arrays` must be what `array_specs` described, in that order.
+    """Return the frames of a message; `arrays` must be those that `array_specs` returned, in that order.
 
-    The frames share memory with the arrays: leave these unchanged until the message is sent.
+    The frames share memory with the arrays: do not change these before the message is sent.
     """
     return [PREFIX, header.model_dump_json(exclude_defaults=True).encode(), *map(_raw, arrays)]
 
 
 def encode_done(request: Request, epoch: str, specs: tuple[ArraySpec, ...], arrays: Sequence[AnyArray]) -> list[Buffer]:
-    """Return the frames of the reply "done" without a body, as `encode` would: its header differs from the last in its id."""
+    """Return the same frames as `encode` for the reply "done" without a body; faster, because most of the header is cached."""
     return [PREFIX, b'{"id":%d,%b' % (request.id, _done_but_id(request.op, epoch, specs)), *map(_raw, arrays)]
 
 
@@ -217,14 +225,14 @@ def _raw(array: AnyArray) -> Buffer:
 def array_specs(
     arrays: Mapping[str, AnyArray], places: Mapping[str, int] | None = None
 ) -> tuple[tuple[ArraySpec, ...], list[AnyArray]]:
-    """Return how a header describes `arrays`, and the arrays as they travel: C order, little-endian.
+    """Return the descriptions of `arrays` for a header, and the arrays to send: C order, little-endian.
 
-    Those named in `places` lie in shared memory, at the byte given there: they are described, and do not travel.
+    Arrays named in `places` are in shared memory, at the byte given there. They are described, but not sent.
 
     Raises
     ------
     DeviceError
-        "bad_request" for a dtype that does not travel.
+        "bad_request" for a dtype that the protocol does not have.
     """
     specs: list[ArraySpec] = []
     ready: list[AnyArray] = []
@@ -240,35 +248,39 @@ def array_specs(
 
 
 def check_prefix(frame: Buffer) -> None:
-    """Refuse a message of another protocol version.
+    """Check the first frame of a message.
 
     Raises
     ------
     ValueError
-        Not a message of this protocol at all.
+        It is not a message of this protocol.
     DeviceError
-        "version" for a message of another version.
+        "version" if the message has another protocol version.
     """
     prefix = bytes(frame[: len(PREFIX) + 1])
     if prefix == PREFIX:
         return
     if len(prefix) != len(PREFIX) or not prefix.startswith(MAGIC):
         raise ValueError("not a photonloop message")
-    raise DeviceError("version", f"the message speaks protocol version {prefix[-1]}, this side speaks {PROTOCOL_VERSION}")
+    raise DeviceError(
+        "version",
+        f"the message has protocol version {prefix[-1]}, but this side has version {PROTOCOL_VERSION}: "
+        "install the same version of photonloop on both sides",
+    )
 
 
 def decode_request(frame: Buffer) -> Request:
-    """Return the header in `frame`; `DeviceError` "bad_request" where it is not one."""
+    """Return the header in `frame`; `DeviceError` "bad_request" if it is not valid."""
     return _decode(Request, frame, MAX_REQUEST_HEADER_BYTES)
 
 
 def decode_reply(frame: Buffer) -> Reply:
-    """Return the header in `frame`; `DeviceError` "bad_request" where it is not one."""
+    """Return the header in `frame`; `DeviceError` "bad_request" if it is not valid."""
     return _decode(Reply, frame, MAX_REPLY_HEADER_BYTES)
 
 
 def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
-    """Return the body of a header as `model`; `DeviceError` "bad_request" naming the field where it does not fit."""
+    """Return the body of a header as `model`; `DeviceError` "bad_request" with the name of the first invalid field."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -278,26 +290,26 @@ def decode_body(model: type[_Header], body: Mapping[str, JsonValue]) -> _Header:
 def decode_arrays(
     specs: Sequence[ArraySpec], frames: Sequence[Buffer], buffer: SharedBuffer | None = None
 ) -> dict[str, AnyArray]:
-    """Return read-only arrays on the memory of `frames`, by name; nothing is allocated for what a header merely claims.
+    """Return read-only views of `frames` as arrays, by name. Sizes in a header alone allocate no memory.
 
-    A frame that the transport left unaligned is copied, since compiled kernels want aligned arrays. What lies in the shared
-    memory of `buffer` is copied, since the other side may go on writing there.
+    A frame that is not aligned in memory is copied, because compiled kernels need aligned arrays. An array in the shared
+    memory `buffer` is copied, because the other side may still write there.
 
     Raises
     ------
     DeviceError
-        "bad_request" where frames and specs disagree in number or in size, two arrays share a name, or shared memory is
-        referred to that is not there, or not so large.
+        "bad_request" if frames and specs disagree in number or size, two arrays have the same name, or an array is outside
+        the shared memory.
     """
     framed = sum(spec.at is None for spec in specs)
     if framed != len(frames):
-        raise DeviceError("bad_request", f"the header announces {framed} arrays, the message carries {len(frames)}")
+        raise DeviceError("bad_request", f"the header announces {framed} arrays, but the message has {len(frames)}")
     arrays: dict[str, AnyArray] = {}
     travelled = iter(frames)
     shared_bytes = 0
     for spec in specs:
         if spec.name in arrays:
-            raise DeviceError("bad_request", f"array {spec.name!r} is there twice")
+            raise DeviceError("bad_request", f"array {spec.name!r} occurs twice")
         if spec.at is not None:
             shared_bytes += spec.nbytes
             arrays[spec.name] = _shared(spec, spec.at, buffer, shared_bytes)
@@ -306,14 +318,14 @@ def decode_arrays(
         if len(frame) != spec.nbytes:
             raise DeviceError(
                 "bad_request",
-                f"array {spec.name!r} of {spec.dtype} {spec.shape} takes {spec.nbytes} bytes, its frame has {len(frame)}",
+                f"array {spec.name!r} of {spec.dtype} {spec.shape} takes {spec.nbytes} bytes, but its frame has {len(frame)}",
             )
         arrays[spec.name] = as_array(frame, spec.dtype, spec.shape)
     return arrays
 
 
 def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...]) -> AnyArray:
-    """Return `data`, which must have the right length, as a read-only aligned array."""
+    """Return `data`, which must have the right length, as an aligned read-only array."""
     if not len(data):
         try:
             array = np.empty(shape, _DTYPES[dtype])
@@ -331,17 +343,18 @@ def as_array(data: Buffer | bytearray, dtype: DTypeCode, shape: tuple[int, ...])
 
 
 def _shared(spec: ArraySpec, at: int, buffer: SharedBuffer | None, all_bytes: int) -> AnyArray:
-    """Return a copy of what lies at byte `at` of the window; `all_bytes`: of this and all arrays of the message before it."""
+    """Return a copy of the array at byte `at` of the buffer; `all_bytes`: size of the message's arrays so far."""
     nbytes = 0 if buffer is None else buffer.nbytes
     if buffer is None or at + spec.nbytes > nbytes or all_bytes > nbytes:
         raise DeviceError(
-            "bad_request", f"array {spec.name!r} of {spec.nbytes} bytes at {at} is not within the {nbytes} bytes of shared memory"
+            "bad_request",
+            f"array {spec.name!r} of {spec.nbytes} bytes at byte {at} exceeds the shared memory of {nbytes} bytes",
         )
     return as_array(buffer.memory[at : at + spec.nbytes], spec.dtype, spec.shape)
 
 
 def write_shared(array: AnyArray, buffer: SharedBuffer, at: int) -> None:
-    """Write `array`, which must have room there, to byte `at` of the window, as `decode_arrays` reads it."""
+    """Write `array` to byte `at` of the buffer, as `decode_arrays` reads it. The buffer must be large enough."""
     code = array_code(array.dtype)
     assert code is not None
     target = np.frombuffer(buffer.memory, _DTYPES[code], array.size, at)

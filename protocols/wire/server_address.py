@@ -1,4 +1,4 @@
-"""Addresses of device servers, and which of them stay on this machine."""
+"""Addresses of device servers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\[\]:/\s;]+):(\d{1,5}|\*)")
 
 
 def check_address(address: str, *, to_bind: bool) -> str:
-    """Return `address` as ZeroMQ takes it; `tcp://localhost` becomes `tcp://127.0.0.1`.
+    """Return the checked `address`, for ZeroMQ; `tcp://localhost` becomes `tcp://127.0.0.1`.
 
     Raises
     ------
     DeviceError
-        "bad_request" for anything but `tcp://HOST:PORT` and `ipc://PATH`; `*` as a port only where one binds.
+        "bad_request" for anything but `tcp://HOST:PORT` and `ipc://PATH`; the port `*` is allowed only with `to_bind`.
     """
     if address.startswith("ipc://") and len(address) > len("ipc://"):
         return address
@@ -28,7 +28,7 @@ def check_address(address: str, *, to_bind: bool) -> str:
 
 
 def on_this_machine(address: str) -> bool:
-    """Return whether nothing but this machine can reach `address`; a name that might be an interface counts as reachable."""
+    """Return whether only this machine can reach `address`. A name that may be a network interface counts as reachable."""
     match = _TCP.fullmatch(address)
     if match is None:
         return address.startswith("ipc://")

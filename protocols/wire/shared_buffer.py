@@ -1,13 +1,13 @@
-"""Memory that a client and a server on one machine both see, so that large arrays need not pass a socket.
+"""Memory shared by a client and a server on one machine, so that large arrays need not pass through a socket.
 
-    client                                        server
-    create_window ──▶ pid, fd, name ──share──▶ open_window
-    drives written in ──────────── at ──────▶ copied out, then checked
-    readings copied out ◀────────── at ────── written in
+    client                                             server
+    create_shared_buffer ──▶ pid, fd, name ──share──▶ open_shared_buffer
+    drives written ───────────────── at ────────────▶ copied, then checked
+    readings copied ◀─────────────── at ───────────── written
 
-The socket still carries every header, so order, retries, deadlines and leases are what they are without it. The memory has a
-name that nobody can guess, and is sealed: whoever made it cannot shrink it under the other's feet. Linux only; where it
-cannot be had, arrays travel as frames.
+Headers are still sent through the socket, so order, retries, deadlines and leases are the same with and without shared memory.
+The memory has an unguessable name. It is sealed, so that neither process can shrink it while the other one uses it. Linux only;
+on other systems arrays are sent as frames.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from photonloop.protocols.errors import DeviceError
 _SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0)
 
 AVAILABLE = hasattr(os, "memfd_create") and bool(_SEALS)
-"""Whether this system has memory of this kind."""
+"""Whether this system supports it."""
 
 
 @dataclass(frozen=True)
 class SharedBuffer:
-    """Shared memory of `nbytes` bytes; it goes when neither side holds it any more, however they end."""
+    """Shared memory. The system frees it when both processes have dropped it or ended."""
 
     memory: mmap.mmap
     name: str
@@ -41,17 +41,17 @@ class SharedBuffer:
 
 
 def create_shared_buffer(nbytes: int) -> tuple[SharedBuffer, int]:
-    """Return a window of this process and its file descriptor, which may be closed once the other side has opened it.
+    """Return new shared memory and its file descriptor, which may be closed when the other process has opened the memory.
 
     Raises
     ------
     OSError
-        There is not so much memory.
+        There is not enough memory.
     """
     name = f"photonloop-{secrets.token_hex(16)}"
     handle = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.posix_fallocate(handle, 0, nbytes)  # now, or the first touch of a page would kill who touches it
+        os.posix_fallocate(handle, 0, nbytes)  # otherwise the first access to a page could kill the process
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
         return SharedBuffer(mmap.mmap(handle, nbytes), name), handle
     except BaseException:
@@ -60,12 +60,12 @@ def create_shared_buffer(nbytes: int) -> tuple[SharedBuffer, int]:
 
 
 def open_shared_buffer(pid: int, handle: int, name: str, nbytes: int) -> SharedBuffer:
-    """Return the window that process `pid` has open as `handle`.
+    """Return the shared memory that process `pid` has open as `handle`.
 
     Raises
     ------
     DeviceError
-        "bad_request" where it is not there (as on another machine), not of this user, or not sealed.
+        "bad_request" if it does not exist (as on another machine), is not of this user, or is not sealed.
     """
     path = f"/proc/{pid}/fd/{handle}"
     try:
@@ -87,4 +87,4 @@ def open_shared_buffer(pid: int, handle: int, name: str, nbytes: int) -> SharedB
 
 
 def _not_seen(name: str) -> DeviceError:
-    return DeviceError("bad_request", f"shared memory {name!r} is not to be seen from the server")
+    return DeviceError("bad_request", f"the server cannot open the shared memory {name!r}")

@@ -1,4 +1,4 @@
-"""Sending and receiving, tuned: what client and server do alike with their sockets."""
+"""Fast sending and receiving of multipart messages, used by client and server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 def send_frames(socket: zmq.Socket, frames: Frames) -> None:
-    """Send a message without waiting; `zmq.Again` where it cannot be queued now, and then nothing of it is sent.
+    """Send a message without waiting. If it cannot be queued now, nothing is sent and `zmq.Again` is raised.
 
-    Only large frames travel without a copy: handing a buffer over costs pyzmq a thread's wake-up, more than copying it.
+    Only large frames are sent without a copy: for small ones the copy is faster, because pyzmq tracks a frame that it does not
+    copy in another thread.
     """
     last = len(frames) - 1
     for index, frame in enumerate(frames):
@@ -22,15 +23,15 @@ def send_frames(socket: zmq.Socket, frames: Frames) -> None:
 
 
 def receive_frames(socket: zmq.Socket, flags: int = 0) -> list[Buffer]:
-    """Return the frames of the next message, on the memory in which they came; raises as `zmq.Socket.recv` does."""
+    """Return the frames of the next message, without copies; raises as `zmq.Socket.recv` does."""
     first, frames = receive_from(socket, flags)
     return [first.buffer, *frames]
 
 
 def receive_from(socket: zmq.Socket, flags: int = 0) -> tuple[zmq.Frame, list[Buffer]]:
-    """Return as `receive_frames` does, and the first frame as ZeroMQ has it: from a ROUTER it tells who sent the message.
+    """Return the first frame of the next message, which a ROUTER socket sets to the sender's route, and the other frames.
 
-    `recv_multipart` asks the socket after every frame whether another one follows; the frame knows it.
+    `recv_multipart` is slower: it queries the socket after every frame for whether another one follows.
     """
     first = frame = socket.recv(flags, copy=False)
     frames: list[Buffer] = []

@@ -23,12 +23,12 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
-    check_loaded_rows,
     check_settings,
     check_size,
     heater_power_w,
     highest_drive_v,
 )
+from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
@@ -85,7 +85,7 @@ class Chip:
         parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
         dark = np.zeros(self._description.channels)
         self._held = Held(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
-        self._loaded: dict[str, tuple[Source, int]] = {}
+        self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels)
         self._gauges = self._ambient.gauges(self._ambient.moment(0.0))
         self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
@@ -137,15 +137,9 @@ class Chip:
         self._check_open()
         checked = check_inputs(self._description, inputs)
         size = checked.size * (8 if checked.dtype.kind == "c" else 4)
-        others = sum(bytes_sent for known, (_, bytes_sent) in self._loaded.items() if known != name)
-        if (total := others + size) > self._description.limits.max_loaded_bytes:
-            raise DeviceError(
-                "limit",
-                f"inputs {name!r} would bring the loaded inputs to {total} bytes, "
-                f"more than max_loaded_bytes {self._description.limits.max_loaded_bytes}",
-            )
+        self._loaded.check_room(name, size)
         self._pipeline.forget(name)
-        self._loaded[name] = self._modulated(checked, copy=True), size
+        self._loaded.load(name, self._modulated(checked, copy=True), size)
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`."""
@@ -154,8 +148,8 @@ class Chip:
         held = self._held
         index, volts = self._checked_settings(stage, drives, held)
         if isinstance(inputs, LoadedRows):
-            rows = check_loaded_rows(inputs, {name: kept.shape[0] for name, (kept, _) in self._loaded.items()})
-            name, source = inputs.name, self._loaded[inputs.name][0]
+            rows = self._loaded.row_numbers(inputs)
+            name, source = inputs.name, self._loaded.array(inputs.name)
         else:
             name, source = "", self._modulated(check_inputs(self._description, inputs), copy=False)
             rows = np.arange(source.shape[0])

@@ -71,7 +71,7 @@ def drive(address: str, folder: Path) -> None:
     np.testing.assert_array_equal(filed.volts(folder), HOT)
     assert filed.lit(folder)
     # No goodbye: the lease is not released, as when a controller dies.
-    client._stop_renewing()
+    client._lease.stop_renewing()
     client._disconnect()
 
 

@@ -182,7 +182,7 @@ def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest:
 def test_the_leaseholder_itself_sends_nonsense(
     victim: Victim, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
 ) -> None:
-    client_id = victim.good._client_id
+    client_id = victim.good._encoder.client_id
     frames = [messages.PREFIX, header(victim, op=op, arrays=arrays, body=body, client_id=client_id, seq=seq), *rest]
     before = len(victim.device.calls)
     reply = victim.answers(frames)
@@ -203,7 +203,7 @@ def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: in
     request = messages.Request(
         op="evaluate",
         id=5,
-        client_id=victim.good._client_id,
+        client_id=victim.good._encoder.client_id,
         seq=2**40 + cut + (400 if grow else 0) + (1000 if where == "drives" else 0),
         epoch=victim.server.epoch,
         arrays=described,
@@ -241,7 +241,7 @@ def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
         tracemalloc.start()
         resident = psutil.Process().memory_info().rss
         for seq in range(1, 20):
-            fields = {**shown, "op": op, "client_id": victim.good._client_id, "seq": 2**30 + seq}
+            fields = {**shown, "op": op, "client_id": victim.good._encoder.client_id, "seq": 2**30 + seq}
             reply = victim.answers([messages.PREFIX, header(victim, **fields), *frames])
             assert reply.error is not None
             assert reply.error.code == ("limit" if op == "load_inputs" else "bad_request")

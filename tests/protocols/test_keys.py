@@ -75,7 +75,7 @@ def test_keys_are_never_overwritten(folder: Path) -> None:
     keys.create_server_keys(folder)
     assert (folder / "server.key_secret").read_bytes() == before
     keys.add_client(folder, "alice")
-    with pytest.raises(DeviceError, match="'alice' is taken"):
+    with pytest.raises(DeviceError, match="client 'alice' exists already"):
         keys.add_client(folder, "alice")
     for name in ("", "../x", "a/b", ".hidden", "x" * 65):
         with pytest.raises(DeviceError, match="client name is"):
@@ -105,13 +105,13 @@ def test_a_folder_of_other_things_is_left_alone(folder: Path, tmp_path: Path) ->
     carried = keys.add_client(folder, "alice")
     before = (carried / "server.key").read_bytes()
     for other in (home, carried):
-        with pytest.raises(DeviceError, match=f"keys folder {other} is not empty and holds no server.key_secret"):
+        with pytest.raises(DeviceError, match=f"keys folder {other} is not empty and has no server.key_secret"):
             keys.create_server_keys(other)
     assert mode(home) == 0o755
     assert [path.name for path in home.iterdir()] == ["thesis"]
     assert (carried / "server.key").read_bytes() == before
     (folder / "clients" / "alice.key").unlink()
-    with pytest.raises(DeviceError, match="for-alice is there from before: delete it first"):
+    with pytest.raises(DeviceError, match="for-alice exists already: delete it first"):
         keys.add_client(folder, "alice")
     with pytest.raises(DeviceError, match=f"keys folder {home / 'thesis'}: Not a directory"):
         keys.create_server_keys(home / "thesis")
@@ -157,7 +157,7 @@ def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) 
     with pytest.raises(DeviceError, match=r"client\.key_secret"):
         connect("tcp://127.0.0.1:9", keys=alice)
     (folder / "server.key_secret").write_bytes((folder / "server.key").read_bytes())
-    with pytest.raises(DeviceError, match="holds no secret key"):
+    with pytest.raises(DeviceError, match="has no secret key"):
         DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=folder)).bind()
 
 
@@ -302,7 +302,7 @@ def test_one_bad_client_key_later_keeps_nobody_else_out(serve: Serve, folder: Pa
         assert not refused(server, alice)
         assert client.status().safe
     told = [record.message for record in caplog.records if str(spoiled) in record.message]
-    assert told == [f"key file {spoiled} holds no public key: this client is not let in"]  # once, however often it is looked at
+    assert told == [f"key file {spoiled} has no public key: this client is not authorized"]  # once, however often it is looked at
 
 
 def test_without_the_folder_of_clients_nobody_comes_in(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,6 +310,6 @@ def test_without_the_folder_of_clients_nobody_comes_in(serve: Serve, folder: Pat
     server = serve(FakeDevice(), keys=folder)
     (folder / "clients").rename(folder / "aside")
     assert refused(server, alice)
-    assert "nobody is let in" in caplog.text
+    assert "no client is authorized" in caplog.text
     (folder / "aside").rename(folder / "clients")
     assert not refused(server, alice)

@@ -20,7 +20,7 @@ def test_the_same_key_takes_over_and_the_old_session_is_out() -> None:
     held = lease.acquire(None, "s1", "k1", "run", 5.0, 0.0)
     taken = lease.acquire(held, "s2", "k1", "run", 5.0, 1.0)
     assert (taken.client_id, taken.expires_s) == ("s2", 6.0)
-    with pytest.raises(DeviceError, match="not to this session"):
+    with pytest.raises(DeviceError, match="not to this client"):
         lease.renew(taken, "s1", 2.0)
 
 
@@ -40,4 +40,4 @@ def test_renewal_gives_the_full_time_again_and_comes_in_time_or_never() -> None:
 def test_the_fault_names_the_writer_that_vanished() -> None:
     fault = lease.lost_fault(Lease("k1", "night run", "s1", 5.0, 0.0))
     assert (fault.name, fault.lease_key) == ("lease_lost", "k1")
-    assert "'night run' was not heard of for 5 s" in fault.detail
+    assert "'night run' did not renew its lease for 5 s" in fault.detail

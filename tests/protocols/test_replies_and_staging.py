@@ -67,11 +67,11 @@ def test_chunks_that_do_not_fit_are_refused() -> None:
     assert open_one is not None
     for transfer, client_id, chunk_body, chunk, word in (
         (None, "s", body(0), bytes(48), "more than max_loaded_bytes 47"),
-        (None, "s", body(0), bytes(49), "take 48 bytes, the chunk at 0 has 49"),
-        (None, "s", body(20), bytes(28), "without the ones before"),
-        (open_one, "other", body(20), bytes(28), "without the ones before"),
-        (open_one, "s", body(20, name="b"), bytes(28), "without the ones before"),
-        (open_one, "s", body(20, (3, 4)), bytes(28), "without the ones before"),
+        (None, "s", body(0), bytes(49), "take 48 bytes, but the chunk at 0 has 49"),
+        (None, "s", body(20), bytes(28), "without those before"),
+        (open_one, "other", body(20), bytes(28), "without those before"),
+        (open_one, "s", body(20, name="b"), bytes(28), "without those before"),
+        (open_one, "s", body(20, (3, 4)), bytes(28), "without those before"),
         (open_one, "s", body(24), bytes(24), "the next one starts at 20"),
     ):
         with pytest.raises(DeviceError, match=word):

@@ -104,7 +104,7 @@ def test_hello_and_describe(serve: Serve, raw: RawFactory) -> None:
     device = FakeDevice()
     client = raw(serve(device, max_message_bytes=12345))
     hello = client.ask("hello", {"label": "me"})
-    assert hello.body["protocol"] == 1
+    assert hello.body["protocol"] == 2
     assert hello.body["max_message_bytes"] == 12345
     assert hello.body["now_s"] == pytest.approx(time.monotonic(), abs=5.0)
     described = client.ask("describe")
@@ -519,10 +519,10 @@ def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, ra
     server = serve(FakeDevice())
     client = raw(server)
     request = messages.Request(op="status", id=5, client_id="raw", epoch=client.epoch)
-    client.socket.send_multipart([b"PLP\x02", messages.encode(request)[1]])
+    client.socket.send_multipart([b"PLP\x01", messages.encode(request)[1]])
     reply = client.receive()
     assert (reply.id, code(reply)) == (5, "version")
-    for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x01"], [b"PLP\x01\x00", b"{}"]):
+    for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x02"], [b"PLP\x02\x00", b"{}"]):
         client.socket.send_multipart(frames)
     status_of(client)  # the next answer is to this
     assert server.dropped == 5
@@ -530,7 +530,7 @@ def test_another_version_is_told_and_strangers_are_not_answered(serve: Serve, ra
 
 def test_a_malformed_request_is_answered_with_its_id(serve: Serve, raw: RawFactory) -> None:
     client = raw(serve(FakeDevice()))
-    client.socket.send_multipart([b"PLP\x01", b'{"op": "shine", "id": 41, "client_id": "raw"}'])
+    client.socket.send_multipart([b"PLP\x02", b'{"op": "shine", "id": 41, "client_id": "raw"}'])
     reply = client.receive()
     assert (reply.id, code(reply)) == (41, "bad_request")
     assert code(client.ask("evaluate", {"stage": "mesh1"})) == "bad_request"  # a command without a number
@@ -629,7 +629,7 @@ def test_too_many_waiting_bytes_are_refused(serve: Serve, raw: RawFactory) -> No
     assert code(refused) == "transport"
     assert refused.error is not None
     assert (refused.error.outcome, refused.error.retryable) == ("not_applied", True)
-    assert "this apply brings 128 bytes, and 1312 of at most 500 wait" in refused.error.detail
+    assert "this apply has 128 bytes, and 1312 of at most 500 bytes wait" in refused.error.detail
     gate.opened.set()
     wait_until(lambda: not status_of(client).busy)
     assert client.command("apply", {}, {"drive": np.ones(16)}, seq=101).state == "done"

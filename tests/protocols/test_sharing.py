@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from support.fake_device import FakeDevice, Gate, Serve, fake_description
 
-from photonloop.protocols.client import device_client as client_module
-from photonloop.protocols.client.connection import ServerConnection
+from photonloop.protocols.client import shared_buffer_slots
 from photonloop.protocols.client.device_client import ClientOptions, DeviceClient, connect
+from photonloop.protocols.client.server_connection import ServerConnection
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server import server_shared_buffer
 from photonloop.protocols.server.device_server import DeviceServer
 from photonloop.protocols.server.dispatcher import RequestDispatcher
-from photonloop.protocols.wire import messages, sharing
+from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.keys import add_client, create_server_keys
 from photonloop.protocols.wire.shared_buffer import AVAILABLE, create_shared_buffer, open_shared_buffer
 
@@ -132,16 +133,16 @@ def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: p
     server = serve(FakeDevice(before_setting=gate))
     with writer(server, options=ClientOptions(silence_s=0.3)) as client:
         client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
-        monkeypatch.setattr(server._desk, "_send", lambda route, frames: None)
+        monkeypatch.setattr(server._dispatcher, "_send", lambda route, frames: None)
         pending = client.submit(DRIVES, INPUTS[:64], "mesh1")
         old = pending._slot
         assert old is not None
-        with pytest.raises(DeviceError, match="silent"):
+        with pytest.raises(DeviceError, match="does not reply"):
             pending.result()
         monkeypatch.undo()
         gate.opened.set()
         np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
-        new = client._sharing._buffer
+        new = client._shared._buffer
         assert new is not None
         assert new.name != old.buffer.name
 
@@ -150,7 +151,7 @@ def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve:
     gate = Gate(at_setting=SETTINGS - 1)
     with writer(serve(FakeDevice(before_setting=gate))) as client:
         client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
-        old, post = client._sharing._buffer, ServerConnection.post
+        old, post = client._shared._buffer, ServerConnection.post
 
         def interrupted(channel: ServerConnection, request: messages.Request, frames: messages.Frames) -> None:
             post(channel, request, frames)
@@ -162,7 +163,7 @@ def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve:
         monkeypatch.undo()
         gate.opened.set()
         np.testing.assert_array_equal(client.evaluate(2 * DRIVES, INPUTS, "mesh1").values, expected(2 * DRIVES))
-        assert client._sharing._buffer is not old
+        assert client._shared._buffer is not old
 
 
 def test_a_reacquired_lease_shares_anew(serve: Serve, seen: list[int]) -> None:
@@ -180,7 +181,7 @@ def test_a_server_with_keys_gets_everything_encrypted(serve: Serve, seen: list[i
     mine = add_client(tmp_path, "me")
     with writer(serve(FakeDevice(), keys=tmp_path), keys=mine) as client:
         client.evaluate(DRIVES, INPUTS, "mesh1")
-        assert client._sharing._buffer is None
+        assert client._shared._buffer is None
         assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
 
 
@@ -191,9 +192,9 @@ def test_where_memory_cannot_be_shared_frames_do(
     """A tunnel to another machine looks like this one; an older server does not know the word."""
 
     def elsewhere(*_: object) -> None:
-        raise DeviceError("bad_request", "not to be seen from here")
+        raise DeviceError("bad_request", "the server cannot open it")
 
-    monkeypatch.setattr(sharing, "open_shared_buffer", elsewhere)
+    monkeypatch.setattr(server_shared_buffer, "open_shared_buffer", elsewhere)
     if how == "unknown":
         monkeypatch.setattr(RequestDispatcher, "_share", lambda *_: elsewhere())
     with writer(serve(FakeDevice())) as client:
@@ -286,7 +287,7 @@ def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pyt
                 header = header.model_copy(update=damage(header))
             return encode(header, arrays)
 
-        monkeypatch.setattr(client_module.messages, "encode", damaged)
+        monkeypatch.setattr(messages, "encode", damaged)
         with pytest.raises(DeviceError) as refused:
             client.evaluate(DRIVES[:32], INPUTS, "mesh1")
         monkeypatch.undo()
@@ -297,9 +298,9 @@ def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pyt
 
 def test_an_answer_that_has_no_room_comes_in_a_frame(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
     with writer(serve(FakeDevice())) as client:
-        body = sharing.Slot.body
-        monkeypatch.setattr(sharing.Slot, "body", lambda slot: {**body(slot), "answer_bytes": 8})
+        body = shared_buffer_slots.Slot.body
+        monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_bytes": 8})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
         assert seen[1] == SETTINGS * (SAMPLES * 4 * 4 + 12)
-        monkeypatch.setattr(sharing.Slot, "body", lambda slot: {**body(slot), "answer_at": 2**40})
+        monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_at": 2**40})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))

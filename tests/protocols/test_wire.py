@@ -33,7 +33,7 @@ def test_arrays_survive_the_wire(array: np.ndarray) -> None:
     specs, ready = messages.array_specs({"x": array})
     request = Request(op="evaluate", id=3, client_id="s", seq=1, arrays=specs)
     frames = [bytes(frame) for frame in messages.encode(request, ready)]
-    assert frames[0] == b"PLP\x01"
+    assert frames[0] == b"PLP\x02"
     back = messages.decode_arrays(messages.decode_request(frames[1]).arrays, frames[2:])["x"]
     assert back.dtype == array.dtype
     assert back.shape == array.shape
@@ -107,10 +107,10 @@ def test_bad_headers_are_refused_by_name(frame: bytes, word: str) -> None:
 def test_counts_and_sizes_must_agree() -> None:
     spec = ArraySpec(name="x", dtype="f4", shape=(2, 3))
     for specs, frames, word in (
-        ([spec], [], "announces 1 arrays, the message carries 0"),
+        ([spec], [], "announces 1 arrays, but the message has 0"),
         ([], [b""], "announces 0"),
-        ([spec], [b"\0" * 23], "takes 24 bytes, its frame has 23"),
-        ([spec], [b"\0" * 25], "takes 24 bytes, its frame has 25"),
+        ([spec], [b"\0" * 23], "takes 24 bytes, but its frame has 23"),
+        ([spec], [b"\0" * 25], "takes 24 bytes, but its frame has 25"),
         ([spec, spec], [b"\0" * 24] * 2, "twice"),
         ([ArraySpec(name="x", dtype="f4", shape=(2**40, 2**40, 2**40, 2**40))], [b"\0" * 24], "its frame has 24"),
         ([ArraySpec(name="x", dtype="f4", shape=(0, 2**40, 2**40))], [b""], "no array"),
@@ -120,11 +120,12 @@ def test_counts_and_sizes_must_agree() -> None:
 
 
 def test_prefix() -> None:
-    messages.check_prefix(b"PLP\x01")
-    with pytest.raises(DeviceError, match="version 2, this side speaks 1") as caught:
-        messages.check_prefix(b"PLP\x02")
+    messages.check_prefix(b"PLP\x02")
+    sentence = "has protocol version 1, but this side has version 2: install the same version of photonloop on both sides"
+    with pytest.raises(DeviceError, match=sentence) as caught:
+        messages.check_prefix(b"PLP\x01")
     assert caught.value.code == "version"
-    for frame in (b"", b"PLP", b"PLP\x01\x00", b"HTTP"):
+    for frame in (b"", b"PLP", b"PLP\x02\x00", b"HTTP"):
         with pytest.raises(ValueError, match="not a photonloop"):
             messages.check_prefix(frame)
 

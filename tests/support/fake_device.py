@@ -25,11 +25,11 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
-    check_loaded_rows,
     check_settings,
     check_size,
     heater_power_w,
 )
+from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.protocols.server.device_server import DeviceServer
 
 Serve = Callable[..., DeviceServer]
@@ -84,7 +84,7 @@ class FakeDevice:
         self.description = description or fake_description()
         self.before_setting = before_setting
         self.held = np.zeros(self.description.channels)
-        self.loaded: dict[str, Inputs] = {}
+        self.loaded = LoadedInputs(self.description.limits.max_loaded_bytes)
         self.calls: list[str] = []
         self.evaluations = 0
         self.clock_s = 0.0
@@ -104,13 +104,7 @@ class FakeDevice:
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
         self.calls.append("load_inputs")
-        array = check_inputs(self.description, inputs)
-        if array.nbytes > self.description.limits.max_loaded_bytes:
-            raise DeviceError(
-                "limit",
-                f"inputs take {array.nbytes} bytes, more than max_loaded_bytes {self.description.limits.max_loaded_bytes}",
-            )
-        self.loaded[name] = array.copy()
+        self.loaded.load(name, check_inputs(self.description, inputs).copy())
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         self.calls.append("evaluate")
@@ -118,8 +112,7 @@ class FakeDevice:
             raise DeviceError("device", "the fake is closed")
         volts = check_settings(self.description, stage, drives, self.held)
         if isinstance(inputs, LoadedRows):
-            rows = check_loaded_rows(inputs, {name: len(array) for name, array in self.loaded.items()})
-            light = self.loaded[inputs.name][rows]
+            light: Inputs = self.loaded.rows(inputs)
         else:
             light = check_inputs(self.description, inputs)
         check_size(self.description, stage, len(volts), len(light))
