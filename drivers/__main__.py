@@ -73,7 +73,7 @@ def _serve(args: argparse.Namespace, stopping: Stopping) -> int:
 def _make_safe(reference: str) -> int:
     from photonloop.drivers.bench.bench_opening import open_table  # noqa: PLC0415
     from photonloop.drivers.bench.make_safe import make_safe  # noqa: PLC0415
-    from photonloop.drivers.station.schema import load_reference  # noqa: PLC0415
+    from photonloop.drivers.station.loading import load_reference  # noqa: PLC0415
 
     path, station, limits = load_reference(reference)
     problems = make_safe(station, partial(open_table, path.parent), limits=limits)

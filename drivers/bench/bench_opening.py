@@ -20,7 +20,8 @@ from photonloop.drivers.bench.make_safe import make_sources_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
-from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
+from photonloop.drivers.station.loading import load_reference
+from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
 from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError

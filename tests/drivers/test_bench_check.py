@@ -16,7 +16,7 @@ from photonloop.controller.device.compatibility import pinned
 from photonloop.controller.device.processes import check_device_string
 from photonloop.drivers.bench.bench_opening import check_table
 from photonloop.drivers.bench.survey import planned
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

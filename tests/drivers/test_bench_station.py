@@ -14,7 +14,8 @@ from support.fake_instruments import FakeLab, bench_of, tables
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.claim import claim
 from photonloop.drivers.station.encoding_curve import MachZehnderCurve, TableCurve, range_v, volts
-from photonloop.drivers.station.schema import Channel, Station, load_reference, load_station
+from photonloop.drivers.station.loading import load_reference, load_station
+from photonloop.drivers.station.schema import Channel, Station
 from photonloop.drivers.transports.instrument_address import same_place
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

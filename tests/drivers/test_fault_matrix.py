@@ -13,7 +13,7 @@ import pytest
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError

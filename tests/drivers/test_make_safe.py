@@ -23,7 +23,8 @@ from test_bench_process import HOT, drive, served
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
 from photonloop.drivers.bench.make_safe import make_safe
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station.schema import Station, load_station
+from photonloop.drivers.station.loading import load_station
+from photonloop.drivers.station.schema import Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices

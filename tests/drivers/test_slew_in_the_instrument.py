@@ -12,7 +12,7 @@ from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_ta
 from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.output_channels import Output, move
 from photonloop.drivers.instrument import ChannelLimits
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.simulator.emulators.bench_choices import Choices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
