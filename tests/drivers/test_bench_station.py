@@ -278,15 +278,15 @@ def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
 MISFITS: list[tuple[Change, str]] = [
     (
         lambda t: t["stages"][1]["heaters"].update(channels=list(range(9, 17))),
-        "heater 7 of stage mesh1: channel 16 of heaters is not there, its channels are 0 to 15",
+        "heater 7 of stage mesh1: channel 16 of heaters does not exist, its channels are 0 to 15",
     ),
     (
         lambda t: t["stages"][1]["detectors"].update(channels=[4, 5, 6, 8]),
-        "detector 3 of stage mesh1: channel 8 of daq is not there, its channels are 0 to 7",
+        "detector 3 of stage mesh1: channel 8 of daq does not exist, its channels are 0 to 7",
     ),
     (
         lambda t: t["stages"][0]["detectors"].pop("ampere_per_unit"),
-        "detectors of stage mesh0: daq answers V, so ampere_per_unit is needed",
+        "detectors of stage mesh0: daq reads in V, so ampere_per_unit is needed",
     ),
     (lambda t: t["inputs"].update(max_v=4), "the curve of port 0 runs from 0 to 5 V, but channel modulators:0 allows -10 to 4 V"),
     (lambda t: t["laser"].update(instrument="daq"), "laser: daq is a readout, expected a laser"),

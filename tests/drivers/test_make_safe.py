@@ -106,7 +106,7 @@ def test_another_unit_is_not_driven(tmp_path: Path) -> None:
         station.write_text(text)
         done = command(station)
         assert done.returncode == 1
-        assert "but the station names serial other" in done.stderr
+        assert "but the station file requires serial other" in done.stderr
         assert safe_but_for(virtual.state(), "scpi-source")
 
 
