@@ -13,7 +13,7 @@ from photonloop.protocols.config import suggestion
 
 
 def problems(station: Station) -> Iterator[str]:
-    """Yield a sentence for everything that does not fit, what explains the most first."""
+    """Yield one sentence per problem, the most likely cause of others first."""
     names = [instrument.name for instrument in station.instruments]
     yield from (f"instrument {name!r} is listed twice" for name in _repeated(names))
     yield from _addresses_shared(station)
@@ -29,13 +29,13 @@ def problems(station: Station) -> Iterator[str]:
     yield from _limits_inconsistent(station)
     for monitor in station.monitors:
         if monitor.min is None and monitor.max is None:
-            yield f"monitor {monitor.name} has neither min nor max, so it could never say stop"
+            yield f"monitor {monitor.name} has neither min nor max, so it has no bound: set one of them"
         elif monitor.min is not None and monitor.max is not None and monitor.min >= monitor.max:
             yield f"monitor {monitor.name}: min {monitor.min:g} is not below max {monitor.max:g}"
 
 
 def _addresses_shared(station: Station) -> Iterator[str]:
-    """One instrument under two names: a channel could be heater and modulator, and each past the limits of the other."""
+    """Refuse one instrument under two names: one of its channels could be used twice, with different limits."""
     names: dict[str, str] = {}
     for table in station.instruments:
         other = names.setdefault(same_place(table.address), table.name)
@@ -65,7 +65,7 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
         yield from _miscounted(f"heaters of stage {stage.name}", key, getattr(heaters, key), count)
     for key in ("ampere_per_unit", "full_scale_a", "trip_a"):
         yield from _miscounted(f"detectors of stage {stage.name}", key, getattr(detectors, key), taps)
-    bank = stage.topology == "weight_bank"  # its outputs are no modes of a mesh
+    bank = stage.topology == "weight_bank"  # its detectors are not the modes of a mesh
     if taps > stage.ports and not bank:
         yield f"detectors of stage {stage.name}: {taps} channels, but the stage has {stage.ports} ports"
     if taps < stage.ports and not bank and stage.topology != "unknown":
@@ -74,8 +74,8 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
     covered = sorted(n for start, stop in heaters.groups.values() for n in range(start, stop))
     if heaters.groups and covered != list(range(count)):
         wrong = next((n for n in range(count) if covered.count(n) != 1), count)
-        told = f"heater {wrong} is in {covered.count(wrong)} groups" if wrong < count else f"they reach beyond heater {count - 1}"
-        yield f"groups of stage {stage.name} must cover each of its {count} heaters once, but {told}"
+        found = f"heater {wrong} is in {covered.count(wrong)} groups" if wrong < count else f"they exceed heater {count - 1}"
+        yield f"groups of stage {stage.name} must cover each of its {count} heaters once, but {found}"
     for row in stage.layout:
         column, top, *shifters = row
         if column < 0 or not 0 <= top < stage.ports - 1 or not all(0 <= n < count for n in shifters):
@@ -125,9 +125,9 @@ def _limits_inconsistent(station: Station) -> Iterator[str]:
         yield f"laser.max_power_w {station.laser.max_power_w:g} W is below power_w {station.laser.power_w:g} W"
 
 
-def _miscounted(where: str, key: str, values: tuple[float, ...], count: int) -> Iterator[str]:
+def _miscounted(table: str, key: str, values: tuple[float, ...], count: int) -> Iterator[str]:
     if len(values) not in {0, 1, count}:
-        yield f"{where}: {key} is a list of {len(values)}, expected one number or one for each of {count} channels"
+        yield f"{table}: {key} is a list of {len(values)}, expected one number or one for each of {count} channels"
 
 
 def _repeated(names: list[str]) -> list[str]:

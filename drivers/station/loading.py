@@ -10,31 +10,36 @@ from photonloop.protocols.config import ConfigError, read_toml, validate
 
 
 def load_station(path: Path) -> Station:
-    """Return the station in the file at `path`.
+    """Load and check the station file at `path`.
 
     Raises
     ------
     ConfigError
-        One sentence on the first thing that does not fit.
+        One sentence on the first problem.
     """
-    where = f"station {path}"
-    station = validate(Station, read_toml(path, "station file"), where)
+    source = f"station {path}"
+    station = validate(Station, read_toml(path, "station file"), source)
     problem = next(problems(station), None)
     if problem is not None:
-        raise ConfigError(f"{where}: {problem}")
+        raise ConfigError(f"{source}: {problem}")
     return station
 
 
 def load_reference(reference: str) -> tuple[Path, Station, LimitsTable]:
-    """Return path, station and session limits of `station.toml?max_v=5&total_w=0.2`: what follows `lab:` in a device string.
+    """Load the station and the limits of `station.toml?max_v=5&total_w=0.2`, the part of a device string after `lab:`.
 
-    What stands behind the question mark are limits of this session, which tighten those of the file and of the instruments,
-    and can never loosen them.
+    The limits after the question mark tighten those of the station file and of the instruments. They cannot loosen
+    them.
+
+    Returns
+    -------
+    path, station, limits
+        The station file, its content, and the limits in the device string.
 
     Raises
     ------
     ConfigError
-        As `load_station`, and for a limit that is not one.
+        As `load_station`, or a limit is unknown or invalid.
     """
     text, _, query_line = reference.partition("?")
     limits: dict[str, float] = {}
@@ -45,6 +50,6 @@ def load_reference(reference: str) -> tuple[Path, Station, LimitsTable]:
         except ValueError:
             raise ConfigError(f"lab:{reference}: limit {part!r} is not of the form max_v=5") from None
     if not text:
-        raise ConfigError(f"device 'lab:{reference}' names no station file, as in lab:station.toml")
+        raise ConfigError(f"device 'lab:{reference}' names no station file: write lab:station.toml")
     path = Path(text).expanduser()
     return path, load_station(path), validate(LimitsTable, limits, f"lab:{reference}")

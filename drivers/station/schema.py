@@ -1,13 +1,15 @@
-"""The station file: which instrument channel is which heater, input modulator or detector of the chip, and what none may exceed.
+"""Tables of the station file: which instrument channel drives or reads which part of the chip, and all limits.
 
     [[instruments]] heaters ──┬── [stages.heaters]    channels = [0, 1, …]      in the order of the stage's drive
     [[instruments]] daq     ──┼── [stages.detectors]  channels = [0, 1, …]      in the order of the tap's ports
     [[instruments]] source  ──┼── [inputs]            channels = [0, 1, …]      in the order of the input ports
     [[instruments]] laser   ──┴── [laser]
 
-Channels are numbered from 0 as the instrument's driver counts them. Where several instruments share a row, a channel is
-written "instrument:number", as in `channels = ["meter1:0", "meter2:0"]`. `load_station` reads and checks a file alone; what the
-instruments themselves allow is met in `photonloop.drivers.bench.wiring`.
+Channels are numbered from 0, as the driver of the instrument counts them. If several instruments share a list, a channel is
+written "instrument:number", as in `channels = ["meter1:0", "meter2:0"]`.
+
+The models here check each table by itself. `photonloop.drivers.station.checks` checks tables against each other, and
+`photonloop.drivers.bench.wiring` checks them against the opened instruments.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Channel:
 
 
 def _as_channels(value: Any) -> Any:
-    """Return the entries of a `channels` list, refusing what is neither a number nor "instrument:number"."""
+    """Return the entries of a `channels` list; ValueError if one is neither a number nor "instrument:number"."""
     if not isinstance(value, list | tuple) or not value:
         raise ValueError("must be a list of at least one channel")
     for entry in value:
@@ -58,7 +60,7 @@ def _as_many(value: Any) -> Any:
 
 _Channels = Annotated[tuple[int | str, ...], BeforeValidator(_as_channels)]
 _PerChannel = Annotated[tuple[_Positive, ...], BeforeValidator(_as_many)]
-"""One number for all, or a list with one a channel."""
+"""One number for all channels, or a list with one per channel."""
 
 
 class _Table(BaseModel):
@@ -66,55 +68,64 @@ class _Table(BaseModel):
 
 
 class LimitsTable(_Table):
-    """What no channel, and the chip as a whole, may exceed; absent: only what the instruments allow."""
+    """Limits of every heater and of the whole chip. If a key is absent, only the limits of the instruments hold."""
 
     max_v: _Positive | None = None
+    """Voltage of one heater [V]."""
     max_a: _Positive | None = None
+    """Current of one heater [A]."""
     max_w: _Positive | None = None
-    """Of one heater [W]."""
+    """Power of one heater [W]."""
     total_w: _Positive | None = None
-    """Of all heaters together [W]."""
+    """Power of all heaters together [W]."""
     slew_v_per_s: _Positive | None = None
-    """Fastest change of a heater's voltage; changes are ramped."""
+    """Fastest change of a heater voltage [V/s]; faster changes are ramped."""
 
 
 class CapacityTable(_Table):
-    """How much one request may ask for."""
+    """Largest size of one request."""
 
     max_batch: _Count = 2**12
+    """Samples of one `evaluate`."""
     max_settings: _Count = 2**10
+    """Settings of one `evaluate`."""
     max_readings: _Count = 2**22
+    """Readings of one `evaluate`: settings × samples × detectors."""
     max_loaded_bytes: _Count = 2**28
+    """Size of all loaded inputs together [bytes]."""
 
 
 class InstrumentTable(_Table):
-    """One instrument: a driver and where to find it."""
+    """One instrument: its driver, address and settings."""
 
     name: _Name
     driver: str
     address: Annotated[str, Field(min_length=1)]
-    """VISA resource name, as the driver takes it."""
+    """VISA resource name, in a form that the driver accepts."""
     serial: str = ""
-    """Serial number that it must answer; empty: any."""
+    """Required serial number; empty: any."""
     library: str = "@py"
-    """VISA library: "@py" for pyvisa-py, "@ivi" or a path for another."""
+    """VISA library: "@py" for pyvisa-py, "@ivi" or a path for another one."""
     timeout_s: _NotNegative = 0.0
-    """How long one answer may take [s]; 0: as its driver says."""
+    """Longest time to wait for one answer [s]; 0: the default of the driver."""
     settings: dict[str, Any] = {}
-    """Whatever else its driver wants to know."""
+    """Further settings of the driver (docs/drivers.md)."""
 
 
 class HeatersTable(_Table):
     """The heaters of a stage, in the order of its drive."""
 
     instrument: str = ""
-    """Whose channels plain numbers are."""
+    """The instrument of channels that are plain numbers."""
     channels: _Channels
     groups: dict[str, tuple[int, int]] = {}
-    """Kinds of phase shifters as [start, stop) within the stage, covering every heater once; absent: all are called "phase"."""
+    """Kinds of phase shifters as [start, stop) within the stage; every heater is in one. Absent: one group "phase"."""
     max_v: _PerChannel = ()
+    """Voltage of one heater [V]."""
     max_a: _PerChannel = ()
+    """Current of one heater [A]."""
     max_w: _PerChannel = ()
+    """Power of one heater [W]."""
 
 
 class DetectorsTable(_Table):
@@ -123,12 +134,12 @@ class DetectorsTable(_Table):
     instrument: str = ""
     channels: _Channels
     ampere_per_unit: _PerChannel = ()
-    """Photocurrent for one unit of the readout: 1 / (amplifier gain in V/A) for volts, responsivity in A/W for watts.
-    Needed unless the readout answers amperes."""
+    """Photocurrent per unit of the readout: 1 / (amplifier gain in V/A) for volts, responsivity in A/W for watts.
+    Required unless the readout reads in amperes."""
     full_scale_a: _PerChannel = ()
-    """Photocurrent at which a detector saturates; absent: the readout's own full scale."""
+    """Photocurrent at which a detector saturates [A]; absent: the full scale of the readout."""
     trip_a: _PerChannel = ()
-    """Photocurrent that must never be: beyond it the laser goes off, the bench becomes safe and latches `over_power`."""
+    """Bound of the photocurrent [A]. Above it, the light goes off and the bench is made safe: fault `over_power`."""
 
 
 class StageTable(_Table):
@@ -139,7 +150,7 @@ class StageTable(_Table):
     ports: Annotated[int, Field(ge=1, le=4096)]
     nonlinearity: Literal["none", "electro-optic"] = "none"
     layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row an interferometer: column, top mode, heater of θ, heater of φ; absent where nobody drew the chip."""
+    """One row per interferometer: column, top mode, heater of θ, heater of φ; absent if unknown."""
     heaters: HeatersTable
     detectors: DetectorsTable
 
@@ -150,42 +161,44 @@ class InputsTable(_Table):
     instrument: str = ""
     channels: _Channels
     curve: Annotated[tuple[Curve, ...], BeforeValidator(_as_many)]
-    """One curve for all ports, or a list with one a port."""
+    """One curve for all ports, or a list with one per port."""
     settle_s: _NotNegative = 0.0
-    """From a new input to readings that may be trusted [s]."""
+    """Settle time: from a new input to a valid reading [s]."""
     max_v: _PerChannel = ()
-    """Highest voltage a modulator may ever get; absent: what the instrument allows."""
+    """Highest voltage of a modulator [V]; absent: the limit of the instrument."""
 
 
 class LaserTable(_Table):
-    """The light."""
+    """The laser."""
 
     instrument: str
     power_w: _Positive
+    """Output power to set [W]."""
     wavelength_nm: Annotated[float, Field(ge=200, le=20_000)] | None = None
+    """Wavelength in vacuum to set [nm]; absent: left as it is."""
     warm_s: _NotNegative = 0.0
-    """From switching on to light that may be trusted [s]."""
+    """Warm-up time: from switching on to stable light [s]."""
     max_power_w: _Positive | None = None
-    """Measured power beyond which the bench becomes safe and latches `over_power`."""
+    """Bound of the measured power [W]. Above it the bench is made safe, with fault `over_power`."""
     keep_on: bool = False
-    """Leave the light on when the bench is closed in order; a fault puts it out all the same."""
+    """Leave the light on when the bench is closed in order; a fault switches it off nevertheless."""
 
 
 class HeaterTable(_Table):
-    """Nominal values of all heaters."""
+    """Nominal values of all heaters: resistance [Ω] and power for a phase of π [W]."""
 
     resistance_ohm: _Positive
     pi_power_w: _Positive
 
 
 class MonitorTable(_Table):
-    """A quantity that is watched: beyond its bounds the bench becomes safe and latches a fault of its name."""
+    """A monitored quantity. Beyond its bounds the bench is made safe and latches a fault of this name."""
 
     name: _Name
     instrument: str
     channel: Annotated[int, Field(ge=0)]
     scale: _Finite = 1.0
-    """Shown value = scale × reading + offset."""
+    """Value = scale × reading + offset."""
     offset: _Finite = 0.0
     unit: str = ""
     min: _Finite | None = None
@@ -193,13 +206,13 @@ class MonitorTable(_Table):
 
 
 class Station(_Table):
-    """A bench as its file states it."""
+    """The content of a station file."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
     settle_s: Annotated[float, Field(ge=0, le=3600)]
-    """From a new heater drive to readings that may be trusted [s]."""
+    """Settle time: from a new heater drive to a valid reading [s]."""
     watch_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
-    """While the chip is driven, currents and monitors are read this often [s], at the next setting."""
+    """Interval at which errors, currents, monitors and laser are read [s]; in an evaluation, before a setting."""
     limits: LimitsTable = LimitsTable()
     capacity: CapacityTable = CapacityTable()
     heater: HeaterTable

@@ -160,7 +160,7 @@ MISTAKES: list[tuple[Change, str]] = [
     ),
     (
         lambda t: t["stages"][0]["heaters"].update(groups={"theta": [0, 4], "phi": [4, 9]}),
-        "groups of stage mesh0 must cover each of its 8 heaters once, but they reach beyond heater 7",
+        "groups of stage mesh0 must cover each of its 8 heaters once, but they exceed heater 7",
     ),
     (
         lambda t: t["stages"][0].update(layout=[[0, 3, 0, 1]]),
@@ -175,7 +175,7 @@ MISTAKES: list[tuple[Change, str]] = [
     (lambda t: t["laser"].update(max_power_w=0.005), "laser.max_power_w 0.005 W is below power_w 0.01 W"),
     (
         lambda t: t.update(monitors=[{"name": "warm", "instrument": "daq", "channel": 8}]),
-        "monitor warm has neither min nor max, so it could never say stop",
+        "monitor warm has neither min nor max, so it has no bound: set one of them",
     ),
     (
         lambda t: t.update(monitors=[{"name": "warm", "instrument": "daq", "channel": 3, "max": 1}]),

@@ -67,7 +67,10 @@ def test_a_source_that_hears_and_is_not_understood_stands_at_zero(
     assert case.good, case
     assert (case.outcome, case.safe) == ("clean stop", fault_matrix.UNCONFIRMED)
     named = drives_between.struck[phase]
-    assert f"the rest of the bench was made safe, {named} was sent to its safe state, but nothing confirms that it is there" in case.detail
+    assert (
+        f"the rest of the bench was made safe, {named} was sent to its safe state, but nothing confirms that it is there"
+        in case.detail
+    )
 
 
 def test_the_table_knows_a_source_that_hears_and_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,4 +235,4 @@ def test_a_supervisor_that_gives_the_server_up_does_not_give_up_what_is_hot(tmp_
     ended = subprocess.run([sys.executable, "-c", GIVEN_UP, str(log)], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert log.read_text() == "m" * 8  # after five servers, until the command says that all is safe
-    assert "not all of the bench could be made safe: it is tried again" in ended.stderr
+    assert "not all of the bench could be made safe: trying again" in ended.stderr
