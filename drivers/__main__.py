@@ -1,7 +1,7 @@
 """`python -m photonloop.drivers`: serve a bench of instruments on this machine, under a supervisor.
 
-Once clients can connect, it prints one JSON line with the address on standard output. On SIGTERM, on Ctrl-C and when its parent
-process ends, it makes the bench safe and ends.
+Once clients can connect, it prints one JSON line with the address on standard output. On SIGTERM, on Ctrl-C and when
+its parent process ends, it makes the bench safe and ends.
 """
 
 from __future__ import annotations

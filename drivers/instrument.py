@@ -1,8 +1,9 @@
 """The instruments of a bench: protocols of drive sources, readouts and lasers, and the obligations of their drivers.
 
-This is the file to read before writing a driver. A driver is a function that opens an instrument and returns an object that
-implements one of the protocols below (`photonloop.drivers.registry` registers it). Constructors of instrument classes never
-communicate. Channels are numbered from 0, whatever the front panel shows; each driver documents its numbering.
+This is the file to read before writing a driver. A driver is a function that opens an instrument and returns an object
+that implements one of the protocols below (`photonloop.drivers.registry` registers it). Constructors of instrument
+classes never communicate. Channels are numbered from 0, whatever the front panel shows; each driver documents its
+numbering.
 
         DriveSource                                       Readout
     set_volts({0: 1.2, 5: 3.0}) ──▶ heaters, modulators    detectors ──▶ read([0, 1, 2]) -> [0.31, 0.02, 0.17]
@@ -10,18 +11,19 @@ communicate. Channels are numbered from 0, whatever the front panel shows; each 
 Obligations of every method
 ---------------------------
 - A driver needs no lock and starts no thread: the bench calls an instrument from one thread at a time.
-- A method returns or raises `DeviceError` within the time that its transport allows: `Transport.timeout_s`, several times over
-  if a query is repeated. It never waits without a limit.
-- For every failure outside the program it raises `DeviceError` and nothing else. The detail is one plain sentence that names
-  the instrument, the command and the answer. The code is one of:
+- A method returns or raises `DeviceError` within the time that its transport allows: `Transport.timeout_s`, several
+  times over if a query is repeated. It never waits without a limit.
+- For every failure outside the program it raises `DeviceError` and nothing else. The detail is one plain sentence that
+  names the instrument, the command and the answer. The code is one of:
       "transport"    no answer, or an answer that cannot be parsed; the connection has been resynchronised, so that a late reply
                      is never taken for the reply to another query
       "device"       the instrument reports an error, has reported one since the last call, or has been restarted
       "limit"        the value is beyond the limits of the instrument or those that `set_limits` wrote; nothing was written
       "bad_request"  the channel does not exist, or the value is NaN or infinite; nothing was written
-- `outcome` is "not_applied" only if no byte of the command can have reached the instrument, or if the command changes nothing.
-  The bench does not rely on it for calls that change settings: if one of those fails, all channels of the source are unknown,
-  and making safe writes 0 V to each of them (`photonloop.drivers.bench.instrument_handle.InstrumentHandle.mutate`).
+- `outcome` is "not_applied" only if no byte of the command can have reached the instrument, or if the command changes
+  nothing. The bench does not rely on it for calls that change settings: if one of those fails, all channels of the
+  source are unknown, and making safe writes 0 V to each of them
+  (`photonloop.drivers.bench.instrument_handle.InstrumentHandle.mutate`).
 - `retryable` is true only if the same call may be repeated at once and can do no harm.
 - Setpoints are absolute.
 """

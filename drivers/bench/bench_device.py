@@ -2,13 +2,13 @@
 
     request ─▶ limits ─▶ evaluator ─▶ outputs, light, detectors          fault handling ◀─ any exception, monitors
 
-Nothing is written before the whole request has passed every limit. What is written then also passes the limits in the drivers.
-However a request ends (in order, by a stop, a failing instrument, an exception, Ctrl-C), the heaters are at the held drive or at
-the safe drive afterwards, never at a probe. An instrument that fails and a reading beyond its bound make the bench safe and latch
-a fault. Every drive is refused until the fault is cleared by name.
+Nothing is written before the whole request has passed every limit. What is written then also passes the limits in the
+drivers. However a request ends (in order, by a stop, a failing instrument, an exception, Ctrl-C), the heaters are at
+the held drive or at the safe drive afterwards, never at a probe. An instrument that fails and a reading beyond its
+bound make the bench safe and latch a fault. Every drive is refused until the fault is cleared by name.
 
-Threads: one thread drives, as the contract requires. `status`, `cancel`, `safe` and `watch` may be called from any thread. An
-instrument serves one thread at a time (`InstrumentHandle.lock`), and so do all heaters and all modulators
+Threads: one thread drives, as the contract requires. `status`, `cancel`, `safe` and `watch` may be called from any
+thread. An instrument serves one thread at a time (`InstrumentHandle.lock`), and so do all heaters and all modulators
 (`photonloop.drivers.bench.bench_outputs`).
 """
 

@@ -1,7 +1,8 @@
 """All outputs of a bench: its heaters and its input modulators, each kind with a lock of its own.
 
-A thread that moves heaters holds `heaters_lock`, a thread that moves modulators holds `modulators_lock`. Neither is held while
-voltages settle or detectors are read, so a readout or a modulator that hangs cannot block making the heaters safe.
+A thread that moves heaters holds `heaters_lock`, a thread that moves modulators holds `modulators_lock`. Neither is
+held while voltages settle or detectors are read, so a readout or a modulator that hangs cannot block making the heaters
+safe.
 """
 
 from __future__ import annotations

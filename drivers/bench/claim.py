@@ -1,7 +1,8 @@
 """Claim instruments for one process, before they are opened.
 
-Many instruments accept a second connection without an error, and two programs could then drive the same chip. A claim is an
-operating system lock on a small file, one per instrument address. It ends with the process, however the process ends.
+Many instruments accept a second connection without an error, and two programs could then drive the same chip. A claim
+is an operating system lock on a small file, one per instrument address. It ends with the process, however the process
+ends.
 """
 
 from __future__ import annotations

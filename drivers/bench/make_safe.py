@@ -2,8 +2,9 @@
 
     heaters, modulators, laser ── one thread each ──▶ open ─▶ identify ─▶ 0 V (ramped) or off ─▶ close
 
-A bench needs all its instruments before it drives any. After a server has died, this is not wanted: every heater that can be
-reached is brought to 0 V at once, and an instrument that does not answer delays no other. Readouts are not opened.
+A bench needs all its instruments before it drives any. After a server has died, this is not wanted: every heater that
+can be reached is brought to 0 V at once, and an instrument that does not answer delays no other. Readouts are not
+opened.
 """
 
 from __future__ import annotations
@@ -126,9 +127,7 @@ def _make_instrument_safe(
     elif isinstance(instrument, Laser):
         handle.mutate("off", lambda laser: laser.off())
     else:
-        raise DeviceError(
-            "bad_request", f"{table.name} is neither a source nor a laser and cannot be made safe"
-        )
+        raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser and cannot be made safe")
 
 
 def _driven(station: Station) -> set[str]:

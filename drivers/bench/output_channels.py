@@ -1,10 +1,10 @@
 """The output channels of a source: their known voltages, and the only code of a bench that changes them.
 
-`OutputChannels` keeps the voltages of its channels, so that only changed channels are written. It moves them in steps that keep
-the slew limit (`photonloop.drivers.bench.slew`).
+`OutputChannels` keeps the voltages of its channels, so that only changed channels are written. It moves them in steps
+that keep the slew limit (`photonloop.drivers.bench.slew`).
 
-Once a setting has failed, the voltages of all channels of the source are unknown until they are read back or confirmed. Making
-safe writes 0 V to every channel that is not known to be at 0 V.
+Once a setting has failed, the voltages of all channels of the source are unknown until they are read back or confirmed.
+Making safe writes 0 V to every channel that is not known to be at 0 V.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The total heater power, kept within its limit also between two drives.
 
-Sources take a new drive channel by channel and one source after the other. Between two drives that are both within the limit, the
-heaters of both may be on, with a total far above it.
+Sources take a new drive channel by channel and one source after the other. Between two drives that are both within the
+limit, the heaters of both may be on, with a total far above it.
 """
 
 from __future__ import annotations

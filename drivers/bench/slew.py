@@ -6,8 +6,8 @@
       │  ┌──┘
       └──┴──┴──┴──┴──▶ t                all channels of a source arrive together
 
-These functions have no clock. The bench calls them before every write with the time that has passed, so a slow instrument makes
-larger steps than a fast one.
+These functions have no clock. The bench calls them before every write with the time that has passed, so a slow
+instrument makes larger steps than a fast one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Survey of a station, for `photonloop check`: identities, channels, limits and problems, without driving anything.
 
-Every instrument is identified, checked for errors and read once. No limit is written, no output is changed, the light is not
-switched. If one instrument fails, the others are surveyed all the same.
+Every instrument is identified, checked for errors and read once. No limit is written, no output is changed, the light
+is not switched. If one instrument fails, the others are surveyed all the same.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _describe_drive(station: Station, heater_limits: list[ChannelLimits]) -> Dri
     )
 
 
-# ---- limits --------------------------------------------------------------------------------------------------------------
+# ---- limits ---------------------------------------------------------------------------------------------------
 
 
 def _heater_limits(bounds: tuple[LimitsTable, ...], stage: StageTable, number: int, hardware: ChannelLimits) -> ChannelLimits:
@@ -254,7 +254,7 @@ def _span_v(limits: ChannelLimits) -> float:
     return limits.range_v or limits.max_v - limits.min_v
 
 
-# ---- instruments and their channels ------------------------------------------------------------------------------------
+# ---- instruments and their channels --------------------------------------------------------------------------
 
 
 def _banks(channels: Sequence[Channel], limits: Sequence[ChannelLimits]) -> tuple[Bank, ...]:

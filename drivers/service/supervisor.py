@@ -4,8 +4,9 @@
                                    │  ◀── heartbeat: a line every 0.25 s ──┘
                                    └── server died or hangs: one process makes the bench safe, the next one serves again
 
-The supervisor opens no instrument. It ends when the process that started it ends. When the supervisor ends, the server makes the
-bench safe and ends. Only if both are killed at the same time do heaters keep their voltages, within the limits in the instruments.
+The supervisor opens no instrument. It ends when the process that started it ends. When the supervisor ends, the server
+makes the bench safe and ends. Only if both are killed at the same time do heaters keep their voltages, within the
+limits in the instruments.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     [[instruments]] source  ──┼── [inputs]            channels = [0, 1, …]      in the order of the input ports
     [[instruments]] laser   ──┴── [laser]
 
-Channels are numbered from 0, as the driver of the instrument counts them. If several instruments share a list, a channel is
-written "instrument:number", as in `channels = ["meter1:0", "meter2:0"]`.
+Channels are numbered from 0, as the driver of the instrument counts them. If several instruments share a list, a
+channel is written "instrument:number", as in `channels = ["meter1:0", "meter2:0"]`.
 
 The models here check each table by itself. `photonloop.drivers.station.checks` checks tables against each other, and
 `photonloop.drivers.bench.wiring` checks them against the opened instruments.
