@@ -22,8 +22,9 @@ from photonloop.protocols.errors import DeviceError
 def main(arguments: list[str] | None = None) -> int:
     """Serve a bench until a signal, or make it safe; return the exit code.
 
-    0: done. 1: an instrument does not answer or is in use, the address is in use, or `--make-safe` failed for an
-    instrument. 2: wrong usage or an invalid station file. 3: an instrument reports an error."""
+    Exit codes: 0, done; 1, an instrument does not answer or is in use, the address is in use, or not everything could
+    be made safe; 2, wrong usage or an invalid station file; 3, an instrument reports an error.
+    """
     args = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     stopping = Stopping()

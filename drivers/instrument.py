@@ -116,7 +116,8 @@ class DriveSource(Instrument, Protocol):
 
     After a restart (power loss, reset) an instrument is at its power-up voltages and has lost its limits. A driver that
     detects a restart writes the limits of `set_limits` again, then raises "device" with outcome "unknown" and retryable
-    true. The caller then writes every channel again, changed or not."""
+    true. The caller then writes every channel again, changed or not.
+    """
 
     @property
     def channels(self) -> int:
@@ -133,21 +134,24 @@ class DriveSource(Instrument, Protocol):
 
         Limits can only be tightened: raises "limit" if one is wider than the hardware allows. `set_volts` checks them
         too, also if the instrument has no limits of its own. The slew of the instrument itself is set well above that
-        of the ramps (`photonloop.drivers.helpers.channel_checks.slowed`)."""
+        of the ramps (`photonloop.drivers.helpers.channel_checks.slowed`).
+        """
         ...
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
         """Set the given channels to absolute voltages [V] and leave the others, in one exchange if the instrument can.
 
         Every value is checked before the first is written. On return the instrument has accepted the values, which the
-        driver has verified by querying its errors. The caller is responsible for slew and settling."""
+        driver has verified by querying its errors. The caller is responsible for slew and settling.
+        """
         ...
 
     def safe(self) -> None:
         """Bring every channel to 0 V by every available means; raise only after all have been tried.
 
         If the source does not answer, or its answers cannot be parsed, 0 V is sent nevertheless without waiting for a
-        reply (`photonloop.drivers.helpers.channel_checks.try_until_confirmed`), and `UnconfirmedError` is raised."""
+        reply (`photonloop.drivers.helpers.channel_checks.try_until_confirmed`), and `UnconfirmedError` is raised.
+        """
         ...
 
 
@@ -187,14 +191,16 @@ class StepsThroughList(Protocol):
 
     The bench then sends the settings of an evaluation once, and one short command per setting. `set_volts` of any
     channel in the list, and `safe`, end the list. Channels that these calls do not set keep the voltage of the last
-    step."""
+    step.
+    """
 
     def load_steps(self, channels: Sequence[int], volts: NDArray[np.float64]) -> int:
         """Load the first rows of `volts`, shape (steps, channels) [V], and return how many were loaded.
 
         The driver loads as many as fit into one exchange. Every step is checked like `set_volts` before anything is
         sent. The outputs do not change, which the driver verifies. Returns 0 if the source cannot step through lists at
-        present; the caller then uses `set_volts`. A list that was loaded before is discarded."""
+        present; the caller then uses `set_volts`. A list that was loaded before is discarded.
+        """
         ...
 
     def go_to_step(self, step: int) -> None:
@@ -202,7 +208,8 @@ class StepsThroughList(Protocol):
         there.
 
         The step number is absolute. If a source only has a "next step" command and its answer is lost, the driver sets
-        the voltages of the step with `set_volts`, which ends the list in the source."""
+        the voltages of the step with `set_volts`, which ends the list in the source.
+        """
         ...
 
 
@@ -234,7 +241,8 @@ class Readout(Instrument, Protocol):
         """Measure now and return readings [unit], shape (channels,), in the order of `channels`, in one exchange.
 
         Every reading was measured after the call began. A measurement that was running or buffered before is never
-        returned. If the instrument reports an overload, the reading is ±infinity, never a finite number."""
+        returned. If the instrument reports an overload, the reading is ±infinity, never a finite number.
+        """
         ...
 
 
@@ -243,7 +251,8 @@ class Laser(Instrument, Protocol):
     """A tunable laser.
 
     After a restart a laser may be off and have other settings. A driver that detects a restart raises "device" with
-    outcome "unknown" and retryable true. The caller then sets power and wavelength and switches the light on again."""
+    outcome "unknown" and retryable true. The caller then sets power and wavelength and switches the light on again.
+    """
 
     def on(self) -> None:
         """Switch the light on; returns once the instrument has accepted the command, not once the light is stable."""

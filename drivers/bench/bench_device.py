@@ -252,7 +252,8 @@ class Bench:
         """Read errors, currents, monitors and laser if that is due; the server calls this a few times per second.
 
         While a fault is latched, it tries again to make safe what is not. Raises nothing: a failure or a value beyond
-        its bound makes the bench safe and latches a fault."""
+        its bound makes the bench safe and latches a fault.
+        """
         if self._closed or not self._monitor.is_due:
             return
         if self._faults.all():

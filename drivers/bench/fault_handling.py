@@ -66,7 +66,8 @@ class FaultHandler:
         """Latch the fault `name`, make the bench safe and switch the light off.
 
         The light goes first if there is too much of it. If part of the bench could not be made safe, the detail of the
-        fault names it. Returns the result as a phrase for an error message."""
+        fault names it. Returns the result as a phrase for an error message.
+        """
         log.error("%s: %s", name, detail)
         self.faults.latch(name, detail)
         steps = [self.make_outputs_safe, self.switch_light_off]

@@ -58,7 +58,8 @@ class InstrumentHandle(Generic[DriverT]):
         self.invalidations = 0
         """Number of failures after which a source may have any voltage at any channel.
 
-        `OutputChannels` compares it with the number at its last write: if they differ, all its channels are unknown."""
+        `OutputChannels` compares it with the number at its last write: if they differ, all its channels are unknown.
+        """
         self.calls = 0
         """Calls of the driver; one exchange each, if the instrument can join commands."""
         self.busy_s = 0.0
@@ -69,9 +70,8 @@ class InstrumentHandle(Generic[DriverT]):
     def query(self, what: str, call: Callable[[DriverT], AnswerT]) -> AnswerT:
         """Return the result of a driver call that changes nothing.
 
-        The channels of a source keep their known voltages if the call fails, unless the error itself says otherwise:
-        with an outcome other than "not_applied" the driver reports that the instrument was restarted, or set by someone
-        else.
+        If the call fails with outcome "not_applied", the channels of a source keep their known voltages. Any other
+        outcome means that the instrument was restarted or set by someone else, and all its channels become unknown.
 
         Raises
         ------

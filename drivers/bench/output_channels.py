@@ -118,7 +118,8 @@ class OutputChannels:
         """Announce the next targets, shape (targets, channels) [V], so that a source that can loads them as a list.
 
         Nothing is sent yet. Ignored if there are fewer than `FEWEST_STEPS`, or if the slew limit requires ramps between
-        them."""
+        them.
+        """
         self.clear_announced_targets()
         apart = np.abs(np.diff(targets, axis=0)).max(axis=1, initial=0.0)
         rows = targets[np.concatenate([[True], apart > 0])]
@@ -295,7 +296,8 @@ def make_outputs_safe(outputs: Sequence[OutputChannels], clock: BenchClock) -> l
     """Bring all outputs to 0 V whatever fails; return one error per source that could not be brought there.
 
     They are ramped at the same time. If one fails on the way, its driver's `safe` brings it to 0 V at once, and the
-    others go on. Sources that failed before come last, so that they delay no other."""
+    others go on. Sources that failed before come last, so that they delay no other.
+    """
     errors: list[InstrumentError] = []
     for output in outputs:
         output.clear_announced_targets()

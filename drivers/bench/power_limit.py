@@ -19,7 +19,8 @@ def drives_between(description: DeviceDescription, heaters: Sequence[OutputChann
     """Return the drives [V] to write one after the other to reach `target`, each of shape (channels,).
 
     Only `target` if the total power cannot be exceeded, whichever channel changes first. Otherwise two drives: the
-    first lowers all channels that fall, the second raises all channels that rise."""
+    first lowers all channels that fall, the second raises all channels that rise.
+    """
     total_w = description.limits.total_power_w
     if total_w <= 0:
         return [target]

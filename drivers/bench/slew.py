@@ -28,7 +28,8 @@ def credit_s(elapsed_s: float, *, ramping: bool) -> float:
     """Return how much of the time since the last write counts for the next step [s].
 
     Within a ramp (`ramping`) all of it counts, up to `LONGEST_STEP_S`. Before a ramp at most `SHORTEST_STEP_S` counts,
-    so the first step is not larger after a long rest."""
+    so the first step is not larger after a long rest.
+    """
     return min(elapsed_s, LONGEST_STEP_S if ramping else SHORTEST_STEP_S)
 
 
@@ -36,7 +37,8 @@ def wait_s(start: Volts, target: Volts, slew_v_per_s: float, elapsed_s: float) -
     """Return how long to wait before the next step from `start` towards `target` [s].
 
     `elapsed_s` is the time that counts since the last write (`credit_s`). A step that reaches the target waits only as
-    long as its distance requires."""
+    long as its distance requires.
+    """
     if slew_v_per_s <= 0:
         return 0.0
     needed_s = _distance(start, target) / slew_v_per_s
@@ -47,7 +49,8 @@ def next_step(start: Volts, target: Volts, slew_v_per_s: float, elapsed_s: float
     """Return the voltages to write now, on the straight line from `start` to `target`, both of shape (channels,).
 
     No channel moves further than `slew_v_per_s` × `elapsed_s` (`credit_s`). `target` itself is returned if it is within
-    that distance, and for a slew of 0, which means no limit."""
+    that distance, and for a slew of 0, which means no limit.
+    """
     if slew_v_per_s <= 0:
         return target
     largest_step_v = slew_v_per_s * elapsed_s

@@ -64,7 +64,8 @@ def supervise(commands: Commands, bind: str, stopping: Stopping, alive: Callable
     """Keep a server running until a signal, or until `alive` returns False; return the exit code.
 
     If the first server cannot start, it is not tried again, and its exit code is returned. Its error message is on
-    standard error, which all processes share."""
+    standard error, which all processes share.
+    """
     deaths: deque[float] = deque(maxlen=MOST_DEATHS)
     address = ""
     while True:
