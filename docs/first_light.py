@@ -1,4 +1,4 @@
-"""First light on a bench of four ports: one lit input at a time, heaters at 0 V and at 2 V."""
+"""First light on a bench with four ports: one input at a time, all heaters at 0 V and at 2 V."""
 
 import numpy as np
 
@@ -11,4 +11,4 @@ try:
     readings = opened.device.evaluate(drives, np.eye(4), stage.name)
     print(np.array_str(readings.values * 1e3, precision=3, suppress_small=True), "mA")
 finally:
-    opened.close()  # heaters to 0 V, light out
+    opened.close()  # heaters to 0 V, light off

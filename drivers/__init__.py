@@ -1,1 +1,1 @@
-"""Real instruments over VISA and serial, composed into a bench that is a device."""
+"""Drivers of instruments (VISA, serial, Modbus), and the bench that composes them into a device."""

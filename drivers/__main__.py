@@ -1,7 +1,7 @@
-"""`python -m photonloop.drivers`: instruments on this machine behind the same server as any device, with a supervisor above it.
+"""`python -m photonloop.drivers`: serve a bench of instruments on this machine, under a supervisor.
 
-Once the bench is armed and served, one JSON line on standard output says where. It ends, the bench safe, on SIGTERM, on Ctrl-C,
-or with its parent.
+Once clients can connect, it prints one JSON line with the address on standard output. On SIGTERM, on Ctrl-C and when
+its parent process ends, it makes the bench safe and ends.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from photonloop.protocols.stop_request import StopRequest, stop_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve a bench until told to stop; return the exit code.
+    """Serve a bench until a signal, or make it safe; return the exit code.
 
-    0 done, 1 an instrument is not there or in use, or an address is, 2 wrong usage, 3 an instrument says that something is wrong.
+    Exit codes: 0, done; 1, an instrument does not answer or is in use, the address is in use, or not everything could
+    be made safe; 2, wrong usage or an invalid station file; 3, an instrument reports an error.
     """
     args = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
@@ -44,20 +45,20 @@ def _supervise(args: argparse.Namespace, stop: StopRequest, keep_running: Callab
     keys = ["--keys", str(args.keys)] if args.keys is not None else []
     me = str(os.getpid())
     commands = Commands(
-        serve=lambda bind: server_command(args.station, "--unsupervised", "--heard", "--bind", bind, "--parent", me, *keys),
+        serve=lambda bind: server_command(args.station, "--unsupervised", "--heartbeat", "--bind", bind, "--parent", me, *keys),
         make_safe=server_command(args.station, "--make-safe"),
     )
     return supervise(commands, args.bind, stop, keep_running)
 
 
 def _serve(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[], bool]) -> int:
-    from photonloop.drivers.bench.bench_opening import open_lab  # noqa: PLC0415 - the supervisor does without the instruments' libraries
+    from photonloop.drivers.bench.bench_opening import open_lab  # noqa: PLC0415 - the supervisor does not import instrument libraries
     from photonloop.drivers.service.bench_server import serve  # noqa: PLC0415
 
     output = take_standard_output()
 
     def alive() -> bool:
-        if args.heard:
+        if args.heartbeat:
             try:
                 print(file=output, flush=True)
             except BrokenPipeError:
@@ -72,7 +73,7 @@ def _serve(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[
 def _make_safe(reference: str) -> int:
     from photonloop.drivers.bench.bench_opening import open_table  # noqa: PLC0415
     from photonloop.drivers.bench.make_safe import make_safe  # noqa: PLC0415
-    from photonloop.drivers.station.schema import load_reference  # noqa: PLC0415
+    from photonloop.drivers.station.loading import load_reference  # noqa: PLC0415
 
     path, station, limits = load_reference(reference)
     problems = make_safe(station, partial(open_table, path.parent), limits=limits)
@@ -82,15 +83,15 @@ def _make_safe(reference: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m photonloop.drivers", description="A bench of instruments behind a device server.")
+    parser = argparse.ArgumentParser("python -m photonloop.drivers", description="Serve a bench of instruments on this machine.")
     add = parser.add_argument
-    add("station", metavar="STATION.toml[?max_v=5]", help="station file, with limits of this session that tighten its own")
+    add("station", metavar="STATION.toml[?max_v=5]", help="station file, and limits that tighten its own")
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
-    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
+    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
     add_parent_options(parser)
-    add("--unsupervised", action="store_true", help="serve in this very process: if it is killed, nobody makes the bench safe")
-    add("--heard", action="store_true", help="print an empty line a few times a second, for the supervisor to hear")
-    add("--make-safe", action="store_true", help="bring every source that answers to 0 V, put the light out, and end")
+    add("--unsupervised", action="store_true", help="serve in this process; if it is killed, the bench is not made safe")
+    add("--heartbeat", action="store_true", help="print an empty line several times per second, for the supervisor")
+    add("--make-safe", action="store_true", help="bring every source that answers to 0 V, switch the light off, and end")
     return parser
 
 

@@ -1,29 +1,31 @@
-"""What a bench asks of an instrument: drive sources, readouts, lasers.
+"""The instruments of a bench: protocols of drive sources, readouts and lasers, and the obligations of their drivers.
 
-This file is what the author of a driver reads. A driver is a function that opens an instrument and returns an object that
-satisfies one of the protocols below; constructors never touch hardware. Channels are numbered from 0 as the driver counts
-them, whatever the front panel says, and every driver states its own counting.
+This is the file to read before writing a driver. A driver is a function that opens an instrument and returns an object
+that implements one of the protocols below (`photonloop.drivers.registry` registers it). Constructors of instrument
+classes never communicate. Channels are numbered from 0, whatever the front panel shows; each driver documents its
+numbering.
 
         DriveSource                                       Readout
     set_volts({0: 1.2, 5: 3.0}) ──▶ heaters, modulators    detectors ──▶ read([0, 1, 2]) -> [0.31, 0.02, 0.17]
 
 Obligations of every method
 ---------------------------
-- One thread at a time; a driver holds no lock and starts no thread.
-- It returns, or raises `DeviceError`, within the time that its transport allows (`Transport.timeout_s`, a few times over where
-  a query is repeated). Nothing waits for ever.
-- It raises `DeviceError` and nothing else for whatever the outside world does wrong, in one plain sentence that names the
-  instrument, the command and what was answered:
-      "transport"    no answer, or none that can be understood; the way has been cleared, so that no late reply is ever taken
-                     for another's
-      "device"       the instrument itself complains, has complained since the last call, or has been restarted
-      "limit"        the value is beyond what the instrument allows or has been armed with; nothing was written
-      "bad_request"  no such channel, or a value that is no number; nothing was written
-- `outcome` is "not_applied" only where no byte of the command can have reached the instrument, or the command changes nothing.
-  The bench does not rely on it for calls that set something: if one of those fails, all channels of the source are unknown, and
-  making safe writes 0 V to each of them (`Line.change`).
-- `retryable` is true only where the same call may follow at once and can do no harm.
-- Set-points are absolute.
+- A driver needs no lock and starts no thread: the bench calls an instrument from one thread at a time.
+- A method returns or raises `DeviceError` within the time that its transport allows: `Transport.timeout_s`, several
+  times over if a query is repeated. It never waits without a limit.
+- For every failure outside the program it raises `DeviceError` and nothing else. The detail is one plain sentence that
+  names the instrument, the command and the answer. The code is one of:
+      "transport"    no answer, or an answer that cannot be parsed; the connection has been resynchronised, so that a late reply
+                     is never taken for the reply to another query
+      "device"       the instrument reports an error, has reported one since the last call, or has been restarted
+      "limit"        the value is beyond the limits of the instrument or those that `set_limits` wrote; nothing was written
+      "bad_request"  the channel does not exist, or the value is NaN or infinite; nothing was written
+- `outcome` is "not_applied" only if no byte of the command can have reached the instrument, or if the command changes
+  nothing. The bench does not rely on it for calls that change settings: if one of those fails, all channels of the
+  source are unknown, and making safe writes 0 V to each of them
+  (`photonloop.drivers.bench.instrument_handle.InstrumentHandle.mutate`).
+- `retryable` is true only if the same call may be repeated at once and can do no harm.
+- Setpoints are absolute.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ from photonloop.protocols.errors import DeviceError
 
 
 class UnconfirmedError(DeviceError):
-    """A source was told to go to 0 V, or a laser to go dark, and nothing that can be understood says that it did."""
+    """The command to go to 0 V, or to switch the light off, was sent, but the instrument did not confirm it."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who answers at the other end. A field that an instrument does not tell is empty."""
+    """The identity that an instrument reports. A field is empty if the instrument does not report it."""
 
     vendor: str
     model: str
@@ -52,13 +54,13 @@ class Identity:
     firmware: str = ""
 
     def __str__(self) -> str:
-        told = (self.vendor, self.model, self.serial and f"serial {self.serial}", self.firmware and f"firmware {self.firmware}")
-        return " ".join(part for part in told if part)
+        parts = (self.vendor, self.model, self.serial and f"serial {self.serial}", self.firmware and f"firmware {self.firmware}")
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class ChannelLimits:
-    """What one channel of a drive source may do; 0 means no limit of that kind, or one that nobody knows.
+    """Limits of one channel of a drive source; 0 means no limit of that kind, or an unknown one.
 
     Parameters
     ----------
@@ -69,12 +71,13 @@ class ChannelLimits:
     max_w
         Highest power into the load [W].
     bits
-        Resolution over the range; 0: continuous or unknown.
+        Resolution over `range_v`; 0: continuous or unknown.
     range_v
-        Span of the converter, from lowest to highest code [V]; 0: max_v - min_v.
+        Range of the converter, from lowest to highest code [V]; 0: max_v - min_v.
     slew_v_per_s
-        Fastest change [V/s]. Of what a driver's `limits` returns: how fast the instrument itself moves its output, and readings
-        wait until it has arrived. Of what `set_limits` is given: the ramps that the bench makes.
+        Fastest change [V/s]. In the result of `DriveSource.limits`: the slew of the instrument itself; readings wait
+        until the output has arrived. In the argument of `DriveSource.set_limits`: the slew of the ramps that the bench
+        makes.
     """
 
     min_v: float
@@ -88,21 +91,22 @@ class ChannelLimits:
 
 @runtime_checkable
 class Instrument(Protocol):
-    """What every instrument can do."""
+    """The methods of every instrument."""
 
     def identify(self) -> Identity:
-        """Ask the instrument who it is. Changes nothing."""
+        """Query the identity of the instrument. Changes nothing."""
         ...
 
     def check(self) -> None:
-        """Raise `DeviceError` "device" for whatever the instrument has complained of since it was last asked, asked for or not.
+        """Raise `DeviceError` "device" if the instrument has reported an error since the last call, queried or
+        unsolicited.
 
-        The complaint is taken: a second call is silent unless there is another one.
+        The error is cleared: a second call raises only if there is another error.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the instrument as it stands; call `safe` first. Closing twice is harmless."""
+        """Close the connection without changing any output; call `safe` first. Closing twice is harmless."""
         ...
 
 
@@ -110,52 +114,53 @@ class Instrument(Protocol):
 class DriveSource(Instrument, Protocol):
     """A multichannel voltage source: heaters, input modulators.
 
-    An instrument that has been restarted (power lost, reset) stands at its own power-up voltages with its limits forgotten. The
-    driver that notices writes the armed limits again, then raises "device" with outcome "unknown" and retryable true:
-    whoever holds a drive must write every channel again, changed or not.
+    After a restart (power loss, reset) an instrument is at its power-up voltages and has lost its limits. A driver that
+    detects a restart writes the limits of `set_limits` again, then raises "device" with outcome "unknown" and retryable
+    true. The caller then writes every channel again, changed or not.
     """
 
     @property
     def channels(self) -> int:
-        """Number of channels; they are called 0 … channels - 1."""
+        """Number of channels; they are numbered 0 … channels - 1."""
         ...
 
     def limits(self, channel: int) -> ChannelLimits:
-        """Return what the hardware allows for `channel`, tightened by what `set_limits` wrote into it. No input or output."""
+        """Return the limits of the hardware for `channel`, tightened by `set_limits`. No communication."""
         ...
 
     def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
-        """Write limits into the instrument as far as it has its own, and keep them, to be written again after a restart.
+        """Write limits into the instrument, as far as it has its own, and keep them to write them again after a
+        restart.
 
-        Only ever tightens what the hardware allows; "limit" where asked for more. An instrument's own slew is set well above that
-        of the bench's ramps (`channels.slowed`). `set_volts` refuses whatever lies beyond,
-        also where the instrument has no limits of its own.
+        Limits can only be tightened: raises "limit" if one is wider than the hardware allows. `set_volts` checks them
+        too, also if the instrument has no limits of its own. The slew of the instrument itself is set well above that
+        of the ramps (`photonloop.drivers.helpers.channel_checks.slowed`).
         """
         ...
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels, the others stay: absolute, in one exchange where the instrument can.
+        """Set the given channels to absolute voltages [V] and leave the others, in one exchange if the instrument can.
 
-        Every value is checked before the first is written. On return the instrument has taken the values (it was asked for
-        errors), or `DeviceError` says what is known. Slew and settling are the caller's.
+        Every value is checked before the first is written. On return the instrument has accepted the values, which the
+        driver has verified by querying its errors. The caller is responsible for slew and settling.
         """
         ...
 
     def safe(self) -> None:
-        """Bring every channel to 0 V, trying everything that may help, and raise only after all was tried.
+        """Bring every channel to 0 V by every available means; raise only after all have been tried.
 
-        A source that may hear but cannot be understood is sent its zeros all the same (`channels.try_until_confirmed`):
-        `UnconfirmedError` then, since nobody knows.
+        If the source does not answer, or its answers cannot be parsed, 0 V is sent nevertheless without waiting for a
+        reply (`photonloop.drivers.helpers.channel_checks.try_until_confirmed`), and `UnconfirmedError` is raised.
         """
         ...
 
 
 @runtime_checkable
 class ReadsVolts(Protocol):
-    """A drive source that can tell the voltages of its channels, as set or as measured: the driver's docstring says which."""
+    """A drive source that reads back the voltages of its channels, set or measured; its driver documents which."""
 
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return voltages [V], shape (channels,), in the order asked for, in one exchange."""
+        """Return voltages [V], shape (channels,), in the order of `channels`, in one exchange."""
         ...
 
 
@@ -164,7 +169,7 @@ class ReadsAmps(Protocol):
     """A drive source that measures the currents it drives."""
 
     def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return currents [A], shape (channels,), in the order asked for, in one exchange."""
+        """Return currents [A], shape (channels,), in the order of `channels`, in one exchange."""
         ...
 
 
@@ -182,25 +187,28 @@ class PlaysLists(Protocol):
 
 @runtime_checkable
 class StepsThroughList(Protocol):
-    """A drive source that is told several settings at once and takes one after the other, each when it is told to.
+    """A drive source that loads a list of settings and goes to each one on command.
 
-    So a bench sends the settings of an evaluation once, and a short word for each. `set_volts` of any channel of the list, and
-    `safe`, end the list: its channels stand then where they were set, or else where they were.
+    The bench then sends the settings of an evaluation once, and one short command per setting. `set_volts` of any
+    channel in the list, and `safe`, end the list. Channels that these calls do not set keep the voltage of the last
+    step.
     """
 
     def load_steps(self, channels: Sequence[int], volts: NDArray[np.float64]) -> int:
-        """Load the first of `volts`, shape (steps, channels), as many as are easily told at once, and return how many those are.
+        """Load the first rows of `volts`, shape (steps, channels) [V], and return how many were loaded.
 
-        Every step is checked like `set_volts` before anything is sent. No output moves, and the driver makes sure of it. 0 where
-        the source cannot do it now: use `set_volts`. Whatever was loaded before is forgotten.
+        The driver loads as many as fit into one exchange. Every step is checked like `set_volts` before anything is
+        sent. The outputs do not change, which the driver verifies. Returns 0 if the source cannot step through lists at
+        present; the caller then uses `set_volts`. A list that was loaded before is discarded.
         """
         ...
 
     def go_to_step(self, step: int) -> None:
-        """Bring all channels of the list to step `step` of what was loaded, counted from 0; on return they are known to be there.
+        """Bring all channels of the list to the loaded step `step`, counted from 0; on return they are known to be
+        there.
 
-        Absolute, as seen from here: where a source only knows "the next one" and its answer is lost, the driver sets the step as
-        voltages in its place, which ends the list inside the source.
+        The step number is absolute. If a source only has a "next step" command and its answer is lost, the driver sets
+        the voltages of the step with `set_volts`, which ends the list in the source.
         """
         ...
 
@@ -211,12 +219,12 @@ class Readout(Instrument, Protocol):
 
     @property
     def channels(self) -> int:
-        """Number of channels; they are called 0 … channels - 1."""
+        """Number of channels; they are numbered 0 … channels - 1."""
         ...
 
     @property
     def unit(self) -> str:
-        """Unit of what `read` returns: "A", "V" or "W"."""
+        """Unit of the readings: "A", "V" or "W"."""
         ...
 
     @property
@@ -226,14 +234,14 @@ class Readout(Instrument, Protocol):
 
     @property
     def sample_s(self) -> float:
-        """About how long the instrument takes for one `read` of all channels [s], the way there and back not counted."""
+        """Approximate time of one `read` of all channels [s], without the round trip."""
         ...
 
     def read(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Measure now and return readings [unit], shape (channels,), in the order asked for, in one exchange.
+        """Measure now and return readings [unit], shape (channels,), in the order of `channels`, in one exchange.
 
-        What is returned was measured after the call began; a reading that was under way or buffered before is never returned.
-        An overload that the instrument reports as one is returned as ±infinity, never as a number that looks like light.
+        Every reading was measured after the call began. A measurement that was running or buffered before is never
+        returned. If the instrument reports an overload, the reading is ±infinity, never a finite number.
         """
         ...
 
@@ -242,34 +250,34 @@ class Readout(Instrument, Protocol):
 class Laser(Instrument, Protocol):
     """A tunable laser.
 
-    A laser that has been restarted may be dark and at other settings: the driver that notices raises "device" with outcome
-    "unknown" and retryable true, and whoever wants light sets power and wavelength and switches it on again.
+    After a restart a laser may be off and have other settings. A driver that detects a restart raises "device" with
+    outcome "unknown" and retryable true. The caller then sets power and wavelength and switches the light on again.
     """
 
     def on(self) -> None:
-        """Switch the light on; returns once the instrument has taken the command, not once the light is stable."""
+        """Switch the light on; returns once the instrument has accepted the command, not once the light is stable."""
         ...
 
     def off(self) -> None:
-        """Switch the light off. Must succeed where anything can."""
+        """Switch the light off, by every available means."""
         ...
 
     def is_on(self) -> bool:
-        """Return whether the light is on, as the instrument says."""
+        """Return whether the instrument reports that the light is on."""
         ...
 
     def set_power_w(self, power_w: float) -> None:
-        """Set the output power [W]; "limit" beyond what the instrument or its settings allow."""
+        """Set the output power [W]; raises "limit" beyond the limits of the instrument or its settings."""
         ...
 
     def power_w(self) -> float:
-        """Return the output power that the instrument measures where it does, else its set-point [W]."""
+        """Return the measured output power [W], or the setpoint if the instrument does not measure it."""
         ...
 
     def set_wavelength_nm(self, wavelength_nm: float) -> None:
-        """Set the wavelength in vacuum [nm]; "limit" beyond what the instrument or its settings allow."""
+        """Set the wavelength in vacuum [nm]; raises "limit" beyond the limits of the instrument or its settings."""
         ...
 
     def wavelength_nm(self) -> float:
-        """Return the wavelength that the instrument says it stands at [nm]."""
+        """Return the wavelength that the instrument reports [nm]."""
         ...

@@ -1,11 +1,11 @@
-"""Which drivers there are, by name: those that come along and those of other packages, found in one way.
+"""Find drivers by name, among those of photonloop and of all other installed packages.
 
-A driver is a `Driver` object that some installed package names in the entry point group `photonloop.drivers`:
+A driver is a `Driver` object that an installed package names in the entry point group `photonloop.drivers`:
 
     [project.entry-points."photonloop.drivers"]
     my-source = "my_package.my_source:DRIVER"
 
-The name is what station files say under `driver`. Nothing of a driver is imported before it is asked for.
+This name is the value of `driver` in station files. A driver is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ _PROTOCOLS: dict[Kind, type] = {"source": DriveSource, "readout": Readout, "lase
 
 @dataclass(frozen=True)
 class Driver:
-    """What a package offers under one name.
+    """A driver: what it opens, its settings, and the function that opens it.
 
     Parameters
     ----------
     kind
-        What `open` returns: a `DriveSource`, a `Readout` or a `Laser` of `photonloop.drivers.instrument`.
+        What `open` returns: "source" a `DriveSource`, "readout" a `Readout`, "laser" a `Laser`.
     settings
-        Model of the table [instruments.settings]; one without fields where there is nothing to set. Settings that tell
-        how many channels there are have it as `channels`, a field or a property: it is compared before anything is opened.
+        Model of the table [instruments.settings]; a model without fields if there is nothing to set. If the settings
+        determine the number of channels, the model has a field or property `channels`, which is checked before anything
+        is opened.
     open
-        Opens the instrument at a link; called with an instance of `settings`.
+        Called with the connection settings and an instance of `settings`; returns the open instrument.
     summary
-        One line for `photonloop check` and the documentation.
+        One line for the documentation.
     """
 
     kind: Kind
@@ -55,23 +56,23 @@ class Driver:
 
 
 def driver_names() -> tuple[str, ...]:
-    """Return the names of all drivers that are installed, sorted."""
+    """Return the names of all installed drivers, sorted."""
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def find_driver(name: str) -> Driver:
-    """Return the driver called `name`.
+    """Return the driver `name`.
 
     Raises
     ------
     ConfigError
-        There is none (with the nearest name), two packages claim the name, or it cannot be imported.
+        It is not installed (the message gives the nearest name), two packages offer it, or it cannot be imported.
     """
     points = {(point.value, _package(point)): point for point in entry_points(group=GROUP, name=name)}
     if not points:
         known = list(driver_names())
         if not known:
-            raise ConfigError("no driver is installed: photonloop itself must be installed anew, as with pip install -e .")
+            raise ConfigError("no driver is installed: install photonloop again, for example with pip install -e .")
         raise ConfigError(f"there is no driver {name!r}{suggestion(name, known)}")
     if len(points) > 1:
         claims = " and ".join(sorted(f"{package} ({value})" for value, package in points))
@@ -83,25 +84,27 @@ def find_driver(name: str) -> Driver:
         raise ConfigError(f"driver {name!r} of {_package(point)} cannot be loaded: {type(error).__name__}: {error}") from None
     if not isinstance(found, Driver):
         raise ConfigError(
-            f"driver {name!r} of {_package(point)} is no photonloop.drivers.registry.Driver but {type(found).__name__}"
+            f"driver {name!r} of {_package(point)} is of type {type(found).__name__}, not photonloop.drivers.registry.Driver"
         )
     return found
 
 
 def read_settings(name: str, settings: Mapping[str, Any], folder: Path = Path()) -> BaseModel:
-    """Return the table [instruments.settings] of a station file in `folder` as the settings of driver `name`.
+    """Validate the table [instruments.settings] of a station file in `folder` as settings of driver `name`.
+
+    No instrument is opened.
 
     Raises
     ------
     ConfigError
-        There is no such driver, or a setting does not fit. Touches no instrument.
+        The driver does not exist, or a setting is not valid.
     """
     driver = find_driver(name)
     return validate(driver.settings, with_table(dict(settings), folder), f"settings of driver {name}")
 
 
 def stated_channels(settings: BaseModel) -> int:
-    """Return how many channels an instrument has by its settings; 0: they do not say."""
+    """Return the number of channels that the settings give, or 0 if they do not."""
     count = getattr(settings, "channels", 0)
     return count if isinstance(count, int) else 0
 
@@ -109,25 +112,25 @@ def stated_channels(settings: BaseModel) -> int:
 def open_instrument(
     name: str, link: ConnectionSettings, settings: Mapping[str, Any] | BaseModel, folder: Path = Path()
 ) -> Instrument:
-    """Return the instrument at `link`, opened by the driver called `name`.
+    """Open an instrument with the driver `name`.
 
     Parameters
     ----------
     name
-        Of the driver.
+        Name of the driver.
     link
-        Where the instrument is.
+        Address, library and timeout of the connection.
     settings
-        What `read_settings` returned, or the table it would be given.
+        The result of `read_settings`, or the table that it takes.
     folder
-        Where the files that settings name are looked for: beside the station file.
+        Folder of the files that settings name: the folder of the station file.
 
     Raises
     ------
     ConfigError
         See `find_driver` and `read_settings`.
     DeviceError
-        What the instrument says, or that it says nothing.
+        The instrument does not answer, or reports an error.
     """
     driver = find_driver(name)
     if not isinstance(settings, BaseModel):
@@ -135,7 +138,9 @@ def open_instrument(
     instrument = driver.open(link, settings)
     if not isinstance(instrument, _PROTOCOLS[driver.kind]):
         instrument.close()
-        raise DeviceError("device", f"driver {name!r} opened something that is no {_PROTOCOLS[driver.kind].__name__}")
+        raise DeviceError(
+            "device", f"driver {name!r} opened a {type(instrument).__name__}, not a {_PROTOCOLS[driver.kind].__name__}"
+        )
     return instrument
 
 

@@ -13,7 +13,8 @@ from photonloop.controller.cli.describe_command import limit_rows
 from photonloop.controller.cli.printing import print_json
 from photonloop.drivers.bench.bench_opening import check_table, open_table
 from photonloop.drivers.bench.survey import Survey, planned, survey
-from photonloop.drivers.station.schema import LimitsTable, Station, load_reference
+from photonloop.drivers.station.loading import load_reference
+from photonloop.drivers.station.schema import LimitsTable, Station
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 from photonloop.protocols.errors import DeviceError

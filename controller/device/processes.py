@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from photonloop.controller.stopping import Stop
-from photonloop.drivers.station.schema import load_reference
+from photonloop.drivers.station.loading import load_reference
 from photonloop.protocols.client.device_client import DeviceClient, connect
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import PhotonicDevice

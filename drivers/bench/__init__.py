@@ -1,1 +1,1 @@
-"""Instruments composed into one device."""
+"""Instruments composed into a device."""

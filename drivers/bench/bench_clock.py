@@ -1,4 +1,4 @@
-"""The time of a bench: one place that waits, so that tests hold the clock and a stop ends every wait."""
+"""The clock of a bench. All waits go through it, so a stop ends every wait, and a test can replace it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable
 from typing import Protocol
 
 _SHORT_S = 1e-3
-"""Below this a wait is a plain sleep, which oversleeps less than a condition does; a stop is noticed at its end."""
+"""Waits shorter than this are a plain sleep, which is more precise than a condition; a stop is noticed afterwards."""
 
 
 class BenchClock(Protocol):
-    """Seconds that never go back."""
+    """A monotonic clock that can wait."""
 
     def now_s(self) -> float:
         """Return the time [s]. Never waits."""
         ...
 
     def wait_until(self, time_s: float, stopped: Callable[[], bool]) -> bool:
-        """Return True at `time_s`, or False as soon as `stopped` says so (asked at every `wake`)."""
+        """Return True at `time_s`, or False as soon as `stopped` returns True; it is called again at every `wake`."""
         ...
 
     def wake(self) -> None:
-        """Let every wait ask whether it is stopped. From any thread."""
+        """Make every wait check whether it is stopped. May be called from any thread."""
         ...
 
 
 class WallClock:
-    """Seconds since the clock was made."""
+    """The real time since the clock was created."""
 
     def __init__(self) -> None:
         self._start_s = time.monotonic()
@@ -53,6 +53,6 @@ class WallClock:
         return False
 
     def wake(self) -> None:
-        """Make a waiting `wait_until` ask whether it is stopped."""
+        """Make every `wait_until` check whether it is stopped."""
         with self._woken:
             self._woken.notify_all()

@@ -1,6 +1,6 @@
-"""From a station to a bench under arms: claim, open, identify, wire, arm, safe.
+"""Open, identify and configure a station's instruments, and bring them to their safe state.
 
-Where any of it fails, all is closed again; before that the sources that answer are brought to 0 V.
+If any step fails, the sources that answer are brought to 0 V, and all instruments are closed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from photonloop.drivers.bench.make_safe import make_sources_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
-from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
+from photonloop.drivers.station.loading import load_reference
+from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
 from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError
@@ -30,20 +31,20 @@ log = logging.getLogger(__name__)
 
 
 def open_lab(reference: str) -> Bench:
-    """Return the bench of `station.toml?max_v=5`: what follows `lab:` in a device string. Raises as `open_bench` does."""
-    path, station, string_limits = load_reference(reference)
-    return open_bench(station, partial(open_table, path.parent), limits=string_limits)
+    """Open the bench of `station.toml?max_v=5`, the part of a device string after `lab:`; see `open_bench`."""
+    path, station, limits = load_reference(reference)
+    return open_bench(station, partial(open_table, path.parent), limits=limits)
 
 
 def open_table(folder: Path, table: InstrumentTable) -> Instrument:
-    """Return the instrument of a table in a station file that lies in `folder`.
+    """Open the instrument of a table in a station file that is in `folder`.
 
     Raises
     ------
     ConfigError
-        There is no such driver, or a setting does not fit it.
+        The driver does not exist, or a setting is not valid for it.
     DeviceError
-        What the instrument says, or that it says nothing.
+        The instrument does not answer, or reports an error.
     """
     link = ConnectionSettings(table.address, name=table.name, library=table.library, timeout_s=table.timeout_s)
     try:
@@ -53,18 +54,21 @@ def open_table(folder: Path, table: InstrumentTable) -> Instrument:
 
 
 def check_table(folder: Path, table: InstrumentTable) -> int:
-    """Return how many channels the settings of an instrument state, 0 where they do not; touches no instrument.
+    """Check driver, settings and address of an instrument; return its number of channels, 0 if the settings do not give
+    it.
+
+    No connection is opened.
 
     Raises
     ------
     ConfigError
-        There is no such driver, or a setting or the address does not fit it.
+        The driver does not exist, or a setting or the address is not valid for it.
     """
     try:
         settings = read_settings(table.driver, table.settings, folder)
-        drives_between = find_driver(table.driver).open
-        if isinstance(drives_between, Through):  # drivers of others may have addresses of their own
-            check_address(table.address, library=table.library, socket=drives_between.needs_socket)
+        opener = find_driver(table.driver).open
+        if isinstance(opener, Through):  # drivers of other packages may have other kinds of addresses
+            check_address(table.address, library=table.library, socket=opener.needs_socket)
         return stated_channels(settings)
     except ConfigError as error:
         raise ConfigError(f"instrument {table.name}: {error}") from None
@@ -78,28 +82,28 @@ def open_bench(
     clock: BenchClock | None = None,
     locks: Path | None = None,
 ) -> Bench:
-    """Return the bench of `station`, armed with all limits and standing at the safe drive.
+    """Open the bench of `station`, with all limits written and all sources at 0 V.
 
     Parameters
     ----------
     station
-        What is where.
+        The station file.
     opener
         Opens its instruments (`open_table`).
     limits
         Limits in the device string, which tighten those of the station file and the hardware.
     clock
-        Time for the bench; a test brings its own.
+        Time of the bench; the wall clock by default.
     locks
-        Folder of the claims on instruments; one for the whole machine by default.
+        Folder of the locks that claim instruments; by default one for the whole machine.
 
     Raises
     ------
     ConfigError
-        Station and instruments do not fit one another.
+        Station file and instruments do not match.
     DeviceError
-        "lease" where another program on this machine has one of the instruments; whatever an instrument says, after the
-        sources that answer were brought to 0 V.
+        "lease" if another program on this machine uses one of the instruments. The first error of an instrument, after
+        the sources that answer were brought to 0 V.
     """
     claimed = claim([table.address for table in station.instruments], locks)
     with ExitStack() as undo:
@@ -114,16 +118,16 @@ def open_bench(
             else:
                 undo.callback(close_instrument, handles[table.name])
         if failed:
-            # There is no bench without all of them, but heaters may be hot, and nobody else will see to them.
+            # A bench needs all of them. But heaters may be hot, and no other process will make them safe.
             for error in make_sources_safe(station, handles.values(), limits or LimitsTable(), clock or WallClock()):
                 log.warning("%s", error.detail)
             raise failed[0]
-        wiring = wire(station, {name: handle.instrument for name, handle in handles.items()}, limits, _told(handles))
+        wiring = wire(station, {name: handle.instrument for name, handle in handles.items()}, limits, _identities(handles))
         bench = Bench(wiring, handles, clock, on_close=claimed.release)
         bench.prepare()
         undo.pop_all()
     return bench
 
 
-def _told(handles: Mapping[str, InstrumentHandle]) -> dict[str, str]:
+def _identities(handles: Mapping[str, InstrumentHandle]) -> dict[str, str]:
     return {name: str(handle.identity) for name, handle in handles.items()}

@@ -1,8 +1,8 @@
-"""One program at a time: a bench claims its instruments before it opens them.
+"""Claim instruments for one process, before they are opened.
 
-Many instruments take a second connection without a word, and two programs that each believe to hold the drive would fight over a
-chip. The claim is a lock of the operating system on a small file, one an instrument's address: it ends with the process,
-however that ends.
+Many instruments accept a second connection without an error, and two programs could then drive the same chip. A claim
+is an operating system lock on a small file, one per instrument address. It ends with the process, however the process
+ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from photonloop.protocols.errors import DeviceError
 
 
 class Claim:
-    """Instruments that this process alone may open; made by `claim`."""
+    """Instruments that only this process may open; made by `claim`."""
 
     def __init__(self) -> None:
         self._files: list[int] = []
@@ -29,7 +29,7 @@ class Claim:
         """Claim the instrument at `address`; see `claim`."""
         name = hashlib.sha256(same_place(address).encode()).hexdigest()[:32]
         file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with suppress(PermissionError):  # made by somebody else, who did this
+        with suppress(PermissionError):  # created by another user, who has done this
             os.fchmod(file, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,23 +44,31 @@ class Claim:
         self._files.append(file)
 
     def release(self) -> None:
-        """Let others have the instruments. Twice is harmless."""
+        """Release all instruments. Calling it twice is harmless."""
         while self._files:
             os.close(self._files.pop())
 
 
 def claim(addresses: Iterable[str], folder: Path | None = None) -> Claim:
-    """Claim all of `addresses`, or none; `folder` holds the locks (one for the whole machine, unless a test has its own).
+    """Claim all of `addresses`, or none.
+
+    Parameters
+    ----------
+    addresses
+        VISA resource names.
+    folder
+        Folder of the lock files; by default one for the whole machine.
 
     Raises
     ------
     DeviceError
-        "lease", naming the process that has one of them; "transport" where locks cannot be kept.
+        "lease" if a process, named in the message, has claimed one of them; "transport" if lock files cannot be
+        created.
     """
     claimed = Claim()
     try:
         place = _lock_folder() if folder is None else folder
-        for address in sorted(addresses):  # a place that is named twice is refused as well: this process has it then
+        for address in sorted(addresses):  # the same unit under two addresses is refused too
             claimed.add(address, place)
     except OSError as error:
         claimed.release()
@@ -75,6 +83,6 @@ def claim(addresses: Iterable[str], folder: Path | None = None) -> Claim:
 def _lock_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / "photonloop-instruments"
     folder.mkdir(exist_ok=True)
-    with suppress(PermissionError):  # somebody else's already
+    with suppress(PermissionError):  # created by another user
         folder.chmod(0o1777)
     return folder

@@ -1,4 +1,4 @@
-"""One instrument of a station: opened, asked who it is, let go of."""
+"""Open, identify and close one instrument of a station."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from photonloop.drivers.station.schema import InstrumentTable
 from photonloop.protocols.errors import DeviceError
 
 Opener = Callable[[InstrumentTable], Instrument]
-"""Opens one instrument as its table in the station file says; raises `DeviceError` or `ConfigError`."""
+"""Opens the instrument of a table in the station file; raises `DeviceError` or `ConfigError`."""
 
 
 def open_handle(table: InstrumentTable, opener: Opener) -> InstrumentHandle:
-    """Return the way to one instrument, which has said that it is the one that `table` names.
+    """Open one instrument and check that it is the unit that `table` names.
 
     Raises
     ------
     ConfigError, DeviceError
-        As `opener`; "device" for another serial number.
+        As `opener`; "device" if the serial number is another one.
     """
     handle = InstrumentHandle(table.name, opener(table))
     try:
@@ -34,14 +34,15 @@ def open_handle(table: InstrumentTable, opener: Opener) -> InstrumentHandle:
 
 
 def check_serial(table: InstrumentTable, identity: Identity) -> None:
-    """Raise `DeviceError` "device" where another unit answers than the one that `table` names."""
+    """Raise `DeviceError` "device" if `identity` is not the unit that `table` names."""
     if table.serial and identity.serial != table.serial:
         raise DeviceError(
-            "device", f"{table.name}: {identity} answers at {table.address}, but the station names serial {table.serial}"
+            "device",
+            f"{table.name}: {identity} answers at {table.address}, but the station file requires serial {table.serial}",
         )
 
 
 def close_instrument(handle: InstrumentHandle) -> None:
-    """Close an instrument as it stands, whatever it says."""
+    """Close an instrument without changing its outputs; errors are ignored."""
     with suppress(DeviceError):
         handle.query("close", lambda instrument: instrument.close())

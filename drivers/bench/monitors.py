@@ -1,6 +1,6 @@
-"""What a bench looks at while it drives a chip: currents, the quantities of `[[monitors]]`, the laser.
+"""Monitoring of a bench: instrument errors, heater currents, the quantities of `[[monitors]]`, the laser.
 
-A limit that was checked before a write is a promise of nominal resistances; what is measured here is the fact.
+Limits are checked before a write with nominal resistances. What is measured here is what the heaters really take.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from photonloop.drivers.bench.bench_clock import BenchClock
 from photonloop.drivers.bench.instrument_handle import InstrumentHandle
-from photonloop.drivers.bench.output_channels import Output
+from photonloop.drivers.bench.laser_light import LaserControl
+from photonloop.drivers.bench.output_channels import OutputChannels
 from photonloop.drivers.bench.wiring import Wiring
 from photonloop.drivers.instrument import ChannelLimits, ReadsAmps
 from photonloop.drivers.station.schema import LaserTable, MonitorTable
@@ -19,8 +21,8 @@ OVER_POWER = "over_power"
 LASER_DARK = "laser_dark"
 
 MARGIN = 0.1
-"""Measured currents and powers may be this much above their limits: a real heater may have a slightly lower resistance than the
-nominal one that the limit was checked with, and a source measures its current to some percent."""
+"""Measured currents and powers may exceed their limits by this share: a real heater may have a slightly lower
+resistance than the nominal one that the limit was checked with, and a source measures its current to a few percent."""
 
 
 class TrippedError(Exception):
@@ -32,41 +34,100 @@ class TrippedError(Exception):
         self.detail = detail
 
 
+class MonitorReader:
+    """Reads everything that is monitored, at most every `watch_s` of the station file.
+
+    Parameters
+    ----------
+    wiring
+        The bounds.
+    handles
+        The instruments, by their names in the station file.
+    heaters
+        The sources whose currents are measured, if they can measure them.
+    light
+        The laser, checked while it should be on.
+    clock
+        The time between readings.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        handles: Mapping[str, InstrumentHandle],
+        heaters: Sequence[OutputChannels],
+        light: LaserControl,
+        clock: BenchClock,
+    ) -> None:
+        self._wiring = wiring
+        self._handles = handles
+        self._heaters = heaters
+        self._light = light
+        self._clock = clock
+        self._read_at_s = -np.inf
+        self.values: dict[str, str | float] = {}
+        """The values that were last read, by name."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `watch_s` has passed since the last reading."""
+        return self._clock.now_s() - self._read_at_s >= self._wiring.station.watch_s
+
+    def restart_interval(self) -> None:
+        """Count `watch_s` from now, as if everything had been read."""
+        self._read_at_s = self._clock.now_s()
+
+    def read(self) -> None:
+        """Check all instruments for errors and read all monitored values into `values`.
+
+        Raises
+        ------
+        InstrumentError
+            An instrument reports an error or does not answer.
+        TrippedError
+            The first value beyond its bound.
+        """
+        self.restart_interval()
+        for handle in self._handles.values():
+            handle.query("check", lambda instrument: instrument.check())
+        self.values = read_monitors(self._wiring, self._handles, self._heaters, self._light.lit)
+
+
 def read_monitors(
-    wiring: Wiring, handles: Mapping[str, InstrumentHandle], heaters: Sequence[Output], laser: LaserTable | None
+    wiring: Wiring, handles: Mapping[str, InstrumentHandle], heaters: Sequence[OutputChannels], laser: LaserTable | None
 ) -> dict[str, str | float]:
-    """Read everything that is watched and return it by name; `laser` is that of the station while it should be on.
+    """Read everything that is monitored and return it by name; `laser` is that of the station while it should be on.
 
     Raises
     ------
     TrippedError
         The first value beyond its bound.
     InstrumentError
-        An instrument that could not be asked.
+        An instrument that could not be read.
     """
-    seen: dict[str, str | float] = {}
+    values: dict[str, str | float] = {}
     measured_w = [_heater_power_w(output, bank.limits) for output, bank in zip(heaters, wiring.heaters, strict=True)]
     known_w = [power_w for power_w in measured_w if power_w is not None]
     if known_w:
-        seen["measured_heater_w"] = total_w = sum(known_w)
+        values["measured_heater_w"] = total_w = sum(known_w)
         limit_w = wiring.description.limits.total_power_w
         if limit_w > 0 and total_w > limit_w * (1 + MARGIN):
             raise TrippedError(
                 OVER_POWER, f"the heaters take {total_w:.4g} W, above total_power_w {limit_w:.4g} W by more than {MARGIN:.0%}"
             )
     for monitor in wiring.station.monitors:
-        seen[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, handles[monitor.instrument])
+        values[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, handles[monitor.instrument])
     if laser is not None:
-        seen["laser_w"] = _light(laser, handles[laser.instrument])
-    return seen
+        values["laser_w"] = _laser_power_w(laser, handles[laser.instrument])
+    return values
 
 
-def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> float | None:
-    """Return the measured power of the heaters on one source [W]; None where it measures no currents."""
+def _heater_power_w(output: OutputChannels, limits: Mapping[int, ChannelLimits]) -> float | None:
+    """Return the measured power of the heaters on one source [W], or None if it does not measure currents."""
     instrument = output.handle.instrument
     if not isinstance(instrument, ReadsAmps):
         return None
-    with output.handle.lock:  # the voltages that these currents belong to
+    with output.handle.lock:  # so that currents and voltages belong together
         volts = output.volts.copy()
         amps = np.asarray(output.handle.query("read_amps", lambda _: instrument.read_amps(output.channels.tolist())), np.float64)
     powers = np.abs(np.nan_to_num(volts) * amps)
@@ -77,10 +138,10 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
             (powers[place], limit.max_w, "max_w", "W"),
         ):
             if bound > 0 and value > bound * (1 + MARGIN):
-                where = f"heater {int(output.members[place])} ({output.handle.name}:{channel})"
+                heater = f"heater {int(output.members[place])} ({output.handle.name}:{channel})"
                 raise TrippedError(
                     OVER_POWER,
-                    f"{where} takes {value:.4g} {unit} at {volts[place]:.4g} V, "
+                    f"{heater} takes {value:.4g} {unit} at {volts[place]:.4g} V, "
                     f"above its {key} {bound:.4g} {unit} by more than {MARGIN:.0%}",
                 )
     return float(powers.sum())
@@ -89,7 +150,7 @@ def _heater_power_w(output: Output, limits: Mapping[int, ChannelLimits]) -> floa
 def _monitored(monitor: MonitorTable, handle: InstrumentHandle) -> float:
     reading = float(handle.query("read", lambda instrument: instrument.read([monitor.channel]))[0])
     value = monitor.scale * reading + monitor.offset
-    # Written so that no number at all is beyond every bound.
+    # Negated comparisons, so that NaN is beyond every bound.
     if monitor.max is not None and not value <= monitor.max:
         raise TrippedError(monitor.name, f"{value:.5g} {monitor.unit} is above its max {monitor.max:g} {monitor.unit}")
     if monitor.min is not None and not value >= monitor.min:
@@ -97,10 +158,10 @@ def _monitored(monitor: MonitorTable, handle: InstrumentHandle) -> float:
     return value
 
 
-def _light(laser: LaserTable, handle: InstrumentHandle) -> float:
+def _laser_power_w(laser: LaserTable, handle: InstrumentHandle) -> float:
     if not handle.query("is_on", lambda instrument: instrument.is_on()):
-        raise TrippedError(LASER_DARK, f"{handle.name} says that the light is off, but nobody here switched it off")
+        raise TrippedError(LASER_DARK, f"{handle.name} reports that the light is off, although the bench did not switch it off")
     power_w = float(handle.query("power_w", lambda instrument: instrument.power_w()))
     if laser.max_power_w is not None and not power_w <= laser.max_power_w:
-        raise TrippedError(OVER_POWER, f"{handle.name} gives {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
+        raise TrippedError(OVER_POWER, f"{handle.name} emits {power_w:.4g} W, above max_power_w {laser.max_power_w:.4g} W")
     return power_w

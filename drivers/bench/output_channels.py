@@ -1,7 +1,10 @@
-"""What a bench believes its sources put out, and the only place that changes it.
+"""The output channels of a source: their known voltages, and the only code of a bench that changes them.
 
-An `Output` is some channels of one source. It remembers their voltages so that only changed channels are written, and moves
-in steps that keep the slew limit (`photonloop.drivers.bench.slew`).
+`OutputChannels` keeps the voltages of its channels, so that only changed channels are written. It moves them in steps
+that keep the slew limit (`photonloop.drivers.bench.slew`).
+
+Once a setting has failed, the voltages of all channels of the source are unknown until they are read back or confirmed.
+Making safe writes 0 V to every channel that is not known to be at 0 V.
 """
 
 from __future__ import annotations
@@ -19,25 +22,28 @@ from photonloop.drivers.instrument import DriveSource, ReadsVolts, StepsThroughL
 
 Volts = NDArray[np.float64]
 
+Allowed = Callable[[], bool]
+"""Whether to go on. Called before every write and during every wait; nothing is written after it has returned False."""
+
 FEWEST_STEPS = 6
-"""Settings below which a list is more trouble than it saves: it is a message of its own, and one to end it."""
+"""Shortest list that is loaded into a source. A list costs two messages more: one to load it and one to end it."""
 
 
-class Output:
-    """Channels of one source that change together.
+class OutputChannels:
+    """Channels of one source that change together, with their known voltages.
 
     Parameters
     ----------
-    line
+    handle
         The source.
     channels
         Its channels, as its driver counts them.
     members
-        What they are to the bench (numbers of heaters, or of input ports), in the same order.
+        The numbers of the heaters or of the input ports on these channels, in the same order.
     low_v, high_v
-        Their limits [V], one a channel.
+        Limits of each channel [V], shape (channels,).
     slew_v_per_s
-        Fastest change; 0: none.
+        Fastest change [V/s]; 0: no limit.
     """
 
     def __init__(
@@ -56,90 +62,99 @@ class Output:
         self._span_v = np.maximum(np.abs(low_v), np.abs(high_v))
         self.slew_v_per_s = slew_v_per_s
         self.volts: Volts = np.full(len(members), np.nan)
-        """Where each channel stands; NaN where nobody knows."""
+        """Voltage of each channel; NaN if unknown."""
         self._written = np.zeros(len(members), bool)
-        """Whether that is what was written; what a source tells of itself may be measured, and off by a little."""
-        self._doubts = handle.doubts
-        """`InstrumentHandle.doubts` when `volts` was last known to be right; another value now means that no channel is known."""
-        self.written_s = -np.inf
-        """When the outputs have arrived at what was written last: a source that slews by itself gets there after the write."""
-        self._stepped_s = -np.inf
-        """When the last write was over; what a ramp counts from."""
+        """Whether `volts` is a setpoint that was written. A readback may be measured, and differ slightly."""
+        self._seen_invalidations = handle.invalidations
+        """`InstrumentHandle.invalidations` when `volts` was last correct. If it has changed, no channel is known."""
+        self.arrives_at_s = -np.inf
+        """When the outputs reach the last setpoint: after the write, if the source slews by itself."""
+        self._written_at_s = -np.inf
+        """When the last write returned; a ramp counts from here."""
         self._own_slew_v_per_s: Volts | None = None
-        """How fast the source itself moves each channel; 0: at once. None: to be asked of the driver."""
+        """How fast the source itself moves each channel; 0: at once. None: not asked yet."""
         self.writes = 0
-        self._coming: Volts = np.empty((0, len(members)))
-        """Targets that were announced, of which the first `_passed` are behind, in a source that steps through them."""
-        self._passed = self._loaded = self._first = 0
-        self._listed = np.zeros(len(members), bool)
-        """Which channels stand where a list of the source put them, not where they were set."""
+        self._announced: Volts = np.empty((0, len(members)))
+        """Announced targets, for a source that steps through a list."""
+        self._steps_done = self._steps_loaded = self._first_loaded = 0
+        """Numbers of announced targets: written so far, loaded so far, and the first one of the list in the source."""
+        self._in_list = np.zeros(len(members), bool)
+        """Channels whose voltage comes from a list in the source, not from a setpoint."""
 
     def is_at(self, target: Volts) -> bool:
-        """Return whether every channel was written to stand at `target`."""
-        return self._trusted and bool(((self.volts == target) & self._written).all())
+        """Return whether `target`, shape (channels,) [V], is the known setpoint of every channel."""
+        return self._is_valid and bool(((self.volts == target) & self._written).all())
 
     @property
     def is_known(self) -> bool:
-        """Whether the voltage of every channel is known: no setting failed and the source was not restarted since."""
-        return self._trusted and not np.isnan(self.volts).any()
+        """Whether the voltage of every channel is known.
+
+        False after a failed setting or a restart of the source, until every channel is read back or set again.
+        """
+        return self._is_valid and not np.isnan(self.volts).any()
 
     @property
     def is_at_zero(self) -> bool:
-        """Whether every channel was written to stand at 0 V."""
+        """Whether 0 V is the known setpoint of every channel."""
         return self.is_at(np.zeros(len(self.members)))
 
     @property
-    def _trusted(self) -> bool:
-        return self._doubts == self.handle.doubts
+    def _is_valid(self) -> bool:
+        return self._seen_invalidations == self.handle.invalidations
 
-    def forget(self) -> None:
-        """Take every channel for unknown: a setting failed, the source was restarted or armed anew, or somebody else had it."""
-        self._doubts = self.handle.doubts
+    def mark_unknown(self) -> None:
+        """Mark every channel as unknown.
+
+        Needed after a failed setting, and if the source was restarted, reconfigured or used by another program.
+        """
+        self._seen_invalidations = self.handle.invalidations
         self._own_slew_v_per_s = None
         self.volts[:] = np.nan
         self._written[:] = False
-        self.expect_nothing()
-        self._listed[:] = False
+        self.clear_announced_targets()
+        self._in_list[:] = False
 
-    def expect(self, targets: Volts) -> None:
-        """Announce the targets to come, shape (targets, channels), so that a source that can has them before they are due.
+    def announce_targets(self, targets: Volts) -> None:
+        """Announce the next targets, shape (targets, channels) [V], so that a source that can loads them as a list.
 
-        Nothing is sent yet. Targets that need ramps on the way from one to the next are not worth it, nor are a few.
+        Nothing is sent yet. Ignored if there are fewer than `FEWEST_STEPS`, or if the slew limit requires ramps between
+        them.
         """
-        self.expect_nothing()
+        self.clear_announced_targets()
         apart = np.abs(np.diff(targets, axis=0)).max(axis=1, initial=0.0)
         rows = targets[np.concatenate([[True], apart > 0])]
         ramped = self.slew_v_per_s > 0 and apart.max(initial=0.0) > self.slew_v_per_s * slew.SHORTEST_STEP_S
         if isinstance(self.handle.instrument, StepsThroughList) and len(rows) >= FEWEST_STEPS and not ramped:
-            self._coming = rows
+            self._announced = rows
 
-    def expect_nothing(self) -> None:
-        """Forget what was announced; the next write ends the list in the source, whatever it writes."""
-        self._coming = self._coming[:0]
-        self._passed = self._loaded = self._first = 0
-        self._written &= ~self._listed
+    def clear_announced_targets(self) -> None:
+        """Discard the announced targets. Any further write ends the list in the source."""
+        self._announced = self._announced[:0]
+        self._steps_done = self._steps_loaded = self._first_loaded = 0
+        self._written &= ~self._in_list
 
     def read_back(self, clock: BenchClock) -> bool:
-        """Ask the source where its channels stand, if that is unknown and it can tell; return whether all are known then."""
+        """Read unknown voltages back, if the source can; return whether all channels are known then."""
         if self.is_known:
             return True
-        self.forget()
+        self.mark_unknown()
         instrument = self.handle.instrument
         if isinstance(instrument, ReadsVolts):
-            told = self.handle.query("read_volts", lambda _: instrument.read_volts(self.channels.tolist()))
-            # Found beyond its limits (set under wider ones, or a measured -1 mV), a channel comes inside with its first step.
-            self.volts = np.clip(np.array(told, np.float64), self.low_v, self.high_v)
+            readback = self.handle.query("read_volts", lambda _: instrument.read_volts(self.channels.tolist()))
+            # A channel beyond its limits (set under wider ones, or measured as -1 mV) is brought inside by its first
+            # step.
+            self.volts = np.clip(np.array(readback, np.float64), self.low_v, self.high_v)
             self._written[:] = False
-            self._moved(clock, np.zeros(len(self.volts)))
+            self._note_write(clock, np.zeros(len(self.volts)))
         return self.is_known
 
-    def write(self, target: Volts, clock: BenchClock, allowed: Callable[[], bool]) -> bool:
-        """Write the channels that differ from `target`, at once; return False where `allowed` said no.
+    def write(self, target: Volts, clock: BenchClock, allowed: Allowed) -> bool:
+        """Write the channels that differ from `target`, without a ramp; return False if `allowed` returned False.
 
-        If it does not return, all channels of the source are unknown (`InstrumentHandle.mutate`).
+        If it raises, all channels of the source are unknown (`InstrumentHandle.mutate`).
         """
-        if not self._trusted:
-            self.forget()
+        if not self._is_valid:
+            self.mark_unknown()
         changed = np.flatnonzero((self.volts != target) | ~self._written)
         if not changed.size:
             return allowed()
@@ -150,79 +165,84 @@ class Output:
             with self.handle.lock:
                 if not allowed():
                     return False
-                if not self._stepped(target):
+                if not self._go_to_announced(target):
                     self.handle.mutate("set_volts", lambda instrument: instrument.set_volts(values))
-                    if self._listed[changed].any():  # which ends the list in the source
-                        self._listed[:] = False
+                    if self._in_list[changed].any():  # that ended the list in the source
+                        self._in_list[:] = False
                 self.volts[changed] = target[changed]
                 self._written[changed] = True
-        except BaseException:  # an interrupt between the call and the note of it included
-            self.forget()
+        except BaseException:  # including an interrupt after the call and before its result was stored
+            self.mark_unknown()
             raise
         finally:
-            self._moved(clock, distance_v)
+            self._note_write(clock, distance_v)
         self.writes += 1
         return True
 
-    def _stepped(self, target: Volts) -> bool:
-        """Take the next announced target by the source's list; return False where `target` is another, or none was announced."""
+    def _go_to_announced(self, target: Volts) -> bool:
+        """Go to the next announced target with the source's list; return False if `target` is not that one."""
         instrument = self.handle.instrument
-        if not isinstance(instrument, StepsThroughList) or self._passed == len(self._coming):
+        if not isinstance(instrument, StepsThroughList) or self._steps_done == len(self._announced):
             return False
-        if (self._coming[self._passed] != target).any():
-            if self._loaded:  # on the way to the first one there may be ramps
-                self._coming = self._coming[:0]
-                self._passed = 0
+        if (self._announced[self._steps_done] != target).any():
+            if self._steps_loaded:  # before the first one, ramps may write other targets
+                self._announced = self._announced[:0]
+                self._steps_done = 0
             return False
-        if self._passed == self._loaded:
-            if not self._loaded:
-                self._listed = (self._coming != self.volts).any(axis=0) | ~self._written
-            numbers, rows = self.channels[self._listed].tolist(), self._coming[self._passed :, self._listed]
+        if self._steps_done == self._steps_loaded:
+            if not self._steps_loaded:
+                self._in_list = (self._announced != self.volts).any(axis=0) | ~self._written
+            numbers, rows = self.channels[self._in_list].tolist(), self._announced[self._steps_done :, self._in_list]
             count = self.handle.mutate("load_steps", lambda _: instrument.load_steps(numbers, rows))
             if not count:
-                self._listed[:] = False
-                self.expect_nothing()
+                self._in_list[:] = False
+                self.clear_announced_targets()
                 return False
-            self._first, self._loaded = self._passed, self._passed + count
-        step = self._passed - self._first
+            self._first_loaded, self._steps_loaded = self._steps_done, self._steps_done + count
+        step = self._steps_done - self._first_loaded
         self.handle.mutate("go_to_step", lambda _: instrument.go_to_step(step))
-        self._passed += 1
+        self._steps_done += 1
         return True
 
     def make_safe(self, clock: BenchClock) -> None:
-        """Bring the whole source to 0 V by its own means, at once: for channels that stand nobody knows where."""
-        self.forget()
+        """Bring the whole source to 0 V at once with the driver's `safe`: for channels whose voltage is unknown."""
+        self.mark_unknown()
         try:
             self.handle.mutate("safe", lambda instrument: instrument.safe())
         finally:
-            self._moved(clock, self._span_v)
-        self._doubts = self.handle.doubts
+            self._note_write(clock, self._span_v)
+        self._seen_invalidations = self.handle.invalidations
         self.volts[:] = 0.0
         self._written[:] = True
 
     def ramp_s(self, clock: BenchClock, *, ramping: bool) -> float:
-        """Return the time that counts for the next step; see `slew.credit_s`."""
-        return slew.credit_s(clock.now_s() - self._stepped_s, ramping=ramping)
+        """Return the time that counts towards the next step of a ramp [s]; see `slew.credit_s`."""
+        return slew.credit_s(clock.now_s() - self._written_at_s, ramping=ramping)
 
-    def _moved(self, clock: BenchClock, distance_v: Volts) -> None:
-        """Note a write that is over, and when a source that has so far to slew will have arrived."""
-        self._stepped_s = now_s = clock.now_s()
+    def _note_write(self, clock: BenchClock, distance_v: Volts) -> None:
+        """Store when a write over `distance_v` returned, and when a source that slews reaches its setpoint."""
+        self._written_at_s = now_s = clock.now_s()
         if self._own_slew_v_per_s is None:
             self._own_slew_v_per_s = np.array([self.handle.instrument.limits(k).slew_v_per_s for k in self.channels.tolist()])
         own = self._own_slew_v_per_s
-        # Behind what it still had to do: steps that come faster than it moves are made up for at the end.
+        # Added to the travel still left: if steps come faster than the source moves, it arrives later.
         travel_s = float(np.max(np.divide(distance_v, own, out=np.zeros(len(own)), where=own > 0), initial=0.0))
-        self.written_s = max(now_s, self.written_s) + travel_s
+        self.arrives_at_s = max(now_s, self.arrives_at_s) + travel_s
 
 
-def outputs_of(banks: Sequence[Bank], handles: Mapping[str, InstrumentHandle], slew_v_per_s: float | None = None) -> list[Output]:
-    """Return an output for every bank; `slew_v_per_s` is that of all of them, None: what each source itself allows."""
-    outputs: list[Output] = []
+def outputs_of(
+    banks: Sequence[Bank], handles: Mapping[str, InstrumentHandle], slew_v_per_s: float | None = None
+) -> list[OutputChannels]:
+    """Return the output channels of every bank.
+
+    `slew_v_per_s` applies to all of them; None: the limit of each source.
+    """
+    outputs: list[OutputChannels] = []
     for bank in banks:
         limits = [bank.limits[channel] for channel in bank.channels]
         own = min((limit.slew_v_per_s for limit in limits if limit.slew_v_per_s > 0), default=0.0)
         outputs.append(
-            Output(
+            OutputChannels(
                 handles[bank.instrument],
                 bank.channels,
                 bank.members,
@@ -234,18 +254,16 @@ def outputs_of(banks: Sequence[Bank], handles: Mapping[str, InstrumentHandle], s
     return outputs
 
 
-def move(
-    outputs: Sequence[Output], targets: Sequence[Volts], clock: BenchClock, allowed: Callable[[], bool] = lambda: True
-) -> bool:
-    """Move all outputs to their targets, side by side, each within its slew limit; return False where `allowed` said no.
+def move(outputs: Sequence[OutputChannels], targets: Sequence[Volts], clock: BenchClock, allowed: Allowed = lambda: True) -> bool:
+    """Move all outputs to their targets at the same time, each within its slew limit.
 
-    `allowed` is asked before every write and during every wait, so nothing is written after it has said no. Outputs whose
-    voltages are unknown are asked first, and dropped to 0 V where they cannot tell.
+    Outputs whose voltages are unknown are read back first. Those that cannot be read back are brought to 0 V at once,
+    since a ramp needs a known start. Returns False if `allowed` returned False on the way.
 
     Raises
     ------
     InstrumentError
-        The first source that failed; the others stand where they were by then.
+        The first source that failed; the others keep the voltages that they had by then.
     """
     moving = [(output, target) for output, target in zip(outputs, targets, strict=True) if not output.is_at(target)]
     for output, _ in moving:
@@ -253,7 +271,7 @@ def move(
             return False
         if not output.read_back(clock):
             output.make_safe(clock)
-    ramping: set[Output] = set()
+    ramping: set[OutputChannels] = set()
     while moving:
         waits_s: list[float] = []
         for output, target in moving:
@@ -267,22 +285,22 @@ def move(
                 ramping.add(output)
         moving = [(output, target) for output, target in moving if not output.is_at(target)]
         if moving and len(waits_s) == len(moving):
-            # The next of them, and a hair, so that rounding never makes it wait for nothing again.
+            # Until the first of them may move, and slightly longer, so that rounding never causes another empty wait.
             clock.wait_until(clock.now_s() + min(waits_s) * (1 + 1e-9) + 1e-9, lambda: not allowed())
             if not allowed():
                 return False
     return allowed()
 
 
-def make_outputs_safe(outputs: Sequence[Output], clock: BenchClock) -> list[InstrumentError]:
-    """Bring all outputs to 0 V whatever happens; return an error for every source that would not.
+def make_outputs_safe(outputs: Sequence[OutputChannels], clock: BenchClock) -> list[InstrumentError]:
+    """Bring all outputs to 0 V whatever fails; return one error per source that could not be brought there.
 
-    They are ramped side by side. One that fails on the way is told to drop to 0 V by its own means, and the others go on; sources
-    that failed before come last, so that nobody waits for them.
+    They are ramped at the same time. If one fails on the way, its driver's `safe` brings it to 0 V at once, and the
+    others go on. Sources that failed before come last, so that they delay no other.
     """
     errors: list[InstrumentError] = []
     for output in outputs:
-        output.expect_nothing()
+        output.clear_announced_targets()
     left = list(outputs)
     while left:
         group = [output for output in left if not output.handle.suspect] or left

@@ -1,7 +1,7 @@
-"""The total power of all heaters, kept on the way from one drive to the next as well as at its ends.
+"""The total heater power, kept within its limit also between two drives.
 
-Sources take a new drive channel by channel, and several of them one after the other: of two drives that are within the total,
-the heaters of both together may be far beyond it.
+Sources take a new drive channel by channel and one source after the other. Between two drives that are both within the
+limit, the heaters of both may be on, with a total far above it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from photonloop.drivers.bench.output_channels import Output
+from photonloop.drivers.bench.output_channels import OutputChannels
 from photonloop.protocols.device import DeviceDescription, Drive
 from photonloop.protocols.limits import heater_power_w
 
 
-def drives_between(description: DeviceDescription, heaters: Sequence[Output], target: Drive) -> list[Drive]:
-    """Return the drives [V] to be written one after the other on the way to `target`, each of shape (channels,).
+def drives_between(description: DeviceDescription, heaters: Sequence[OutputChannels], target: Drive) -> list[Drive]:
+    """Return the drives [V] to write one after the other to reach `target`, each of shape (channels,).
 
-    It is `target` alone unless that could exceed the total power, whichever channel moves first; else what falls has fallen
-    everywhere before anything rises.
+    Only `target` if the total power cannot be exceeded, whichever channel changes first. Otherwise two drives: the
+    first lowers all channels that fall, the second raises all channels that rise.
     """
     total_w = description.limits.total_power_w
     if total_w <= 0:
@@ -27,7 +27,7 @@ def drives_between(description: DeviceDescription, heaters: Sequence[Output], ta
     now = np.full(description.channels, np.nan)
     for output in heaters:
         now[output.members] = output.volts
-    # Nobody knows where a NaN stands, so it makes the sum one that fits nowhere.
+    # NaN is a channel whose voltage is unknown; it makes the sum NaN, which is never within the limit.
     if heater_power_w(description, np.maximum(np.abs(now), np.abs(target))) <= total_w:
         return [target]
     now = np.nan_to_num(now)

@@ -1,7 +1,7 @@
-"""What `photonloop check` finds out: who answers, what is wired to what, what is missing; and nothing is driven.
+"""Survey of a station, for `photonloop check`: identities, channels, limits and problems, without driving anything.
 
-Every instrument is asked who it is, whether it complains, and for one harmless reading. No limit is written, no output is
-changed, no light is switched. One that fails does not keep the others from being asked.
+Every instrument is identified, checked for errors and read once. No limit is written, no output is changed, the light
+is not switched. If one instrument fails, the others are surveyed all the same.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from photonloop.protocols.errors import DeviceError
 
 @dataclass(frozen=True)
 class SurveyRow:
-    """One instrument.
+    """The survey of one instrument.
 
     Parameters
     ----------
     name, driver, address
         As in the station file.
     used_for
-        What its channels are: ("heaters of mesh1", (0, 1, 2)) and so on.
+        Uses and their channels: ("heaters of mesh1", (0, 1, 2)) and so on.
     identity
-        Who answers; empty where nobody was asked or answered.
+        Its identity; empty if it was not asked or did not answer.
     channels
-        How many it has; 0 for a laser, or where neither an instrument nor its settings said so.
+        Number of channels; 0 for a laser, or if unknown.
     allows
-        What its hardware allows, in words.
+        Limits of its hardware, as text.
     reads
-        What it was seen to read, in words.
+        The reading or readback, as text.
     problem
-        What is wrong with it, one sentence; empty: nothing.
+        One sentence on the first problem; empty if there is none.
     """
 
     name: str
@@ -59,17 +59,17 @@ class SurveyRow:
 
 @dataclass(frozen=True)
 class Survey:
-    """All instruments of a station, and whether they make a bench.
+    """The survey of all instruments of a station, and of the bench that they form.
 
     Parameters
     ----------
     rows
-        One an instrument, in the order of the file.
+        One per instrument, in the order of the file.
     description
-        What the bench would be, with the limits of hardware, station and session together; None where instruments are missing or
-        were not asked.
+        The device that the bench would be, within the limits of hardware, station file and device string; None if
+        instruments are missing or were not asked.
     misfit
-        Why the instruments, though all there, make no bench; empty: they do, or were not asked.
+        Why the instruments, although all answer, do not form a bench; empty if they do, or were not asked.
     """
 
     rows: tuple[SurveyRow, ...]
@@ -78,14 +78,14 @@ class Survey:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One sentence for everything that is wrong."""
+        """One sentence per problem."""
         return (*(row.problem for row in self.rows if row.problem), *((self.misfit,) if self.misfit else ()))
 
 
 def planned(station: Station, checker: Callable[[InstrumentTable], int]) -> Survey:
-    """Return the survey that touches no instrument: what would be wired to what.
+    """Return the survey of a station file alone, without opening any instrument.
 
-    `checker` refuses tables, and returns how many channels one states, 0 where that is not known (`check_table`).
+    `checker` checks the table of an instrument and returns its number of channels, 0 if unknown (`check_table`).
     """
     rows: list[SurveyRow] = []
     for table in station.instruments:
@@ -99,32 +99,43 @@ def planned(station: Station, checker: Callable[[InstrumentTable], int]) -> Surv
     return Survey(tuple(rows))
 
 
-def survey(station: Station, opener: Opener, string_limits: LimitsTable | None = None, locks: Path | None = None) -> Survey:
-    """Ask every instrument of `station` and let go of it as it stands.
+def survey(station: Station, opener: Opener, limits: LimitsTable | None = None, locks: Path | None = None) -> Survey:
+    """Open, identify, read and close every instrument of `station`, without changing any output.
+
+    Parameters
+    ----------
+    station
+        The station file.
+    opener
+        Opens its instruments.
+    limits
+        Limits in the device string.
+    locks
+        Folder of the locks that claim instruments; by default one for the whole machine.
 
     Raises
     ------
     DeviceError
-        "lease" where another program on this machine has one of the instruments.
+        "lease" if another program on this machine uses one of the instruments.
     """
     with ExitStack() as undo:
         undo.callback(claim([table.address for table in station.instruments], locks).release)
         rows: list[SurveyRow] = []
-        drivers: dict[str, Instrument] = {}
+        instruments: dict[str, Instrument] = {}
         for table in station.instruments:
             row = _row(station, table)
             try:
                 handle = open_handle(table, opener)
                 undo.callback(close_instrument, handle)
-                rows.append(_asked(row, handle))
-                drivers[table.name] = handle.instrument
+                rows.append(_surveyed(row, handle))
+                instruments[table.name] = handle.instrument
             except (DeviceError, ConfigError) as error:
                 rows.append(replace(row, problem=str(error)))
         if any(row.problem for row in rows):
             return Survey(tuple(rows))
         try:
-            told = {row.name: row.identity for row in rows}
-            return Survey(tuple(rows), wire(station, drivers, string_limits, told).description)
+            identities = {row.name: row.identity for row in rows}
+            return Survey(tuple(rows), wire(station, instruments, limits, identities).description)
         except ConfigError as error:
             return Survey(tuple(rows), misfit=str(error))
 
@@ -134,63 +145,64 @@ def _row(station: Station, table: InstrumentTable) -> SurveyRow:
 
 
 def _uses(station: Station) -> Mapping[str, dict[str, tuple[int, ...]]]:
-    """Return, by instrument, what its channels are used for."""
+    """Return the uses of each instrument with their channels."""
     uses: dict[str, dict[str, tuple[int, ...]]] = {table.name: {} for table in station.instruments}
 
-    def note(what: str, channels: tuple[Channel, ...]) -> None:
+    def add(use: str, channels: tuple[Channel, ...]) -> None:
         for channel in channels:
             known = uses[channel.instrument]
-            known[what] = (*known.get(what, ()), channel.number)
+            known[use] = (*known.get(use, ()), channel.number)
 
     for stage in station.stages:
-        note(f"heaters of {stage.name}", station.heaters(stage))
-        note(f"detectors of {stage.name}", station.detectors(stage))
-    note("inputs", station.modulators())
+        add(f"heaters of {stage.name}", station.heaters(stage))
+        add(f"detectors of {stage.name}", station.detectors(stage))
+    add("inputs", station.modulators())
     for monitor in station.monitors:
-        note(f"monitor {monitor.name}", (Channel(monitor.instrument, monitor.channel),))
+        add(f"monitor {monitor.name}", (Channel(monitor.instrument, monitor.channel),))
     if station.laser is not None:
         uses[station.laser.instrument]["laser"] = ()
     return uses
 
 
-def _asked(row: SurveyRow, handle: InstrumentHandle) -> SurveyRow:
-    """Return `row` with what the instrument on `handle` says; a failure on the way is its problem."""
+def _surveyed(row: SurveyRow, handle: InstrumentHandle) -> SurveyRow:
+    """Return `row` completed with properties and readings of the instrument; a failure becomes its problem."""
     row = replace(row, identity=str(handle.identity))
-    driver = handle.instrument
+    instrument = handle.instrument
     try:
-        if isinstance(driver, DriveSource | Readout):
-            row = replace(row, channels=driver.channels)
+        if isinstance(instrument, DriveSource | Readout):
+            row = replace(row, channels=instrument.channels)
             if beyond := _beyond(row):
                 return replace(row, problem=beyond)
-        row = replace(row, allows=_allows(driver, row))
+        row = replace(row, allows=_allows(instrument, row))
         row = replace(row, reads=_reads(handle, row))
-        handle.query("check", lambda one: one.check())
+        handle.query("check", lambda _: instrument.check())
     except DeviceError as error:
         return replace(row, problem=error.detail)
     return row
 
 
 def _beyond(row: SurveyRow) -> str:
-    """Return the sentence on the first channel that is used and not there; empty where all are, or nobody knows."""
+    """Return a sentence on the first used channel that does not exist; empty if none is known to be missing."""
     numbers = [number for _, numbers in row.used_for for number in numbers if number >= row.channels > 0]
-    return f"{row.name}: channel {numbers[0]} is not there, its channels are 0 to {row.channels - 1}" if numbers else ""
+    return f"{row.name}: channel {numbers[0]} does not exist, its channels are 0 to {row.channels - 1}" if numbers else ""
 
 
 def _numbers(row: SurveyRow) -> list[int]:
-    """Return the channels that are used, or the first one where none is."""
+    """Return the used channels, or the first channel if none is used."""
     return [number for _, numbers in row.used_for for number in numbers] or [0]
 
 
-def _allows(driver: Instrument, row: SurveyRow) -> str:
-    if isinstance(driver, DriveSource):
-        told = {_in_words(driver.limits(number)) for number in _numbers(row)}
-        return told.pop() if len(told) == 1 else f"{len(told)} kinds of channels"
-    if isinstance(driver, Readout):
-        return f"full scale {driver.full_scale:g} {driver.unit}" if driver.full_scale > 0 else f"unit {driver.unit}"
+def _allows(instrument: Instrument, row: SurveyRow) -> str:
+    if isinstance(instrument, DriveSource):
+        texts = {_limits_text(instrument.limits(number)) for number in _numbers(row)}
+        return texts.pop() if len(texts) == 1 else f"{len(texts)} kinds of channels"
+    if isinstance(instrument, Readout):
+        full_scale, unit = instrument.full_scale, instrument.unit
+        return f"full scale {full_scale:g} {unit}" if full_scale > 0 else f"unit {unit}"
     return ""
 
 
-def _in_words(limits: ChannelLimits) -> str:
+def _limits_text(limits: ChannelLimits) -> str:
     parts = [f"{limits.min_v:g} to {limits.max_v:g} V"]
     parts += [f"{limits.max_a * 1e3:g} mA"] if limits.max_a else []
     parts += [f"{limits.max_w * 1e3:g} mW"] if limits.max_w else []
@@ -199,18 +211,18 @@ def _in_words(limits: ChannelLimits) -> str:
 
 
 def _reads(handle: InstrumentHandle, row: SurveyRow) -> str:
-    driver = handle.instrument
+    instrument = handle.instrument
     numbers = _numbers(row)
-    if isinstance(driver, Readout):
-        return _range(handle.query("read", lambda _: driver.read(numbers)), driver.unit)
-    if isinstance(driver, ReadsVolts):
-        return _range(handle.query("read_volts", lambda _: driver.read_volts(numbers)), "V")
-    if isinstance(driver, Laser):
-        state = "on" if handle.query("is_on", lambda _: driver.is_on()) else "off"
-        power_w = handle.query("power_w", lambda _: driver.power_w())
-        wavelength_nm = handle.query("wavelength_nm", lambda _: driver.wavelength_nm())
+    if isinstance(instrument, Readout):
+        return _range(handle.query("read", lambda _: instrument.read(numbers)), instrument.unit)
+    if isinstance(instrument, ReadsVolts):
+        return _range(handle.query("read_volts", lambda _: instrument.read_volts(numbers)), "V")
+    if isinstance(instrument, Laser):
+        state = "on" if handle.query("is_on", lambda _: instrument.is_on()) else "off"
+        power_w = handle.query("power_w", lambda _: instrument.power_w())
+        wavelength_nm = handle.query("wavelength_nm", lambda _: instrument.wavelength_nm())
         return f"{state}, {power_w * 1e3:.4g} mW, {wavelength_nm:.6g} nm"
-    return "cannot tell its voltages"
+    return "no readback of voltages"
 
 
 def _range(values: np.ndarray, unit: str) -> str:

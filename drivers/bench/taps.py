@@ -1,4 +1,4 @@
-"""From what readouts answer to photocurrents: units, saturation, and light that must never be."""
+"""Read the detectors of a stage and convert readings to photocurrents: units, saturation, and the bounds `trip_a`."""
 
 from __future__ import annotations
 
@@ -14,42 +14,48 @@ from photonloop.protocols.errors import DeviceError
 
 
 def read_sample(taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], into: NDArray[np.float64]) -> None:
-    """Read the detectors of a stage once, one exchange a readout, into `into` [unit of the readout], shape (tap ports,).
+    """Read the detectors of a stage once into `into` [unit of the readout], shape (tap ports,): one exchange per
+    readout.
 
     Raises
     ------
     InstrumentError
-        A readout failed, or answered for another number of channels.
+        A readout failed, or returned another number of readings.
     TrippedError
-        More light than a detector may ever get.
+        A detector is above its `trip_a`.
     """
     for tap in taps:
         handle = handles[tap.instrument]
-        answer = handle.query("read", lambda instrument, tap=tap: instrument.read(tap.channels))
-        if np.shape(answer) != tap.ports.shape:
-            raise _nonsense(handle, f"answered {np.shape(answer)} readings for {len(tap.ports)} channels")
-        into[tap.ports] = answer
+        readings = handle.query("read", lambda instrument, tap=tap: instrument.read(tap.channels))
+        if np.shape(readings) != tap.ports.shape:
+            raise _invalid(handle, f"returned readings of shape {np.shape(readings)} for {len(tap.ports)} channels")
+        into[tap.ports] = readings
         if tap.trips:
-            _check_light(tap, handle, np.asarray(answer, np.float64))
+            _check_bounds(tap, handle, np.asarray(readings, np.float64))
 
 
 def photocurrents(
     taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], raw: NDArray[np.float64], into: NDArray[np.float32]
 ) -> bool:
-    """Turn the readings of one setting, shape (samples, tap ports), into currents [A] in `into`, of the same shape.
+    """Convert the readings of one setting, shape (samples, tap ports), to currents [A] in `into`, of the same shape.
 
-    Returns whether any was saturated: such a reading is its full scale, a lower bound.
+    A saturated reading becomes the full scale, which is a lower bound.
+
+    Returns
+    -------
+    bool
+        Whether any reading was saturated.
 
     Raises
     ------
     InstrumentError
-        A reading is no number.
+        A reading is NaN.
     """
     saturated = False
     for tap in taps:
         amps = raw[:, tap.ports] * tap.ampere_per_unit
         if np.isnan(amps).any():
-            raise _nonsense(handles[tap.instrument], "answered something that is no number")
+            raise _invalid(handles[tap.instrument], "returned a reading that is NaN")
         over = np.abs(amps) >= tap.full_scale_a
         if over.any():
             saturated = True
@@ -58,14 +64,15 @@ def photocurrents(
     return saturated
 
 
-def _check_light(tap: Tap, handle: InstrumentHandle, raw: NDArray[np.float64]) -> None:
+def _check_bounds(tap: Tap, handle: InstrumentHandle, raw: NDArray[np.float64]) -> None:
     size_a = np.abs(raw * tap.ampere_per_unit)
     if (size_a > tap.trip_a).any():
         worst = int(np.argmax(size_a / tap.trip_a))
-        told = f"detector {int(tap.ports[worst])} ({handle.name}:{tap.channels[worst]}) reads {size_a[worst]:.4g} A"
-        raise TrippedError(OVER_POWER, f"{told}, above its trip_a {tap.trip_a[worst]:.4g} A")
+        reading = f"detector {int(tap.ports[worst])} ({handle.name}:{tap.channels[worst]}) reads {size_a[worst]:.4g} A"
+        raise TrippedError(OVER_POWER, f"{reading}, above its trip_a {tap.trip_a[worst]:.4g} A")
 
 
-def _nonsense(handle: InstrumentHandle, told: str) -> InstrumentError:
+def _invalid(handle: InstrumentHandle, detail: str) -> InstrumentError:
+    """Mark an instrument as failed, and return the error to raise."""
     handle.suspect = True
-    return InstrumentError(handle.name, DeviceError("device", told, outcome="applied"))
+    return InstrumentError(handle.name, DeviceError("device", detail, outcome="applied"))

@@ -1,8 +1,8 @@
-"""A station meets its instruments: what the bench is, what it allows, and which call reaches what.
+"""Combine a station file with its opened instruments: channels of each source, limits, and the device description.
 
-    limits of a channel  =  hardware  ∩  station file  ∩  session          (the least of those that are stated)
+    limits of a channel  =  hardware  ∩  station file  ∩  device string          (the tightest of those that are given)
 
-Pure arithmetic over what the opened instruments say of themselves; nothing here talks to one.
+Pure computation with the properties of the instruments. No instrument is called.
 """
 
 from __future__ import annotations
@@ -30,13 +30,22 @@ _KINDS: dict[type, str] = {DriveSource: "a drive source", Readout: "a readout", 
 
 @dataclass(frozen=True)
 class Bank:
-    """Channels of one source with what they are to the bench: numbers of heaters, or input ports."""
+    """Channels of one source that drive heaters or input modulators.
+
+    Parameters
+    ----------
+    instrument, channels
+        The source and its channels.
+    members
+        The numbers of the heaters or input ports on these channels, in the same order.
+    limits
+        By channel; written into the instrument if it has limits of its own.
+    """
 
     instrument: str
     channels: tuple[int, ...]
     members: NDArray[np.int64]
     limits: Mapping[int, ChannelLimits]
-    """Written into the instrument where it has its own, by channel."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,11 @@ class Tap:
     instrument, channels
         The readout and its channels.
     ports
-        Columns of the stage's readings that they fill.
+        Their columns in the readings of the stage.
     ampere_per_unit, full_scale_a, trip_a
-        One a detector; `trip_a` is infinite where there is none.
+        One per detector. `trip_a` is infinite for a detector without a bound.
+    trips
+        Whether any detector has a bound `trip_a`.
     """
 
     instrument: str
@@ -60,52 +71,62 @@ class Tap:
     full_scale_a: NDArray[np.float64]
     trip_a: NDArray[np.float64]
     trips: bool
-    """Whether there is any `trip_a` to look at."""
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """The whole bench as data."""
+    """The whole bench as data: the station, its description, and the channels of each source and readout."""
 
     station: Station
     description: DeviceDescription
     heaters: tuple[Bank, ...]
     inputs: tuple[Bank, ...]
     taps: tuple[tuple[Tap, ...], ...]
-    """By stage."""
+    """The taps of each stage, one per readout."""
 
     def input_volts(self, amplitudes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return modulator drives [V] for field amplitudes, both of shape (samples, input ports)."""
-        each = self.station.inputs.curve
-        if len(each) == 1:
-            return curves.volts(each[0], amplitudes)
-        return np.stack([curves.volts(one, amplitudes[:, port]) for port, one in enumerate(each)], axis=1)
+        port_curves = self.station.inputs.curve
+        if len(port_curves) == 1:
+            return curves.volts(port_curves[0], amplitudes)
+        return np.stack([curves.volts(curve, amplitudes[:, port]) for port, curve in enumerate(port_curves)], axis=1)
 
 
 def wire(
     station: Station,
     instruments: Mapping[str, Instrument],
-    string_limits: LimitsTable | None = None,
+    limits: LimitsTable | None = None,
     serials: Mapping[str, str] | None = None,
 ) -> Wiring:
-    """Return the bench that `station` makes of opened `instruments`, by name, within the limits of this `string_limits`.
+    """Return the wiring of a bench.
+
+    Parameters
+    ----------
+    station
+        The station file.
+    instruments
+        The opened instruments, by name.
+    limits
+        Limits in the device string, which tighten those of station file and hardware.
+    serials
+        The identity of each instrument, for the description.
 
     Raises
     ------
     ConfigError
-        An instrument of the wrong kind, a channel it does not have, a curve or unit that does not fit it.
+        An instrument is of the wrong kind or lacks a channel, or a curve or unit does not fit it.
     """
-    bounds = (station.limits, string_limits or LimitsTable())
-    limits = [
+    bounds = (station.limits, limits or LimitsTable())
+    heater_limits = [
         _heater_limits(bounds, stage, number, _source(instruments, channel, f"heater {number} of stage {stage.name}"))
         for stage in station.stages
         for number, channel in enumerate(station.heaters(stage))
     ]
-    heaters = _banks([channel for stage in station.stages for channel in station.heaters(stage)], limits)
+    heaters = _banks([channel for stage in station.stages for channel in station.heaters(stage)], heater_limits)
     inputs = _banks(station.modulators(), _input_limits(station, instruments))
     taps = tuple(_taps(station, stage, instruments) for stage in station.stages)
     _check_light(station, instruments)
-    description = _describe(station, instruments, bounds, limits, taps, serials or {})
+    description = _describe(station, instruments, bounds, heater_limits, taps, serials or {})
     return Wiring(station, description, heaters, inputs, taps)
 
 
@@ -113,11 +134,36 @@ def _describe(
     station: Station,
     instruments: Mapping[str, Instrument],
     bounds: tuple[LimitsTable, ...],
-    limits: list[ChannelLimits],
+    heater_limits: list[ChannelLimits],
     taps: tuple[tuple[Tap, ...], ...],
     serials: Mapping[str, str],
 ) -> DeviceDescription:
-    coarsest = max(limits, key=lambda limit: _span_v(limit) / (2**limit.bits - 1) if limit.bits else 0.0)
+    read_s = max(sum(_readout(instruments, tap.instrument).sample_s for tap in stage_taps) for stage_taps in taps)
+    return DeviceDescription(
+        name=station.name,
+        kind="bench",
+        serials=dict(serials),
+        input_ports=len(station.inputs.channels),
+        phases_settable=False,
+        stages=_describe_stages(station),
+        drive=_describe_drive(station, heater_limits),
+        readout=ReadoutDescription(
+            full_scale=tuple(min(float(tap.full_scale_a.min()) for tap in stage_taps) for stage_taps in taps),
+            sample_s=station.inputs.settle_s + read_s,
+        ),
+        limits=LimitsDescription(
+            voltage_v=tuple(limit.max_v for limit in heater_limits),
+            current_a=tuple(limit.max_a for limit in heater_limits),
+            power_w=tuple(limit.max_w for limit in heater_limits),
+            total_power_w=_least(bound.total_w for bound in bounds),
+            slew_v_per_s=_least(limit.slew_v_per_s for limit in heater_limits),
+            **station.capacity.model_dump(),
+        ),
+        clock="real",
+    )
+
+
+def _describe_stages(station: Station) -> tuple[StageDescription, ...]:
     stages: list[StageDescription] = []
     first = 0
     for stage in station.stages:
@@ -136,47 +182,31 @@ def _describe(
             )
         )
         first += count
-    reads_s = max(sum(_readout(instruments, tap.instrument).sample_s for tap in stage) for stage in taps)
-    return DeviceDescription(
-        name=station.name,
-        kind="bench",
-        serials=dict(serials),
-        input_ports=len(station.inputs.channels),
-        phases_settable=False,
-        stages=tuple(stages),
-        drive=DriveDescription(
-            min_v=0.0,
-            max_v=max(limit.max_v for limit in limits),
-            bits=coarsest.bits,
-            range_v=_span_v(coarsest) if coarsest.bits else 0.0,
-            settle_s=station.settle_s,
-            resistance_ohm=station.heater.resistance_ohm,
-            pi_power_w=station.heater.pi_power_w,
-        ),
-        readout=ReadoutDescription(
-            full_scale=tuple(min(float(tap.full_scale_a.min()) for tap in stage) for stage in taps),
-            sample_s=station.inputs.settle_s + reads_s,
-        ),
-        limits=LimitsDescription(
-            voltage_v=tuple(limit.max_v for limit in limits),
-            current_a=tuple(limit.max_a for limit in limits),
-            power_w=tuple(limit.max_w for limit in limits),
-            total_power_w=_least(bound.total_w for bound in bounds),
-            slew_v_per_s=_least(limit.slew_v_per_s for limit in limits),
-            **station.capacity.model_dump(),
-        ),
-        clock="real",
+    return tuple(stages)
+
+
+def _describe_drive(station: Station, heater_limits: list[ChannelLimits]) -> DriveDescription:
+    """Return the drive of all heaters, with the resolution of the coarsest converter."""
+    coarsest = max(heater_limits, key=lambda limit: _span_v(limit) / (2**limit.bits - 1) if limit.bits else 0.0)
+    return DriveDescription(
+        min_v=0.0,
+        max_v=max(limit.max_v for limit in heater_limits),
+        bits=coarsest.bits,
+        range_v=_span_v(coarsest) if coarsest.bits else 0.0,
+        settle_s=station.settle_s,
+        resistance_ohm=station.heater.resistance_ohm,
+        pi_power_w=station.heater.pi_power_w,
     )
 
 
-# ---- limits --------------------------------------------------------------------------------------------------------------
+# ---- limits ---------------------------------------------------------------------------------------------------
 
 
 def _heater_limits(bounds: tuple[LimitsTable, ...], stage: StageTable, number: int, hardware: ChannelLimits) -> ChannelLimits:
     if hardware.min_v > 0 or hardware.max_v <= 0:
         raise ConfigError(
             f"heater {number} of stage {stage.name}: its channel runs from {hardware.min_v:g} to {hardware.max_v:g} V, "
-            "but a heater must be able to stand at 0 V"
+            "but a heater must be able to be set to 0 V"
         )
     own = {key: _one_of(getattr(stage.heaters, key), number) for key in ("max_v", "max_a", "max_w")}
     return replace(
@@ -185,7 +215,7 @@ def _heater_limits(bounds: tuple[LimitsTable, ...], stage: StageTable, number: i
         max_v=_least((hardware.max_v, own["max_v"], *(bound.max_v for bound in bounds))),
         max_a=_least((hardware.max_a, own["max_a"], *(bound.max_a for bound in bounds))),
         max_w=_least((hardware.max_w, own["max_w"], *(bound.max_w for bound in bounds))),
-        # The span of the converter stays that of the hardware, however little of it is used.
+        # The range of the converter stays that of the hardware, even if little of it is used.
         range_v=_span_v(hardware),
         slew_v_per_s=_least((hardware.slew_v_per_s, *(bound.slew_v_per_s for bound in bounds))),
     )
@@ -193,26 +223,26 @@ def _heater_limits(bounds: tuple[LimitsTable, ...], stage: StageTable, number: i
 
 def _input_limits(station: Station, instruments: Mapping[str, Instrument]) -> list[ChannelLimits]:
     limits: list[ChannelLimits] = []
-    each = station.inputs.curve
+    port_curves = station.inputs.curve
     for port, channel in enumerate(station.modulators()):
         hardware = _source(instruments, channel, f"input {port}")
         allowed = replace(
             hardware, max_v=_least((hardware.max_v, _one_of(station.inputs.max_v, port))), range_v=_span_v(hardware)
         )
-        low, high = curves.range_v(each[port if len(each) > 1 else 0])
+        low, high = curves.range_v(port_curves[port if len(port_curves) > 1 else 0])
         if low < allowed.min_v or high > allowed.max_v:
             raise ConfigError(
                 f"inputs: the curve of port {port} runs from {low:g} to {high:g} V, "
                 f"but channel {channel} allows {allowed.min_v:g} to {allowed.max_v:g} V"
             )
         if not allowed.min_v <= 0.0 <= allowed.max_v:
-            raise ConfigError(f"inputs: channel {channel} cannot stand at 0 V, which is the safe voltage of a modulator")
+            raise ConfigError(f"inputs: channel {channel} cannot be set to 0 V, the safe voltage of a modulator")
         limits.append(allowed)
     return limits
 
 
 def _least(values: Iterable[float | None]) -> float:
-    """Return the least of the limits that are stated; 0, which means none, where none is."""
+    """Return the least of the limits that are given; 0, meaning no limit, if none is."""
     return min((value for value in values if value), default=0.0)
 
 
@@ -224,11 +254,11 @@ def _span_v(limits: ChannelLimits) -> float:
     return limits.range_v or limits.max_v - limits.min_v
 
 
-# ---- instruments and their channels ------------------------------------------------------------------------------------
+# ---- instruments and their channels --------------------------------------------------------------------------
 
 
 def _banks(channels: Sequence[Channel], limits: Sequence[ChannelLimits]) -> tuple[Bank, ...]:
-    """Return `channels` sorted by instrument; their places in the list are the members."""
+    """Return `channels` grouped by instrument; their positions in the list are the members."""
     return tuple(
         Bank(
             instrument=name,
@@ -248,13 +278,13 @@ def _taps(station: Station, stage: StageTable, instruments: Mapping[str, Instrum
         for port in ports:
             _check_number(channels[port], readout.channels, f"detector {port} of stage {stage.name}")
         if readout.unit != "A" and not table.ampere_per_unit:
-            raise ConfigError(f"detectors of stage {stage.name}: {name} answers {readout.unit}, so ampere_per_unit is needed")
+            raise ConfigError(f"detectors of stage {stage.name}: {name} reads in {readout.unit}, so ampere_per_unit is needed")
         ampere = np.array([_one_of(table.ampere_per_unit, port) or 1.0 for port in ports])
         full_scale_a = np.array([_one_of(table.full_scale_a, port) or 0.0 for port in ports])
         hardware_a = readout.full_scale * ampere if readout.full_scale > 0 else np.full(len(ports), np.inf)
         full_scale_a = np.where(full_scale_a > 0, np.minimum(full_scale_a, hardware_a), hardware_a)
         if np.isinf(full_scale_a).any():
-            raise ConfigError(f"detectors of stage {stage.name}: {name} does not tell its full scale, so full_scale_a must")
+            raise ConfigError(f"detectors of stage {stage.name}: {name} has no known full scale: set full_scale_a")
         trip_a = np.array([_one_of(table.trip_a, port) or np.inf for port in ports])
         taps.append(
             Tap(
@@ -279,7 +309,7 @@ def _check_light(station: Station, instruments: Mapping[str, Instrument]) -> Non
 
 
 def _source(instruments: Mapping[str, Instrument], channel: Channel, user: str) -> ChannelLimits:
-    """Return what the hardware allows for `channel`, which `user` wants to drive."""
+    """Return the limits of the hardware for `channel`, which drives `user`."""
     source = instruments[channel.instrument]
     if not isinstance(source, DriveSource):
         raise _wrong_kind(channel.instrument, source, DriveSource, user)
@@ -300,14 +330,14 @@ def _of_kind(instruments: Mapping[str, Instrument], name: str, kind: type, user:
 
 
 def _wrong_kind(name: str, instrument: Instrument, wanted: type, user: str) -> ConfigError:
-    found = next((told for kind, told in _KINDS.items() if isinstance(instrument, kind)), "no instrument that a bench knows")
+    found = next((words for kind, words in _KINDS.items() if isinstance(instrument, kind)), "of an unknown kind")
     return ConfigError(f"{user}: {name} is {found}, expected {_KINDS[wanted]}")
 
 
 def _check_number(channel: Channel, count: int, user: str) -> None:
     if channel.number >= count:
         raise ConfigError(
-            f"{user}: channel {channel.number} of {channel.instrument} is not there, its channels are 0 to {count - 1}"
+            f"{user}: channel {channel.number} of {channel.instrument} does not exist, its channels are 0 to {count - 1}"
         )
 
 

@@ -1,1 +1,1 @@
-"""The process that holds the instruments, and the supervisor that makes them safe if it dies."""
+"""The server process that holds the instruments, and the supervisor that makes them safe if it dies."""

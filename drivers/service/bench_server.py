@@ -1,4 +1,4 @@
-"""A bench behind the device server: the process that holds the instruments, and never leaves them hot when it ends in order."""
+"""Serve a bench in the process that holds its instruments."""
 
 from __future__ import annotations
 
@@ -20,14 +20,27 @@ log = logging.getLogger(__name__)
 def serve(
     bench: Bench, bind: str, keys: Path | None, stop: StopRequest, alive: Callable[[], bool], output: TextIO | None = None
 ) -> None:
-    """Serve `bench` at `bind` until a signal, or until `alive`, asked a few times a second, says no; leaves it open.
+    """Serve `bench` at `bind` until a signal; the caller closes the bench.
 
-    The address goes to `output`, standard output by default, as one JSON line once clients can connect.
+    Parameters
+    ----------
+    bench
+        The bench.
+    bind
+        Address: tcp://HOST:PORT or ipc://PATH.
+    keys
+        Folder of CURVE keys; required for an address that other machines can reach.
+    stopping
+        Stops the server on a signal.
+    alive
+        Called several times per second; the server stops when it returns False.
+    output
+        Receives the address as one JSON line, once clients can connect; standard output by default.
 
     Raises
     ------
     DeviceError
-        A bad or taken address.
+        The address is invalid or in use.
     """
     server = DeviceServer(bench, bind, options=ServerOptions(keys=keys, on_tick=alive))
     address = server.bind()
@@ -44,9 +57,9 @@ def serve(
 
 
 def _watch(bench: Bench, done: threading.Event) -> None:
-    """Let the bench look at itself while nobody asks it anything."""
+    """Monitor the bench, also while no client sends requests."""
     while not done.wait(0.1):
         try:
             bench.watch()
         except Exception:
-            log.exception("watching the bench")
+            log.exception("monitoring the bench failed")

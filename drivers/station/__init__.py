@@ -1,1 +1,1 @@
-"""The station file: which instrument channel is wired to which heater, modulator or detector."""
+"""The station file: which instrument channel is connected to which heater, modulator or detector."""

@@ -1,8 +1,8 @@
-"""Encoding curves: which voltage at an input modulator lets which field amplitude through.
+"""Encoding curves: the drive of an input modulator for a field amplitude.
 
-    amplitude a ∈ [0, 1] ──▶ curve ──▶ volts          a = 1 is the port's full share of the light
+    amplitude a ∈ [0, 1] ──▶ curve ──▶ volts          a = 1: the modulator transmits all light of its port
 
-A curve is data of the station file; one curve serves every input port, or each port has its own.
+Curves are tables of the station file, one for all input ports or one per port.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class MachZehnderCurve(_Curve):
 
     kind: Literal["mach-zehnder"]
     v_pi: Annotated[float, Field(gt=0, le=1000)]
-    """From dark to fully bright [V]."""
+    """Voltage from minimum to maximum transmission [V]."""
     dark_v: _Finite = 0.0
-    """Where it is dark [V]."""
+    """Voltage of minimum transmission [V]."""
 
 
 class TableCurve(_Curve):
-    """A measured curve, between whose points the voltage is interpolated linearly.
+    """A measured curve, interpolated linearly.
 
-    Amplitudes are normalised: 0 at the darkest point, 1 at the brightest.
+    Amplitudes are normalised: 0 at minimum transmission, 1 at maximum.
     """
 
     kind: Literal["table"]
     amplitudes: _Points
-    """Field amplitudes, rising from 0 to 1."""
+    """Field amplitudes, increasing from 0 to 1."""
     volts: _Points
-    """Voltages [V] for them, rising or falling throughout."""
+    """Voltages [V] at these amplitudes, strictly increasing or strictly decreasing."""
 
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:
@@ -59,7 +59,7 @@ Curve = Annotated[MachZehnderCurve | TableCurve, Field(discriminator="kind")]
 
 def volts(curve: MachZehnderCurve | TableCurve, amplitudes: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the drive [V] for field `amplitudes` in [0, 1], of the same shape."""
-    # Checked inputs may lie a rounding above 1, where asin has no value.
+    # Inputs that passed the checks may exceed 1 by a rounding error, and asin is not defined there.
     bounded = np.minimum(np.asarray(amplitudes, np.float64), 1.0)
     if isinstance(curve, MachZehnderCurve):
         return curve.dark_v + 2.0 * curve.v_pi / np.pi * np.arcsin(bounded)
@@ -67,7 +67,7 @@ def volts(curve: MachZehnderCurve | TableCurve, amplitudes: NDArray[np.floating]
 
 
 def range_v(curve: MachZehnderCurve | TableCurve) -> tuple[float, float]:
-    """Return the lowest and highest voltage that any amplitude asks for."""
+    """Return the lowest and the highest voltage of the curve."""
     ends = volts(curve, np.array([0.0, 1.0]))
     return float(ends.min()), float(ends.max())
 

@@ -59,7 +59,8 @@ from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station.schema import InstrumentTable, Station, load_station
+from photonloop.drivers.station.loading import load_station
+from photonloop.drivers.station.schema import InstrumentTable, Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.recording import Recorder
 from photonloop.protocols.process import module_command

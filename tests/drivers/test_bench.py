@@ -467,7 +467,7 @@ def test_ctrl_c_in_a_script_leaves_the_bench_safe(tmp_path: Path) -> None:
 def test_an_answer_that_is_no_reading_is_a_failure(answer: Any, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     lab.daq.read = lambda channels: answer  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(DeviceError, match="daq: answered"):
+    with pytest.raises(DeviceError, match="daq: returned"):
         bench.evaluate(np.ones((1, 8)), light(), "mesh0")
     assert bench.status().safe
 
@@ -478,10 +478,10 @@ def test_another_instrument_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError):
         bench.evaluate(np.ones((1, 8)), light(), "mesh0")
     lab.daq.serial = "other"
-    with pytest.raises(DeviceError, match="another instrument answers now: Fake FakeReadout serial other"):
+    with pytest.raises(DeviceError, match="another unit answers now: Fake FakeReadout serial other"):
         bench.clear_fault("daq_failed")
     lab = FakeLab(clock := FakeClock())
-    with pytest.raises(DeviceError, match="but the station names serial 4711"):
+    with pytest.raises(DeviceError, match="but the station file requires serial 4711"):
         bench_of(lab, clock, tmp_path / "..", lambda t: t["instruments"][2].update(serial="4711"))
     assert lab.daq.closed
 

@@ -16,7 +16,7 @@ from photonloop.controller.device.compatibility import pinned
 from photonloop.controller.device.processes import check_device_string
 from photonloop.drivers.bench.bench_opening import check_table
 from photonloop.drivers.bench.survey import planned
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -118,9 +118,9 @@ curve = { kind = "mach-zehnder", v_pi = 5.0 }
     ("old", "new", "sentence"),
     [
         ("", "", ""),
-        ("[0, 15]", "[0, 99]", "heaters: channel 99 is not there, its channels are 0 to 15"),
-        ("[0, 13]", "[0, 14]", "daq: channel 14 is not there, its channels are 0 to 13"),
-        ("[0, 7]", "[0, 8]", "modulators: channel 8 is not there, its channels are 0 to 7"),
+        ("[0, 15]", "[0, 99]", "heaters: channel 99 does not exist, its channels are 0 to 15"),
+        ("[0, 13]", "[0, 14]", "daq: channel 14 does not exist, its channels are 0 to 13"),
+        ("[0, 7]", "[0, 8]", "modulators: channel 8 does not exist, its channels are 0 to 7"),
         (
             "TCPIP::127.0.0.1::5025::SOCKET",
             "TCPIP:127.0.0.1:5025",
@@ -144,7 +144,7 @@ def test_channels_that_are_not_there_are_told(tmp_path: Path) -> None:
     station.write_text(station.read_text().replace("channels = [0, 1, 2, 3]\n[inputs]", "channels = [0, 1, 2, 16]\n[inputs]"))
     done = photonloop(tmp_path, "check", f"lab:{station}")
     assert done.returncode == 1
-    assert done.stderr.strip() == "photonloop check: daq: channel 16 is not there, its channels are 0 to 15"
+    assert done.stderr.strip() == "photonloop check: daq: channel 16 does not exist, its channels are 0 to 15"
 
 
 def test_a_bench_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from benchmarks import lab
 
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
-from photonloop.drivers.station.schema import Station, load_station
+from photonloop.drivers.station.loading import load_station
+from photonloop.drivers.station.schema import Station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices
@@ -174,7 +175,7 @@ def test_a_source_that_is_not_understood_in_mid_list_goes_to_zero(fault: str, tm
     with opened(tmp_path) as (bench, virtual):
         virtual.inject("qdac2", fault, match="tint", after=4, delay_s=1.5 * TIMEOUT_S)
         virtual.inject("qdac2", fault, after=40, count=100_000, delay_s=1.5 * TIMEOUT_S)
-        with pytest.raises(DeviceError, match="qdac2 was told to go to its safe state, which nothing confirms"):
+        with pytest.raises(DeviceError, match="qdac2 was sent to its safe state, but nothing confirms that it is there"):
             for _ in range(20):
                 bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
         end_s = time.monotonic() + 1.0

@@ -201,7 +201,7 @@ def test_a_server_that_hangs_is_killed(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert log.read_text() == "sm"
-    assert "said nothing for 0.5 s and is killed" in ended.stderr
+    assert "no heartbeat from the server of the bench for 0.5 s: it is killed" in ended.stderr
 
 
 @pytest.mark.parametrize(

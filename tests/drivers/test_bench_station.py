@@ -14,7 +14,8 @@ from support.fake_instruments import FakeLab, bench_of, tables
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.claim import claim
 from photonloop.drivers.station.encoding_curve import MachZehnderCurve, TableCurve, range_v, volts
-from photonloop.drivers.station.schema import Channel, Station, load_reference, load_station
+from photonloop.drivers.station.loading import load_reference, load_station
+from photonloop.drivers.station.schema import Channel, Station
 from photonloop.drivers.transports.instrument_address import same_place
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -159,7 +160,7 @@ MISTAKES: list[tuple[Change, str]] = [
     ),
     (
         lambda t: t["stages"][0]["heaters"].update(groups={"theta": [0, 4], "phi": [4, 9]}),
-        "groups of stage mesh0 must cover each of its 8 heaters once, but they reach beyond heater 7",
+        "groups of stage mesh0 must cover each of its 8 heaters once, but they exceed heater 7",
     ),
     (
         lambda t: t["stages"][0].update(layout=[[0, 3, 0, 1]]),
@@ -174,7 +175,7 @@ MISTAKES: list[tuple[Change, str]] = [
     (lambda t: t["laser"].update(max_power_w=0.005), "laser.max_power_w 0.005 W is below power_w 0.01 W"),
     (
         lambda t: t.update(monitors=[{"name": "warm", "instrument": "daq", "channel": 8}]),
-        "monitor warm has neither min nor max, so it could never say stop",
+        "monitor warm has neither min nor max, so it has no bound: set one of them",
     ),
     (
         lambda t: t.update(monitors=[{"name": "warm", "instrument": "daq", "channel": 3, "max": 1}]),
@@ -277,15 +278,15 @@ def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
 MISFITS: list[tuple[Change, str]] = [
     (
         lambda t: t["stages"][1]["heaters"].update(channels=list(range(9, 17))),
-        "heater 7 of stage mesh1: channel 16 of heaters is not there, its channels are 0 to 15",
+        "heater 7 of stage mesh1: channel 16 of heaters does not exist, its channels are 0 to 15",
     ),
     (
         lambda t: t["stages"][1]["detectors"].update(channels=[4, 5, 6, 8]),
-        "detector 3 of stage mesh1: channel 8 of daq is not there, its channels are 0 to 7",
+        "detector 3 of stage mesh1: channel 8 of daq does not exist, its channels are 0 to 7",
     ),
     (
         lambda t: t["stages"][0]["detectors"].pop("ampere_per_unit"),
-        "detectors of stage mesh0: daq answers V, so ampere_per_unit is needed",
+        "detectors of stage mesh0: daq reads in V, so ampere_per_unit is needed",
     ),
     (lambda t: t["inputs"].update(max_v=4), "the curve of port 0 runs from 0 to 5 V, but channel modulators:0 allows -10 to 4 V"),
     (lambda t: t["laser"].update(instrument="daq"), "laser: daq is a readout, expected a laser"),

@@ -13,7 +13,7 @@ import pytest
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
@@ -67,7 +67,10 @@ def test_a_source_that_hears_and_is_not_understood_stands_at_zero(
     assert case.good, case
     assert (case.outcome, case.safe) == ("clean stop", fault_matrix.UNCONFIRMED)
     named = drives_between.struck[phase]
-    assert f"the rest of the bench was made safe, {named} was told to go to its safe state, which nothing confirms" in case.detail
+    assert (
+        f"the rest of the bench was made safe, {named} was sent to its safe state, but nothing confirms that it is there"
+        in case.detail
+    )
 
 
 def test_the_table_knows_a_source_that_hears_and_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from test_bench_process import HOT, drive, served
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
 from photonloop.drivers.bench.make_safe import make_safe
 from photonloop.drivers.registry import open_instrument
-from photonloop.drivers.station.schema import Station, load_station
+from photonloop.drivers.station.loading import load_station
+from photonloop.drivers.station.schema import Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices
@@ -105,7 +106,7 @@ def test_another_unit_is_not_driven(tmp_path: Path) -> None:
         station.write_text(text)
         done = command(station)
         assert done.returncode == 1
-        assert "but the station names serial other" in done.stderr
+        assert "but the station file requires serial other" in done.stderr
         assert safe_but_for(virtual.state(), "scpi-source")
 
 
@@ -234,4 +235,4 @@ def test_a_supervisor_that_gives_the_server_up_does_not_give_up_what_is_hot(tmp_
     ended = subprocess.run([sys.executable, "-c", GIVEN_UP, str(log)], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert log.read_text() == "m" * 8  # after five servers, until the command says that all is safe
-    assert "not all of the bench could be made safe: it is tried again" in ended.stderr
+    assert "not all of the bench could be made safe: trying again" in ended.stderr

@@ -80,7 +80,7 @@ def test_drivers_of_other_packages_are_found(foreign: Path):
 
 
 def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
-    with pytest.raises(ConfigError, match="driver 'number' of box-of-others is no photonloop.drivers.registry.Driver but int"):
+    with pytest.raises(ConfigError, match="driver 'number' of box-of-others is of type int, not photonloop"):
         find_driver("number")
     with pytest.raises(ConfigError, match="driver 'missing' of box-of-others cannot be loaded: ModuleNotFoundError"):
         find_driver("missing")
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
 
 
 def test_what_a_driver_opens_is_checked(foreign: Path):
-    with pytest.raises(DeviceError, match="driver 'box' opened something that is no Readout"):
+    with pytest.raises(DeviceError, match="driver 'box' opened a Box, not a Readout"):
         open_instrument("box", ConnectionSettings("anywhere"), {"gain": 2.0})
 
 

@@ -10,9 +10,9 @@ from support.fake_instruments import FakeClock, FakeSource
 
 from photonloop.drivers.bench.bench_opening import open_bench, open_lab, open_table
 from photonloop.drivers.bench.instrument_handle import InstrumentHandle
-from photonloop.drivers.bench.output_channels import Output, move
+from photonloop.drivers.bench.output_channels import OutputChannels, move
 from photonloop.drivers.instrument import ChannelLimits
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.simulator.emulators.bench_choices import Choices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
@@ -32,7 +32,7 @@ def test_readings_wait_for_a_qdac_that_slews(v_per_s: float, tmp_path: Path) -> 
             readings = bench.evaluate(drives, np.ones((1, 4)), stage)
             held = [entry.heater_v for entry in laboratory.log][-6:]
             np.testing.assert_allclose(held, drives, atol=1e-6)
-            assert bench._heaters[0].handle.instrument.limits(0).slew_v_per_s == 5 * v_per_s
+            assert bench._outputs.heaters[0].handle.instrument.limits(0).slew_v_per_s == 5 * v_per_s
             bench.apply(drives[0])
             np.testing.assert_allclose(bench.evaluate(drives[:1], np.ones((1, 4)), stage).values, readings.values[:1], rtol=1e-4)
 
@@ -40,14 +40,14 @@ def test_readings_wait_for_a_qdac_that_slews(v_per_s: float, tmp_path: Path) -> 
 def test_what_an_instrument_still_has_to_do_is_counted() -> None:
     source = FakeSource("heaters", clock := FakeClock(), hardware=ChannelLimits(0.0, 10.0, slew_v_per_s=10.0))
     source.written_limits = {0: source.hardware, 1: source.hardware}
-    output = Output(InstrumentHandle("heaters", source), [0, 1], np.arange(2), np.zeros(2), np.full(2, 10.0), 0.0)
+    output = OutputChannels(InstrumentHandle("heaters", source), [0, 1], np.arange(2), np.zeros(2), np.full(2, 10.0), 0.0)
     output.make_safe(clock)
-    assert output.written_s == 1.0  # from wherever it stood
+    assert output.arrives_at_s == 1.0  # from wherever it stood
     clock.time_s = 10.0
     move([output], [np.array([5.0, 2.0])], clock)
-    assert output.written_s == 10.5
+    assert output.arrives_at_s == 10.5
     move([output], [np.array([4.0, 2.0])], clock)  # while it is on its way up
-    assert output.written_s == 10.6
+    assert output.arrives_at_s == 10.6
 
 
 def test_a_station_of_virtual_instruments_ramps_in_time(tmp_path: Path) -> None:

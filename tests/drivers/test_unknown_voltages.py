@@ -18,7 +18,7 @@ from support.fake_instruments import FakeClock, FakeLab, Faulty, bench_of
 
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
-from photonloop.drivers.station.schema import load_station
+from photonloop.drivers.station.loading import load_station
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import Choices
 from photonloop.simulator.emulators.running import RunningBench, running
