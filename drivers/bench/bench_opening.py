@@ -21,7 +21,7 @@ from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
 from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
-from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, TransportOpener
 from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -63,7 +63,7 @@ def check_table(folder: Path, table: InstrumentTable) -> int:
     try:
         settings = read_settings(table.driver, table.settings, folder)
         drives_between = find_driver(table.driver).open
-        if isinstance(drives_between, Through):  # drivers of others may have addresses of their own
+        if isinstance(drives_between, TransportOpener):  # drivers of others may have addresses of their own
             check_address(table.address, library=table.library, socket=drives_between.needs_socket)
         return stated_channels(settings)
     except ConfigError as error:

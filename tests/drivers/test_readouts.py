@@ -1,4 +1,4 @@
-"""Power meter, scanner, readouts by table: as transcripts."""
+"""Power meter, scanner and readouts described by a table, against transcripts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_power_meter():
         readout.check()
 
 
-def test_power_meter_with_a_fixed_range_knows_its_full_scale():
+def test_power_meter_with_a_fixed_range_reads_its_full_scale():
     setup = ":CONF:POW;:SENS:CORR:WAV 1310.5;:SENS:AVER:COUN 10;:SENS:POW:RANG:AUTO 0;:SENS:POW:RANG 0.001;:SYST:ERR?"
     with meter([(setup, FINE), ("SENS:POW:RANG?", "1.3E-03")], wavelength_nm=1310.5, range_w=1e-3, averages=10) as readout:
         assert readout.full_scale == 1.3e-3
@@ -48,14 +48,14 @@ def test_power_meter_zero():
         assert readout.zero() == 1e-9
 
 
-def test_power_meter_is_set_up_again_after_it_was_lost():
-    lines = [(SETUP, FINE), Event("broken", b"reset by peer"), WHO, (SETUP, FINE), ("READ?", "1E-3")]
+def test_power_meter_is_configured_again_after_a_reconnection():
+    lines = [(SETUP, FINE), Event("lost", b"reset by peer"), WHO, (SETUP, FINE), ("READ?", "1E-3")]
     with meter(lines) as readout:
         assert readout.read([0]).tolist() == [1e-3]
 
 
 def test_power_meter_that_refuses_a_setting():
-    with pytest.raises(DeviceError, match="complained after .*Data out of range"):
+    with pytest.raises(DeviceError, match="reported an error after .*Data out of range"):
         with meter([(SETUP, '-222,"Data out of range"'), ERRORS]):
             pass
 
@@ -74,7 +74,7 @@ def daq(lines, inputs: tuple[int, ...] = (103, 101, 102)):
     return driven(open_keysight_daq, KeysightDaqSettings(inputs=inputs), keysight_daq.DIALECT, [*hello, *lines])
 
 
-def test_scanner_gives_values_to_the_right_channels():
+def test_scanner_assigns_values_to_the_right_channels():
     with daq([(":READ?", "+1.0E-03,101,+2.0E-03,102,+9.9E+37,103")]) as readout:
         assert isinstance(readout, Readout)
         values = readout.read([0, 1, 2])
@@ -82,7 +82,7 @@ def test_scanner_gives_values_to_the_right_channels():
         assert values[1:].tolist() == [1e-3, 2e-3]
 
 
-def test_scanner_writes_its_list_only_where_it_differs():
+def test_scanner_writes_its_list_only_if_it_differs():
     lines = [
         (":ROUT:SCAN (@102,103);:READ?", "+2.0E-03,102,+3.0E-03,103"),
         (":READ?", "+2.0E-03,102,+3.0E-03,103"),
@@ -94,27 +94,27 @@ def test_scanner_writes_its_list_only_where_it_differs():
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_that_scanned_something_else_is_asked_again():
+def test_scanner_is_queried_again_if_it_scanned_other_inputs():
     good = "+1.0E-03,101,+2.0E-03,102,+3.0E-03,103"
     with daq([(":READ?", "+2.0E-03,102"), WHO, (":READ?", good)]) as readout:
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_truncated_in_mid_answer():
+def test_scanner_answer_cut_in_two():
     good = "+1.0E-03,101,+2.0E-03,102,+3.0E-03,103"
     lines = [(":READ?", b"+1.0E-03,101,+2.0"), ("*IDN?", "E-03,102,+3.0E-03,103\nACME,M1,7,1.0"), (":READ?", good)]
     with daq(lines) as readout:
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_lost_on_the_way_gets_the_list_it_needs():
+def test_scanner_that_was_reconnected_gets_the_list_it_needs():
     setup = (
         ":CONF:VOLT:DC 10,(@101,102,103);:VOLT:DC:NPLC 1,(@101,102,103);:ROUT:SCAN (@102);:FORM:READ:CHAN ON;"
         ":TRIG:SOUR IMM;:SYST:ERR?",
         FINE,
     )
     one = (":READ?", "+2.0E-03,102")
-    lines = [(":ROUT:SCAN (@102);:READ?", "+2.0E-03,102"), Event("broken", b"reset by peer"), WHO, setup, one]
+    lines = [(":ROUT:SCAN (@102);:READ?", "+2.0E-03,102"), Event("lost", b"reset by peer"), WHO, setup, one]
     with daq(lines) as readout:
         assert readout.read([2]).tolist() == [2e-3]
         assert readout.read([2]).tolist() == [2e-3]
@@ -142,14 +142,14 @@ def test_readout_by_table():
         assert isinstance(readout, Readout)
         assert readout.read([3, 0]).tolist() == [1.5, -0.25]
         assert readout.read([0]).tolist() == [2.0]
-        with pytest.raises(DeviceError, match="has channels 0 to 3, not 4"):
+        with pytest.raises(DeviceError, match="has no channel 4; its channels are 0 to 3"):
             readout.read([4])
         readout.check()
 
 
-def test_readout_by_table_that_joins_nothing():
+def test_readout_by_table_that_does_not_join_commands():
     settings = ScpiReadoutSettings(
-        channels=2, first=0, unit="V", read="ANALOG:PIN? AIN{channel}", joins=False, terminator="\r\n", on_open=("START",)
+        channels=2, first=0, unit="V", read="ANALOG:PIN? AIN{channel}", joins=False, termination="\r\n", on_open=("START",)
     )
     lines = [WHO, ("START", ""), ("ANALOG:PIN? AIN0", "0.5"), ("ANALOG:PIN? AIN1", "0.25")]
     with driven(open_scpi_readout, settings, settings.dialect, lines) as readout:
