@@ -46,8 +46,8 @@ def check_volts(name: str, volts: Mapping[int, float], limits: Sequence[ChannelL
 def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelLimits) -> ChannelLimits:
     """Return `hardware` tightened by `wanted`.
 
-    The slew rate stays that of the hardware, since the bench makes the ramps. If the instrument has a slew rate of its own that
-    can be set, use `slowed` on the result.
+    The slew rate stays that of the hardware, since the bench makes the ramps. If the instrument has a slew rate of its
+    own that can be set, use `slowed` on the result.
 
     Raises
     ------
@@ -57,7 +57,8 @@ def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelL
     if not (math.isfinite(wanted.min_v) and math.isfinite(wanted.max_v)) or wanted.min_v > wanted.max_v:
         raise DeviceError(
             "limit",
-            f"{name}: channel {channel}: min_v {wanted.min_v} V must not be above max_v {wanted.max_v} V, and both must be finite",
+            f"{name}: channel {channel}: min_v {wanted.min_v} V must not be above max_v {wanted.max_v} V, "
+            "and both must be finite",
         )
     if wanted.min_v < hardware.min_v or wanted.max_v > hardware.max_v:
         raise DeviceError(
@@ -84,10 +85,11 @@ def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelL
 
 
 def slowed(limits: ChannelLimits, wanted_v_per_s: float, slowest_v_per_s: float = 0.0) -> ChannelLimits:
-    """Return `limits` with the slew rate for an instrument that has its own, under a bench that ramps at `wanted_v_per_s` [V/s].
+    """Return `limits` with a slew rate for the instrument itself, under a bench that ramps at `wanted_v_per_s` [V/s].
 
-    The bench makes the ramps; the instrument's own slew rate is a second safeguard in case the bench fails. It is `BACKSTOP` times
-    faster: if it were as slow as the ramp, the outputs would lag behind every step, and readings would be taken before they settle.
+    The bench makes the ramps; the instrument's own slew rate is a second safeguard in case the bench fails. It is
+    `BACKSTOP` times faster: if it were as slow as the ramp, the outputs would lag behind every step, and readings would
+    be taken before they settle.
     """
     if wanted_v_per_s <= 0:
         return limits
@@ -127,8 +129,9 @@ def try_until_confirmed(
     attempts
         Functions that bring the instrument to its safe state and confirm it.
     last_resort
-        Plain, absolute commands for the same, one message each, sent without waiting for replies. They are sent after the first
-        attempt that failed for lack of an answer, so that heaters are switched off before further attempts, and again at the end.
+        Plain, absolute commands for the same, one message each, sent without waiting for replies. They are sent after
+        the first attempt that failed for lack of an answer, so that heaters are switched off before further attempts,
+        and again at the end.
     what
         What the commands set, for error texts: "0 V", "off".
 
@@ -137,7 +140,8 @@ def try_until_confirmed(
     UnconfirmedError
         Every attempt failed, but `last_resort` was sent.
     DeviceError
-        The first failure if the instrument refused; the first transport failure if `last_resort` could not be sent either.
+        The first failure if the instrument refused; the first transport failure if `last_resort` could not be sent
+        either.
     """
     first: DeviceError | None = None
     unanswered: DeviceError | None = None

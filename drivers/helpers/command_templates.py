@@ -23,7 +23,7 @@ TABLE_FOLDER = Path(__file__).parents[1] / "tables"
 
 
 def check_template(template: str, allowed: set[str], needed: set[str] | None = None) -> None:
-    """Raise ValueError unless all placeholders of `template` are in `allowed` and at least one of `needed` is among them."""
+    """Raise ValueError unless `template` uses only placeholders in `allowed`, and at least one of those in `needed`."""
     try:
         fields = [
             (name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(template) if name is not None
@@ -79,8 +79,8 @@ def query_numbers(
 def with_table(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return `settings` merged over the table named by their key `table`.
 
-    The table is a TOML file relative to `folder`, where the station file is, or a table shipped with this package. Keys in
-    `settings` take precedence.
+    The table is a TOML file relative to `folder`, where the station file is, or a table shipped with this package. Keys
+    in `settings` take precedence.
 
     Raises
     ------

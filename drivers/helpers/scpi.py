@@ -20,7 +20,7 @@ _MAX_ERRORS = 64
 
 
 def joined(commands: Iterable[str]) -> str:
-    """Return commands as one message; after each semicolon, a colon returns the parser to the root of the command tree."""
+    """Return commands as one message; the colon after each semicolon returns to the root of the command tree."""
     return ";".join(command if command.startswith((":", "*")) else f":{command}" for command in commands)
 
 
@@ -86,8 +86,8 @@ def read_errors(transport: Transport, error_query: str) -> list[str]:
     """Empty the error queue and return the errors that were in it, oldest first."""
     texts: list[str] = []
     while len(texts) < _MAX_ERRORS:
-        # Not repeated after a timeout: reading removes an error from the queue, so if the answer was lost, a repeated query
-        # would hide that error. The timeout is raised instead.
+        # Not repeated after a timeout: reading removes an error from the queue, so if the answer was lost, a repeated
+        # query would hide that error. The timeout is raised instead.
         text = transport.query(error_query, lambda lines: parse_error(lines[0]), retries=0)
         if not text:
             break

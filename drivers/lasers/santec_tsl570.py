@@ -1,12 +1,14 @@
 """Santec TSL-570 tunable laser: SCPI with lines that end with CR, over a socket.
 
-The unit of wavelengths depends on the instrument's command set (`:SYST:COMM:COD`: legacy nm, SCPI m), so it is queried first and
-after every restart. Powers are sent in dBm, whose meaning does not depend on a mode. Settings are sent one by one, each followed by
-the error query and a read-back: a command has no answer, so the loss of a command would otherwise go unnoticed.
+The unit of wavelengths depends on the instrument's command set (`:SYST:COMM:COD`: legacy nm, SCPI m), so it is queried
+first and after every restart. Powers are sent in dBm, whose meaning does not depend on a mode. Settings are sent one by
+one, each followed by the error query and a read-back: a command has no answer, so the loss of a command would otherwise
+go unnoticed.
 
 Source: command list of the TSL-570 manual, as used by public drivers.
-Not checked against a real unit: the port of the socket; the answer to `:SYST:ALER?` if there is no alert (anything that contains
-"no alert", or "0", counts as that); whether the laser keeps its settings over a restart (they are queried, never assumed).
+Not checked against a real unit: the port of the socket; the answer to `:SYST:ALER?` if there is no alert (anything that
+contains "no alert", or "0", counts as that); whether the laser keeps its settings over a restart (they are queried,
+never assumed).
 """
 
 from __future__ import annotations
@@ -132,8 +134,8 @@ class SantecTsl570:
         if not 100 < nm < 20_000:
             raise DeviceError(
                 "device",
-                f"{self._transport.name} answered {value:g} to ':WAV?', which is not a wavelength in {'m' if self._metres else 'nm'}: "
-                "check whether its command set was changed",
+                f"{self._transport.name} answered {value:g} to ':WAV?', which is not a wavelength in "
+                f"{'m' if self._metres else 'nm'}: check whether its command set was changed",
             )
         return nm
 

@@ -11,8 +11,8 @@
     query_power = "POW?"
     power_unit = "W"
 
-Not checked against a real unit, since the table describes the unit. Wrong units are the most common error in a table: compare the
-power with a power meter.
+Not checked against a real unit, since the table describes the unit. Wrong units are the most common error in a table:
+compare the power with a power meter.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Keysight 34970A, 34972A, DAQ970A and DAQ973A: a voltmeter behind a scanner, up to three cards.
 
-Channel 0 is the first of `inputs`, which are numbered as on the cards: 101 is input 01 of slot 1. Each `read` starts one scan
-(`READ?`). Every value is tagged with its input, so values go to the right channels in whatever order the instrument scans. The scan
-list is written only if it differs from the last one. An overload reads 9.9E37 and is returned as infinity.
+Channel 0 is the first of `inputs`, which are numbered as on the cards: 101 is input 01 of slot 1. Each `read` starts
+one scan (`READ?`). Every value is tagged with its input, so values go to the right channels in whatever order the
+instrument scans. The scan list is written only if it differs from the last one. An overload reads 9.9E37 and is
+returned as infinity.
 
 Source: 34970A/34972A Command Reference; DAQ970A Programming Guide.
-Not checked against a real unit: the time of a scan (from `cycles` and `relay_s`), which is used only for the time allowed for an answer.
+Not checked against a real unit: the time of a scan (from `cycles` and `relay_s`), which is used only for the time
+allowed for an answer.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """LabJack T7 and T7-Pro: 14 analog inputs over Modbus TCP, all of them in one request.
 
-Channels 0 … 13 are AIN0 … AIN13, single-ended. One request reads from the lowest to the highest channel asked for, two registers
-each. An input outside its range is returned as infinity.
+Channels 0 … 13 are AIN0 … AIN13, single-ended. One request reads from the lowest to the highest channel asked for, two
+registers each. An input outside its range is returned as infinity.
 
-Source: LabJack Modbus map (AIN at 0, AIN_RANGE at 40000, AIN_RESOLUTION_INDEX at 41500, AIN_SETTLING_US at 42000, PRODUCT_ID at
-60000, FIRMWARE_VERSION at 60004, SERIAL_NUMBER at 60028).
-Not checked against a real unit: what an input outside its range reads (here -9999, or more than 1.05 times the range, counts as
-overload); the time of a reading by resolution index (data sheet, gain 1).
+Source: LabJack Modbus map (AIN at 0, AIN_RANGE at 40000, AIN_RESOLUTION_INDEX at 41500, AIN_SETTLING_US at 42000,
+PRODUCT_ID at 60000, FIRMWARE_VERSION at 60004, SERIAL_NUMBER at 60028).
+Not checked against a real unit: what an input outside its range reads (here -9999, or more than 1.05 times the range,
+counts as overload); the time of a reading by resolution index (data sheet, gain 1).
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class LabJackT7:
             self.configure()
             raise DeviceError(
                 "device",
-                f"{self._transport.name} had lost its ranges, so it was restarted or set by someone else; it has been configured again",
+                f"{self._transport.name} had lost its ranges, so it was restarted or set by someone else; "
+                "it has been configured again",
                 retryable=True,
                 outcome="unknown",
             )

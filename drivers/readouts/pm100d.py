@@ -1,8 +1,8 @@
 """Thorlabs power meters of the PM100D family (PM100D, PM100A, PM100USB, PM101, PM103, PM400): one channel, in watts.
 
-Every reading is a new measurement (`READ?`), averaged over the `averages` of the settings. A fixed range is faster than automatic
-ranging and has a full scale; above it the meter reports 9.9E37, which is returned as infinity. Queries are sent one at a time,
-because the meter discards the answer to a query if another one arrives.
+Every reading is a new measurement (`READ?`), averaged over the `averages` of the settings. A fixed range is faster than
+automatic ranging and has a full scale; above it the meter reports 9.9E37, which is returned as infinity. Queries are
+sent one at a time, because the meter discards the answer to a query if another one arrives.
 
 Source: command list of the PM100D manual, as used by public drivers.
 Not checked against a real unit: that an overload reads 9.9E37; the time of a reading (3 ms times the averages).

@@ -6,8 +6,8 @@
     full_scale = 10.0
     read = "MEAS:VOLT? (@{channels})"
 
-Not checked against a real unit, since the table describes the unit. The author of the table must make sure that `read` takes a new
-measurement each time and does not return an earlier one.
+Not checked against a real unit, since the table describes the unit. The author of the table must make sure that `read`
+takes a new measurement each time and does not return an earlier one.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """QDevil QDAC-II: 24 voltage channels of ±10 V, SCPI over a socket or USB serial.
 
-Channel 0 is channel 1 of the front panel. All channels of a call are set in one message, together with the error query. The
-instrument's only limits are its range (high ±10 V, low ±2 V) and its slew rate, which `set_limits` writes.
+Channel 0 is channel 1 of the front panel. All channels of a call are set in one message, together with the error query.
+The instrument's only limits are its range (high ±10 V, low ±2 V) and its slew rate, which `set_limits` writes.
 
-Every setting is read back together with the setpoints of all other channels, and `check` reads them too. So the next call detects
-that the instrument was restarted or set by someone else. With `lists = true` the class is `Qdac2WithLists` of `qdac2_lists`.
+Every setting is read back together with the setpoints of all other channels, and `check` reads them too. So the next
+call detects that the instrument was restarted or set by someone else. With `lists = true` the class is `Qdac2WithLists`
+of `qdac2_lists`.
 
 Sources: the driver in QCoDeS contrib drivers (github.com/QCoDeS/Qcodes_contrib_drivers, QDAC2.py).
-Not checked against a real unit: that joined queries are answered on one line, separated by semicolons; the length of a message that
-the instrument takes (24 channels need 600 characters); the span of the low range.
+Not checked against a real unit: that joined queries are answered on one line, separated by semicolons; the length of a
+message that the instrument takes (24 channels need 600 characters); the span of the low range.
 """
 
 from __future__ import annotations

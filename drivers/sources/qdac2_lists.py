@@ -1,11 +1,15 @@
-"""The QDAC-II stepping through a list of settings: all channels of the list take the next step at every internal trigger 2.
+"""The QDAC-II stepping through a list of settings.
 
-A trigger is not absolute, so every step is read back: VOLT:LAST? returns the output of a channel in any mode, VOLT? the setpoint of
-fixed mode. A channel counts as stepped only after the instrument has confirmed its output. If the answer is lost, the step is set as
-voltages, which ends the list. If an output is at another voltage, lists are not used again until the instrument is reopened.
+All channels of the list take the next step at every internal trigger 2.
 
-Not checked against a real unit: that an output does not move when a list is loaded, until a trigger; that VOLT:LAST? follows a step
-within a few round trips. If either does not hold, the driver logs it and sets voltages instead. A list is at most 3000 characters.
+A trigger is not absolute, so every step is read back: VOLT:LAST? returns the output of a channel in any mode, VOLT? the
+setpoint of fixed mode. A channel counts as stepped only after the instrument has confirmed its output. If the answer is
+lost, the step is set as voltages, which ends the list. If an output is at another voltage, lists are not used again
+until the instrument is reopened.
+
+Not checked against a real unit: that an output does not move when a list is loaded, until a trigger; that VOLT:LAST?
+follows a step within a few round trips. If either does not hold, the driver logs it and sets voltages instead. A list
+is at most 3000 characters.
 """
 
 from __future__ import annotations
@@ -58,14 +62,14 @@ class Qdac2WithLists(Qdac2):
         self._lists_work = True
 
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return the setpoints [V], or outputs if a channel of the list is among them, shape (channels,), in one exchange."""
+        """Return setpoints [V], shape (channels,), in one exchange; outputs if a channel of the list is among them."""
         if set(channels).isdisjoint(self._listed_channels()):
             return super().read_volts(channels)
         check_channels(self._transport.name, channels, self.channels)
         return self._read_outputs(channels)
 
     def check(self) -> None:
-        """Raise the errors in the queue; compare every setpoint with the one that was set last, every output with its step."""
+        """Raise errors in the queue; compare setpoints with those set last, and outputs with the step of the list."""
         super().check()
         if listed := self._listed_channels():
             self._compare(listed, self._read_outputs(listed), self._expected_outputs(listed))
@@ -88,7 +92,7 @@ class Qdac2WithLists(Qdac2):
             self._set(dict(zip(listed, self._expected_outputs(listed).tolist(), strict=True)))
         before = self._expected_outputs(channels)
         slews = any(self._limits[channel].slew_v_per_s < MAX_SLEW_V_PER_S for channel in channels)
-        if slews and not self._reach(channels, before, self._read_outputs(channels)):
+        if slews and not self._wait_for_outputs(channels, before, self._read_outputs(channels)):
             return 0  # the outputs are still moving to the last setpoints: a list would stop them on the way
         count = min(len(volts), max(1, _CHARACTERS_PER_LIST // (_CHARACTERS_PER_VALUE * len(channels))))
         self._list = _LoadedList(list(channels), volts[:count].copy(), before)
@@ -161,7 +165,7 @@ class Qdac2WithLists(Qdac2):
         if error:
             detail = f"{self._transport.name} reported an error about a list: {error}; lists = false in its settings avoids lists"
             raise DeviceError("device", detail, outcome="unknown")
-        if self._reach(channels, expected, outputs):
+        if self._wait_for_outputs(channels, expected, outputs):
             return True
         outputs = self._read_outputs(channels)
         self._compare(channels, self._read_setpoints(channels), self._held[channels])
@@ -173,7 +177,7 @@ class Qdac2WithLists(Qdac2):
         )
         return False
 
-    def _reach(self, channels: Sequence[int], expected: NDArray[np.float64], outputs: NDArray[np.float64]) -> bool:
+    def _wait_for_outputs(self, channels: Sequence[int], expected: NDArray[np.float64], outputs: NDArray[np.float64]) -> bool:
         """Return whether outputs, now at `outputs`, reach `expected`: the instrument's own slew may take a while."""
         for _ in range(OUTPUT_POLLS):
             if np.abs(outputs - expected).max() <= _STEP_TOLERANCE_V:

@@ -58,7 +58,7 @@ class Qdac2:
         return self._limits[channel]
 
     def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
-        """Write the slew rates of the named channels, well above the bench's ramps (`slowed`); this driver checks voltages."""
+        """Write the slew rates of the named channels (`slowed`); this driver checks the voltages."""
         check_channels(self._transport.name, tuple(limits), self.channels)
         tight = {
             c: slowed(tightened(self._transport.name, c, self._hardware, limit), limit.slew_v_per_s, _MIN_SLEW_V_PER_S)

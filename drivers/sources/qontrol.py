@@ -2,16 +2,18 @@
 
     port ── Q8iv 0 ── Q8iv 1 ── …        channels 0 … 7, 8 … 15, … along the chain
 
-Channels count along the chain from 0, as the modules themselves count. Voltages are set per module (`VVEC`), all modules of one call
-in one write. `VVEC` sets every channel of its module, and the modules report measured voltages only, not setpoints. So `VVEC` is used
-only if this driver itself set each channel of the module last; otherwise the named channels are set one by one (`V`). `set_limits`
-writes VMAX and IMAX of every channel into the modules. A module that has lost power forgets them and reports error 90; then they are
-written again. Errors come at any time, solicited or not: `set_volts`, `read_…` and `check` raise those that have arrived.
+Channels count along the chain from 0, as the modules themselves count. Voltages are set per module (`VVEC`), all
+modules of one call in one write. `VVEC` sets every channel of its module, and the modules report measured voltages
+only, not setpoints. So `VVEC` is used only if this driver itself set each channel of the module last; otherwise the
+named channels are set one by one (`V`). `set_limits` writes VMAX and IMAX of every channel into the modules. A module
+that has lost power forgets them and reports error 90; then they are written again. Errors come at any time, solicited
+or not: `set_volts`, `read_…` and `check` raise those that have arrived.
 
 Sources: vendor's public Python API (github.com/takeqontrol/api); command set as published there.
-Not checked against a real unit: that the number after VVEC is the first channel of the vector; the text around numbers (anything
-around the first number of a line is ignored); how NUPALL ends (here: a tenth of the timeout without a line, or OK); the length of a
-message that the modules take (after error 14 everything is sent again). The binary mode, about twice as fast, is not used.
+Not checked against a real unit: that the number after VVEC is the first channel of the vector; the text around numbers
+(anything around the first number of a line is ignored); how NUPALL ends (here: a tenth of the timeout without a line,
+or OK); the length of a message that the modules take (after error 14 everything is sent again). The binary mode, about
+twice as fast, is not used.
 """
 
 from __future__ import annotations
@@ -62,7 +64,10 @@ _ERROR_TEXTS = {
 }
 
 _FULL_SCALE = {"Q8iv": (12.0, 0.024), "Q8b": (12.0, 0.25 / 3)}
-"""Full scale [V, A] of module types that a chain may mix. For other types, the answer of the chain applies to all modules."""
+"""Full scale [V, A] of module types that a chain may mix.
+
+For other types, the answer of the chain applies to all modules.
+"""
 
 
 class QontrolSettings(BaseModel):
@@ -104,7 +109,9 @@ DIALECT = Dialect(
 
 
 def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
-    """Return the chain behind `transport`, after counting its modules and querying their full scales. No output changes.
+    """Return the chain behind `transport`, after counting its modules and querying their full scales.
+
+    No output changes.
 
     Raises
     ------
@@ -128,7 +135,10 @@ def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
 
 
 class Qontrol:
-    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured. Made by `open_qontrol`."""
+    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured.
+
+    Made by `open_qontrol`.
+    """
 
     def __init__(self, transport: Transport, modules: Sequence[_Module], hardware: Sequence[ChannelLimits]) -> None:
         self._transport = transport
@@ -137,7 +147,7 @@ class Qontrol:
         self._limits = list(hardware)
         self._written_limits: dict[int, ChannelLimits] = {}
         self._held = np.full(len(hardware), np.nan)
-        """Setpoints [V]; NaN for channels that this driver has not set since it was opened, or since the last failure."""
+        """Setpoints [V]; NaN for channels not set by this driver since it was opened, or since the last failure."""
         self._restoring = False
         transport.on_reconnect(lambda: self._restore_and_raise("was lost and reconnected"))
 
@@ -169,7 +179,7 @@ class Qontrol:
         self._raise_unsolicited()
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels and no others, all in one write: by `VVEC` for modules of which all setpoints are known."""
+        """Set the named channels and no others, all in one write: by `VVEC` if all setpoints of a module are known."""
         check_volts(self._transport.name, volts, self._limits)
         self._raise_unsolicited()
         held = self._held.copy()
@@ -203,7 +213,8 @@ class Qontrol:
     def safe(self) -> None:
         """Set every channel to 0 V.
 
-        Tries vectors, vectors again (the connection may be reopened meanwhile), one by one, and at last without waiting for replies.
+        Tries vectors, vectors again (the connection may be reopened meanwhile), one by one, and at last without waiting
+        for replies.
         """
         zeros = np.zeros(self.channels)
         vectors = [_vector(module, zeros) for module in self._modules]

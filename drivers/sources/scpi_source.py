@@ -6,10 +6,11 @@
     set = "VOLT {volts},(@{channel})"
     query_volts = "VOLT? (@{channels})"
 
-A key that the table leaves out is not used. Without `error` the driver cannot know whether a setting was accepted. Without
-`query_volts` it cannot detect that the instrument was restarted. Give both if the instrument supports them.
+A key that the table leaves out is not used. Without `error` the driver cannot know whether a setting was accepted.
+Without `query_volts` it cannot detect that the instrument was restarted. Give both if the instrument supports them.
 
-Not checked against a real unit, since the table describes the unit. Try a new table with `photonloop check` and a resistor first.
+Not checked against a real unit, since the table describes the unit. Try a new table with `photonloop check` and a
+resistor first.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from photonloop.drivers.transports.interfaces import Transport
 from photonloop.protocols.errors import DeviceError
 
 _RELATIVE_TOLERANCE = 1e-3
-"""Relative to the voltage range: a setpoint that reads back further away was not set by this driver. The tolerance is never less
-than one step of the converter."""
+"""Relative to the voltage range. A setpoint that reads back further away was not set by this driver. The tolerance is
+never below one step of the converter."""
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -68,7 +69,7 @@ class ScpiSourceSettings(CommandTable):
     limit_amps: str = ""
     """Limits {channel} to {amps} in the instrument."""
     limit_slew: str = ""
-    """Limits the slew rate of {channel} to {slew} [V/s] in the instrument, well above the bench's ramps (`channel_checks.slowed`)."""
+    """Limits the slew rate of {channel} to {slew} [V/s] in the instrument (see `channel_checks.slowed`)."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

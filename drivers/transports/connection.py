@@ -55,7 +55,10 @@ class Connection:
             raise
 
     def read_line(self, termination: bytes, deadline_s: float) -> bytes:
-        """Return the next line without its termination. Raises `ReadTimeout` at the deadline and keeps what has arrived."""
+        """Return the next line without its termination.
+
+        Raises `ReadTimeout` at the deadline and keeps what has arrived.
+        """
         while (end := self._buffer.find(termination)) < 0:
             if len(self._buffer) > MAX_LINE_BYTES:
                 self._buffer.clear()

@@ -97,7 +97,8 @@ def open_modbus(settings: ConnectionSettings, *, timeout_s: float = 1.0, unit: i
 class TransportOpener(Generic[S, Opened]):
     """Opens a transport and passes it to a driver; made by `through_text` and `through_modbus`.
 
-    A driver that is opened this way takes the addresses in this module's docstring, which can be checked before opening.
+    A driver that is opened this way takes the addresses in this module's docstring, which can be checked before
+    opening.
     """
 
     opener: Callable[[ConnectionSettings, S], Opened]
@@ -125,7 +126,7 @@ def through_text(
 
 
 def through_modbus(opener: Callable[[ModbusTransport, S], Opened]) -> TransportOpener[S, Opened]:
-    """Return a function that opens a Modbus transport and passes it to `opener`; the transport is closed if that fails."""
+    """Return a function that opens a Modbus transport and passes it to `opener`, and closes it if that fails."""
 
     def open_through_modbus(connection: ConnectionSettings, settings: S) -> Opened:
         transport = open_modbus(connection)
@@ -153,7 +154,8 @@ def _connect(settings: ConnectionSettings, timeout_s: float, read_termination: s
 
 
 def _stream_opener(settings: ConnectionSettings, timeout_s: float, read_termination: str, baud: int) -> Callable[[], Stream]:
-    # pyserial detects a port that was unplugged. Another VISA library opens serial ports itself, unless the address is a path.
+    # pyserial detects a port that was unplugged. Another VISA library opens serial ports itself, unless the address is
+    # a path.
     path = serial_path(settings.address) if settings.library == "@py" or settings.address.startswith("/") else ""
     if path and baud:
         return lambda: open_serial(path, baud=baud, timeout_s=timeout_s)

@@ -15,7 +15,7 @@ _FIRST_BOARD = re.compile(r"^(tcpip|usb|gpib|pxi|vxi)0?::")
 
 
 def same_place(address: str) -> str:
-    """Return `address` in a normal form, which is the same for all spellings of a place; for comparisons, not for opening."""
+    """Return the normal form of `address`, the same for all spellings; for comparisons, not for opening."""
     text = address.strip()
     path = serial_path(text)
     if path:
@@ -49,7 +49,8 @@ def check_address(address: str, *, library: str = "@py", socket: bool = False) -
     address
         A path, or a VISA resource name.
     library
-        The VISA library. Libraries other than pyvisa-py may have aliases, so any address without "::" is accepted for them.
+        The VISA library. Libraries other than pyvisa-py may have aliases, so any address without "::" is accepted for
+        them.
     socket
         Accept sockets only.
     """

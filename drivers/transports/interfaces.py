@@ -9,7 +9,10 @@ T = TypeVar("T")
 
 
 class ConnectionLost(Exception):
-    """The medium failed: refused, reset, unplugged. `sent` is false if no byte of the last message can have been sent."""
+    """The medium failed: refused, reset, unplugged.
+
+    `sent` is false if no byte of the last message can have been sent.
+    """
 
     def __init__(self, reason: str, *, sent: bool = True) -> None:
         super().__init__(reason)
@@ -30,12 +33,12 @@ class Stream(Protocol):
 
     @property
     def fresh_when_reopened(self) -> bool:
-        """Whether closing and reopening discards all answers to earlier messages: true for sockets, false for serial ports."""
+        """Whether reopening discards all answers to earlier messages: true for sockets, false for serial ports."""
         ...
 
     @property
     def keeps_messages(self) -> bool:
-        """Whether `receive` returns whole messages, terminated or not (USB, GPIB, VXI-11); false for streams of bytes."""
+        """Whether `receive` returns whole messages, with or without a line end (USB, GPIB, VXI-11), or any bytes."""
         ...
 
     def send(self, data: bytes) -> None:
@@ -92,16 +95,16 @@ class Transport(Protocol):
         command
             One message. Several commands joined into one, if the instrument allows it, cost one round trip.
         parse
-            Converts the lines of the answer into a value. If it raises ValueError, the answer is invalid and the query is repeated.
-            If it raises `DeviceError`, the caller gets that error.
+            Converts the lines of the answer into a value. If it raises ValueError, the answer is invalid and the query
+            is repeated. If it raises `DeviceError`, the caller gets that error.
         lines
             Number of lines of the answer; 0 for all lines until none has arrived for a tenth of the timeout.
         mutates
-            Whether the command changes the instrument. If it does, an error has outcome "unknown" once a byte may have been sent,
-            and the command is not sent to an instrument that was lost and reconnected meanwhile.
+            Whether the command changes the instrument. If it does, an error has outcome "unknown" once a byte may have
+            been sent, and the command is not sent to an instrument that was lost and reconnected meanwhile.
         retries
-            Number of repetitions after a timeout or an invalid answer; None for the transport's default. Use 0 if a repetition can
-            do harm: relative changes, triggers, queries that consume what they return.
+            Number of repetitions after a timeout or an invalid answer; None for the transport's default. Use 0 if a
+            repetition can do harm: relative changes, triggers, queries that consume what they return.
         wait_s
             Time that the instrument needs to carry out the command, added to the timeout.
         """
@@ -112,15 +115,19 @@ class Transport(Protocol):
         ...
 
     def write(self, command: str) -> None:
-        """Send `command`, which has no answer. It is not repeated; use a later query to find out whether it was applied."""
+        """Send `command`, which has no answer.
+
+        It is not repeated; use a later query to find out whether it was applied.
+        """
         ...
 
     def send_without_reply(self, commands: Sequence[str]) -> None:
-        """Send absolute commands and do not wait for answers: the last resort if an instrument's answers are missing or invalid.
+        """Send absolute commands without waiting for answers: the last resort if answers are missing or invalid.
 
-        Each is a message of its own, and all are sent twice, over the open connection or, if that was lost, over a new one. The
-        next exchange resynchronises first, so answers to these commands are never taken for others. When this returns, the bytes
-        have been sent; whether the instrument carried them out is unknown. Raises "transport" if they could not be sent.
+        Each is a message of its own, and all are sent twice, over the open connection or, if that was lost, over a new
+        one. The next exchange resynchronises first, so answers to these commands are never taken for others. When this
+        returns, the bytes have been sent; whether the instrument carried them out is unknown. Raises "transport" if
+        they could not be sent.
         """
         ...
 
@@ -135,7 +142,8 @@ class Transport(Protocol):
     def on_reconnect(self, configure: Callable[[], None]) -> None:
         """Call `configure` whenever the instrument was lost and reconnected, before anything else is sent.
 
-        It may raise `DeviceError`, which the caller of the current method gets. A source uses this to report its restart.
+        It may raise `DeviceError`, which the caller of the current method gets. A source uses this to report its
+        restart.
         """
         ...
 

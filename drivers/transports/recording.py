@@ -6,8 +6,8 @@ A recording is a file of JSON lines, one event per line, with times in seconds o
     {"s": 0.0131, "to": "heaters", "event": "received", "data": "0.31\\n"}
     {"s": 0.5142, "to": "heaters", "event": "timeout", "data": ""}
 
-`data` holds one character per byte (Latin-1), so that text is readable and any bytes are kept. Timeouts are recorded too: a replay
-goes through the same timeouts, retries and resynchronisation as the recording, without waiting.
+`data` holds one character per byte (Latin-1), so that text is readable and any bytes are kept. Timeouts are recorded
+too: a replay goes through the same timeouts, retries and resynchronisation as the recording, without waiting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EventKind = Literal["sent", "received", "timeout", "lost", "opened", "closed"]
 
 @dataclass(frozen=True)
 class Event:
-    """One event on a stream; `data` holds the bytes that were sent or received, or the reason why the connection was lost."""
+    """One event on a stream; `data` holds the bytes sent or received, or the reason why the connection was lost."""
 
     kind: EventKind
     data: bytes = b""
@@ -158,8 +158,8 @@ TranscriptPair = tuple[str | bytes | None, str | bytes | None]
 def transcript(pairs: Iterable[TranscriptPair], write_termination: str = "\n", read_termination: str = "\n") -> list[Event]:
     """Return pairs of (sent, answered) as events. Line ends are added to text; bytes are used unchanged.
 
-    `("READ?", "0.31")` an exchange · `("READ?", None)` no answer before the timeout · `("V 1", "")` a command that has no answer ·
-    `(None, "E01:02")` an unsolicited line.
+    `("READ?", "0.31")` an exchange · `("READ?", None)` no answer before the timeout · `("V 1", "")` a command that has
+    no answer · `(None, "E01:02")` an unsolicited line.
     """
     events: list[Event] = []
     for sent, answer in pairs:
@@ -175,7 +175,7 @@ def transcript(pairs: Iterable[TranscriptPair], write_termination: str = "\n", r
 
 
 class ReplayStream:
-    """A `Stream` that replays a recording or a transcript, and reports what a driver does differently. Made by `replay_…`.
+    """A `Stream` that replays events and reports what a driver does differently. Made by `replay_…`.
 
     Parameters
     ----------

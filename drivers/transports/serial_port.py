@@ -1,7 +1,7 @@
 """Serial ports, read in blocks.
 
-pyserial's `readline` and pyvisa-py's serial session read one byte per system call; 64 answers take 3 ms that way and 0.1 ms in
-blocks. Unix only, because `select` is used to wait for the port.
+pyserial's `readline` and pyvisa-py's serial session read one byte per system call; 64 answers take 3 ms that way and
+0.1 ms in blocks. Unix only, because `select` is used to wait for the port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from photonloop.drivers.transports.interfaces import ConnectionLost, Stream
 
 
 def open_serial(path: str, *, baud: int, timeout_s: float) -> Stream:
-    """Return the serial port at `path` as a stream: 8 bits, no parity, one stop bit, no flow control, locked to this process.
+    """Return the serial port at `path` as a stream: 8 bits, no parity, one stop bit, no flow control.
+
+    The port is locked to this process.
 
     Raises
     ------
@@ -63,8 +65,8 @@ class SerialStream:
     def clear(self) -> None:
         """Discard received bytes, here and in the system's buffer.
 
-        Bytes that were sent but are still in the system's buffer are not discarded: they may be the commands that make a source
-        safe, and an incomplete line would spoil the next one.
+        Bytes that were sent but are still in the system's buffer are not discarded: they may be the commands that make
+        a source safe, and an incomplete line would spoil the next one.
         """
         try:
             self._port.reset_input_buffer()

@@ -1,17 +1,18 @@
 """Lines of text to and from an instrument, always synchronised.
 
-Both sides are synchronised if nothing is on its way from the instrument that belongs to an earlier query. That is so after a query
-has been answered in full. They are not synchronised from the moment a query is sent until then. So a timeout, an interruption from
-the keyboard or a partial answer leaves them unsynchronised, and the next exchange resynchronises them first:
+Both sides are synchronised if nothing is on its way from the instrument that belongs to an earlier query. That is so
+after a query has been answered in full. They are not synchronised from the moment a query is sent until then. So a
+timeout, an interruption from the keyboard or a partial answer leaves them unsynchronised, and the next exchange
+resynchronises them first:
 
     query "READ?"      timeout                              not synchronised
     (READ? repeated)   send "*IDN?", whose answer is known  ◀── "0.31" comes late: discarded
                                                             ◀── the known answer: synchronised
                        send "READ?"                         ◀── "0.32": the answer to this query
 
-An instrument answers in order. So once the known answer has arrived, every earlier answer has arrived or never will. If the known
-answer itself does not arrive, two late copies of it could not be distinguished. Then a socket is closed and reopened, and a serial
-port is read until nothing has arrived for a whole timeout.
+An instrument answers in order. So once the known answer has arrived, every earlier answer has arrived or never will. If
+the known answer itself does not arrive, two late copies of it could not be distinguished. Then a socket is closed and
+reopened, and a serial port is read until nothing has arrived for a whole timeout.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class TextTransport:
     ) -> T:
         """Send `command` and return the parsed answer; see `Transport.query`.
 
-        Takes at most 3 · (retries + 1) timeouts, plus as many times `wait_s`, plus the time to reopen a lost connection.
+        Takes at most 3 · (retries + 1) timeouts, plus as many times `wait_s`, plus the time to reopen a lost
+        connection.
         """
         tries = 1 + (self._dialect.retries if retries is None else retries)
         sent = found_lost = False
@@ -162,8 +164,12 @@ class TextTransport:
                 return
 
     def send_without_reply(self, commands: Sequence[str]) -> None:
-        """Send absolute commands twice without waiting for answers; see `Transport`. Takes at most one opening and one write."""
-        # Twice: the instrument may take the first one as the end of an incomplete line, or it may be lost, as answers are.
+        """Send absolute commands twice without waiting for answers; see `Transport`.
+
+        Takes at most one opening and one write.
+        """
+        # Twice: the instrument may take the first one as the end of an incomplete line, or it may be lost, as answers
+        # are.
         lines = [self._encoded(command) for command in (*commands, *commands)]
         self._synchronised = False
         for last in (False, True):
@@ -239,7 +245,10 @@ class TextTransport:
         )
 
     def _get_ready(self, command: str, mutates: bool, sent: bool) -> None:
-        """Reopen, resynchronise and reconfigure as needed. `sent`: an earlier try of `command` may have reached the instrument."""
+        """Reopen, resynchronise and reconfigure as needed.
+
+        `sent`: an earlier try of `command` may have reached the instrument.
+        """
         reopened = self._restore_connection(command, "unknown" if mutates and sent else "not_applied")
         if self._reconfiguration.running:
             if reopened:  # configuring must not start again within itself, without an end
@@ -291,7 +300,10 @@ class TextTransport:
         return reopened
 
     def _resynchronise(self, *, fresh: bool) -> None:
-        """Send the identification query and read until its known answer. On a `fresh` connection no other answer can be late."""
+        """Send the identification query and read until its known answer.
+
+        On a `fresh` connection no other answer can be late.
+        """
         dialect = self._dialect
         if self._late_identity_possible:
             self._connection.discard_until_quiet(dialect.timeout_s, 5 * dialect.timeout_s)
@@ -320,7 +332,7 @@ class TextTransport:
         self._late_identity_possible, self._synchronised = False, True
 
     def _read(self, received: list[str], count: int, timeout_s: float) -> None:
-        """Append lines to `received` until there are `count`; for 0, until no line arrives for a tenth of the timeout."""
+        """Append lines to `received` until there are `count`; for 0, until none arrives for a tenth of the timeout."""
         deadline_s = self._clock.now_s() + timeout_s
         while not count or len(received) < count:
             quiet_s = self._clock.now_s() + self._dialect.timeout_s / 10
@@ -344,7 +356,10 @@ class TextTransport:
         return self._decoded(self._connection.read_line(self._dialect.read_termination.encode(), deadline_s))
 
     def _take_unsolicited(self) -> None:
-        """Keep the lines that arrived since the last answer. One that is not known to be unsolicited means: not synchronised."""
+        """Keep the lines that arrived since the last answer.
+
+        One that is not known to be unsolicited means: not synchronised.
+        """
         while self._connection.has_unread():
             try:
                 line = self._next_line(self._clock.now_s() + self._dialect.timeout_s / 10)

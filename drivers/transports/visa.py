@@ -1,15 +1,16 @@
 """Streams through VISA.
 
-With the pyvisa-py library ("@py", the default) a `…::SOCKET` address is a raw_socket socket. The socket behind the session is used
-directly for what VISA attributes cannot do there (measured with pyvisa 1.16, pyvisa-py 0.8):
+With the pyvisa-py library ("@py", the default) a `…::SOCKET` address is a raw_socket socket. The socket behind the
+session is used directly for what VISA attributes cannot do there (measured with pyvisa 1.16, pyvisa-py 0.8):
 
-- Nagle's algorithm stays on unless it is switched off on the socket: two writes and a query take 44 ms instead of 0.1 ms.
+- Nagle's algorithm stays on unless it is switched off on the socket: two writes and a query take 44 ms instead of 0.1
+  ms.
 - A refused connection is reported as an open session.
-- A closed connection looks like a timeout, during which pyvisa-py uses the CPU, and the first write after it "succeeds". So the
-  socket is checked for the end of the connection before every write and every read.
+- A closed connection looks like a timeout, during which pyvisa-py uses the CPU, and the first write after it
+  "succeeds". So the socket is checked for the end of the connection before every write and every read.
 
-Other libraries (NI, Keysight, R&S) and other kinds of address (USB, GPIB, VXI-11, HiSLIP) are used through VISA alone; that path
-is tested against pyvisa-py's own sockets only, not against those libraries or buses.
+Other libraries (NI, Keysight, R&S) and other kinds of address (USB, GPIB, VXI-11, HiSLIP) are used through VISA alone;
+that path is tested against pyvisa-py's own sockets only, not against those libraries or buses.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _PEEK = 65536
 _CHUNK = 4096
 """Bytes that pyvisa-py passes to the socket at once; it has no timeout between two such portions."""
 
-# A connection that ended without notice (cable pulled, power lost) is reported as lost after 10 + 3 * 5 s of ignored_warning.
+# A connection that ended without notice (cable pulled, power lost) is reported as lost after 10 + 3 * 5 s of
+# ignored_warning.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 25_000))
 
 
@@ -177,7 +179,7 @@ class VisaMessages:
             raise ConnectionLost(_first_line(error)) from None
 
     def read_available(self) -> bytes:
-        """Return nothing: an instrument on a bus says nothing unless it is asked, and comraw_sockets where it is read too early."""
+        """Return nothing: an instrument on a bus sends only answers, and reports an error if read too early."""
         return b""
 
     def clear(self) -> None:

@@ -152,7 +152,7 @@ def test_a_different_instrument_at_the_address_is_refused():
 
 @contextmanager
 def modbus_peer(delays: dict[int, float], closes_at: int = 0) -> Iterator[str]:
-    """Answer the n-th request with the number n, after `delays[n]`; close the connection instead of answer `closes_at`."""
+    """Answer request n with the number n, after `delays[n]`; close the connection instead of answer `closes_at`."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.05)
     stop = threading.Event()

@@ -190,7 +190,7 @@ def test_a_list_is_one_message_and_a_step_is_a_short_message_with_readback():
         source.go_to_step(1)
         source.set_volts({2: 1.0})
         assert source.read_volts([0, 1, 2]).tolist() == [0.101, 0.199, 1.0]
-        source.set_volts({0: 0.0})  # setting a channel of the list ends it; the other channel keeps its voltage
+        source.set_volts({0: 0.0})  # ends the list; the other channel keeps its voltage
 
 
 def test_a_step_without_an_answer_is_set_as_voltages_and_so_are_the_following_ones():

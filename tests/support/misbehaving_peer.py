@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Late:
-    """An answer that comes after `delay_s`; queries that arrive meanwhile are answered after it, as by a real instrument."""
+    """An answer that comes after `delay_s`; queries that arrive meanwhile are answered after it."""
 
     data: bytes
     delay_s: float
