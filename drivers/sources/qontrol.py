@@ -262,7 +262,8 @@ class Qontrol:
         """Raise unsolicited errors; after a power-up, write the limits again first."""
         errors = [(int(m[1]), int(m[2])) for line in self._transport.pop_unsolicited() if (m := _ERROR.fullmatch(line))]
         if errors:
-            self._held[:] = np.nan  # a module may have shut off a channel, which VVEC for its neighbours would switch on again
+            # A module may have shut off a channel, and VVEC for its neighbours would switch that on again.
+            self._held[:] = np.nan
         if any(code == _POWERED_UP for code, _ in errors) and not self._restoring:
             self._restore_and_raise(f"was powered up again ({_describe(errors)})")
         if errors:

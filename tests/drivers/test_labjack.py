@@ -56,12 +56,12 @@ def set_up(first: int) -> list[Event]:
     ]
 
 
-HELLO = [*asked(1, 60000, floats(7.0)), *set_up(2)]
+OPENING = [*asked(1, 60000, floats(7.0)), *set_up(2)]
 
 
 @contextmanager
 def labjack(events: list[Event]) -> Iterator[LabJackT7]:
-    transport, stream = replay_modbus([*HELLO, *events])
+    transport, stream = replay_modbus([*OPENING, *events])
     yield open_labjack(transport, LabJackSettings())
     stream.check_finished()
 

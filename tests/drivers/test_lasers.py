@@ -15,15 +15,15 @@ from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 
-WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
-FINE = '0,"No error"'
-ERRORS = (":SYST:ERR?", FINE)
+IDENTITY = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
+NO_ERROR = '0,"No error"'
+ERRORS = (":SYST:ERR?", NO_ERROR)
 UNIT = (":POW:UNIT?", "0")
 
 
 def santec(lines, code: str = "0", settings: SantecSettings | None = None):
-    hello = [WHO, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
-    return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*hello, *lines])
+    opening = [IDENTITY, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
+    return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*opening, *lines])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_errors_and_alerts():
 def test_off_is_repeated_and_units_are_queried_again_after_a_reconnection():
     lines = [
         Event("lost", b"reset by peer"),
-        WHO,
+        IDENTITY,
         (":SYST:COMM:COD?", "1"),
         (":POW:UNIT 0", ""),
         ERRORS,
@@ -146,19 +146,19 @@ TABLE: dict[str, Any] = {
 
 
 def test_laser_by_table():
-    fine = '+0,"No error"'
-    errors = ("SYST:ERR?", fine)
+    no_error = '+0,"No error"'
+    errors = ("SYST:ERR?", no_error)
     lines = [
         ("*IDN?", "ACME,L1,7,1.0"),
         errors,
-        (":POW 2;:SYST:ERR?", fine),
+        (":POW 2;:SYST:ERR?", no_error),
         ("POW?", "2.001"),
-        (":WAV 1.55012e-06;:SYST:ERR?", fine),
+        (":WAV 1.55012e-06;:SYST:ERR?", no_error),
         ("WAV?", "1.55012E-6"),
-        (":OUTP ON;:SYST:ERR?", fine),
+        (":OUTP ON;:SYST:ERR?", no_error),
         ("OUTP?", "ON"),
         ("OUTP?", "1"),
-        (":OUTP OFF;:SYST:ERR?", fine),
+        (":OUTP OFF;:SYST:ERR?", no_error),
         ("OUTP?", "0"),
         errors,
     ]

@@ -23,38 +23,38 @@ from photonloop.drivers.sources.qdac2_lists import OUTPUT_POLLS, Qdac2WithLists
 from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.errors import DeviceError
 
-WHO = ("*IDN?", "QDevil, QDAC-II, 7, 13-1.57")
-FINE = '0, "No error"'
-ERRORS = ("syst:err:all?", FINE)
+IDENTITY = ("*IDN?", "QDevil, QDAC-II, 7, 13-1.57")
+NO_ERROR = '0, "No error"'
+ERRORS = ("syst:err:all?", NO_ERROR)
 POINTS = ":sour:volt? (@1:3)"
 
 
-def stop(where: str) -> str:
-    return f":sour:dc:init:cont off,{where};:sour:dc:abor {where};:sour:volt:mode fix,{where}"
+def stop(channels: str) -> str:
+    return f":sour:dc:init:cont off,{channels};:sour:dc:abor {channels};:sour:volt:mode fix,{channels}"
 
 
-HELLO = [
-    WHO,
-    (":syst:err:all?".removeprefix(":"), FINE),
+OPENING = [
+    IDENTITY,
+    (":syst:err:all?".removeprefix(":"), NO_ERROR),
     (":sour1:rang?;:sour2:rang?;:sour3:rang?", "HIGH;LOW;HIGH"),
-    (f"{stop('(@1:3)')};:sour2:rang high;:syst:err:all?", FINE),
+    (f"{stop('(@1:3)')};:sour2:rang high;:syst:err:all?", NO_ERROR),
     (POINTS.removeprefix(":"), "0,0,0.5"),
 ]
 
 
 def qdac(lines, settings: Qdac2Settings | None = None):
-    return driven(open_qdac2, settings or Qdac2Settings(channels=3), DIALECT, [*HELLO, *lines])
+    return driven(open_qdac2, settings or Qdac2Settings(channels=3), DIALECT, [*OPENING, *lines])
 
 
 def test_only_ranges_that_differ_are_written():
-    with qdac([WHO]) as source:
+    with qdac([IDENTITY]) as source:
         assert all(isinstance(source, what) for what in (DriveSource, ReadsVolts, ReadsAmps))
         assert str(source.identify()) == "QDevil QDAC-II serial 7 firmware 13-1.57"
         assert source.limits(0).min_v == -10.0
 
 
 def test_a_setting_its_readback_and_the_error_query_are_one_message():
-    lines = [(f":sour1:volt 1.5;:sour3:volt -2.25;{POINTS};:syst:err:all?", f"1.5,0,-2.25;{FINE}")]
+    lines = [(f":sour1:volt 1.5;:sour3:volt -2.25;{POINTS};:syst:err:all?", f"1.5,0,-2.25;{NO_ERROR}")]
     with qdac(lines) as source:
         source.set_volts({0: 1.5, 2: -2.25})
 
@@ -63,7 +63,7 @@ def test_an_error_is_raised_and_the_actual_setpoints_are_kept():
     complaint = '-222, "Data out of range"'
     lines = [
         (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"0,0,0.5;{complaint}"),
-        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0.5;{FINE}"),
+        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0.5;{NO_ERROR}"),
     ]
     with qdac(lines) as source:
         with pytest.raises(DeviceError, match='reported an error when voltages were set: -222, "Data out of range"') as caught:
@@ -75,12 +75,12 @@ def test_an_error_is_raised_and_the_actual_setpoints_are_kept():
 def test_a_restart_is_detected_by_the_next_setting():
     slew = ":sour1:volt:slew 500;:syst:err:all?"  # faster than the ramps of the bench
     lines = [
-        (slew, FINE),
-        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"1.5,0,0.5;{FINE}"),
-        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0;{FINE}"),  # channels 1 and 3 have lost their setpoints
-        (slew, FINE),
+        (slew, NO_ERROR),
+        (f":sour1:volt 1.5;{POINTS};:syst:err:all?", f"1.5,0,0.5;{NO_ERROR}"),
+        (f":sour2:volt 1;{POINTS};:syst:err:all?", f"0,1,0;{NO_ERROR}"),  # channels 1 and 3 have lost their setpoints
+        (slew, NO_ERROR),
         (POINTS.removeprefix(":"), "0,1,0"),
-        (f":sour1:volt 1.5;:sour2:volt 1;{POINTS};:syst:err:all?", f"1.5,1,0;{FINE}"),
+        (f":sour1:volt 1.5;:sour2:volt 1;{POINTS};:syst:err:all?", f"1.5,1,0;{NO_ERROR}"),
     ]
     with qdac(lines) as source:
         source.set_limits({0: ChannelLimits(-5.0, 5.0, slew_v_per_s=100.0)})
@@ -111,7 +111,7 @@ def test_limits():
 
 def test_the_slew_rate_in_the_instrument_is_above_that_of_the_ramps():
     """Five times that of the ramps, within the range of the instrument."""
-    lines = [(f":sour1:volt:slew {v_per_s};:syst:err:all?", FINE) for v_per_s in ("1000", "0.01", "20000000")]
+    lines = [(f":sour1:volt:slew {v_per_s};:syst:err:all?", NO_ERROR) for v_per_s in ("1000", "0.01", "20000000")]
     with qdac(lines) as source:
         for slew_v_per_s, own_v_per_s in ((200.0, 1000.0), (0.001, 0.01), (2e7, 2e7)):
             source.set_limits({0: ChannelLimits(0.0, 5.0, slew_v_per_s=slew_v_per_s)})
@@ -119,13 +119,13 @@ def test_the_slew_rate_in_the_instrument_is_above_that_of_the_ramps():
 
 
 def test_the_low_range_is_a_limit():
-    hello = [
-        *HELLO[:2],
+    opening = [
+        *OPENING[:2],
         (":sour1:rang?", "LOW"),
-        (f"{stop('(@1)')};:syst:err:all?", FINE),
+        (f"{stop('(@1)')};:syst:err:all?", NO_ERROR),
         ("sour:volt? (@1)", "0"),
     ]
-    with driven(open_qdac2, Qdac2Settings(channels=1, range="low"), DIALECT, hello) as source:
+    with driven(open_qdac2, Qdac2Settings(channels=1, range="low"), DIALECT, opening) as source:
         with pytest.raises(DeviceError, match="its limits are -2 V and 2 V"):
             source.set_volts({0: 2.5})
 
@@ -142,23 +142,23 @@ LAST = f":sour:volt:last? {AT};:syst:err:all?"
 STEP = f":tint 2;{LAST}"
 
 
-def load(*columns: str, where: str = AT) -> str:
+def load(*columns: str, channels: str = AT) -> str:
     """Return the message that loads a list with one column per channel, from the first channel on."""
     lists = ";".join(f":sour{n}:list:volt {column}" for n, column in enumerate(columns, 1))
     return (
-        f":sour:dc:trig:sour hold,{where};:sour:volt:mode list,{where};{lists};:sour:list:tmod step,{where};"
-        f":sour:list:dwel 1e-05,{where};:sour:list:coun 1,{where};:sour:dc:trig:sour int2,{where};"
-        f":sour:dc:init:cont on,{where};:sour:volt:last? {where};:syst:err:all?"
+        f":sour:dc:trig:sour hold,{channels};:sour:volt:mode list,{channels};{lists};:sour:list:tmod step,{channels};"
+        f":sour:list:dwel 1e-05,{channels};:sour:list:coun 1,{channels};:sour:dc:trig:sour int2,{channels};"
+        f":sour:dc:init:cont on,{channels};:sour:volt:last? {channels};:syst:err:all?"
     )
 
 
-LOAD = (load("0.1,0.101,0.102", "0.2,0.199,0.198"), f"0,0;{FINE}")
+LOAD = (load("0.1,0.101,0.102", "0.2,0.199,0.198"), f"0,0;{NO_ERROR}")
 
 
 def written(first: str, second: str, answer: str, *, ends: bool = False) -> tuple[str, str]:
     """Return the exchange that sets both channels; with `ends`, it ends their list first."""
     ended = f"{stop(AT)};" if ends else ""
-    return f"{ended}:sour1:volt {first};:sour2:volt {second};{POINTS};:syst:err:all?", f"{answer},0.5;{FINE}"
+    return f"{ended}:sour1:volt {first};:sour2:volt {second};{POINTS};:syst:err:all?", f"{answer},0.5;{NO_ERROR}"
 
 
 @contextmanager
@@ -178,11 +178,11 @@ def test_a_source_steps_through_lists_only_if_its_settings_ask_for_it():
 def test_a_list_is_one_message_and_a_step_is_a_short_message_with_readback():
     lines = [
         LOAD,
-        (STEP, f"0.1,0.2;{FINE}"),
-        (STEP, f"0.101,0.199;{FINE}"),
-        (":sour3:volt 1;:sour:volt? (@3);:syst:err:all?", f"1;{FINE}"),  # setting a channel outside the list does not end it
+        (STEP, f"0.1,0.2;{NO_ERROR}"),
+        (STEP, f"0.101,0.199;{NO_ERROR}"),
+        (":sour3:volt 1;:sour:volt? (@3);:syst:err:all?", f"1;{NO_ERROR}"),  # setting a channel outside the list does not end it
         ("sour:volt:last? (@1:3)", "0.101,0.199,1"),
-        (f"{stop(AT)};:sour1:volt 0;:sour2:volt 0.199;{POINTS};:syst:err:all?", f"0,0.199,1;{FINE}"),
+        (f"{stop(AT)};:sour1:volt 0;:sour2:volt 0.199;{POINTS};:syst:err:all?", f"0,0.199,1;{NO_ERROR}"),
     ]
     with stepping(lines) as source:
         assert source.load_steps(BOTH, LOADED) == 3
@@ -197,11 +197,11 @@ def test_a_step_without_an_answer_is_set_as_voltages_and_so_are_the_following_on
     lines = [
         LOAD,
         (STEP, None),
-        WHO,
+        IDENTITY,
         written("0.1", "0.2", "0.1,0.2", ends=True),
         written("0.101", "0.199", "0.101,0.199"),
-        (load("0.102", "0.198"), f"0.101,0.199;{FINE}"),  # the next list starts from these voltages
-        (STEP, f"0.102,0.198;{FINE}"),
+        (load("0.102", "0.198"), f"0.101,0.199;{NO_ERROR}"),  # the next list starts from these voltages
+        (STEP, f"0.102,0.198;{NO_ERROR}"),
     ]
     with stepping(lines) as source:
         source.load_steps(BOTH, LOADED)
@@ -212,7 +212,7 @@ def test_a_step_without_an_answer_is_set_as_voltages_and_so_are_the_following_on
 
 
 def test_a_step_that_is_not_the_next_one_is_set_as_voltages():
-    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), written("0.102", "0.198", "0.102,0.198", ends=True)]) as source:
+    with stepping([LOAD, (STEP, f"0.1,0.2;{NO_ERROR}"), written("0.102", "0.198", "0.102,0.198", ends=True)]) as source:
         source.load_steps(BOTH, LOADED)
         source.go_to_step(0)
         source.go_to_step(2)
@@ -223,8 +223,8 @@ def test_lists_are_not_used_again_after_a_step_that_was_not_taken(caplog: pytest
     asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (OUTPUT_POLLS + 1)
     lines = [
         LOAD,
-        (STEP, f"0.1,0.2;{FINE}"),
-        (STEP, f"0.1,0.2;{FINE}"),
+        (STEP, f"0.1,0.2;{NO_ERROR}"),
+        (STEP, f"0.1,0.2;{NO_ERROR}"),
         *asked,
         ("sour:volt? (@1:2)", "0,0"),
         written("0.101", "0.199", "0.101,0.199", ends=True),
@@ -239,7 +239,7 @@ def test_lists_are_not_used_again_after_a_step_that_was_not_taken(caplog: pytest
 
 def test_a_slow_step_is_waited_for():
     late = [("sour:volt:last? (@1:2)", "0.05,0.2"), ("sour:volt:last? (@1:2)", "0.1,0.2")]
-    with stepping([LOAD, (STEP, f"0.01,0.1;{FINE}"), *late, (STEP, f"0.101,0.199;{FINE}")]) as source:
+    with stepping([LOAD, (STEP, f"0.01,0.1;{NO_ERROR}"), *late, (STEP, f"0.101,0.199;{NO_ERROR}")]) as source:
         source.load_steps(BOTH, LOADED)
         source.go_to_step(0)
         source.go_to_step(1)
@@ -248,7 +248,7 @@ def test_a_slow_step_is_waited_for():
 def test_a_list_is_loaded_only_after_slow_outputs_have_arrived():
     arrived = [("sour:volt:last? (@1:2)", "-0.5,0"), ("sour:volt:last? (@1:2)", "0,0")]
     away = [("sour:volt:last? (@1:2)", "-0.5,0")] * (OUTPUT_POLLS + 1)
-    with stepping([(":sour1:volt:slew 500;:syst:err:all?", FINE), *arrived, LOAD, *away]) as source:
+    with stepping([(":sour1:volt:slew 500;:syst:err:all?", NO_ERROR), *arrived, LOAD, *away]) as source:
         source.set_limits({0: ChannelLimits(-10.0, 10.0, slew_v_per_s=100.0)})
         assert source.load_steps(BOTH, LOADED) == 3
         assert source.load_steps(BOTH, LOADED) == 0
@@ -257,7 +257,7 @@ def test_a_list_is_loaded_only_after_slow_outputs_have_arrived():
 def test_outputs_that_move_while_a_list_is_loaded_are_set_again(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING, "photonloop.drivers.sources.qdac2_lists")
     asked = [("sour:volt:last? (@1:2)", "0.1,0.2")] * (OUTPUT_POLLS + 1)
-    lines = [(LOAD[0], f"0.1,0.2;{FINE}"), *asked, ("sour:volt? (@1:2)", "0,0"), written("0", "0", "0,0", ends=True)]
+    lines = [(LOAD[0], f"0.1,0.2;{NO_ERROR}"), *asked, ("sour:volt? (@1:2)", "0,0"), written("0", "0", "0,0", ends=True)]
     with stepping(lines) as source:
         assert source.load_steps(BOTH, LOADED) == 0
     assert "lists are not used any more" in caplog.text
@@ -265,9 +265,9 @@ def test_outputs_that_move_while_a_list_is_loaded_are_set_again(caplog: pytest.L
 
 def test_a_restart_is_detected_by_the_next_step():
     lines = [
-        (f":sour1:volt 1;{POINTS};:syst:err:all?", f"1,0,0.5;{FINE}"),
-        (LOAD[0], f"1,0;{FINE}"),
-        (STEP, f"0,0;{FINE}"),
+        (f":sour1:volt 1;{POINTS};:syst:err:all?", f"1,0,0.5;{NO_ERROR}"),
+        (LOAD[0], f"1,0;{NO_ERROR}"),
+        (STEP, f"0,0;{NO_ERROR}"),
         *[("sour:volt:last? (@1:2)", "0,0")] * (OUTPUT_POLLS + 1),
         ("sour:volt? (@1:2)", "0,0"),
         (POINTS.removeprefix(":"), "0,0,0"),
@@ -289,7 +289,7 @@ def test_an_error_about_a_list_is_raised():
 
 def test_check_detects_a_listed_channel_set_by_someone_else():
     checked = [ERRORS, ("sour:volt? (@3)", "0.5"), ("sour:volt:last? (@1:2)", "0.1,3"), (POINTS.removeprefix(":"), "0,0,0.5")]
-    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), *checked]) as source:
+    with stepping([LOAD, (STEP, f"0.1,0.2;{NO_ERROR}"), *checked]) as source:
         source.load_steps(BOTH, LOADED)
         source.go_to_step(0)
         with pytest.raises(DeviceError, match="holds channel 1 at 3 V although it was set to 0.2 V"):
@@ -299,7 +299,7 @@ def test_check_detects_a_listed_channel_set_by_someone_else():
 def test_a_long_list_is_checked_whole_and_loaded_in_part():
     rows = np.linspace(0.0, 1.0, 300)[:, None]
     texts = ",".join(f"{value + 0.0:.9g}" for value in rows[:250].ravel())
-    with stepping([(load(texts, where="(@1)"), f"0;{FINE}")]) as source:
+    with stepping([(load(texts, channels="(@1)"), f"0;{NO_ERROR}")]) as source:
         for volts in (np.array([[0.0], [11.0]]), np.array([[np.nan]]), np.zeros((2, 2)), np.zeros((0, 1))):
             with pytest.raises(DeviceError) as caught:
                 source.load_steps([0], volts)
@@ -309,19 +309,19 @@ def test_a_long_list_is_checked_whole_and_loaded_in_part():
         assert source.load_steps([0], rows) == 250
 
 
-ALL_ZERO = (f"{stop('(@1:3)')};:sour1:volt 0;:sour2:volt 0;:sour3:volt 0;{POINTS};:syst:err:all?", f"0,0,0;{FINE}")
+ALL_ZERO = (f"{stop('(@1:3)')};:sour1:volt 0;:sour2:volt 0;:sour3:volt 0;{POINTS};:syst:err:all?", f"0,0,0;{NO_ERROR}")
 
 
 def test_safe_is_one_message_repeated_after_a_reconnection():
     with qdac([ALL_ZERO]) as source:
         source.safe()
-    lost = [Event("lost", b"reset by peer"), WHO, (POINTS.removeprefix(":"), "0,0,0")]
+    lost = [Event("lost", b"reset by peer"), IDENTITY, (POINTS.removeprefix(":"), "0,0,0")]
     with qdac([*lost, ALL_ZERO]) as source:
         source.safe()
 
 
 def test_safe_ends_a_list():
-    with stepping([LOAD, (STEP, f"0.1,0.2;{FINE}"), ALL_ZERO]) as source:
+    with stepping([LOAD, (STEP, f"0.1,0.2;{NO_ERROR}"), ALL_ZERO]) as source:
         source.load_steps(BOTH, LOADED)
         source.go_to_step(0)
         source.safe()
@@ -329,7 +329,7 @@ def test_safe_ends_a_list():
 
 def test_safe_is_sent_without_reply_per_channel_if_nothing_is_answered():
     plain = [(f":sour{n}:dc:init:cont off;:sour{n}:dc:abor;:sour{n}:volt:mode fix;:sour{n}:volt 0", "") for n in (1, 2, 3)] * 2
-    silent = [(ALL_ZERO[0], None), WHO, (ALL_ZERO[0], None)]
-    lines = [*silent, *plain, ("*IDN?", None), ("*IDN?", None), *[("*IDN?", None)] * 2, *plain]
+    unanswered = [(ALL_ZERO[0], None), IDENTITY, (ALL_ZERO[0], None)]
+    lines = [*unanswered, *plain, ("*IDN?", None), ("*IDN?", None), *[("*IDN?", None)] * 2, *plain]
     with qdac(lines) as source, pytest.raises(UnconfirmedError, match="0 V was sent to it without confirmation"):
         source.safe()

@@ -11,7 +11,7 @@ from photonloop.drivers.sources.qontrol import DIALECT, QontrolSettings, open_qo
 from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.errors import DeviceError
 
-HELLO = [
+OPENING = [
     ("id?", "Q8iv-0040"),
     ("nup=0", "OK"),
     ("nupall?", "Q8iv-0040: 0\nQ8iv-0041: 1"),
@@ -19,12 +19,12 @@ HELLO = [
     ("vfull?", "+12.000000 V"),
     ("ifull?", "+24.000000 mA"),
 ]
-WHO = ("id?", "Q8iv-0040")
+IDENTITY = ("id?", "Q8iv-0040")
 ZEROS = ",".join(["0.00000"] * 8)
 
 
 def chain(lines, settings: QontrolSettings | None = None):
-    return driven(open_qontrol, settings or QontrolSettings(), DIALECT, [*HELLO, *lines], serial=True)
+    return driven(open_qontrol, settings or QontrolSettings(), DIALECT, [*OPENING, *lines], serial=True)
 
 
 def vector(first: int, **volts: float) -> str:
@@ -33,7 +33,7 @@ def vector(first: int, **volts: float) -> str:
 
 
 def test_the_chain_is_counted_and_identified():
-    with chain([WHO, ("firmware?", "v2.12")]) as source:
+    with chain([IDENTITY, ("firmware?", "v2.12")]) as source:
         assert isinstance(source, DriveSource)
         assert isinstance(source, ReadsVolts)
         assert isinstance(source, ReadsAmps)
@@ -43,14 +43,14 @@ def test_the_chain_is_counted_and_identified():
 
 
 def test_modules_of_different_kinds_have_their_own_full_scale():
-    hello = [
-        *HELLO[:2],
+    opening = [
+        *OPENING[:2],
         ("nupall?", "Q8b-0001:0\nQ8iv-0041:1\nOK"),
         Event("timeout"),
         ("vfull?", "12.0 V"),
         ("ifull?", "83.333 mA"),
     ]
-    with driven(open_qontrol, QontrolSettings(), DIALECT, hello, serial=True) as source:
+    with driven(open_qontrol, QontrolSettings(), DIALECT, opening, serial=True) as source:
         assert source.limits(0).max_a == pytest.approx(0.083333, rel=1e-5)
         assert source.limits(8).max_a == 0.024
 
@@ -145,7 +145,7 @@ def test_a_refusal_instead_of_the_answer_is_raised_and_not_repeated():
 
 
 def test_a_command_is_sent_again_after_a_serial_error():
-    lines = [("v0=1.00000", "E15:00"), WHO, ("v0=1.00000", "OK")]
+    lines = [("v0=1.00000", "E15:00"), IDENTITY, ("v0=1.00000", "OK")]
     with chain(lines) as source:
         source.set_volts({0: 1.0})
 
@@ -157,8 +157,8 @@ def test_a_setting_without_answer_is_repeated_after_resynchronising():
 
 
 def test_a_setting_that_is_never_answered_is_an_error():
-    silent = [("v0=1.00000", None), WHO] * 2
-    with chain([*silent, ("v0=1.00000", None)]) as source:
+    unanswered = [("v0=1.00000", None), IDENTITY] * 2
+    with chain([*unanswered, ("v0=1.00000", None)]) as source:
         with pytest.raises(DeviceError, match="did not answer 'v0=1.0") as caught:
             source.set_volts({0: 1.0})
         assert (caught.value.code, caught.value.outcome, caught.value.retryable) == ("transport", "unknown", True)
@@ -174,7 +174,7 @@ def test_measured_volts_and_amps():
 
 def test_an_invalid_reading_is_queried_again():
     good = "\n".join(["+1.0 V"] * 16)
-    with chain([("vall?", "\n".join(["+1.0 V"] * 15 + ["?"])), WHO, ("vall?", good)]) as source:
+    with chain([("vall?", "\n".join(["+1.0 V"] * 15 + ["?"])), IDENTITY, ("vall?", good)]) as source:
         assert source.read_volts(range(16)).tolist() == [1.0] * 16
 
 
@@ -194,7 +194,7 @@ def test_a_reconnection_writes_limits_again_and_is_reported():
     lines = [
         ("vmax0=4.00000\nimax0=24.00000", "OK\nOK"),
         Event("lost", b"the serial port failed"),
-        WHO,
+        IDENTITY,
         ("vmax0=4.00000\nimax0=24.00000", "OK\nOK"),
         (f"VVEC0={ZEROS}\nVVEC8={ZEROS}", "OK\nOK"),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.misbehaving_peer import Late, Reaction, tcp_peer
-from support.replays import WHO, replayed
+from support.replays import IDENTITY, replayed
 
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
 from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text
@@ -64,20 +64,20 @@ def test_the_file_format_and_its_errors(tmp_path: Path):
 
 def test_a_replay_explains_what_differs():
     with pytest.raises(AssertionError, match="the driver sent     b'READ[?].n'\nthe transcript has  b'MEAS[?].n'"):
-        with replayed([WHO, ("MEAS?", "1")], DIALECT) as transport:
+        with replayed([IDENTITY, ("MEAS?", "1")], DIALECT) as transport:
             transport.query_line("READ?")
-    with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([WHO, ("MEAS?", "1")], DIALECT):
+    with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([IDENTITY, ("MEAS?", "1")], DIALECT):
         pass
-    with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([WHO], DIALECT) as transport:
+    with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([IDENTITY], DIALECT) as transport:
         transport.query_line("READ?")
     with pytest.raises(AssertionError, match="the answer may be missing in the transcript"):
-        with replayed([WHO, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
+        with replayed([IDENTITY, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
             transport.query_line("READ?")
     with pytest.raises(AssertionError, match="the driver never read b'2.n'"):
-        with replayed([WHO, ("READ?", "1"), (None, "2")], DIALECT) as transport:
+        with replayed([IDENTITY, ("READ?", "1"), (None, "2")], DIALECT) as transport:
             transport.query_line("READ?")
 
 
 def test_an_intended_timeout_is_replayed():
-    with pytest.raises(DeviceError), replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport:
+    with pytest.raises(DeviceError), replayed([IDENTITY, ("READ?", None), IDENTITY, ("READ?", None)], DIALECT) as transport:
         transport.query_line("READ?")

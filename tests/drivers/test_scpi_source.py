@@ -16,8 +16,8 @@ from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 
-FINE = '+0,"No error"'
-WHO = ("*IDN?", "ACME,M1,7,1.0")
+NO_ERROR = '+0,"No error"'
+IDENTITY = ("*IDN?", "ACME,M1,7,1.0")
 TABLE: dict[str, Any] = {
     "channels": 3,
     "max_v": 15.0,
@@ -29,7 +29,7 @@ TABLE: dict[str, Any] = {
     "error": "SYST:ERR?",
 }
 ASK = ":VOLT? (@1,2,3)"
-HELLO = [WHO, ("SYST:ERR?", FINE), (ASK, "+0.0E+00,+0.0E+00,+0.0E+00")]
+OPENING = [IDENTITY, ("SYST:ERR?", NO_ERROR), (ASK, "+0.0E+00,+0.0E+00,+0.0E+00")]
 
 
 def source(lines, **changes: Any):
@@ -38,30 +38,30 @@ def source(lines, **changes: Any):
 
 
 def test_a_setting_is_one_message():
-    lines = [*HELLO, (f":VOLT 1.5,(@1);:VOLT 2,(@3);{ASK};:SYST:ERR?", f"1.5,0,2;{FINE}")]
+    lines = [*OPENING, (f":VOLT 1.5,(@1);:VOLT 2,(@3);{ASK};:SYST:ERR?", f"1.5,0,2;{NO_ERROR}")]
     with source(lines) as instrument:
         assert isinstance(instrument, DriveSource)
         instrument.set_volts({0: 1.5, 2: 2.0})
 
 
 def test_one_query_per_channel():
-    hello = [WHO, ("SYST:ERR?", FINE), (":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?", "0;0;0")]
+    opening = [IDENTITY, ("SYST:ERR?", NO_ERROR), (":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?", "0;0;0")]
     asked = ":SOUR0:VOLT?;:SOUR1:VOLT?;:SOUR2:VOLT?"
     changes = {"first": 0, "set": "SOUR{channel}:VOLT {volts}", "query_volts": "SOUR{channel}:VOLT?"}
-    with source([*hello, (f":SOUR1:VOLT 1;{asked};:SYST:ERR?", f"0;1;0;{FINE}")], **changes) as instrument:
+    with source([*opening, (f":SOUR1:VOLT 1;{asked};:SYST:ERR?", f"0;1;0;{NO_ERROR}")], **changes) as instrument:
         instrument.set_volts({1: 1.0})
 
 
 def test_an_instrument_that_does_not_join_commands():
     lines = [
-        WHO,
-        ("SYST:ERR?", FINE),
+        IDENTITY,
+        ("SYST:ERR?", NO_ERROR),
         ("V? 1", "0"),
         ("V? 2", "0"),
         ("V? 3", "0"),
         ("V 1,0.5", ""),
         ("V 2,0.25", ""),
-        ("SYST:ERR?", FINE),
+        ("SYST:ERR?", NO_ERROR),
         ("V? 1", "0.5"),
         ("V? 2", "0.25"),
         ("V? 3", "0"),
@@ -72,25 +72,25 @@ def test_an_instrument_that_does_not_join_commands():
 
 def test_all_errors_in_the_queue_are_raised():
     lines = [
-        *HELLO,
+        *OPENING,
         (f":VOLT 1.5,(@1);{ASK};:SYST:ERR?", '0,0,0;-222,"Data out of range"'),
         ("SYST:ERR?", '-100,"Command error"'),
-        ("SYST:ERR?", FINE),
+        ("SYST:ERR?", NO_ERROR),
     ]
     with source(lines) as instrument, pytest.raises(DeviceError, match='-222,"Data out of range"; -100,"Command error"'):
         instrument.set_volts({0: 1.5})
 
 
 def test_limits_are_written_if_the_table_has_commands_and_again_after_a_reconnection():
-    written_limits = (":VOLT:PROT 5,(@1);:CURR:LIM 0.01,(@1);:SYST:ERR?", FINE)
+    written_limits = (":VOLT:PROT 5,(@1);:CURR:LIM 0.01,(@1);:SYST:ERR?", NO_ERROR)
     lines = [
-        *HELLO,
+        *OPENING,
         written_limits,
         Event("lost", b"reset by peer"),
-        WHO,
+        IDENTITY,
         written_limits,
         (ASK, "0,0,0"),
-        ("SYST:ERR?", FINE),
+        ("SYST:ERR?", NO_ERROR),
         (ASK, "0,0,0"),
     ]
     with source(lines) as instrument:
@@ -105,11 +105,11 @@ def test_limits_are_written_if_the_table_has_commands_and_again_after_a_reconnec
 def test_a_slew_rate_is_written_if_the_table_has_a_command():
     wanted = {0: ChannelLimits(0.0, 15.0, slew_v_per_s=20.0)}
     with source(
-        [*HELLO, (":VOLT:PROT 15,(@1);:SLEW 100,(@1);:SYST:ERR?", FINE)], limit_slew="SLEW {slew},(@{channel})"
+        [*OPENING, (":VOLT:PROT 15,(@1);:SLEW 100,(@1);:SYST:ERR?", NO_ERROR)], limit_slew="SLEW {slew},(@{channel})"
     ) as slowed:
         slowed.set_limits(wanted)
         assert slowed.limits(0).slew_v_per_s == 100.0
-    with source([*HELLO, (":VOLT:PROT 15,(@1);:SYST:ERR?", FINE)]) as plain:
+    with source([*OPENING, (":VOLT:PROT 15,(@1);:SYST:ERR?", NO_ERROR)]) as plain:
         plain.set_limits(wanted)
         assert plain.limits(0).slew_v_per_s == 0.0  # it moves at once, however slowly the bench ramps
 
@@ -124,7 +124,7 @@ def test_a_setpoint_may_read_back_one_converter_step_away():
 
     near, other = round(1.006 / step_v) * step_v, 1.006 - 1.2 * step_v
     assert abs(near - 1.006) > 1e-3 * 1.8
-    lines = [WHO, *asked, *set_and_read(near), *set_and_read(other), ("ANALOG:PIN? AOUT0", f"{other:.4f}"), *asked[1:]]
+    lines = [IDENTITY, *asked, *set_and_read(near), *set_and_read(other), ("ANALOG:PIN? AOUT0", f"{other:.4f}"), *asked[1:]]
     with driven(open_scpi_source, table, table.dialect, lines) as instrument:
         instrument.set_volts({0: 1.006})
         with pytest.raises(DeviceError, match="so it was restarted or set by someone else"):
@@ -132,7 +132,7 @@ def test_a_setpoint_may_read_back_one_converter_step_away():
 
 
 def test_a_channel_set_by_someone_else_is_detected():
-    lines = [*HELLO, ("SYST:ERR?", FINE), (ASK, "0,3,0"), (ASK, "0,3,0"), ("SYST:ERR?", FINE), (ASK, "0,3,0")]
+    lines = [*OPENING, ("SYST:ERR?", NO_ERROR), (ASK, "0,3,0"), (ASK, "0,3,0"), ("SYST:ERR?", NO_ERROR), (ASK, "0,3,0")]
     with source(lines) as instrument:
         with pytest.raises(DeviceError, match="holds channel 1 at 3 V although it was set to 0 V"):
             instrument.check()
@@ -140,7 +140,7 @@ def test_a_channel_set_by_someone_else_is_detected():
 
 
 def test_a_table_without_queries_gives_no_capabilities():
-    lines = [WHO, ("VOLT 1,(@1)", ""), WHO]
+    lines = [IDENTITY, ("VOLT 1,(@1)", ""), IDENTITY]
     with source(lines, query_volts="", query_amps="", error="") as instrument:
         assert not isinstance(instrument, ReadsVolts)
         assert not isinstance(instrument, ReadsAmps)
@@ -153,7 +153,7 @@ def test_each_combination_of_queries_has_its_own_class():
     volts = (":VOLT? (@1,2,3)", "0,0,0")
     for query_volts in (TABLE["query_volts"], ""):
         for query_amps in (TABLE["query_amps"], ""):
-            lines = [WHO, ("SYST:ERR?", FINE), *([volts] if query_volts else [])]
+            lines = [IDENTITY, ("SYST:ERR?", NO_ERROR), *([volts] if query_volts else [])]
             with source(lines, query_volts=query_volts, query_amps=query_amps) as instrument:
                 assert isinstance(instrument, ReadsVolts) == bool(query_volts)
                 assert isinstance(instrument, ReadsAmps) == bool(query_amps)
@@ -162,7 +162,7 @@ def test_each_combination_of_queries_has_its_own_class():
 
 
 def test_currents():
-    with source([*HELLO, (":MEAS:CURR? (@3,1)", "3e-3,1e-3")]) as instrument:
+    with source([*OPENING, (":MEAS:CURR? (@3,1)", "3e-3,1e-3")]) as instrument:
         assert isinstance(instrument, ReadsAmps)
         np.testing.assert_allclose(instrument.read_amps([2, 0]), [3e-3, 1e-3])
 

@@ -22,7 +22,7 @@ from photonloop.drivers.transports.transport_clock import SystemClock
 from photonloop.drivers.transports.visa import VisaMessages, VisaSocket, open_visa
 from photonloop.protocols.errors import DeviceError
 
-WHO = b"ACME,M1,7,1.0\n"
+IDENTITY = b"ACME,M1,7,1.0\n"
 TIMEOUT_S = 0.15
 DIALECT = Dialect(timeout_s=TIMEOUT_S)
 
@@ -47,7 +47,7 @@ def counting(faults: Mapping[int, Callable[[bytes], Reaction]]) -> React:
 
     def react(line: bytes) -> Reaction:
         if line == b"*IDN?":
-            return WHO
+            return IDENTITY
         number = next(count)
         answer = b"%d\n" % number
         return faults[number](answer) if number in faults else answer
@@ -101,7 +101,7 @@ def test_commands_without_reply_arrive_and_their_answers_are_never_used(medium: 
 
 def test_a_closed_connection_is_reopened_for_commands_without_reply():
     answers = iter([CLOSE])
-    with tcp_peer(lambda line: next(answers, None) if line == b"READ?" else WHO) as peer, opened(peer) as transport:
+    with tcp_peer(lambda line: next(answers, None) if line == b"READ?" else IDENTITY) as peer, opened(peer) as transport:
         transport.write("READ?")
         time.sleep(0.1)
         transport.send_without_reply(["V1 0"])
@@ -136,7 +136,7 @@ def test_clearing_a_serial_port_does_not_discard_sent_bytes():
 
 
 def test_a_query_without_answer_times_out(medium: Medium):
-    with medium(lambda line: WHO if line == b"*IDN?" else None) as peer, opened(peer) as transport:
+    with medium(lambda line: IDENTITY if line == b"*IDN?" else None) as peer, opened(peer) as transport:
         with pytest.raises(DeviceError, match="did not answer 'READ[?]' within 0.15 s"):
             transport.query_line("READ?")
 
@@ -236,6 +236,6 @@ def test_other_visa_libraries_are_used_through_visa_alone(monkeypatch: pytest.Mo
 
 def test_long_answers_arrive_whole(medium: Medium):
     long = ",".join(str(number) for number in range(30_000))
-    with medium(lambda line: WHO if line == b"*IDN?" else long.encode() + b"\n") as peer:
+    with medium(lambda line: IDENTITY if line == b"*IDN?" else long.encode() + b"\n") as peer:
         with opened(peer, Dialect(timeout_s=3.0)) as transport:
             assert transport.query_line("READ?") == long

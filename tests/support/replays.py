@@ -13,7 +13,7 @@ from photonloop.drivers.transports.text import Dialect, TextTransport
 S = TypeVar("S")
 Made = TypeVar("Made")
 
-WHO = ("*IDN?", "ACME,M1,7,1.0")
+IDENTITY = ("*IDN?", "ACME,M1,7,1.0")
 """The identification that every text transport begins with."""
 
 
