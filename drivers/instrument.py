@@ -174,18 +174,6 @@ class ReadsAmps(Protocol):
 
 
 @runtime_checkable
-class PlaysLists(Protocol):
-    """A drive source that steps through a list by its own clock, all channels together."""
-
-    def play(self, channels: Sequence[int], volts: NDArray[np.float64], dwell_s: float) -> None:
-        """Load `volts`, shape (steps, channels), start all channels on one trigger and return at once.
-
-        Each step is held for `dwell_s`, the last one until the next `set_volts`. Checked like `set_volts`, every step.
-        """
-        ...
-
-
-@runtime_checkable
 class StepsThroughList(Protocol):
     """A drive source that loads a list of settings and goes to each one on command.
 

@@ -22,7 +22,7 @@ from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
 from photonloop.drivers.station.loading import load_reference
 from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station
-from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
+from photonloop.drivers.transports.connection_settings import ConnectionSettings, TransportOpener
 from photonloop.drivers.transports.instrument_address import check_address
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -67,7 +67,7 @@ def check_table(folder: Path, table: InstrumentTable) -> int:
     try:
         settings = read_settings(table.driver, table.settings, folder)
         opener = find_driver(table.driver).open
-        if isinstance(opener, Through):  # drivers of other packages may have other kinds of addresses
+        if isinstance(opener, TransportOpener):  # drivers of other packages may have other kinds of addresses
             check_address(table.address, library=table.library, socket=opener.needs_socket)
         return stated_channels(settings)
     except ConfigError as error:

@@ -1,1 +1,1 @@
-"""What several drivers share: checks, SCPI, command tables."""
+"""Helpers shared by drivers: checks, SCPI messages, command tables."""

@@ -1,4 +1,4 @@
-"""Checks of what a driver is asked for, before anything is written: channels, voltages, limits."""
+"""Checks of channels, voltages and limits before anything is sent, and ways to send what must not fail."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from dataclasses import replace
 from typing import TypeVar
 
 from photonloop.drivers.instrument import ChannelLimits, UnconfirmedError
-from photonloop.drivers.transports.transport import Transport
+from photonloop.drivers.transports.interfaces import Transport
 from photonloop.protocols.errors import DeviceError
 
 Message = TypeVar("Message")
 
 BACKSTOP = 5.0
-"""How many times faster than the bench's ramps an instrument's own slew is set."""
+"""Ratio of an instrument's own slew rate to that of the bench's ramps."""
 
 
 def check_channels(name: str, channels: Sequence[int], count: int) -> None:
-    """Refuse channels that are not there; `name` is the instrument's."""
+    """Raise "bad_request" if a channel does not exist; `name` is that of the instrument."""
     for channel in channels:
         if not 0 <= channel < count:
-            raise DeviceError("bad_request", f"{name} has channels 0 to {count - 1}, not {channel}", channel=channel)
+            raise DeviceError(
+                "bad_request", f"{name} has no channel {channel}; its channels are 0 to {count - 1}", channel=channel
+            )
 
 
 def check_volts(name: str, volts: Mapping[int, float], limits: Sequence[ChannelLimits]) -> None:
-    """Refuse the first voltage that is no number or beyond the limits of its channel; nothing is written then."""
+    """Raise for the first voltage that is not finite ("bad_request") or outside the limits of its channel ("limit")."""
     check_channels(name, tuple(volts), len(limits))
     for channel, value in volts.items():
         limit = limits[channel]
@@ -42,12 +44,22 @@ def check_volts(name: str, volts: Mapping[int, float], limits: Sequence[ChannelL
 
 
 def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelLimits) -> ChannelLimits:
-    """Return `hardware` tightened by `wanted`; `DeviceError` "limit" where it is asked for more than the hardware can.
+    """Return `hardware` tightened by `wanted`.
 
-    The slew stays that of the hardware: whoever holds the drive ramps. An instrument that can be slowed is told so by `slowed`.
+    The slew rate stays that of the hardware, since the bench makes the ramps. If the instrument has a slew rate of its
+    own that can be set, use `slowed` on the result.
+
+    Raises
+    ------
+    DeviceError
+        "limit" if `wanted` exceeds the hardware.
     """
     if not (math.isfinite(wanted.min_v) and math.isfinite(wanted.max_v)) or wanted.min_v > wanted.max_v:
-        raise DeviceError("limit", f"{name}: channel {channel}: no voltage lies between {wanted.min_v} V and {wanted.max_v} V")
+        raise DeviceError(
+            "limit",
+            f"{name}: channel {channel}: min_v {wanted.min_v} V must not be above max_v {wanted.max_v} V, "
+            "and both must be finite",
+        )
     if wanted.min_v < hardware.min_v or wanted.max_v > hardware.max_v:
         raise DeviceError(
             "limit",
@@ -73,10 +85,11 @@ def tightened(name: str, channel: int, hardware: ChannelLimits, wanted: ChannelL
 
 
 def slowed(limits: ChannelLimits, wanted_v_per_s: float, slowest_v_per_s: float = 0.0) -> ChannelLimits:
-    """Return `limits` of an instrument that slews by itself, told to keep a bench that ramps at `wanted_v_per_s` [V/s] in check.
+    """Return `limits` with a slew rate for the instrument itself, under a bench that ramps at `wanted_v_per_s` [V/s].
 
-    Ramps are the bench's. The instrument's own slew stands behind them, for a bench that fails, and so is several times faster:
-    one as slow as the ramp would drag behind every step, and readings be taken before the outputs have arrived.
+    The bench makes the ramps; the instrument's own slew rate is a second safeguard in case the bench fails. It is
+    `BACKSTOP` times faster: if it were as slow as the ramp, the outputs would lag behind every step, and readings would
+    be taken before they settle.
     """
     if wanted_v_per_s <= 0:
         return limits
@@ -85,9 +98,9 @@ def slowed(limits: ChannelLimits, wanted_v_per_s: float, slowest_v_per_s: float 
 
 
 def send_all(messages: Iterable[Message], send: Callable[[Message], object], give_up_after: int = 3) -> None:
-    """Send every message even where some fail, and raise the first failure at the end.
+    """Send every message even if some fail, then raise the first failure.
 
-    After `give_up_after` failures in a row the instrument is taken for dead.
+    Stops early after `give_up_after` failures in a row.
     """
     first_error: DeviceError | None = None
     in_a_row = 0
@@ -107,46 +120,48 @@ def send_all(messages: Iterable[Message], send: Callable[[Message], object], giv
 def try_until_confirmed(
     transport: Transport, attempts: Iterable[Callable[[], object]], last_resort: Sequence[str], what: str
 ) -> None:
-    """Call one attempt after the other until one does not fail; send `last_resort` where answers are the trouble.
+    """Call `attempts` in turn until one succeeds; send `last_resort` if no answer confirms the safe state.
 
     Parameters
     ----------
     transport
-        The way to the instrument.
+        Transport to the instrument.
     attempts
-        What brings it to its safe state and makes sure.
-    unheard
-        Plain, absolute commands for the same, a message each. Sent after the first attempt that failed for want of an answer, so
-        that heaters are not kept waiting while the others are tried, and again at the end.
+        Functions that bring the instrument to its safe state and confirm it.
+    last_resort
+        Plain, absolute commands for the same, one message each, sent without waiting for replies. They are sent after
+        the first attempt that failed for lack of an answer, so that heaters are switched off before further attempts,
+        and again at the end.
     what
-        What they say, as a person calls it: "0 V", "off".
+        What the commands set, for error texts: "0 V", "off".
 
     Raises
     ------
     UnconfirmedError
-        Every attempt failed, but the commands have left.
+        Every attempt failed, but `last_resort` was sent.
     DeviceError
-        The first failure, where the instrument itself refused, or not even that could be sent.
+        The first failure if the instrument refused; the first transport failure if `last_resort` could not be sent
+        either.
     """
     first: DeviceError | None = None
-    silent: DeviceError | None = None
+    unanswered: DeviceError | None = None
     for attempt in attempts:
         try:
             attempt()
         except DeviceError as error:
             first = first or error
-            if silent is None and error.code == "transport":
-                silent = error
+            if unanswered is None and error.code == "transport":
+                unanswered = error
                 with suppress(DeviceError):
                     transport.send_without_reply(last_resort)
         else:
             return
-    if silent is not None:
+    if unanswered is not None:
         try:
             transport.send_without_reply(last_resort)
         except DeviceError:
-            raise silent from None
-        told = f"{silent.detail}; {what} was sent to it all the same, and nothing confirms it"
-        raise UnconfirmedError("transport", told, retryable=True, outcome="unknown") from silent
+            raise unanswered from None
+        detail = f"{unanswered.detail}; {what} was sent to it without confirmation"
+        raise UnconfirmedError("transport", detail, retryable=True, outcome="unknown") from unanswered
     if first is not None:
         raise first

@@ -1,4 +1,4 @@
-"""Powers in watts, and in decibels of a milliwatt as some lasers want them."""
+"""Conversion of powers between W and dBm."""
 
 from __future__ import annotations
 

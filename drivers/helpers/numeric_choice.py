@@ -1,4 +1,4 @@
-"""Settings that are one of a few numbers, as an instrument's ranges are."""
+"""Settings that can only be one of a few numbers, such as the ranges of an instrument."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator
 
 
 def one_of(*known: float) -> AfterValidator:
-    """Return a validator that takes only `known` numbers: `Annotated[float, one_of(1.0, 10.0)]`."""
+    """Return a validator that accepts only the numbers `known`: `Annotated[float, one_of(1.0, 10.0)]`."""
 
     def check(value: float) -> float:
         if value not in known:

@@ -1,1 +1,1 @@
-"""Lasers, one file an instrument."""
+"""Lasers, one file per instrument."""

@@ -1,4 +1,4 @@
-"""A laser that speaks SCPI, described by a small table.
+"""A laser that speaks SCPI, described by a table of commands instead of code.
 
     [instruments.settings]
     max_power_w = 0.02
@@ -11,7 +11,8 @@
     query_power = "POW?"
     power_unit = "W"
 
-Not checked against a real unit: by its nature. Units are the commonest way to get a table wrong: compare with a power meter.
+Not checked against a real unit, since the table describes the unit. Wrong units are the most common error in a table:
+compare the power with a power meter.
 """
 
 from __future__ import annotations
@@ -19,26 +20,23 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from photonloop.drivers.helpers import command_templates, scpi
 from photonloop.drivers.helpers.channel_checks import try_until_confirmed
-from photonloop.drivers.helpers.command_table import dialect_of, look
+from photonloop.drivers.helpers.command_table import CommandTable, check_instrument, forget_errors, send_settings
 from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
-from photonloop.drivers.transports.text import Dialect
-from photonloop.drivers.transports.transport import Transport
+from photonloop.drivers.transports.interfaces import Transport
 from photonloop.protocols.errors import DeviceError
 
 _NM = {"nm": 1.0, "m": 1e9, "um": 1e3}
 
 
-class ScpiLaserSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ScpiLaserSettings(CommandTable):
+    """The table: the keys below and those of `CommandTable`."""
 
     max_power_w: Annotated[float, Field(gt=0, le=100)]
     min_nm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,47 +50,31 @@ class ScpiLaserSettings(BaseModel):
     query_power: str
     power_unit: Literal["W", "mW", "dBm"] = "W"
     set_wavelength: str = ""
-    """Sets {wavelength} in wavelength_unit; empty: a laser of one wavelength, which must lie within min_nm and max_nm."""
+    """Sets {wavelength} in wavelength_unit; empty: a laser of fixed wavelength, between min_nm and max_nm."""
     query_wavelength: str = ""
     wavelength_unit: Literal["nm", "um", "m"] = "nm"
-    error: str = ""
-    identity: str = "*IDN?"
-    identity_pattern: str = r"[^,]+,[^,]+,.+"
-    on_open: tuple[str, ...] = ()
-    joins: bool = True
-    """The instrument takes commands joined by ;:"""
-    terminator: Annotated[str, Field(min_length=1, max_length=2)] = "\n"
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    baud: Annotated[int, Field(ge=50, le=4_000_000)] = 115200
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _is_consistent(self) -> Self:
         if not self.min_nm <= self.max_nm:
             raise ValueError(f"max_nm {self.max_nm:g} is not above min_nm {self.min_nm:g}")
-        command_templates.checked(self.set_power, {"power"}, {"power"})
+        command_templates.check_template(self.set_power, {"power"}, {"power"})
         if self.set_wavelength:
-            command_templates.checked(self.set_wavelength, {"wavelength"}, {"wavelength"})
-        plain = (self.on, self.off, self.query_on, self.query_power, self.query_wavelength, self.error, self.identity)
-        for command in (*plain, *self.on_open):
-            command_templates.checked(command, set())
+            command_templates.check_template(self.set_wavelength, {"wavelength"}, {"wavelength"})
+        for command in (self.on, self.off, self.query_on, self.query_power, self.query_wavelength):
+            command_templates.check_template(command, set())
         return self
-
-    @property
-    def dialect(self) -> Dialect:
-        """How the instrument is spoken to."""
-        return dialect_of(self)
 
 
 def open_scpi_laser(transport: Transport, settings: ScpiLaserSettings) -> ScpiLaser:
-    """Return the laser behind `transport` that `settings` describes, its `on_open` commands sent.
+    """Return the laser behind `transport` that `settings` describes, after sending its `on_open` commands.
 
     Raises
     ------
     DeviceError
-        "transport" where it does not answer, "device" where it complains.
+        "transport" if it does not answer, "device" if it reports an error.
     """
-    if settings.error:
-        scpi.forget_complaints(transport, settings.error)
+    forget_errors(transport, settings)
     laser = ScpiLaser(transport, settings)
     laser.configure()
     return laser
@@ -104,28 +86,28 @@ class ScpiLaser:
     def __init__(self, transport: Transport, settings: ScpiLaserSettings) -> None:
         self._transport = transport
         self._table = settings
-        transport.on_reconnect(self._start_anew)
+        transport.on_reconnect(self._configure_and_raise)
 
     def identify(self) -> Identity:
-        """Ask who is there."""
+        """Query the identity."""
         return scpi.identity(self._transport.identity())
 
     def configure(self) -> None:
-        """Send what the table wants sent first."""
+        """Send the `on_open` commands."""
         for command in self._table.on_open:
-            self._tell(command)
+            self._send(command)
 
     def on(self) -> None:
         """Switch the light on."""
         self._switch(on=True)
 
     def off(self) -> None:
-        """Switch the light off; tried again, since the way may have been lost and found."""
+        """Switch the light off; repeated if it fails, since the connection may be reopened meanwhile."""
         try_until_confirmed(self._transport, [lambda: self._switch(on=False)] * 3, [self._table.off], "off")
 
     def is_on(self) -> bool:
         """Return whether the light is on."""
-        return self._transport.query(self._table.query_on, _yes_or_no)
+        return self._transport.query(self._table.query_on, _parse_on)
 
     def set_power_w(self, power_w: float) -> None:
         """Set the output power [W]."""
@@ -136,15 +118,15 @@ class ScpiLaser:
                 f"{self._table.max_power_w:.6g} W",
             )
         value = {"W": power_w, "mW": 1e3 * power_w, "dBm": dbm_of(power_w)}[self._table.power_unit]
-        self._tell(self._table.set_power.format(power=scpi.decimal(value)))
+        self._send(self._table.set_power.format(power=scpi.decimal(value)))
 
     def power_w(self) -> float:
-        """Return the power that the instrument answers to `query_power` [W]."""
+        """Return the answer to `query_power` [W]."""
         value = self._transport.query(self._table.query_power, lambda lines: scpi.number(lines[0]))
         return {"W": value, "mW": 1e-3 * value, "dBm": watts_of(value)}[self._table.power_unit]
 
     def set_wavelength_nm(self, wavelength_nm: float) -> None:
-        """Set the wavelength [nm]; a laser of one wavelength takes whatever its table allows, and stays as it is."""
+        """Set the wavelength [nm]. A laser of fixed wavelength accepts what its table allows, and does not change."""
         if not self._table.min_nm <= wavelength_nm <= self._table.max_nm:
             raise DeviceError(
                 "limit",
@@ -153,52 +135,46 @@ class ScpiLaser:
             )
         if self._table.set_wavelength:
             value = wavelength_nm / _NM[self._table.wavelength_unit]
-            self._tell(self._table.set_wavelength.format(wavelength=scpi.decimal(value)))
+            self._send(self._table.set_wavelength.format(wavelength=scpi.decimal(value)))
 
     def wavelength_nm(self) -> float:
-        """Return the wavelength that the instrument answers [nm]; without a word for it, the middle of what the table allows."""
+        """Return the answer to `query_wavelength` [nm]; without that query, the middle of the range in the table."""
         if not self._table.query_wavelength:
             return (self._table.min_nm + self._table.max_nm) / 2
         value = self._transport.query(self._table.query_wavelength, lambda lines: scpi.number(lines[0]))
         return value * _NM[self._table.wavelength_unit]
 
     def check(self) -> None:
-        """Empty the queue of errors, or ask for a sign of life where the table has no word for errors."""
-        look(self._transport, self._table)
+        """Raise the errors in the queue; without an error query, make sure that the laser answers."""
+        check_instrument(self._transport, self._table)
 
     def close(self) -> None:
-        """Let go of the laser; the light stays as it is."""
+        """Close the transport; the light stays as it is."""
         self._transport.close()
 
-    def _start_anew(self) -> NoReturn:
+    def _configure_and_raise(self) -> NoReturn:
         self.configure()
         raise DeviceError(
             "device",
-            f"{self._transport.name} was lost and has been found again: its light may be off, its settings must be made again",
+            f"{self._transport.name} was lost and reconnected: its light may be off, power and wavelength must be set again",
             retryable=True,
             outcome="unknown",
         )
 
     def _switch(self, *, on: bool) -> None:
-        self._tell(self._table.on if on else self._table.off)
+        self._send(self._table.on if on else self._table.off)
         if self.is_on() != on:
             raise DeviceError(
                 "device",
-                f"{self._transport.name} was switched {'on' if on else 'off'}, but says that it is not",
+                f"{self._transport.name} was switched {'on' if on else 'off'}, but reports that it is not",
                 outcome="unknown",
             )
 
-    def _tell(self, command: str) -> None:
-        """Send a setting and ask for errors: in one message where the instrument joins commands, else in two."""
-        if self._table.joins and self._table.error:
-            scpi.set_and_check(self._transport, [command], self._table.error)
-            return
-        self._transport.write(command)
-        if self._table.error:
-            scpi.raise_complaints(self._transport, self._table.error)
+    def _send(self, command: str) -> None:
+        send_settings(self._transport, self._table, [command])
 
 
-def _yes_or_no(lines: list[str]) -> bool:
+def _parse_on(lines: list[str]) -> bool:
     word = lines[0].strip().upper()
     if word in {"1", "+1", "ON"}:
         return True
@@ -213,4 +189,4 @@ DRIVER = Driver(
     through_text(open_scpi_laser, lambda settings: settings.dialect),
     "Any SCPI laser, described by a table",
 )
-"""What the registry finds."""
+"""Entry of the driver registry."""

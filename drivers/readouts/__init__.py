@@ -1,1 +1,1 @@
-"""Readouts: power meters and converters behind the detectors, one file an instrument."""
+"""Readouts: power meters and converters behind the detectors, one file per instrument."""

@@ -1,12 +1,12 @@
 """LabJack T7 and T7-Pro: 14 analog inputs over Modbus TCP, all of them in one request.
 
-Channels 0 … 13 are AIN0 … AIN13, single-ended. One request reads from the lowest to the highest channel asked for, two registers
-each. An input beyond its range is returned as infinity.
+Channels 0 … 13 are AIN0 … AIN13, single-ended. One request reads from the lowest to the highest channel asked for, two
+registers each. An input outside its range is returned as infinity.
 
-Source: LabJack Modbus map (AIN at 0, AIN_RANGE at 40000, AIN_RESOLUTION_INDEX at 41500, AIN_SETTLING_US at 42000, PRODUCT_ID at
-60000, FIRMWARE_VERSION at 60004, SERIAL_NUMBER at 60028).
-Not checked against a real unit: what an input beyond its range reads (here -9999, or more than 1.05 of the range, counts as
-overload); the time of a reading by resolution index (data sheet, gain 1).
+Source: LabJack Modbus map (AIN at 0, AIN_RANGE at 40000, AIN_RESOLUTION_INDEX at 41500, AIN_SETTLING_US at 42000,
+PRODUCT_ID at 60000, FIRMWARE_VERSION at 60004, SERIAL_NUMBER at 60028).
+Not checked against a real unit: what an input outside its range reads (here -9999, or more than 1.05 times the range,
+counts as overload); the time of a reading by resolution index (data sheet, gain 1).
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from photonloop.protocols.errors import DeviceError
 _INPUTS = 14
 _RANGES, _RESOLUTIONS, _SETTLINGS = 40000, 41500, 42000
 _PRODUCT, _FIRMWARE, _SERIAL = 60000, 60004, 60028
-_BEYOND = 1.05
+_OVERLOAD_RATIO = 1.05
 _NO_READING = -9999.0
 _SAMPLE_S = (1.1e-3, 0.04e-3, 0.06e-3, 0.1e-3, 0.16e-3, 0.3e-3, 0.55e-3, 1.1e-3, 1.1e-3)
 
 
 class LabJackSettings(BaseModel):
-    """Settings of a station file."""
+    """Settings in a station file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: ClassVar[int] = _INPUTS
     range_v: Annotated[float, one_of(10.0, 1.0, 0.1, 0.01)] = 10.0
-    """±, of all inputs."""
+    """Range of all inputs, ± [V]."""
     resolution: Annotated[int, Field(ge=0, le=8)] = 0
-    """Resolution index; 0 is the default of the unit, 8 the slowest and least noisy."""
+    """Resolution index; 0 is the unit's default, 8 the slowest and least noisy."""
     settling_us: Annotated[float, Field(ge=0, le=50_000)] = 0.0
-    """Before each input [µs]; 0 leaves it to the unit."""
+    """Settling time before each input [µs]; 0: the unit's default."""
 
 
 def open_labjack(transport: ModbusTransport, settings: LabJackSettings) -> LabJackT7:
-    """Return the unit behind `transport`, its inputs set up.
+    """Return the unit behind `transport`, with its inputs configured.
 
     Raises
     ------
     DeviceError
-        "transport" where it does not answer, "device" where it is no T7 or refuses a setting.
+        "transport" if it does not answer, "device" if it is not a T7 or refuses a setting.
     """
     product = float(transport.read_floats(_PRODUCT, 1)[0])
     if product != 7.0:
-        raise DeviceError("device", f"{transport.name} is no LabJack T7: its product number is {product:g}")
+        raise DeviceError("device", f"{transport.name} is not a LabJack T7: its product number is {product:g} instead of 7")
     labjack = LabJackT7(transport, settings)
     labjack.configure()
     return labjack
@@ -83,7 +83,7 @@ class LabJackT7:
 
     @property
     def sample_s(self) -> float:
-        """About the time of one reading of all inputs [s]."""
+        """Approximate time of one reading of all inputs [s]."""
         return _INPUTS * (_SAMPLE_S[self._settings.resolution] + 1e-6 * self._settings.settling_us)
 
     def identify(self) -> Identity:
@@ -93,7 +93,7 @@ class LabJackT7:
         return Identity("LabJack", "T7", str(serial), f"{firmware:.4f}")
 
     def configure(self) -> None:
-        """Write range, resolution and settling of every input."""
+        """Write range, resolution and settling time of every input."""
         self._transport.write_floats(_RANGES, np.full(_INPUTS, self._settings.range_v))
         self._transport.write(_RESOLUTIONS, struct.pack(f">{_INPUTS}H", *[self._settings.resolution] * _INPUTS))
         self._transport.write_floats(_SETTLINGS, np.full(_INPUTS, self._settings.settling_us))
@@ -106,26 +106,27 @@ class LabJackT7:
         first, last = min(channels), max(channels)
         volts = self._transport.read_floats(2 * first, last - first + 1)[np.asarray(channels) - first]
         if not np.isfinite(volts).all():
-            raise DeviceError("transport", f"{self._transport.name} answered readings that are no numbers", retryable=True)
-        beyond = (np.abs(volts) > _BEYOND * self._settings.range_v) | (volts == _NO_READING)
-        return np.where(beyond, np.copysign(np.inf, np.where(volts == _NO_READING, 1.0, volts)), volts)
+            raise DeviceError("transport", f"{self._transport.name} returned readings that are NaN or infinite", retryable=True)
+        overloaded = (np.abs(volts) > _OVERLOAD_RATIO * self._settings.range_v) | (volts == _NO_READING)
+        return np.where(overloaded, np.copysign(np.inf, np.where(volts == _NO_READING, 1.0, volts)), volts)
 
     def check(self) -> None:
-        """Compare the range of every input with what it was set to: a unit that was restarted has forgotten it."""
+        """Compare the range of every input with the settings: a unit that was restarted has lost them."""
         ranges = self._transport.read_floats(_RANGES, _INPUTS)
         if not np.allclose(ranges, self._settings.range_v):
             self.configure()
             raise DeviceError(
                 "device",
-                f"{self._transport.name} had forgotten its ranges, so it was restarted or set by other hands; set up again",
+                f"{self._transport.name} had lost its ranges, so it was restarted or set by someone else; "
+                "it has been configured again",
                 retryable=True,
                 outcome="unknown",
             )
 
     def close(self) -> None:
-        """Let go of the unit."""
+        """Close the transport."""
         self._transport.close()
 
 
 DRIVER = Driver("readout", LabJackSettings, through_modbus(open_labjack), "LabJack T7 and T7-Pro, 14 analog inputs, Modbus TCP")
-"""What the registry finds."""
+"""Entry of the driver registry."""

@@ -1,4 +1,4 @@
-"""A readout that speaks SCPI, described by a small table.
+"""A readout that speaks SCPI, described by a table of commands instead of code.
 
     [instruments.settings]
     channels = 8
@@ -6,8 +6,8 @@
     full_scale = 10.0
     read = "MEAS:VOLT? (@{channels})"
 
-Not checked against a real unit: by its nature. Whether `read` measures anew each time, rather than returning what was measured
-before, is for whoever writes the table to make sure.
+Not checked against a real unit, since the table describes the unit. The author of the table must make sure that `read`
+takes a new measurement each time and does not return an earlier one.
 """
 
 from __future__ import annotations
@@ -17,26 +17,23 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from photonloop.drivers.helpers import command_templates, scpi
 from photonloop.drivers.helpers.channel_checks import check_channels
-from photonloop.drivers.helpers.command_table import dialect_of, look
+from photonloop.drivers.helpers.command_table import CommandTable, check_instrument, forget_errors
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
-from photonloop.drivers.transports.text import Dialect
-from photonloop.drivers.transports.transport import Transport
+from photonloop.drivers.transports.interfaces import Transport
 
 
-class ScpiReadoutSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ScpiReadoutSettings(CommandTable):
+    """The table: the keys below and those of `CommandTable`."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
     first: Annotated[int, Field(ge=0)] = 1
-    """What the instrument calls channel 0."""
+    """The instrument's number for channel 0."""
     unit: Literal["A", "V", "W"]
     full_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Reading at which a channel saturates; 0: unknown."""
@@ -44,40 +41,24 @@ class ScpiReadoutSettings(BaseModel):
     """Measures {channels}, answered with commas, or {channel}."""
     sample_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     """Time of one reading of all channels."""
-    error: str = ""
-    identity: str = "*IDN?"
-    identity_pattern: str = r"[^,]+,[^,]+,.+"
-    on_open: tuple[str, ...] = ()
-    """Commands sent after opening and after a restart."""
-    joins: bool = True
-    """The instrument takes commands joined by ;: and answers joined questions on one line with semicolons between."""
-    terminator: Annotated[str, Field(min_length=1, max_length=2)] = "\n"
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    baud: Annotated[int, Field(ge=50, le=4_000_000)] = 115200
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        command_templates.checked(self.read, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
-        for plain in (self.error, self.identity, *self.on_open):
-            command_templates.checked(plain, set())
+    def _is_consistent(self) -> Self:
+        command_templates.check_template(
+            self.read, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None
+        )
         return self
-
-    @property
-    def dialect(self) -> Dialect:
-        """How the instrument is spoken to."""
-        return dialect_of(self)
 
 
 def open_scpi_readout(transport: Transport, settings: ScpiReadoutSettings) -> ScpiReadout:
-    """Return the readout behind `transport` that `settings` describes, its `on_open` commands sent.
+    """Return the readout behind `transport` that `settings` describes, after sending its `on_open` commands.
 
     Raises
     ------
     DeviceError
-        "transport" where it does not answer, "device" where it complains.
+        "transport" if it does not answer, "device" if it reports an error.
     """
-    if settings.error:
-        scpi.forget_complaints(transport, settings.error)
+    forget_errors(transport, settings)
     readout = ScpiReadout(transport, settings)
     readout.configure()
     return readout
@@ -93,34 +74,34 @@ class ScpiReadout:
 
     @property
     def channels(self) -> int:
-        """As the table says."""
+        """Number of channels, from the table."""
         return self._table.channels
 
     @property
     def unit(self) -> str:
-        """As the table says."""
+        """Unit of readings, from the table."""
         return self._table.unit
 
     @property
     def full_scale(self) -> float:
-        """As the table says [unit]."""
+        """Reading at which a channel saturates [unit], from the table."""
         return self._table.full_scale
 
     @property
     def sample_s(self) -> float:
-        """As the table says [s]."""
+        """Time of one reading of all channels [s], from the table."""
         return self._table.sample_s
 
     def identify(self) -> Identity:
-        """Ask who is there."""
+        """Query the identity."""
         return scpi.identity(self._transport.identity())
 
     def configure(self) -> None:
-        """Send what the table wants sent first."""
+        """Send the `on_open` commands."""
         for command in self._table.on_open:
             self._transport.write(command)
         if self._table.on_open and self._table.error:
-            scpi.raise_complaints(self._transport, self._table.error)
+            scpi.raise_errors(self._transport, self._table.error)
 
     def read(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Measure now [unit], shape (channels,)."""
@@ -133,11 +114,11 @@ class ScpiReadout:
         )
 
     def check(self) -> None:
-        """Empty the queue of errors, or ask for a sign of life where the table has no word for errors."""
-        look(self._transport, self._table)
+        """Raise the errors in the queue; without an error query, make sure that the instrument answers."""
+        check_instrument(self._transport, self._table)
 
     def close(self) -> None:
-        """Let go of the instrument."""
+        """Close the transport."""
         self._transport.close()
 
 
@@ -147,4 +128,4 @@ DRIVER = Driver(
     through_text(open_scpi_readout, lambda settings: settings.dialect),
     "Any SCPI readout, described by a table",
 )
-"""What the registry finds."""
+"""Entry of the driver registry."""

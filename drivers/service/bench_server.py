@@ -30,7 +30,7 @@ def serve(
         Address: tcp://HOST:PORT or ipc://PATH.
     keys
         Folder of CURVE keys; required for an address that other machines can reach.
-    stopping
+    stop
         Stops the server on a signal.
     alive
         Called several times per second; the server stops when it returns False.

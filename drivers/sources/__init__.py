@@ -1,1 +1,1 @@
-"""Drive sources: multichannel voltage supplies for heaters and modulators, one file an instrument."""
+"""Drive sources: multichannel voltage supplies for heaters and modulators, one file per instrument."""

@@ -1,12 +1,12 @@
-"""Words of the QDAC-II: lists of channels, what ends a list, what brings a channel to 0 V. Channels are counted from 0 here."""
+"""Command texts of the QDAC-II. Channels are counted from 0 here, from 1 in the instrument."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def at(channels: Sequence[int]) -> str:
-    """Return channels as the instrument's list of them, neighbours as a range: (@1:3,7)."""
+def channel_list(channels: Sequence[int]) -> str:
+    """Return channels as the instrument's list of them, with neighbours as a range: (@1:3,7)."""
     parts: list[list[int]] = []
     for number in (channel + 1 for channel in channels):
         if parts and number == parts[-1][-1] + 1:
@@ -16,21 +16,21 @@ def at(channels: Sequence[int]) -> str:
     return f"(@{','.join(':'.join(map(str, part)) for part in parts)})"
 
 
-def stopped(channels: Sequence[int]) -> list[str]:
-    """Return what ends lists: the channels are in fixed mode then, and hear no trigger."""
-    where = at(channels)
-    return [f"sour:dc:init:cont off,{where}", f"sour:dc:abor {where}", f"sour:volt:mode fix,{where}"]
+def fixed_mode_commands(channels: Sequence[int]) -> list[str]:
+    """Return the commands that end lists: the channels are in fixed mode then and ignore triggers."""
+    listed = channel_list(channels)
+    return [f"sour:dc:init:cont off,{listed}", f"sour:dc:abor {listed}", f"sour:volt:mode fix,{listed}"]
 
 
-def zero(channel: int) -> list[str]:
-    """Return what brings one channel to 0 V whatever it does, without a list of channels."""
+def zero_commands(channel: int) -> list[str]:
+    """Return the commands that bring one channel to 0 V in any mode, without a channel list."""
     number = channel + 1
     return [f"sour{number}:dc:init:cont off", f"sour{number}:dc:abor", f"sour{number}:volt:mode fix", f"sour{number}:volt 0"]
 
 
-def words(lines: list[str], count: int) -> list[str]:
-    """Return the answers to `count` joined questions; ValueError where there are more or fewer."""
-    found = [word.strip() for word in lines[0].split(";")]
-    if len(found) != count:
-        raise ValueError(f"{len(found)} values where {count} are due")
-    return found
+def split_answers(lines: list[str], count: int) -> list[str]:
+    """Return the answers to `count` joined queries; ValueError if there are more or fewer."""
+    answers = [answer.strip() for answer in lines[0].split(";")]
+    if len(answers) != count:
+        raise ValueError(f"{len(answers)} values instead of {count}")
+    return answers

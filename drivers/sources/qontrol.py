@@ -1,18 +1,19 @@
-"""Qontrol Q8iv and Q8b driver modules on a BP8 backplane: 8 voltage channels a module, one serial line for the chain.
+"""Qontrol Q8iv and Q8b driver modules on a BP8 backplane: 8 voltage channels per module, one serial line for the chain.
 
     port ── Q8iv 0 ── Q8iv 1 ── …        channels 0 … 7, 8 … 15, … along the chain
 
-Channels count along the chain from 0, as the modules themselves count. Voltages are set a module at a time (`VVEC`), all modules
-of one call in one write. A vector sets every channel of its module, so it is used only where this driver itself set each of them
-last: what the modules tell is measured, and no set-point. Else the channels that are asked for are set one by one (`V`). The
-modules guard themselves: `set_limits` writes VMAX and IMAX of every channel, and a module that has been switched off forgets them and
-says so (error 90), upon which they are written again. Errors come at any time, asked for or not; `set_volts`, `read_…` and
-`check` raise whatever has come.
+Channels count along the chain from 0, as the modules themselves count. Voltages are set per module (`VVEC`), all
+modules of one call in one write. `VVEC` sets every channel of its module, and the modules report measured voltages
+only, not setpoints. So `VVEC` is used only if this driver itself set each channel of the module last; otherwise the
+named channels are set one by one (`V`). `set_limits` writes VMAX and IMAX of every channel into the modules. A module
+that has lost power forgets them and reports error 90; then they are written again. Errors come at any time, solicited
+or not: `set_volts`, `read_…` and `check` raise those that have arrived.
 
 Sources: vendor's public Python API (github.com/takeqontrol/api); command set as published there.
-Not checked against a real unit: that the number behind VVEC is the first channel of the vector; the text around numbers (anything
-around the first number of a line is ignored); how NUPALL ends (here: a tenth of the timeout without a line, or OK); how long a
-message the modules take (after error 14 everything is sent again). The binary mode, about twice as fast, is not used.
+Not checked against a real unit: that the number after VVEC is the first channel of the vector; the text around numbers
+(anything around the first number of a line is ignored); how NUPALL ends (here: a tenth of the timeout without a line,
+or OK); the length of a message that the modules take (after error 14 everything is sent again). The binary mode, about
+twice as fast, is not used.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from photonloop.drivers.helpers.channel_checks import check_channels, check_volt
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.interfaces import Transport
 from photonloop.drivers.transports.text import Dialect
-from photonloop.drivers.transports.transport import Transport
 from photonloop.protocols.errors import DeviceError
 
 _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")
@@ -42,9 +43,9 @@ _MODULE_CHANNELS = 8
 _POWERED_UP = 90
 _SEND_AGAIN = frozenset({14, 15, 16})
 _ANSWERS = frozenset(range(10, 17))
-"""Errors about a command: they come instead of its answer. All others come unasked."""
+"""Errors that replace the answer to a command. All others are unsolicited."""
 
-_WORDS = {
+_ERROR_TEXTS = {
     1: "over-voltage",
     2: "over-current",
     3: "power",
@@ -63,20 +64,23 @@ _WORDS = {
 }
 
 _FULL_SCALE = {"Q8iv": (12.0, 0.024), "Q8b": (12.0, 0.25 / 3)}
-"""Volts and amperes of the modules that a chain may mix; of others, what the chain answers is taken for all."""
+"""Full scale [V, A] of module types that a chain may mix.
+
+For other types, the answer of the chain applies to all modules.
+"""
 
 
 class QontrolSettings(BaseModel):
-    """Settings of a station file."""
+    """Settings in a station file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     modules: Annotated[int, Field(ge=0, le=64)] = 0
-    """Modules that must be there; 0: as many as answer."""
+    """Number of modules on the chain; 0: as many as answer."""
 
     @property
     def channels(self) -> int:
-        """Channels of that many modules; 0: nobody knows yet."""
+        """Channels of that many modules; 0: not known before opening."""
         return _MODULE_CHANNELS * self.modules
 
 
@@ -101,34 +105,40 @@ def _is_unsolicited(line: str) -> bool:
 DIALECT = Dialect(
     timeout_s=0.5, retries=2, id_query="id?", id_pattern=r"\w+-[0-9A-Fa-f*]+", is_unsolicited=_is_unsolicited, baud=115200
 )
-"""How the modules are spoken to."""
+"""Timeout, identification and baud rate of the modules."""
 
 
 def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
-    """Return the chain behind `transport`, counted and asked for its full scales. No output changes.
+    """Return the chain behind `transport`, after counting its modules and querying their full scales.
+
+    No output changes.
 
     Raises
     ------
     DeviceError
-        "transport" where it does not answer, "device" where modules are missing.
+        "transport" if it does not answer, "device" if modules are missing.
     """
     transport.query("nup=0", _all_ok)  # the modules number themselves anew
     modules = transport.query("nupall?", _modules, lines=0)
     if settings.modules and len(modules) != settings.modules:
         raise DeviceError(
-            "device", f"{transport.name} has {len(modules)} modules on its chain where the station file says {settings.modules}"
+            "device",
+            f"{transport.name} has {len(modules)} modules on its chain, but modules is {settings.modules} in its settings",
         )
-    full_v, full_ma = (transport.query(f"{what}full?", _one_number) for what in ("v", "i"))
+    full_v, full_ma = (transport.query(f"{quantity}full?", _one_number) for quantity in ("v", "i"))
     hardware: list[ChannelLimits] = []
     for module in modules:
         max_v, max_a = _FULL_SCALE.get(module.kind, (full_v, full_ma / 1000))
         hardware += [ChannelLimits(min_v=0.0, max_v=max_v, max_a=max_a, bits=16, range_v=max_v)] * module.channels
-    transport.pop_unsolicited()  # what was said before somebody listened
+    transport.pop_unsolicited()  # errors from before it was opened
     return Qontrol(transport, modules, hardware)
 
 
 class Qontrol:
-    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured. Made by `open_qontrol`."""
+    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured.
+
+    Made by `open_qontrol`.
+    """
 
     def __init__(self, transport: Transport, modules: Sequence[_Module], hardware: Sequence[ChannelLimits]) -> None:
         self._transport = transport
@@ -137,17 +147,17 @@ class Qontrol:
         self._limits = list(hardware)
         self._written_limits: dict[int, ChannelLimits] = {}
         self._held = np.full(len(hardware), np.nan)
-        """Set-points; NaN where this driver has set none since it opened the line, or since something went wrong."""
-        self._starting_anew = False
-        transport.on_reconnect(lambda: self._start_anew("was lost and has been found again"))
+        """Setpoints [V]; NaN for channels not set by this driver since it was opened, or since the last failure."""
+        self._restoring = False
+        transport.on_reconnect(lambda: self._restore_and_raise("was lost and reconnected"))
 
     @property
     def channels(self) -> int:
-        """Channels of the whole chain."""
+        """Number of channels of the whole chain."""
         return len(self._hardware)
 
     def identify(self) -> Identity:
-        """Ask the first module; the model counts them all."""
+        """Query the first module; the model states how many more there are."""
         model, _, serial = self._transport.identity().partition("-")
         firmware = self._transport.query_line("firmware?")
         more = f" and {len(self._modules) - 1} more" if len(self._modules) > 1 else ""
@@ -161,15 +171,15 @@ class Qontrol:
     def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         """Write VMAX and IMAX of the named channels."""
         check_channels(self._transport.name, tuple(limits), self.channels)
-        wanted = {c: tightened(self._transport.name, c, self._hardware[c], limit) for c, limit in limits.items()}
-        self._write_limits(wanted)
-        self._written_limits.update(wanted)
-        for channel, limit in wanted.items():
+        tight = {c: tightened(self._transport.name, c, self._hardware[c], limit) for c, limit in limits.items()}
+        self._write_limits(tight)
+        self._written_limits.update(tight)
+        for channel, limit in tight.items():
             self._limits[channel] = limit
         self._raise_unsolicited()
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels and no other, all in one write: each module by a vector where all its set-points are known."""
+        """Set the named channels and no others, all in one write: by `VVEC` if all setpoints of a module are known."""
         check_volts(self._transport.name, volts, self._limits)
         self._raise_unsolicited()
         held = self._held.copy()
@@ -182,26 +192,30 @@ class Qontrol:
                 known = not np.isnan(held[here]).any()
                 lines += [_vector(module, held)] if known else [f"v{channel}={held[channel]:.5f}" for channel in named]
         if lines:
-            self._held[list(volts)] = np.nan  # whatever becomes of it
+            self._held[list(volts)] = np.nan  # unknown if the query fails
             self._query(lines, mutates=True)
         self._held = held
         self._raise_unsolicited()
 
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return measured voltages [V]; every channel of the chain is asked for, in one exchange."""
+        """Return measured voltages [V], shape (channels,); queries every channel of the chain, in one exchange."""
         return self._read_all("vall?", channels)
 
     def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return measured currents [A]; every channel of the chain is asked for, in one exchange."""
+        """Return measured currents [A], shape (channels,); queries every channel of the chain, in one exchange."""
         return self._read_all("iall?", channels) / 1000
 
     def check(self) -> None:
-        """Raise what the modules have said; asks the first one for a sign of life."""
+        """Make sure that the first module answers, and raise the errors that the modules have reported."""
         self._transport.identity()
         self._raise_unsolicited()
 
     def safe(self) -> None:
-        """Set every channel to 0 V: by vectors, by vectors again (the way may be found anew), one by one, at last unheard."""
+        """Set every channel to 0 V.
+
+        Tries vectors, vectors again (the connection may be reopened meanwhile), one by one, and at last without waiting
+        for replies.
+        """
         zeros = np.zeros(self.channels)
         vectors = [_vector(module, zeros) for module in self._modules]
         singles = [[f"v{channel}=0.00000"] for channel in range(self.channels)]
@@ -217,16 +231,16 @@ class Qontrol:
         self._held = zeros
 
     def close(self) -> None:
-        """Let go of the serial line; the outputs stay as they are."""
+        """Close the transport; the outputs stay as they are."""
         self._transport.close()
 
     def _query(self, lines: list[str], *, mutates: bool) -> None:
-        """Send commands that are answered OK, all in one write."""
+        """Send commands that are each answered OK, all in one write."""
         try:
             self._transport.query("\n".join(lines), _all_ok, lines=len(lines), mutates=mutates)
         except DeviceError as error:
             if error.code == "transport":
-                self._raise_unsolicited()  # what the modules complained of explains their silence
+                self._raise_unsolicited()  # an error reported by a module explains the missing answer
             raise
 
     def _read_all(self, command: str, channels: Sequence[int]) -> NDArray[np.float64]:
@@ -245,26 +259,30 @@ class Qontrol:
                 self._query(lines, mutates=False)
 
     def _raise_unsolicited(self) -> None:
-        """Raise what came unasked; after a power-up, write the limits again first."""
-        found = [(int(m[1]), int(m[2])) for line in self._transport.pop_unsolicited() if (m := _ERROR.fullmatch(line))]
-        if found:
-            self._held[:] = np.nan  # a channel may have been shut off: no vector for its neighbours shall switch it on again
-        if any(code == _POWERED_UP for code, _ in found) and not self._starting_anew:
-            self._start_anew(f"was switched on anew ({_told(found)})")
-        if found:
-            channel = next((number for code, number in found if code in {1, 2}), None)
-            raise DeviceError("device", f"{self._transport.name} complains: {_told(found)}", outcome="unknown", channel=channel)
+        """Raise unsolicited errors; after a power-up, write the limits again first."""
+        errors = [(int(m[1]), int(m[2])) for line in self._transport.pop_unsolicited() if (m := _ERROR.fullmatch(line))]
+        if errors:
+            # A module may have shut off a channel, and VVEC for its neighbours would switch that on again.
+            self._held[:] = np.nan
+        if any(code == _POWERED_UP for code, _ in errors) and not self._restoring:
+            self._restore_and_raise(f"was powered up again ({_describe(errors)})")
+        if errors:
+            channel = next((number for code, number in errors if code in {1, 2}), None)
+            raise DeviceError(
+                "device", f"{self._transport.name} reports an error: {_describe(errors)}", outcome="unknown", channel=channel
+            )
 
-    def _start_anew(self, why: str) -> NoReturn:
+    def _restore_and_raise(self, reason: str) -> NoReturn:
+        """Write the limits again after a restart, and raise."""
         self._held[:] = np.nan
-        self._starting_anew = True  # one that is switched on anew over that is not started anew within it, without an end
+        self._restoring = True  # a power-up during this must not start it again, without an end
         try:
             self._write_limits(self._written_limits)
         finally:
-            self._starting_anew = False
+            self._restoring = False
         raise DeviceError(
             "device",
-            f"{self._transport.name} {why}: its limits have been written again, every channel must be set again",
+            f"{self._transport.name} {reason}: its limits have been written again, every channel must be set again",
             retryable=True,
             outcome="unknown",
         )
@@ -275,8 +293,8 @@ def _vector(module: _Module, volts: NDArray[np.float64]) -> str:
     return f"VVEC{module.first}=" + ",".join(f"{value:.5f}" for value in values)
 
 
-def _told(found: Sequence[tuple[int, int]]) -> str:
-    return "; ".join(f"{_WORDS.get(code, f'error {code}')} at {where}" for code, where in found)
+def _describe(errors: Sequence[tuple[int, int]]) -> str:
+    return "; ".join(f"{_ERROR_TEXTS.get(code, f'error {code}')} at {place}" for code, place in errors)
 
 
 def _all_ok(lines: list[str]) -> None:
@@ -286,7 +304,9 @@ def _all_ok(lines: list[str]) -> None:
         code = _error_code(line)
         if code is None or code in _SEND_AGAIN:
             raise ValueError(f"{line!r} instead of OK")
-        raise DeviceError("device", f"the driver module refused a command: {_WORDS.get(code, code)} ({line})", outcome="unknown")
+        raise DeviceError(
+            "device", f"the driver module refused a command: {_ERROR_TEXTS.get(code, code)} ({line})", outcome="unknown"
+        )
 
 
 def _modules(lines: list[str]) -> tuple[_Module, ...]:
@@ -296,7 +316,7 @@ def _modules(lines: list[str]) -> tuple[_Module, ...]:
             continue
         match = _MODULE.fullmatch(line)
         if match is None:
-            raise ValueError(f"{line!r} is no module")
+            raise ValueError(f"{line!r} does not describe a module")
         modules[int(match[5])] = _Module(match[1], match[4], 0, int(match[3]))
     if sorted(modules) != list(range(len(modules))) or not modules:
         raise ValueError(f"modules are numbered {sorted(modules)}")
@@ -321,4 +341,4 @@ def _one_number(lines: list[str]) -> float:
 DRIVER = Driver(
     "source", QontrolSettings, through_text(open_qontrol, DIALECT), "Qontrol Q8iv and Q8b modules on a BP8 backplane, serial"
 )
-"""What the registry finds."""
+"""Entry of the driver registry."""

@@ -1,4 +1,4 @@
-"""A multichannel voltage source that speaks SCPI, described by a small table: no code for a plain instrument.
+"""A multichannel voltage source that speaks SCPI, described by a table of commands instead of code.
 
     [instruments.settings]                          or   [instruments.settings]
     channels = 16                                        table = "my-source.toml"
@@ -6,10 +6,11 @@
     set = "VOLT {volts},(@{channel})"
     query_volts = "VOLT? (@{channels})"
 
-Everything the table leaves out is not used: without `error` the driver cannot tell whether a setting was taken, without
-`query_volts` it cannot tell that the instrument was restarted behind its back. Both are worth having.
+A key that the table leaves out is not used. Without `error` the driver cannot know whether a setting was accepted.
+Without `query_volts` it cannot detect that the instrument was restarted. Give both if the instrument supports them.
 
-Not checked against a real unit: by its nature. Try a new table at the bench with `photonloop check` and a resistor first.
+Not checked against a real unit, since the table describes the unit. Try a new table with `photonloop check` and a
+resistor first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from photonloop.drivers.helpers import command_templates, scpi
 from photonloop.drivers.helpers.channel_checks import (
@@ -30,100 +31,81 @@ from photonloop.drivers.helpers.channel_checks import (
     tightened,
     try_until_confirmed,
 )
-from photonloop.drivers.helpers.command_table import dialect_of
+from photonloop.drivers.helpers.command_table import CommandTable, check_instrument, forget_errors, send_settings
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
-from photonloop.drivers.transports.text import Dialect
-from photonloop.drivers.transports.transport import Transport
+from photonloop.drivers.transports.interfaces import Transport
 from photonloop.protocols.errors import DeviceError
 
-_AGREES = 1e-3
-"""Relative to the span: a set-point read back further away than this was not set by this driver. A step of the converter is
-allowed in any case."""
+_RELATIVE_TOLERANCE = 1e-3
+"""Relative to the voltage range. A setpoint that reads back further away was not set by this driver. The tolerance is
+never below one step of the converter."""
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ScpiSourceSettings(BaseModel):
-    """The table. Commands are templates of `photonloop.drivers.helpers.command_templates`; empty ones are not used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ScpiSourceSettings(CommandTable):
+    """The table: the keys below and those of `CommandTable`."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
     first: Annotated[int, Field(ge=0)] = 1
-    """What the instrument calls channel 0."""
+    """The instrument's number for channel 0."""
     min_v: _Finite = 0.0
     max_v: _Finite
     max_a: _NotNegative = 0.0
     bits: Annotated[int, Field(ge=0, le=32)] = 0
     slew_v_per_s: _NotNegative = 0.0
-    """How fast the instrument itself moves its outputs; 0: at once, or nobody knows."""
+    """How fast the instrument itself moves its outputs; 0: at once, or unknown."""
     set: str
     """Sets {volts} of {channel}."""
     query_volts: str = ""
-    """Asks for the set-points of {channels}, or of {channel}."""
+    """Queries the setpoints of {channels}, or of {channel}."""
     query_amps: str = ""
-    """Asks for the measured currents of {channels}, or of {channel}."""
+    """Queries the measured currents of {channels}, or of {channel}."""
     limit_volts: str = ""
     """Limits {channel} to {volts} in the instrument."""
     limit_amps: str = ""
     """Limits {channel} to {amps} in the instrument."""
     limit_slew: str = ""
-    """Slows {channel} to {slew} [V/s] in the instrument; sent a value well above the ramps of the bench (`channels.slowed`)."""
-    error: str = ""
-    """Takes the oldest error: SYST:ERR?, answered `0,"No error"` or `+0,"No error"` where there is none."""
-    identity: str = "*IDN?"
-    identity_pattern: str = r"[^,]+,[^,]+,.+"
-    """What the whole answer to `identity` looks like."""
-    on_open: tuple[str, ...] = ()
-    """Commands sent after opening and after a restart, before limits."""
-    joins: bool = True
-    """The instrument takes commands joined by ;: and answers joined questions on one line with semicolons between."""
-    terminator: Annotated[str, Field(min_length=1, max_length=2)] = "\n"
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    baud: Annotated[int, Field(ge=50, le=4_000_000)] = 115200
+    """Limits the slew rate of {channel} to {slew} [V/s] in the instrument (see `channel_checks.slowed`)."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _is_consistent(self) -> Self:
         if not self.min_v < self.max_v:
             raise ValueError(f"max_v {self.max_v:g} V is not above min_v {self.min_v:g} V")
-        command_templates.checked(self.set, {"channel", "volts"}, {"volts"})
+        command_templates.check_template(self.set, {"channel", "volts"}, {"volts"})
         if self.channels > 1:
-            command_templates.checked(self.set, {"channel", "volts"}, {"channel"})
-        for query_line in filter(None, (self.query_volts, self.query_amps)):
-            command_templates.checked(query_line, {"channel", "channels"}, {"channel", "channels"} if self.channels > 1 else None)
-        for place, template in (("volts", self.limit_volts), ("amps", self.limit_amps), ("slew", self.limit_slew)):
+            command_templates.check_template(self.set, {"channel", "volts"}, {"channel"})
+        needed = {"channel", "channels"} if self.channels > 1 else None
+        for query in filter(None, (self.query_volts, self.query_amps)):
+            command_templates.check_template(query, {"channel", "channels"}, needed)
+        for placeholder, template in (("volts", self.limit_volts), ("amps", self.limit_amps), ("slew", self.limit_slew)):
             if template:
-                command_templates.checked(template, {"channel", place}, {place})
-        for plain in (self.error, self.identity, *self.on_open):
-            command_templates.checked(plain, set())
+                command_templates.check_template(template, {"channel", placeholder}, {placeholder})
         return self
-
-    @property
-    def dialect(self) -> Dialect:
-        """How the instrument is spoken to."""
-        return dialect_of(self)
 
 
 def open_scpi_source(transport: Transport, settings: ScpiSourceSettings) -> ScpiSource:
-    """Return the source behind `transport` that `settings` describes, its `on_open` commands sent.
+    """Return the source behind `transport` that `settings` describes, after sending its `on_open` commands.
+
+    Its class has the capabilities that the table has commands for: `ReadsVolts` with `query_volts`, `ReadsAmps` with
+    `query_amps`.
 
     Raises
     ------
     DeviceError
-        "transport" where it does not answer, "device" where it complains.
+        "transport" if it does not answer, "device" if it reports an error.
     """
-    if settings.error:
-        scpi.forget_complaints(transport, settings.error)
-    source = ScpiSource(transport, settings)
-    source.begin()
+    forget_errors(transport, settings)
+    source = _SOURCE_CLASSES[bool(settings.query_volts), bool(settings.query_amps)](transport, settings)
+    source.initialize()
     return source
 
 
 class ScpiSource:
-    """A `DriveSource` that `ReadsVolts` (as set) and `ReadsAmps` where the table says how. Made by `open_scpi_source`."""
+    """A `DriveSource` that reads back neither voltages nor currents. Made by `open_scpi_source`."""
 
     def __init__(self, transport: Transport, settings: ScpiSourceSettings) -> None:
         self._transport = transport
@@ -139,28 +121,23 @@ class ScpiSource:
         self._limits = [self._hardware] * settings.channels
         self._written_limits: dict[int, ChannelLimits] = {}
         self._held = np.zeros(settings.channels)
-        step = 1 / (2**settings.bits - 1) if settings.bits else 0.0
-        self._tolerance_v = max(_AGREES, step) * (settings.max_v - settings.min_v)
-        transport.on_reconnect(lambda: self._start_anew("was lost and has been found again"))
-        # A capability is told by having its method (`isinstance(source, ReadsAmps)`): none without a word for it in the table.
-        if settings.query_volts:
-            self.read_volts = self._read_volts
-        if settings.query_amps:
-            self.read_amps = self._read_amps
+        lsb = 1 / (2**settings.bits - 1) if settings.bits else 0.0
+        self._tolerance_v = max(_RELATIVE_TOLERANCE, lsb) * (settings.max_v - settings.min_v)
+        transport.on_reconnect(lambda: self._restore_and_raise("was lost and reconnected"))
 
     @property
     def channels(self) -> int:
-        """As the table says."""
+        """Number of channels, from the table."""
         return self._table.channels
 
-    def begin(self) -> None:
-        """Send what the table wants sent first, and learn where the channels stand."""
-        self._send(self._table.on_open)
+    def initialize(self) -> None:
+        """Send the `on_open` commands and read the setpoints of all channels."""
+        send_settings(self._transport, self._table, self._table.on_open)
         if self._table.query_volts:
-            self._held = self._read_volts(range(self.channels))
+            self._held = self._read_setpoints()
 
     def identify(self) -> Identity:
-        """Ask who is there."""
+        """Query the identity."""
         return scpi.identity(self._transport.identity())
 
     def limits(self, channel: int) -> ChannelLimits:
@@ -169,33 +146,34 @@ class ScpiSource:
         return self._limits[channel]
 
     def set_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
-        """Write the limits that the table has commands for; voltages are held by this driver as well."""
+        """Write the limits that the table has commands for; this driver checks voltages as well."""
         check_channels(self._transport.name, tuple(limits), self.channels)
-        wanted = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
+        tight = {c: tightened(self._transport.name, c, self._hardware, limit) for c, limit in limits.items()}
         if self._table.limit_slew:
-            wanted = {c: slowed(limit, limits[c].slew_v_per_s) for c, limit in wanted.items()}
-        self._write_limits(wanted)
-        self._written_limits.update(wanted)
-        for channel, limit in wanted.items():
+            tight = {c: slowed(limit, limits[c].slew_v_per_s) for c, limit in tight.items()}
+        self._write_limits(tight)
+        self._written_limits.update(tight)
+        for channel, limit in tight.items():
             self._limits[channel] = limit
 
     def set_volts(self, volts: Mapping[int, float]) -> None:
-        """Set the named channels in one message, where the instrument joins commands."""
+        """Set the named channels, in one message if the instrument joins commands."""
         check_volts(self._transport.name, volts, self._limits)
         if volts:
             self._set(volts)
 
     def check(self) -> None:
-        """Take the errors, and compare every set-point with what was set last, as far as the table allows."""
-        if self._table.error:
-            scpi.raise_complaints(self._transport, self._table.error)
+        """Raise the errors in the queue, and compare every setpoint with the held drive, as far as the table allows."""
+        if self._table.error or not self._table.query_volts:
+            check_instrument(self._transport, self._table)
         if self._table.query_volts:
-            self._compare(self._read_volts(range(self.channels)))
-        elif not self._table.error:
-            self._transport.identity()
+            self._compare(self._read_setpoints())
 
     def safe(self) -> None:
-        """Set every channel to 0 V, or to the nearest voltage it has, at once, at once again, one by one, at last unheard."""
+        """Set every channel to 0 V, or to the voltage nearest to it.
+
+        Tries all channels at once, the same again, one by one, and at last without waiting for replies.
+        """
         zero_v = min(max(0.0, self._table.min_v), self._table.max_v)
         zeros = dict.fromkeys(range(self.channels), zero_v)
 
@@ -205,99 +183,85 @@ class ScpiSource:
         def one_by_one() -> None:
             send_all([{channel: zero_v} for channel in zeros], self._set)
 
-        last_resort = command_templates.commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
+        last_resort = command_templates.set_commands(self._table.set, self._numbers(list(zeros)), list(zeros.values()), "volts")
         try_until_confirmed(self._transport, [all_at_once, all_at_once, one_by_one], last_resort, "0 V")
 
     def close(self) -> None:
-        """Let go of the instrument; the outputs stay as they are."""
+        """Close the transport; the outputs stay as they are."""
         self._transport.close()
 
     def _set(self, volts: Mapping[int, float]) -> None:
         table = self._table
         expected = self._held.copy()
         expected[list(volts)] = list(volts.values())
-        commands = command_templates.commands(table.set, self._numbers(list(volts)), list(volts.values()), "volts")
+        commands = command_templates.set_commands(table.set, self._numbers(list(volts)), list(volts.values()), "volts")
         if not (table.joins and table.error and table.query_volts):
-            self._send(commands)
+            send_settings(self._transport, table, commands)
             self._held = expected
             if table.query_volts:
-                self._compare(self._read_volts(range(self.channels)))
+                self._compare(self._read_setpoints())
             return
-        # Setting, set-points of all channels, errors: all in one message.
-        asked = command_templates.queries(table.query_volts, self._numbers(range(self.channels)))
-        parts = command_templates.answers(table.query_volts, self.channels)
+        # Settings, setpoints of all channels and errors: all in one message.
+        queries = command_templates.query_commands(table.query_volts, self._numbers(range(self.channels)))
+        parts = command_templates.answer_count(table.query_volts, self.channels)
 
         def parse(lines: list[str]) -> tuple[NDArray[np.float64], str]:
-            *points, error = lines[0].split(";", parts)
-            return command_templates.numbers_in(table.query_volts, ";".join(points), self.channels), scpi.complaint(error)
+            *setpoints, error = lines[0].split(";", parts)
+            joined = ";".join(setpoints)
+            return command_templates.parse_numbers(table.query_volts, joined, self.channels), scpi.parse_error(error)
 
-        points, text = self._transport.query(scpi.joined([*commands, *asked, table.error]), parse, mutates=True)
-        if text:
-            self._held = points
-            texts = [text, *scpi.forget_complaints(self._transport, table.error)]
+        setpoints, error = self._transport.query(scpi.joined([*commands, *queries, table.error]), parse, mutates=True)
+        if error:
+            self._held = setpoints
+            errors = "; ".join([error, *scpi.read_errors(self._transport, table.error)])
             raise DeviceError(
-                "device", f"{self._transport.name} complained when voltages were set: {'; '.join(texts)}", outcome="unknown"
+                "device", f"{self._transport.name} reported an error when voltages were set: {errors}", outcome="unknown"
             )
         self._held = expected
-        self._compare(points)
+        self._compare(setpoints)
 
-    def _send(self, commands: Sequence[str]) -> None:
-        """Send settings and ask for errors: in one message where the instrument joins commands, else one by one."""
-        table = self._table
-        if not commands:
-            return
-        if table.joins and table.error:
-            scpi.set_and_check(self._transport, commands, table.error)
-            return
-        for command in [scpi.joined(commands)] if table.joins else commands:
-            self._transport.write(command)
-        if table.error:
-            scpi.raise_complaints(self._transport, table.error)
-
-    def _read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return the set-points [V], shape (channels,)."""
-        return self._read(self._table.query_volts, channels)
-
-    def _read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
-        """Return measured currents [A], shape (channels,)."""
-        return self._read(self._table.query_amps, channels)
+    def _read_setpoints(self) -> NDArray[np.float64]:
+        """Return the setpoints of all channels [V], shape (channels,)."""
+        return self._read(self._table.query_volts, range(self.channels))
 
     def _read(self, template: str, channels: Sequence[int]) -> NDArray[np.float64]:
         check_channels(self._transport.name, channels, self.channels)
         return command_templates.query_numbers(self._transport, template, self._numbers(channels), joins=self._table.joins)
 
-    def _compare(self, points: NDArray[np.float64]) -> None:
-        """Raise where a channel is not set to what it was set to."""
-        away = np.abs(points - self._held) > self._tolerance_v
-        if away.any():
-            channel = int(np.argmax(away))
-            self._start_anew(
-                f"holds channel {channel} at {points[channel]:.6g} V where it was set to {self._held[channel]:.6g} V, "
-                "so it was restarted or set by other hands",
+    def _compare(self, setpoints: NDArray[np.float64]) -> None:
+        """Raise if a channel's setpoint is not the one that was set last."""
+        differs = np.abs(setpoints - self._held) > self._tolerance_v
+        if differs.any():
+            channel = int(np.argmax(differs))
+            self._restore_and_raise(
+                f"holds channel {channel} at {setpoints[channel]:.6g} V although it was set to {self._held[channel]:.6g} V, "
+                "so it was restarted or set by someone else",
                 channel,
             )
 
     def _write_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         table, numbers = self._table, self._numbers(list(limits))
         commands: list[str] = []
-        for template, place, field in (
-            (table.limit_volts, "volts", "max_v"),
-            (table.limit_amps, "amps", "max_a"),
-            (table.limit_slew, "slew", "slew_v_per_s"),
+        for template, placeholder, values in (
+            (table.limit_volts, "volts", [limit.max_v for limit in limits.values()]),
+            (table.limit_amps, "amps", [limit.max_a for limit in limits.values()]),
+            (table.limit_slew, "slew", [limit.slew_v_per_s for limit in limits.values()]),
         ):
-            values = [getattr(limit, field) for limit in limits.values()]
-            some = [(number, value) for number, value in zip(numbers, values, strict=True) if value > 0]
-            if template and some:
-                commands += command_templates.commands(template, [n for n, _ in some], [v for _, v in some], place)
-        self._send(commands)
+            limited = [(number, value) for number, value in zip(numbers, values, strict=True) if value > 0]
+            if template and limited:
+                commands += command_templates.set_commands(
+                    template, [n for n, _ in limited], [v for _, v in limited], placeholder
+                )
+        send_settings(self._transport, table, commands)
 
-    def _start_anew(self, why: str, channel: int | None = None) -> NoReturn:
-        self._send(self._table.on_open)
+    def _restore_and_raise(self, reason: str, channel: int | None = None) -> NoReturn:
+        """Write the limits again after a restart, adopt the instrument's setpoints, and raise."""
+        send_settings(self._transport, self._table, self._table.on_open)
         self._write_limits(self._written_limits)
-        self._held = self._read_volts(range(self.channels)) if self._table.query_volts else np.zeros(self.channels)
+        self._held = self._read_setpoints() if self._table.query_volts else np.zeros(self.channels)
         raise DeviceError(
             "device",
-            f"{self._transport.name} {why}: its limits have been written again, every channel must be set again",
+            f"{self._transport.name} {reason}: its limits have been written again, every channel must be set again",
             retryable=True,
             outcome="unknown",
             channel=channel,
@@ -307,10 +271,38 @@ class ScpiSource:
         return [channel + self._table.first for channel in channels]
 
 
+class ScpiSourceWithVolts(ScpiSource):
+    """A `ScpiSource` that `ReadsVolts`: its setpoints."""
+
+    def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return the setpoints [V], shape (channels,)."""
+        return self._read(self._table.query_volts, channels)
+
+
+class ScpiSourceWithAmps(ScpiSource):
+    """A `ScpiSource` that `ReadsAmps`."""
+
+    def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return the measured currents [A], shape (channels,)."""
+        return self._read(self._table.query_amps, channels)
+
+
+class ScpiSourceWithVoltsAndAmps(ScpiSourceWithVolts, ScpiSourceWithAmps):
+    """A `ScpiSource` that `ReadsVolts` (its setpoints) and `ReadsAmps`."""
+
+
+_SOURCE_CLASSES: dict[tuple[bool, bool], type[ScpiSource]] = {
+    (False, False): ScpiSource,
+    (True, False): ScpiSourceWithVolts,
+    (False, True): ScpiSourceWithAmps,
+    (True, True): ScpiSourceWithVoltsAndAmps,
+}
+"""Classes by (reads voltages, reads currents)."""
+
 DRIVER = Driver(
     "source",
     ScpiSourceSettings,
     through_text(open_scpi_source, lambda settings: settings.dialect),
     "Any SCPI voltage source, described by a table",
 )
-"""What the registry finds."""
+"""Entry of the driver registry."""

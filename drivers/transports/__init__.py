@@ -1,14 +1,14 @@
-"""The way to an instrument: bytes there and back, in step, within a deadline.
+"""Transports to instruments: requests and replies over a stream, resynchronised after every failure, within a deadline.
 
-    driver ──ask("READ?")──▶ TextTransport ──bytes──▶ Connection ──▶ Wire (VISA, serial, replay)
-                             lines, in step,          reopened        one medium: send, receive,
-                             repeats                  where lost      what waits
+    driver ──query("READ?")──▶ TextTransport ──bytes──▶ Connection ──▶ Stream (VISA, serial, replay)
+                               lines, synchronised,     reopened        one medium: send, receive,
+                               retries                  if lost         read what is available
 
-What the media do wrong is cured here once, for every driver:
+Problems of the media are solved here once, for all drivers:
 
-- Nagle's algorithm is off on sockets, and a peer's death is found before a byte is written to it (`visa`).
-- Serial ports are read in blocks, never byte by byte (`serialport`).
-- A reply that comes too late is never taken for the answer to a later question: after every silence, interruption or garbage
-  the two sides are brought back into step, by a question whose answer is known (`text`) or by numbered requests (`modbus`).
-- Everything has a deadline, and only what does no harm is sent twice.
+- Nagle's algorithm is off on sockets, and a closed connection is detected before a byte is written to it (`visa`).
+- Serial ports are read in blocks, not byte by byte (`serial_port`).
+- A late reply is never taken for the answer to a later query. After every timeout, interruption or invalid answer, both
+  sides are resynchronised: by a query whose answer is known (`text`), or by numbered requests (`modbus`).
+- Everything has a deadline, and only what is harmless when repeated is sent twice.
 """

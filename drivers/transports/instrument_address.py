@@ -1,7 +1,7 @@
-"""Addresses of instruments as people write them: which are malformed, and which mean the same place.
+"""Addresses of instruments: check their form, and find out whether two of them mean the same place.
 
 TCPIP::192.168.1.5::5025::SOCKET  =  TCPIP0::192.168.1.5::5025::SOCKET
-ASRL/dev/ttyUSB0::INSTR           =  /dev/ttyUSB0  =  /dev/serial/by-id/… that points there
+ASRL/dev/ttyUSB0::INSTR           =  /dev/ttyUSB0  =  a link to it in /dev/serial/by-id/
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FIRST_BOARD = re.compile(r"^(tcpip|usb|gpib|pxi|vxi)0?::")
 
 
 def same_place(address: str) -> str:
-    """Return `address` in one spelling for each place: for comparisons, not for opening."""
+    """Return the normal form of `address`, the same for all spellings; for comparisons, not for opening."""
     text = address.strip()
     path = serial_path(text)
     if path:
@@ -34,7 +34,7 @@ def same_place(address: str) -> str:
 
 
 def serial_path(address: str) -> str:
-    """Return the path of the serial port that `address` names; empty where it names something else."""
+    """Return the path of the serial port that `address` names; empty if it names something else."""
     if address.startswith("/"):
         return address
     kind, _, rest = address.partition("::")
@@ -42,20 +42,21 @@ def serial_path(address: str) -> str:
 
 
 def check_address(address: str, *, library: str = "@py", socket: bool = False) -> None:
-    """Raise `ConfigError` where nothing can be opened at `address`; touches nothing.
+    """Raise `ConfigError` if `address` is malformed, without any input or output.
 
     Parameters
     ----------
     address
         A path, or a VISA resource name.
     library
-        Other VISA libraries than pyvisa-py know names of their own, which anything without "::" may be.
+        The VISA library. Libraries other than pyvisa-py may have aliases, so any address without "::" is accepted for
+        them.
     socket
-        Only a socket will do.
+        Accept sockets only.
     """
     if (serial_path(address) and not socket) or (library != "@py" and "::" not in address):
         return
-    # pyvisa takes a quarter of a second to import, which reading a station file need not pay.
+    # pyvisa takes a quarter of a second to import, so it is imported only if an address needs it.
     from pyvisa.rname import InvalidResourceName, ResourceName  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""What must be set anew in an instrument that was lost and found again."""
+"""Configuring an instrument again after it was lost and reconnected."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from photonloop.protocols.errors import DeviceError
 
 
 class Reconfiguration:
-    """Whether an instrument has to be configured, and doing it; one for every transport."""
+    """Calls a driver's `configure` after a reconnection; shared by all transports."""
 
     def __init__(self) -> None:
         self._configure: Callable[[], None] | None = None
         self.running = False
         """True while the instrument is being configured, through the same transport."""
         self.due = False
-        """True from when it was found again until it is configured."""
+        """True from the reconnection until the instrument is configured."""
 
-    def use(self, configure: Callable[[], None]) -> None:
-        """Configure by calling `configure`."""
+    def set_configure(self, configure: Callable[[], None]) -> None:
+        """Use `configure` to configure the instrument."""
         self._configure = configure
 
-    def found_again(self) -> None:
-        """Take note that the instrument was lost: it has to be configured, if there is anything to configure."""
+    def require(self) -> None:
+        """Record that the instrument was lost and must be configured, if there is a `configure`."""
         self.due = self._configure is not None
 
     def run(self) -> None:
-        """Configure the instrument; where that fails by silence, it stays due."""
+        """Configure the instrument. If that fails with a "transport" error, it stays due."""
         if self._configure is None:
             return
         self.running = True
@@ -34,7 +34,7 @@ class Reconfiguration:
             self._configure()
             self.due = False
         except DeviceError as error:
-            self.due = error.code == "transport"  # a source that was set up says so by raising as well
+            self.due = error.code == "transport"  # a source that was configured reports its restart by raising as well
             raise
         finally:
             self.running = False

@@ -1,7 +1,7 @@
 """Serial ports, read in blocks.
 
-pyserial's `readline` and pyvisa-py's serial session fetch one byte a system call; 64 answers take 3 ms that way and 0.1 ms in
-blocks. Only Unix: the port is waited for with `select`.
+pyserial's `readline` and pyvisa-py's serial session read one byte per system call; 64 answers take 3 ms that way and
+0.1 ms in blocks. Unix only, because `select` is used to wait for the port.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ import select
 
 import serial
 
-from photonloop.drivers.transports.transport import ConnectionLost, Stream
+from photonloop.drivers.transports.interfaces import ConnectionLost, Stream
 
 
 def open_serial(path: str, *, baud: int, timeout_s: float) -> Stream:
-    """Return the serial port at `path` as a wire: 8 bits, no parity, one stop bit, no flow control, locked for this process.
+    """Return the serial port at `path` as a stream: 8 bits, no parity, one stop bit, no flow control.
+
+    The port is locked to this process.
 
     Raises
     ------
-    BrokenError
-        No such port, no right to it, or another program holds it.
+    ConnectionLost
+        There is no such port, access to it is denied, or another program holds it.
     """
     try:
-        # Timeout 0: reads return what is there; waiting is done by select, so that no termios call is spent on a timeout.
+        # Timeout 0: reads return what is there. `select` does the waiting, which saves a termios call per timeout.
         port = serial.Serial(path, baudrate=baud, timeout=0, write_timeout=timeout_s, exclusive=True)
     except (OSError, ValueError) as error:  # SerialException is an OSError
-        raise ConnectionLost(f"{path} cannot be opened: {_words(error)}", sent=False) from None
+        raise ConnectionLost(f"{path} cannot be opened: {_system_text(error)}", sent=False) from None
     return SerialStream(port)
 
 
 class SerialStream:
-    """A wire over a serial port. Made by `open_serial`."""
+    """A `Stream` over a serial port. Made by `open_serial`."""
 
     fresh_when_reopened = False
     keeps_messages = False
@@ -44,40 +46,40 @@ class SerialStream:
         """Send all of `data`."""
         try:
             self._port.write(data)
-        except (OSError, TypeError) as error:  # TypeError: pyserial on a port whose file is gone
-            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
+        except (OSError, TypeError) as error:  # TypeError: pyserial on a port whose file has disappeared
+            raise ConnectionLost(f"the serial port failed: {_system_text(error)}") from None
 
     def receive(self, timeout_s: float, count: int) -> bytes:
-        """Return what comes within `timeout_s`, at most `count` bytes."""
+        """Return bytes as soon as there are any, at most `count`, or none after `timeout_s`."""
         try:
             if not select.select([self._port.fileno()], [], [], timeout_s)[0]:
                 return b""
             return self._port.read(min(count, max(1, self._port.in_waiting)))
         except (OSError, TypeError, ValueError) as error:
-            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
+            raise ConnectionLost(f"the serial port failed: {_system_text(error)}") from None
 
-    def waiting(self) -> bytes:
-        """Return what has come."""
+    def read_available(self) -> bytes:
+        """Return the bytes that have arrived."""
         return self.receive(0.0, 65536)
 
     def clear(self) -> None:
-        """Throw away what has come, here and in the driver of the port.
+        """Discard received bytes, here and in the system's buffer.
 
-        What was sent and has not left yet leaves all the same: it may be what makes a source safe, and a line that is cut off
-        would spoil the next one.
+        Bytes that were sent but are still in the system's buffer are not discarded: they may be the commands that make
+        a source safe, and an incomplete line would spoil the next one.
         """
         try:
             self._port.reset_input_buffer()
         except (OSError, TypeError) as error:
-            raise ConnectionLost(f"the serial port failed: {_words(error)}") from None
+            raise ConnectionLost(f"the serial port failed: {_system_text(error)}") from None
 
     def close(self) -> None:
-        """Let go of the port."""
+        """Close the port."""
         with contextlib.suppress(OSError, TypeError):
             self._port.close()
 
 
-def _words(error: Exception) -> str:
-    """Return what the system says of an error, without its number and without pyserial's repetition of the path."""
+def _system_text(error: Exception) -> str:
+    """Return the system's text for an error, without its number and without the path that pyserial adds."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if number else str(error)

@@ -1,4 +1,4 @@
-"""Time as drivers see it: injected, so that a test of a ten-second timeout takes no time, and nothing sleeps on its own."""
+"""Clocks for transports: injected, so that a test of a ten-second timeout takes no time."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Protocol
 
 
 class TransportClock(Protocol):
-    """A clock that never goes back."""
+    """A monotonic clock."""
 
     def now_s(self) -> float:
-        """Return seconds since some fixed moment."""
+        """Return seconds since a fixed moment."""
         ...
 
     def pause(self, seconds: float) -> None:
-        """Return `seconds` later; at once where they are not positive."""
+        """Return after `seconds`; at once if they are not positive."""
         ...
 
 
 class SystemClock:
-    """The machine's own monotonic clock."""
+    """The system's monotonic clock."""
 
     def now_s(self) -> float:
-        """Return seconds since some fixed moment."""
+        """Return seconds since a fixed moment."""
         return time.monotonic()
 
     def pause(self, seconds: float) -> None:
-        """Sleep; at once where `seconds` are not positive."""
+        """Sleep for `seconds`; return at once if they are not positive."""
         if seconds > 0:
             time.sleep(seconds)
 
 
 class SteppedClock:
-    """A clock that moves only by pauses, for tests and replays."""
+    """A clock that advances only by pauses, for tests and replays."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -42,5 +42,5 @@ class SteppedClock:
         return self._now_s
 
     def pause(self, seconds: float) -> None:
-        """Move on by `seconds`."""
+        """Advance by `seconds`."""
         self._now_s += max(0.0, seconds)

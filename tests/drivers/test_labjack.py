@@ -1,4 +1,4 @@
-"""LabJack T7 over Modbus TCP: frames as bytes, and a server on a real socket that misbehaves."""
+"""LabJack T7 over Modbus TCP: frames as bytes, and a misbehaving server on a real socket."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def request(number: int, function: int, register: int, count: int, data: bytes =
     return struct.pack(">HHH", number, 0, len(body)) + body
 
 
-def answer(number: int, function: int, payload: bytes) -> bytes:
-    return struct.pack(">HHH", number, 0, 2 + len(payload)) + bytes([1, function]) + payload
+def answer(number: int, function: int, data: bytes) -> bytes:
+    return struct.pack(">HHH", number, 0, 2 + len(data)) + bytes([1, function]) + data
 
 
 def floats(*values: float) -> bytes:
@@ -36,7 +36,7 @@ def floats(*values: float) -> bytes:
 def asked(number: int, register: int, data: bytes) -> list[Event]:
     return [
         Event("sent", request(number, 3, register, len(data) // 2)),
-        Event("got", answer(number, 3, bytes([len(data)]) + data)),
+        Event("received", answer(number, 3, bytes([len(data)]) + data)),
     ]
 
 
@@ -44,7 +44,7 @@ def wrote(number: int, register: int, data: bytes) -> list[Event]:
     count = len(data) // 2
     return [
         Event("sent", request(number, 16, register, count, data)),
-        Event("got", answer(number, 16, struct.pack(">HH", register, count))),
+        Event("received", answer(number, 16, struct.pack(">HH", register, count))),
     ]
 
 
@@ -56,14 +56,14 @@ def set_up(first: int) -> list[Event]:
     ]
 
 
-HELLO = [*asked(1, 60000, floats(7.0)), *set_up(2)]
+OPENING = [*asked(1, 60000, floats(7.0)), *set_up(2)]
 
 
 @contextmanager
 def labjack(events: list[Event]) -> Iterator[LabJackT7]:
-    transport, wire = replay_modbus([*HELLO, *events])
+    transport, stream = replay_modbus([*OPENING, *events])
     yield open_labjack(transport, LabJackSettings())
-    wire.check_finished()
+    stream.check_finished()
 
 
 def test_all_channels_in_one_request():
@@ -87,20 +87,20 @@ def test_overload_is_infinite():
         assert readout.read([0, 1, 2, 3])[:3].tolist() == [np.inf, np.inf, -np.inf]
 
 
-def test_an_answer_to_an_earlier_request_is_thrown_away():
+def test_an_answer_to_an_earlier_request_is_discarded():
     late = answer(5, 3, bytes([4]) + floats(1.0))
     events = [
         Event("sent", request(5, 3, 0, 2)),
-        Event("silence"),
+        Event("timeout"),
         Event("sent", request(6, 3, 0, 2)),
-        Event("got", late + answer(6, 3, bytes([4]) + floats(2.0))),
+        Event("received", late + answer(6, 3, bytes([4]) + floats(2.0))),
     ]
     with labjack(events) as readout:
         assert readout.read([0]).tolist() == [2.0]
 
 
-def test_a_refusal_is_told():
-    events = [Event("sent", request(5, 3, 0, 2)), Event("got", answer(5, 0x83, bytes([2])))]
+def test_a_refusal_is_an_error():
+    events = [Event("sent", request(5, 3, 0, 2)), Event("received", answer(5, 0x83, bytes([2])))]
     with labjack(events) as readout:
         with pytest.raises(DeviceError, match="refused to read 2 registers from 0: no such register") as caught:
             readout.read([0])
@@ -112,18 +112,18 @@ def test_a_refusal_is_told():
     [b"\xff" * 12, answer(5, 4, bytes([4]) + floats(1.0)), answer(5, 3, bytes([2]) + b"\0\0")],
     ids=["noise", "another function", "too short"],
 )
-def test_garbage_means_a_new_connection(garbage: bytes):
-    events = [Event("sent", request(5, 3, 0, 2)), Event("got", garbage), *set_up(6), *asked(9, 0, floats(2.0))]
+def test_an_invalid_answer_leads_to_a_new_connection(garbage: bytes):
+    events = [Event("sent", request(5, 3, 0, 2)), Event("received", garbage), *set_up(6), *asked(9, 0, floats(2.0))]
     with labjack(events) as readout:
         assert readout.read([0]).tolist() == [2.0]
 
 
-def test_a_frame_cut_in_two_means_a_new_connection():
+def test_an_incomplete_frame_leads_to_a_new_connection():
     whole = answer(5, 3, bytes([4]) + floats(1.0))
     events = [
         Event("sent", request(5, 3, 0, 2)),
-        Event("got", whole[:9]),
-        Event("silence"),
+        Event("received", whole[:9]),
+        Event("timeout"),
         *set_up(6),
         *asked(9, 0, floats(2.0)),
     ]
@@ -131,28 +131,28 @@ def test_a_frame_cut_in_two_means_a_new_connection():
         assert readout.read([0]).tolist() == [2.0]
 
 
-def test_readings_that_are_no_numbers():
-    with labjack(asked(5, 0, floats(float("nan")))) as readout, pytest.raises(DeviceError, match="no numbers"):
+def test_nan_readings_are_an_error():
+    with labjack(asked(5, 0, floats(float("nan")))) as readout, pytest.raises(DeviceError, match="NaN or infinite"):
         readout.read([0])
 
 
-def test_a_unit_that_was_restarted_has_forgotten_its_ranges():
+def test_a_restarted_unit_has_lost_its_ranges():
     events = [*asked(5, 40000, floats(*[1.0] * 14)), *set_up(6), *asked(9, 40000, floats(*[10.0] * 14))]
     with labjack(events) as readout:
-        with pytest.raises(DeviceError, match="had forgotten its ranges"):
+        with pytest.raises(DeviceError, match="had lost its ranges"):
             readout.check()
         readout.check()
 
 
-def test_something_else_at_the_address():
+def test_a_different_instrument_at_the_address_is_refused():
     transport, _ = replay_modbus(asked(1, 60000, floats(4.0)))
-    with pytest.raises(DeviceError, match="is no LabJack T7: its product number is 4"):
+    with pytest.raises(DeviceError, match="is not a LabJack T7: its product number is 4"):
         open_labjack(transport, LabJackSettings())
 
 
 @contextmanager
-def modbus_peer(delays: dict[int, float], make_safe: int = 0) -> Iterator[str]:
-    """Answer the n-th request with the number n, after `delays[n]`; close the connection in place of answer `make_safe`."""
+def modbus_peer(delays: dict[int, float], closes_at: int = 0) -> Iterator[str]:
+    """Answer request n with the number n, after `delays[n]`; close the connection instead of answer `closes_at`."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.05)
     stop = threading.Event()
@@ -172,7 +172,7 @@ def modbus_peer(delays: dict[int, float], make_safe: int = 0) -> Iterator[str]:
                     except TimeoutError:
                         continue
                     count += 1
-                    if not frame or count == make_safe:
+                    if not frame or count == closes_at:
                         break
                     time.sleep(delays.get(count, 0.0))
                     connection.sendall(answer(struct.unpack(">H", frame[:2])[0], 3, bytes([4]) + floats(float(count))))
@@ -207,8 +207,8 @@ def test_no_stale_reading_is_ever_used(delay_s: float):
         transport.close()
 
 
-def test_a_closed_connection_is_opened_again():
-    with modbus_peer({}, make_safe=2) as address:
+def test_a_closed_connection_is_reopened():
+    with modbus_peer({}, closes_at=2) as address:
         transport = opened(address)
         calls: list[Callable[[], None]] = []
         transport.on_reconnect(lambda: calls.append(lambda: None))

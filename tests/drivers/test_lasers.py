@@ -1,4 +1,4 @@
-"""Lasers, as transcripts."""
+"""Lasers against transcripts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 
-WHO = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
-FINE = '0,"No error"'
-ERRORS = (":SYST:ERR?", FINE)
+IDENTITY = ("*IDN?", "SANTEC,TSL-570,21020001,0026.0026.0011")
+NO_ERROR = '0,"No error"'
+ERRORS = (":SYST:ERR?", NO_ERROR)
 UNIT = (":POW:UNIT?", "0")
 
 
 def santec(lines, code: str = "0", settings: SantecSettings | None = None):
-    hello = [WHO, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
-    return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*hello, *lines])
+    opening = [IDENTITY, ERRORS, (":SYST:COMM:COD?", code), (":POW:UNIT 0", ""), ERRORS, UNIT]
+    return driven(open_santec, settings or SantecSettings(), santec_tsl570.DIALECT, [*opening, *lines])
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_wavelengths_in_the_unit_of_the_command_set(code: str, set_to: str, answ
         assert laser.wavelength_nm() == pytest.approx(1550.12)
 
 
-def test_a_command_set_changed_by_other_hands_is_noticed():
+def test_a_changed_command_set_is_detected():
     with santec([(":WAV?", "+1.55012000E-006")]) as laser:
-        with pytest.raises(DeviceError, match="no wavelength in nm: was its command set changed"):
+        with pytest.raises(DeviceError, match="not a wavelength in nm: check whether its command set was changed"):
             laser.wavelength_nm()
 
 
-def test_powers_travel_in_dbm():
+def test_powers_are_sent_in_dbm():
     with santec([(":POW 3.0103", ""), ERRORS, (":POW?", "+3.01"), (":POW:ACT?", "+3.010")]) as laser:
         laser.set_power_w(2e-3)
         assert laser.power_w() == pytest.approx(2e-3, rel=1e-3)
@@ -84,7 +84,7 @@ def test_an_open_interlock():
         assert caught.value.code == "interlock"
 
 
-def test_complaints_and_alerts():
+def test_errors_and_alerts():
     lines = [
         (":POW 3.0103", ""),
         (":SYST:ERR?", '-222,"Data out of range"'),
@@ -94,17 +94,17 @@ def test_complaints_and_alerts():
         (":SYST:ALER?", "No.06 LD temperature"),
     ]
     with santec(lines) as laser:
-        with pytest.raises(DeviceError, match="complained after ':POW 3.0103': -222"):
+        with pytest.raises(DeviceError, match="reported an error after ':POW 3.0103': -222"):
             laser.set_power_w(2e-3)
         laser.check()
-        with pytest.raises(DeviceError, match="raises an alert: No.06 LD temperature"):
+        with pytest.raises(DeviceError, match="reports an alert: No.06 LD temperature"):
             laser.check()
 
 
-def test_off_is_tried_again_and_units_are_learned_again_after_the_way_was_lost():
+def test_off_is_repeated_and_units_are_queried_again_after_a_reconnection():
     lines = [
-        Event("broken", b"reset by peer"),
-        WHO,
+        Event("lost", b"reset by peer"),
+        IDENTITY,
         (":SYST:COMM:COD?", "1"),
         (":POW:UNIT 0", ""),
         ERRORS,
@@ -119,12 +119,12 @@ def test_off_is_tried_again_and_units_are_learned_again_after_the_way_was_lost()
         assert laser.wavelength_nm() == pytest.approx(1550)
 
 
-def test_a_setting_that_was_lost_on_the_way_is_sent_again_and_then_told():
+def test_a_setting_that_was_lost_is_sent_again_and_then_an_error():
     off = [(":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "1")]
     with santec([*off, (":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "0")]) as laser:
         laser.off()
     with santec(off * 6) as laser:
-        with pytest.raises(DeviceError, match="did not take ':POW:STAT 0': ':POW:STAT[?]' is answered 1"):
+        with pytest.raises(DeviceError, match="did not apply ':POW:STAT 0': it answers 1 to ':POW:STAT[?]'"):
             laser.off()
 
 
@@ -146,19 +146,19 @@ TABLE: dict[str, Any] = {
 
 
 def test_laser_by_table():
-    fine = '+0,"No error"'
-    errors = ("SYST:ERR?", fine)
+    no_error = '+0,"No error"'
+    errors = ("SYST:ERR?", no_error)
     lines = [
         ("*IDN?", "ACME,L1,7,1.0"),
         errors,
-        (":POW 2;:SYST:ERR?", fine),
+        (":POW 2;:SYST:ERR?", no_error),
         ("POW?", "2.001"),
-        (":WAV 1.55012e-06;:SYST:ERR?", fine),
+        (":WAV 1.55012e-06;:SYST:ERR?", no_error),
         ("WAV?", "1.55012E-6"),
-        (":OUTP ON;:SYST:ERR?", fine),
+        (":OUTP ON;:SYST:ERR?", no_error),
         ("OUTP?", "ON"),
         ("OUTP?", "1"),
-        (":OUTP OFF;:SYST:ERR?", fine),
+        (":OUTP OFF;:SYST:ERR?", no_error),
         ("OUTP?", "0"),
         errors,
     ]
@@ -177,7 +177,7 @@ def test_laser_by_table():
             laser.set_wavelength_nm(1400)
 
 
-def test_a_laser_of_one_wavelength_without_errors():
+def test_a_laser_of_fixed_wavelength_without_error_query():
     table = {**TABLE, "set_wavelength": "", "query_wavelength": "", "error": "", "min_nm": 1550.0, "max_nm": 1550.0}
     settings = ScpiLaserSettings(**table)
     with driven(open_scpi_laser, settings, settings.dialect, [("*IDN?", "ACME,L1,7,1.0"), ("*IDN?", "ACME,L1,7,1.0")]) as laser:
@@ -186,6 +186,6 @@ def test_a_laser_of_one_wavelength_without_errors():
         laser.check()
 
 
-def test_a_laser_table_that_does_not_fit():
-    with pytest.raises(ConfigError, match="has the place {watts}; only {power} are known"):
+def test_an_invalid_laser_table():
+    with pytest.raises(ConfigError, match="has the placeholder {watts}; only {power} can be used here"):
         validate(ScpiLaserSettings, {**TABLE, "set_power": "POW {watts}"}, "table")

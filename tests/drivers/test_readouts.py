@@ -1,4 +1,4 @@
-"""Power meter, scanner, readouts by table: as transcripts."""
+"""Power meter, scanner and readouts described by a table, against transcripts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
 from photonloop.protocols.errors import DeviceError
 
-FINE = '+0,"No error"'
-WHO = ("*IDN?", "ACME,M1,7,1.0")
-ERRORS = ("SYST:ERR?", FINE)
+NO_ERROR = '+0,"No error"'
+IDENTITY = ("*IDN?", "ACME,M1,7,1.0")
+ERRORS = ("SYST:ERR?", NO_ERROR)
 SETUP = ":CONF:POW;:SENS:CORR:WAV 1550;:SENS:AVER:COUN 1;:SENS:POW:RANG:AUTO 1;:SYST:ERR?"
 
 
 def meter(lines, **settings):
-    return driven(open_pm100d, Pm100dSettings(**settings), pm100d.DIALECT, [WHO, ERRORS, *lines])
+    return driven(open_pm100d, Pm100dSettings(**settings), pm100d.DIALECT, [IDENTITY, ERRORS, *lines])
 
 
 def test_power_meter():
-    with meter([(SETUP, FINE), ("READ?", "1.25E-04"), ("READ?", "9.9E+37"), ("SYST:SENS:IDN?", '"S144C"'), ERRORS]) as readout:
+    with meter(
+        [(SETUP, NO_ERROR), ("READ?", "1.25E-04"), ("READ?", "9.9E+37"), ("SYST:SENS:IDN?", '"S144C"'), ERRORS]
+    ) as readout:
         assert isinstance(readout, Readout)
         assert (readout.channels, readout.unit, readout.full_scale) == (1, "W", 0.0)
         assert readout.read([0]).tolist() == [1.25e-4]
@@ -35,46 +37,46 @@ def test_power_meter():
         readout.check()
 
 
-def test_power_meter_with_a_fixed_range_knows_its_full_scale():
+def test_power_meter_with_a_fixed_range_reads_its_full_scale():
     setup = ":CONF:POW;:SENS:CORR:WAV 1310.5;:SENS:AVER:COUN 10;:SENS:POW:RANG:AUTO 0;:SENS:POW:RANG 0.001;:SYST:ERR?"
-    with meter([(setup, FINE), ("SENS:POW:RANG?", "1.3E-03")], wavelength_nm=1310.5, range_w=1e-3, averages=10) as readout:
+    with meter([(setup, NO_ERROR), ("SENS:POW:RANG?", "1.3E-03")], wavelength_nm=1310.5, range_w=1e-3, averages=10) as readout:
         assert readout.full_scale == 1.3e-3
         assert readout.sample_s == pytest.approx(0.03)
 
 
 def test_power_meter_zero():
-    lines = [(SETUP, FINE), (":SENS:CORR:COLL:ZERO;:SYST:ERR?", FINE), ("SENS:CORR:COLL:ZERO:MAGN?", "1E-9")]
+    lines = [(SETUP, NO_ERROR), (":SENS:CORR:COLL:ZERO;:SYST:ERR?", NO_ERROR), ("SENS:CORR:COLL:ZERO:MAGN?", "1E-9")]
     with meter(lines) as readout:
         assert readout.zero() == 1e-9
 
 
-def test_power_meter_is_set_up_again_after_it_was_lost():
-    lines = [(SETUP, FINE), Event("broken", b"reset by peer"), WHO, (SETUP, FINE), ("READ?", "1E-3")]
+def test_power_meter_is_configured_again_after_a_reconnection():
+    lines = [(SETUP, NO_ERROR), Event("lost", b"reset by peer"), IDENTITY, (SETUP, NO_ERROR), ("READ?", "1E-3")]
     with meter(lines) as readout:
         assert readout.read([0]).tolist() == [1e-3]
 
 
 def test_power_meter_that_refuses_a_setting():
-    with pytest.raises(DeviceError, match="complained after .*Data out of range"):
+    with pytest.raises(DeviceError, match="reported an error after .*Data out of range"):
         with meter([(SETUP, '-222,"Data out of range"'), ERRORS]):
             pass
 
 
 def daq(lines, inputs: tuple[int, ...] = (103, 101, 102)):
-    hello = [
-        WHO,
+    opening = [
+        IDENTITY,
         (":ABOR;:SYST:ERR?", '-420,"Query UNTERMINATED"'),
         ERRORS,
         (
             ":CONF:VOLT:DC 10,(@101,102,103);:VOLT:DC:NPLC 1,(@101,102,103);:ROUT:SCAN (@101,102,103);:FORM:READ:CHAN ON;"
             ":TRIG:SOUR IMM;:SYST:ERR?",
-            FINE,
+            NO_ERROR,
         ),
     ]
-    return driven(open_keysight_daq, KeysightDaqSettings(inputs=inputs), keysight_daq.DIALECT, [*hello, *lines])
+    return driven(open_keysight_daq, KeysightDaqSettings(inputs=inputs), keysight_daq.DIALECT, [*opening, *lines])
 
 
-def test_scanner_gives_values_to_the_right_channels():
+def test_scanner_assigns_values_to_the_right_channels():
     with daq([(":READ?", "+1.0E-03,101,+2.0E-03,102,+9.9E+37,103")]) as readout:
         assert isinstance(readout, Readout)
         values = readout.read([0, 1, 2])
@@ -82,7 +84,7 @@ def test_scanner_gives_values_to_the_right_channels():
         assert values[1:].tolist() == [1e-3, 2e-3]
 
 
-def test_scanner_writes_its_list_only_where_it_differs():
+def test_scanner_writes_its_list_only_if_it_differs():
     lines = [
         (":ROUT:SCAN (@102,103);:READ?", "+2.0E-03,102,+3.0E-03,103"),
         (":READ?", "+2.0E-03,102,+3.0E-03,103"),
@@ -94,27 +96,27 @@ def test_scanner_writes_its_list_only_where_it_differs():
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_that_scanned_something_else_is_asked_again():
+def test_scanner_is_queried_again_if_it_scanned_other_inputs():
     good = "+1.0E-03,101,+2.0E-03,102,+3.0E-03,103"
-    with daq([(":READ?", "+2.0E-03,102"), WHO, (":READ?", good)]) as readout:
+    with daq([(":READ?", "+2.0E-03,102"), IDENTITY, (":READ?", good)]) as readout:
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_truncated_in_mid_answer():
+def test_scanner_answer_cut_in_two():
     good = "+1.0E-03,101,+2.0E-03,102,+3.0E-03,103"
     lines = [(":READ?", b"+1.0E-03,101,+2.0"), ("*IDN?", "E-03,102,+3.0E-03,103\nACME,M1,7,1.0"), (":READ?", good)]
     with daq(lines) as readout:
         assert readout.read([1, 2, 0]).tolist() == [1e-3, 2e-3, 3e-3]
 
 
-def test_scanner_lost_on_the_way_gets_the_list_it_needs():
+def test_scanner_that_was_reconnected_gets_the_list_it_needs():
     setup = (
         ":CONF:VOLT:DC 10,(@101,102,103);:VOLT:DC:NPLC 1,(@101,102,103);:ROUT:SCAN (@102);:FORM:READ:CHAN ON;"
         ":TRIG:SOUR IMM;:SYST:ERR?",
-        FINE,
+        NO_ERROR,
     )
     one = (":READ?", "+2.0E-03,102")
-    lines = [(":ROUT:SCAN (@102);:READ?", "+2.0E-03,102"), Event("broken", b"reset by peer"), WHO, setup, one]
+    lines = [(":ROUT:SCAN (@102);:READ?", "+2.0E-03,102"), Event("lost", b"reset by peer"), IDENTITY, setup, one]
     with daq(lines) as readout:
         assert readout.read([2]).tolist() == [2e-3]
         assert readout.read([2]).tolist() == [2e-3]
@@ -130,11 +132,11 @@ def test_scanner_settings():
 def test_readout_by_table():
     settings = ScpiReadoutSettings(channels=4, unit="V", read="MEAS:VOLT? (@{channels})", error="SYST:ERR?", full_scale=10.0)
     lines = [
-        WHO,
+        IDENTITY,
         ERRORS,
         (":MEAS:VOLT? (@4,1)", "1.5,-0.25"),
         (":MEAS:VOLT? (@1)", "NaN"),
-        WHO,
+        IDENTITY,
         (":MEAS:VOLT? (@1)", "2"),
         ERRORS,
     ]
@@ -142,15 +144,15 @@ def test_readout_by_table():
         assert isinstance(readout, Readout)
         assert readout.read([3, 0]).tolist() == [1.5, -0.25]
         assert readout.read([0]).tolist() == [2.0]
-        with pytest.raises(DeviceError, match="has channels 0 to 3, not 4"):
+        with pytest.raises(DeviceError, match="has no channel 4; its channels are 0 to 3"):
             readout.read([4])
         readout.check()
 
 
-def test_readout_by_table_that_joins_nothing():
+def test_readout_by_table_that_does_not_join_commands():
     settings = ScpiReadoutSettings(
-        channels=2, first=0, unit="V", read="ANALOG:PIN? AIN{channel}", joins=False, terminator="\r\n", on_open=("START",)
+        channels=2, first=0, unit="V", read="ANALOG:PIN? AIN{channel}", joins=False, termination="\r\n", on_open=("START",)
     )
-    lines = [WHO, ("START", ""), ("ANALOG:PIN? AIN0", "0.5"), ("ANALOG:PIN? AIN1", "0.25")]
+    lines = [IDENTITY, ("START", ""), ("ANALOG:PIN? AIN0", "0.5"), ("ANALOG:PIN? AIN1", "0.25")]
     with driven(open_scpi_readout, settings, settings.dialect, lines) as readout:
         assert readout.read([0, 1]).tolist() == [0.5, 0.25]

@@ -1,4 +1,4 @@
-"""What was recorded plays back as a test, and a replay says what a driver does differently."""
+"""Recordings replayed as tests, and the assertion messages of a replay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.misbehaving_peer import Late, Reaction, tcp_peer
-from support.replays import WHO, replayed
+from support.replays import IDENTITY, replayed
 
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
 from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text
@@ -19,8 +19,8 @@ from photonloop.protocols.errors import DeviceError
 DIALECT = Dialect(timeout_s=0.15)
 
 
-def test_a_recording_with_a_late_answer_plays_back_in_no_time(tmp_path: Path):
-    """The same silence, the same late answer, the same way back into step."""
+def test_a_recording_with_a_late_answer_is_replayed(tmp_path: Path):
+    """The same timeout, the same late answer, the same resynchronisation."""
     path = tmp_path / "recording.jsonl"
     count = 0
 
@@ -37,14 +37,14 @@ def test_a_recording_with_a_late_answer_plays_back_in_no_time(tmp_path: Path):
         transport.close()
 
     events = read_recording(path, "meter")
-    assert [event.kind for event in events].count("silence") >= 1
-    assert b"first\n" in b"".join(event.data for event in events if event.kind == "got")
-    replay, wire = replay_text(events, DIALECT)
+    assert [event.kind for event in events].count("timeout") >= 1
+    assert b"first\n" in b"".join(event.data for event in events if event.kind == "received")
+    replay, stream = replay_text(events, DIALECT)
     assert replay.query_line("READ?") == "second"
-    wire.check_finished()
+    stream.check_finished()
 
 
-def test_a_recording_is_read_line_by_line(tmp_path: Path):
+def test_the_file_format_and_its_errors(tmp_path: Path):
     path = tmp_path / "recording.jsonl"
     clock = SteppedClock()
     with tcp_peer(lambda line: b"ACME,M1,7,1.0\n") as peer, path.open("w") as file:
@@ -53,31 +53,31 @@ def test_a_recording_is_read_line_by_line(tmp_path: Path):
     assert lines[0] == {"s": 0.0, "to": "meter", "event": "opened", "data": ""}
     assert {"s": 0.0, "to": "meter", "event": "sent", "data": "*IDN?\n"} in lines
     assert lines[-1]["event"] == "closed"
-    with pytest.raises(ConfigError, match="holds nothing of 'laser'; it holds: meter"):
+    with pytest.raises(ConfigError, match="has no events of 'laser'; it has those of: meter"):
         read_recording(path, "laser")
     path.write_text('{"to": "meter"}\n')
-    with pytest.raises(ConfigError, match="line 1 is no event"):
+    with pytest.raises(ConfigError, match="line 1 is not an event"):
         read_recording(path, "meter")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_recording(tmp_path / "none", "meter")
 
 
-def test_a_replay_teaches():
+def test_a_replay_explains_what_differs():
     with pytest.raises(AssertionError, match="the driver sent     b'READ[?].n'\nthe transcript has  b'MEAS[?].n'"):
-        with replayed([WHO, ("MEAS?", "1")], DIALECT) as transport:
+        with replayed([IDENTITY, ("MEAS?", "1")], DIALECT) as transport:
             transport.query_line("READ?")
-    with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([WHO, ("MEAS?", "1")], DIALECT):
+    with pytest.raises(AssertionError, match="the driver never sent b'MEAS[?].n'"), replayed([IDENTITY, ("MEAS?", "1")], DIALECT):
         pass
-    with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([WHO], DIALECT) as transport:
+    with pytest.raises(AssertionError, match="after the end of the transcript"), replayed([IDENTITY], DIALECT) as transport:
         transport.query_line("READ?")
-    with pytest.raises(AssertionError, match="waited in vain for an answer to the line before: is the answer missing"):
-        with replayed([WHO, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
+    with pytest.raises(AssertionError, match="the answer may be missing in the transcript"):
+        with replayed([IDENTITY, ("READ?", ""), ("NEXT?", "1")], DIALECT) as transport:
             transport.query_line("READ?")
     with pytest.raises(AssertionError, match="the driver never read b'2.n'"):
-        with replayed([WHO, ("READ?", "1"), (None, "2")], DIALECT) as transport:
+        with replayed([IDENTITY, ("READ?", "1"), (None, "2")], DIALECT) as transport:
             transport.query_line("READ?")
 
 
-def test_silence_on_purpose_is_no_mistake():
-    with pytest.raises(DeviceError), replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport:
+def test_an_intended_timeout_is_replayed():
+    with pytest.raises(DeviceError), replayed([IDENTITY, ("READ?", None), IDENTITY, ("READ?", None)], DIALECT) as transport:
         transport.query_line("READ?")

@@ -121,7 +121,7 @@ def test_opened_over_a_real_socket(tmp_path: Path):
 def test_a_failed_opening_lets_go_of_the_instrument():
     answers = {b"*IDN?": b"SANTEC,TSL-570,1,1\n", b":SYST:ERR?": b"0\n", b":SYST:COMM:COD?": b"7\n", b":POW:UNIT?": b"0\n"}
     with tcp_peer(lambda line: (answers.get(line) or b"").replace(b"\n", b"\r") or None, b"\r") as peer:
-        with pytest.raises(DeviceError, match="answered '7' to ':SYST:COMM:COD[?]', which makes no sense"):
+        with pytest.raises(DeviceError, match="answered '7' to ':SYST:COMM:COD[?]', which is invalid"):
             open_instrument("santec-tsl570", ConnectionSettings(peer.address, name="laser"), {})
         answers[b":SYST:COMM:COD?"] = b"1\n"
         laser = open_instrument("santec-tsl570", ConnectionSettings(peer.address, name="laser"), {})

@@ -1,9 +1,9 @@
-"""The two sides stay in step whatever the instrument does: every case is a transcript, no time passes."""
+"""Text transports stay synchronised whatever the instrument does. Every case is a transcript; no time passes."""
 
 from __future__ import annotations
 
 import pytest
-from support.replays import WHO, replayed
+from support.replays import IDENTITY, replayed
 
 from photonloop.drivers.transports.recording import Event
 from photonloop.drivers.transports.text import Dialect
@@ -12,69 +12,72 @@ from photonloop.protocols.errors import DeviceError
 DIALECT = Dialect(timeout_s=1.0, is_unsolicited=lambda line: line.startswith("E"))
 
 
-def test_a_question_and_its_answer():
-    with replayed([WHO, ("READ?", "0.31")], DIALECT) as transport:
+def test_a_query_and_its_answer():
+    with replayed([IDENTITY, ("READ?", "0.31")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.31"
 
 
-def test_a_late_answer_is_never_taken_for_the_next():
+def test_a_late_answer_is_never_taken_for_the_next_one():
     lines = [
-        WHO,
-        ("READ?", None),  # silence: the answer is on its way, late
-        (None, "0.31"),  # there it is, before anything else is sent
-        WHO,  # in step again
+        IDENTITY,
+        ("READ?", None),  # timeout: the answer is late
+        (None, "0.31"),  # it arrives before anything else is sent
+        IDENTITY,  # synchronised again
         ("READ?", "0.32"),
     ]
     with replayed(lines, DIALECT) as transport:
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_an_answer_that_comes_while_getting_into_step_is_thrown_away():
-    lines = [WHO, ("READ?", None), ("*IDN?", "0.31\nACME,M1,7,1.0"), ("READ?", "0.32")]
+def test_an_answer_that_comes_while_resynchronising_is_discarded():
+    lines = [IDENTITY, ("READ?", None), ("*IDN?", "0.31\nACME,M1,7,1.0"), ("READ?", "0.32")]
     with replayed(lines, DIALECT) as transport:
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_an_answer_that_was_never_waited_for_is_thrown_away():
-    with replayed([WHO, ("READ?", "0.31"), (None, "0.99"), WHO, ("READ?", "0.32")], DIALECT) as transport:
+def test_an_unexpected_answer_is_discarded():
+    with replayed([IDENTITY, ("READ?", "0.31"), (None, "0.99"), IDENTITY, ("READ?", "0.32")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.31"
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_an_interrupted_question_leaves_no_answer_behind():
+def test_the_answer_to_an_interrupted_query_is_not_used():
     def interrupt(_: list[str]) -> str:
         raise KeyboardInterrupt
 
-    with replayed([WHO, ("READ?", "0.31"), WHO, ("READ?", "0.32")], DIALECT) as transport:
+    with replayed([IDENTITY, ("READ?", "0.31"), IDENTITY, ("READ?", "0.32")], DIALECT) as transport:
         with pytest.raises(KeyboardInterrupt):
             transport.query("READ?", interrupt)
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_what_is_sent_unheard_is_sent_twice_and_followed_by_getting_into_step():
-    lines = [WHO, ("V1 0", ""), ("V2 0", ""), ("V1 0", ""), ("V2 0", "OK\nOK"), WHO, ("READ?", "0.32")]
+def test_commands_without_reply_are_sent_twice_and_followed_by_resynchronising():
+    lines = [IDENTITY, ("V1 0", ""), ("V2 0", ""), ("V1 0", ""), ("V2 0", "OK\nOK"), IDENTITY, ("READ?", "0.32")]
     with replayed(lines, DIALECT) as transport:
         transport.send_without_reply(["V1 0", "V2 0"])
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_an_instrument_that_was_found_again_to_be_sent_something_unheard_is_set_up_before_the_next_word():
-    lines = [WHO, Event("broken", b"reset by peer"), ("V1 0", ""), ("V1 0", ""), WHO, ("LIMIT 5", ""), ("READ?", "0.32")]
+def test_an_instrument_reconnected_for_commands_without_reply_is_configured_before_the_next_query():
+    lines = [IDENTITY, Event("lost", b"reset by peer"), ("V1 0", ""), ("V1 0", ""), IDENTITY, ("LIMIT 5", ""), ("READ?", "0.32")]
     with replayed(lines, DIALECT) as transport:
         transport.on_reconnect(lambda: transport.write("LIMIT 5"))
         transport.send_without_reply(["V1 0"])
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_what_cannot_even_be_sent_unheard_is_told():
-    lines = [WHO, Event("broken", b"reset by peer"), Event("broken", b"connection refused")]
+def test_commands_without_reply_that_cannot_be_sent_are_an_error():
+    lines = [IDENTITY, Event("lost", b"reset by peer"), Event("lost", b"connection refused")]
     with replayed(lines, DIALECT) as transport, pytest.raises(DeviceError, match="connection refused") as caught:
         transport.send_without_reply(["V1 0"])
     assert (caught.value.code, caught.value.outcome) == ("transport", "not_applied")
 
 
 def test_silence_is_told_after_the_repeats():
-    with replayed([WHO, ("READ?", None), WHO, ("READ?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
+    with (
+        replayed([IDENTITY, ("READ?", None), IDENTITY, ("READ?", None)], DIALECT) as transport,
+        pytest.raises(DeviceError) as caught,
+    ):
         transport.query_line("READ?")
     error = caught.value
     assert (error.code, error.retryable, error.outcome) == ("transport", True, "not_applied")
@@ -82,8 +85,8 @@ def test_silence_is_told_after_the_repeats():
 
 
 def test_a_truncated_answer_is_told_as_it_came():
-    with replayed([WHO, ("READ?", b"0.3"), ("*IDN?", "1\nACME,M1,7,1.0"), ("READ?", b"0.3")], DIALECT) as transport:
-        with pytest.raises(DeviceError, match=r"did not answer 'READ\?' within 1 s, only '0\.3' came"):
+    with replayed([IDENTITY, ("READ?", b"0.3"), ("*IDN?", "1\nACME,M1,7,1.0"), ("READ?", b"0.3")], DIALECT) as transport:
+        with pytest.raises(DeviceError, match=r"did not answer 'READ\?' within 1 s, it sent only '0\.3'"):
             transport.query_line("READ?")
 
 
@@ -92,41 +95,41 @@ def test_garbage_is_repeated_and_then_told():
         return float(lines[0])
 
     garbage = b"\xff\xfe#!\n"
-    with replayed([WHO, ("READ?", garbage), WHO, ("READ?", "0.32")], DIALECT) as transport:
+    with replayed([IDENTITY, ("READ?", garbage), IDENTITY, ("READ?", "0.32")], DIALECT) as transport:
         assert transport.query("READ?", number) == 0.32
-    with replayed([WHO, ("READ?", "hello"), WHO, ("READ?", "hello")], DIALECT) as transport:
-        with pytest.raises(DeviceError, match="answered 'hello' to 'READ[?]', which makes no sense"):
+    with replayed([IDENTITY, ("READ?", "hello"), IDENTITY, ("READ?", "hello")], DIALECT) as transport:
+        with pytest.raises(DeviceError, match="answered 'hello' to 'READ[?]', which is invalid"):
             transport.query("READ?", number)
 
 
 def test_a_harmful_repeat_is_not_sent():
-    with replayed([WHO, ("TRIG;ERR?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
+    with replayed([IDENTITY, ("TRIG;ERR?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
         transport.query("TRIG;ERR?", lambda lines: lines[0], mutates=True, retries=0)
     assert caught.value.outcome == "unknown"
 
 
 def test_what_comes_unasked_is_kept_and_not_taken_for_an_answer():
-    with replayed([WHO, (None, "E1"), ("READ?", "E2\n0.31")], DIALECT) as transport:
+    with replayed([IDENTITY, (None, "E1"), ("READ?", "E2\n0.31")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.31"
         assert transport.pop_unsolicited() == ["E1", "E2"]
         assert transport.pop_unsolicited() == []
 
 
 def test_a_complaint_in_place_of_an_answer_is_not_repeated():
-    with replayed([WHO, ("V 99", "E7")], DIALECT) as transport:
+    with replayed([IDENTITY, ("V 99", "E7")], DIALECT) as transport:
         with pytest.raises(DeviceError):
             transport.query("V 99", lambda lines: lines[0], mutates=True)
         assert transport.pop_unsolicited() == ["E7"]
 
 
-def test_a_peer_that_has_gone_is_found_before_a_byte_is_sent():
-    lines = [WHO, Event("broken", b"it has closed the connection"), WHO, ("READ?", "0.32")]
+def test_a_closed_connection_is_detected_before_a_byte_is_sent():
+    lines = [IDENTITY, Event("lost", b"the instrument closed the connection"), IDENTITY, ("READ?", "0.32")]
     with replayed(lines, DIALECT) as transport:
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_a_command_is_not_sent_into_an_instrument_that_was_lost_and_found():
-    lines = [WHO, Event("broken", b"reset by peer"), WHO, ("LIMITS", ""), ("V 1;ERR?", "0")]
+def test_a_command_is_not_sent_to_an_instrument_that_was_reconnected():
+    lines = [IDENTITY, Event("lost", b"reset by peer"), IDENTITY, ("LIMITS", ""), ("V 1;ERR?", "0")]
     configured = []
     with replayed(lines, DIALECT) as transport:
 
@@ -143,41 +146,41 @@ def test_a_command_is_not_sent_into_an_instrument_that_was_lost_and_found():
 
 
 def test_a_refused_reconnection_is_one_sentence():
-    lines = [WHO, Event("broken", b"reset by peer"), Event("broken", b"nobody answers there")]
+    lines = [IDENTITY, Event("lost", b"reset by peer"), Event("lost", b"connection refused")]
     with replayed(lines, DIALECT) as transport:
-        with pytest.raises(DeviceError, match="replay is gone: nobody answers there, before 'READ[?]'"):
+        with pytest.raises(DeviceError, match="replay: connection lost before 'READ[?]': connection refused"):
             transport.query_line("READ?")
 
 
-def test_another_instrument_at_the_same_address_is_refused():
-    lines = [WHO, Event("broken", b"reset by peer"), ("*IDN?", "ACME,M1,8,1.0")]
-    with replayed(lines, DIALECT) as transport, pytest.raises(DeviceError, match="another instrument now") as caught:
+def test_a_different_instrument_at_the_same_address_is_refused():
+    lines = [IDENTITY, Event("lost", b"reset by peer"), ("*IDN?", "ACME,M1,8,1.0")]
+    with replayed(lines, DIALECT) as transport, pytest.raises(DeviceError, match="is a different instrument now") as caught:
         transport.query_line("READ?")
     assert caught.value.code == "device"
     assert not caught.value.retryable
 
 
-def test_a_known_answer_in_doubt_reopens_a_socket():
-    """After two silences in a row, a late *IDN? answer could be either; a new connection has none."""
-    lines = [WHO, ("READ?", None), ("*IDN?", None), WHO, ("READ?", "0.32")]
+def test_a_possibly_late_identity_reopens_a_socket():
+    """After two timeouts in a row, a late *IDN? answer could belong to either query; a new connection has none."""
+    lines = [IDENTITY, ("READ?", None), ("*IDN?", None), IDENTITY, ("READ?", "0.32")]
     with replayed(lines, DIALECT) as transport:
-        with pytest.raises(DeviceError, match="asked to get back into step"):
+        with pytest.raises(DeviceError, match="when it was resynchronised"):
             transport.query_line("READ?")
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_a_known_answer_in_doubt_is_waited_for_on_a_serial_line():
-    """The first answer is thrown away as late; of two answers to the second question, none is left for the next."""
-    lines = [WHO, ("READ?", None), ("*IDN?", None), (None, "ACME,M1,7,1.0"), Event("silence"), WHO, ("READ?", "0.32")]
+def test_a_possibly_late_identity_is_waited_for_on_a_serial_port():
+    """The first answer is discarded as late; both answers to the second query are read."""
+    lines = [IDENTITY, ("READ?", None), ("*IDN?", None), (None, "ACME,M1,7,1.0"), Event("timeout"), IDENTITY, ("READ?", "0.32")]
     with replayed(lines, DIALECT, serial=True) as transport:
         with pytest.raises(DeviceError):
             transport.query_line("READ?")
         assert transport.query_line("READ?") == "0.32"
     lines = [
-        WHO,
+        IDENTITY,
         ("READ?", None),
         ("*IDN?", None),
-        Event("silence"),
+        Event("timeout"),
         ("*IDN?", "ACME,M1,7,1.0\nACME,M1,7,1.0"),
         ("READ?", "0.32"),
     ]
@@ -187,28 +190,28 @@ def test_a_known_answer_in_doubt_is_waited_for_on_a_serial_line():
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_nobody_there_is_told_with_what_to_look_at():
-    with pytest.raises(DeviceError, match="did not answer '[*]IDN[?]', 3 times within 1 s each: is it the right address"):
+def test_no_answer_at_opening_is_an_error_with_advice():
+    with pytest.raises(DeviceError, match="did not answer '[*]IDN[?]', 3 times within 1 s each: check the address"):
         with replayed([("*IDN?", None)] * 3, DIALECT):
             pass
 
 
-def test_the_greeting_survives_what_was_left_on_the_line():
+def test_identification_ignores_earlier_answers():
     with replayed([("*IDN?", "0.31\nACME,M1,7,1.0"), ("READ?", "0.32")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_identity_is_asked_anew():
-    with replayed([WHO, WHO], DIALECT) as transport:
+def test_identity_is_queried_each_time():
+    with replayed([IDENTITY, IDENTITY], DIALECT) as transport:
         assert transport.identity() == "ACME,M1,7,1.0"
 
 
-def test_an_answer_without_end_is_given_up():
-    flood = Event("got", b"x" * (2 << 20))
-    with replayed([WHO, ("READ?", ""), flood, WHO, ("READ?", "0.32")], DIALECT) as transport:
+def test_an_answer_without_line_end_is_invalid():
+    flood = Event("received", b"x" * (2 << 20))
+    with replayed([IDENTITY, ("READ?", ""), flood, IDENTITY, ("READ?", "0.32")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.32"
 
 
 def test_everything_until_quiet():
-    with replayed([WHO, ("LIST?", "a\nb\nc"), Event("silence")], DIALECT) as transport:
+    with replayed([IDENTITY, ("LIST?", "a\nb\nc"), Event("timeout")], DIALECT) as transport:
         assert transport.query("LIST?", lambda lines: lines, lines=0) == ["a", "b", "c"]

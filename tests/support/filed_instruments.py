@@ -114,7 +114,7 @@ class FiledLaser(FiledInstrument):
 def _opened(kind: type[FiledInstrument]) -> Any:
     def opener(link: ConnectionSettings, settings: Settings) -> FiledInstrument:
         if settings.dead:
-            raise DeviceError("transport", f"{link.called} does not answer")
+            raise DeviceError("transport", f"{link.label} does not answer")
         if settings.loud:
             print('{"level": "warning"}')
             os.write(1, b"libusb: no permission\n")

@@ -1,4 +1,4 @@
-"""An instrument on a real socket or a real pseudo-terminal that is silent, late, or gone when a test wants it to be."""
+"""A peer on a real socket or pseudo-terminal that does not answer, answers late or disconnects, as a test wants it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Late:
-    """An answer that comes after `delay_s`; what is asked meanwhile waits its turn, as with a real instrument."""
+    """An answer that comes after `delay_s`; queries that arrive meanwhile are answered after it."""
 
     data: bytes
     delay_s: float
 
 
 CLOSE = "close"
-"""End the connection in order."""
+"""Close the connection."""
 RESET = "reset"
-"""End the connection with a reset."""
+"""Reset the connection."""
 
 Reaction = bytes | Late | str | None
 React = Callable[[bytes], Reaction]
@@ -34,18 +34,18 @@ React = Callable[[bytes], Reaction]
 
 @dataclass
 class Peer:
-    """A running peer: its VISA address, the lines it got, and how often somebody connected."""
+    """A running peer: its VISA address, the lines it received, and its number of connections so far."""
 
     address: str
-    got: list[bytes]
+    received: list[bytes]
     connections: int = 0
-    hang_up: Callable[[], None] = lambda: None
-    say: Callable[[bytes], None] = lambda data: None
+    unplug: Callable[[], None] = lambda: None
+    send: Callable[[bytes], None] = lambda data: None
 
 
 @contextmanager
-def tcp_peer(react: React, terminator: bytes = b"\n", port: int = 0) -> Iterator[Peer]:
-    """Yield a peer on a loopback socket, one connection at a time; it goes on listening after each."""
+def tcp_peer(react: React, termination: bytes = b"\n", port: int = 0) -> Iterator[Peer]:
+    """Yield a peer on a loopback socket, one connection at a time; it accepts a new one after each."""
     listener = socket.create_server(("127.0.0.1", port))
     stop = threading.Event()
     peer = Peer(f"TCPIP::127.0.0.1::{listener.getsockname()[1]}::SOCKET", [])
@@ -57,9 +57,9 @@ def tcp_peer(react: React, terminator: bytes = b"\n", port: int = 0) -> Iterator
             connection, _ = listener.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.connections += 1
-            peer.say = connection.sendall
+            peer.send = connection.sendall
             with connection:
-                _converse(connection, peer, react, terminator, stop)
+                _converse(connection, peer, react, termination, stop)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -69,7 +69,7 @@ def tcp_peer(react: React, terminator: bytes = b"\n", port: int = 0) -> Iterator
     listener.close()
 
 
-def _converse(connection: socket.socket, peer: Peer, react: React, terminator: bytes, stop: threading.Event) -> None:
+def _converse(connection: socket.socket, peer: Peer, react: React, termination: bytes, stop: threading.Event) -> None:
     pending = b""
     while not stop.is_set():
         if not select.select([connection], [], [], 0.02)[0]:
@@ -81,9 +81,9 @@ def _converse(connection: socket.socket, peer: Peer, react: React, terminator: b
         if not data:
             return
         pending += data
-        while terminator in pending:
-            line, _, pending = pending.partition(terminator)
-            peer.got.append(line)
+        while termination in pending:
+            line, _, pending = pending.partition(termination)
+            peer.received.append(line)
             reaction = react(line)
             if isinstance(reaction, Late):
                 time.sleep(reaction.delay_s)
@@ -101,12 +101,12 @@ def _converse(connection: socket.socket, peer: Peer, react: React, terminator: b
 
 @contextmanager
 def pty_peer(react: React) -> Iterator[Peer]:
-    """Yield a peer behind a pseudo-terminal; `hang_up` closes its side, as a cable that is pulled."""
+    """Yield a peer behind a pseudo-terminal; `unplug` closes its side, like pulling the cable."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     stop = threading.Event()
     peer = Peer(f"ASRL{os.ttyname(slave)}::INSTR", [], 1)
-    peer.say = lambda data: (os.write(master, data), None)[1]
+    peer.send = lambda data: (os.write(master, data), None)[1]
 
     def serve() -> None:
         pending = b""
@@ -116,7 +116,7 @@ def pty_peer(react: React) -> Iterator[Peer]:
             pending += os.read(master, 65536)
             while b"\n" in pending:
                 line, _, pending = pending.partition(b"\n")
-                peer.got.append(line)
+                peer.received.append(line)
                 reaction = react(line)
                 if isinstance(reaction, Late):
                     time.sleep(reaction.delay_s)
@@ -127,15 +127,15 @@ def pty_peer(react: React) -> Iterator[Peer]:
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
 
-    def hang_up() -> None:
+    def unplug() -> None:
         stop.set()
         thread.join(5)
-        if not hung_up:
-            hung_up.append(True)
+        if not unplugged:
+            unplugged.append(True)
             os.close(slave)
             os.close(master)
 
-    hung_up: list[bool] = []
-    peer.hang_up = hang_up
+    unplugged: list[bool] = []
+    peer.unplug = unplug
     yield peer
-    hang_up()
+    unplug()
