@@ -44,7 +44,7 @@ _entry: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inlined: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 # Fast mathematics lets the compiler choose the order of sums; without it, the source does.
 _as_written: Any = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-_aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+_nan_safe: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 _F = np.float32
 _HALF = _F(0.5)
@@ -205,7 +205,7 @@ class Heaters(NamedTuple):
     step_v, range_v
         Step of the converter [V] (0: continuous) and its full scale.
     bow, twist
-        `dac.bent_v`; empty where the converter is linear.
+        `dac.output_v`; empty where the converter is linear.
     conductance_s
         1/R₀ [S].
     self_heating, inverse_pi_w
@@ -293,7 +293,7 @@ class Scratch(NamedTuple):
     ----------
     power
         float64 (channels,).
-    felt
+    received_w
         float64 (CHUNK,).
     phasor
         float32 (2, channels).
@@ -308,7 +308,7 @@ class Scratch(NamedTuple):
     """
 
     power: np.ndarray
-    felt: np.ndarray
+    received_w: np.ndarray
     phasor: np.ndarray
     matrices: np.ndarray
     field: np.ndarray
@@ -346,25 +346,25 @@ def new_control(workers: int) -> np.ndarray:
 
 
 @_inlined
-def next_item(control, total, worker, place):
+def next_item(control, total, worker, claim):
     """Return the next item of `worker`, or -1 where nothing is left.
 
     Every worker owns one contiguous range of the items 0 … total - 1 and takes it from the front; once it is done it takes
     from the back of the others' ranges. A claim is counted before its place is chosen, so front and back never meet.
-    `place`, int64 (2,), is the worker's own: [whose range, next at the front].
+    `claim`, int64 (2,), is the worker's own: [whose range, next at the front].
     """
     workers = (control.size // CONTROL_STRIDE) // 2
-    while place[0] < workers:
-        owner = (worker + place[0]) % workers
+    while claim[0] < workers:
+        owner = (worker + claim[0]) % workers
         first = total * owner // workers
         last = total * (owner + 1) // workers
         claimed = 2 * owner * CONTROL_STRIDE
         if _fetch_add(control, claimed, 1) < last - first:
             if owner == worker:
-                place[1] += 1
-                return first + place[1] - 1
+                claim[1] += 1
+                return first + claim[1] - 1
             return last - 1 - _fetch_add(control, claimed + CONTROL_STRIDE, 1)
-        place[0] += 1
+        claim[0] += 1
     return -1
 
 
@@ -375,10 +375,10 @@ def finish_item(control):
 
 
 @_entry
-def finished(control, total, patience):
-    """Return how many items are finished, after looking at most `patience` times for `total`."""
+def finished(control, total, max_polls):
+    """Return how many items are finished, after looking at most `max_polls` times for `total`."""
     done = 0
-    for _ in range(patience):
+    for _ in range(max_polls):
         done = _fetch_add(control, control.size - CONTROL_STRIDE, 0)
         if done >= total:
             break
@@ -470,9 +470,9 @@ def fill_normals(key, number, out):
 # --- Volts to coefficients ------------------------------------------------------------------------------------------------
 
 
-@_aware_of_nan
-def within(drives, lowest_v, ceiling_v, power_of_others_v2, highest_v2):
-    """Return whether every drive is in [lowest_v, ceiling_v] and every setting's sum of squares is in bounds; NaN is not.
+@_nan_safe
+def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
+    """Return whether every drive is in [min_v, max_v] and every setting's sum of squares is in bounds; NaN is not.
 
     A quick yes; a no is for `photonloop.protocols.limits` to explain. Compiled without the part of fast mathematics that
     assumes NaN away.
@@ -481,12 +481,12 @@ def within(drives, lowest_v, ceiling_v, power_of_others_v2, highest_v2):
     for s in range(drives.shape[0]):
         for c in range(drives.shape[1]):
             v = drives[s, c]
-            good &= (v >= lowest_v) & (v <= ceiling_v[c])
-        if highest_v2 > 0.0:
-            total = power_of_others_v2
+            good &= (v >= min_v) & (v <= max_v[c])
+        if max_total_v2 > 0.0:
+            total = other_stages_v2
             for c in range(drives.shape[1]):
                 total += drives[s, c] * drives[s, c]
-            good &= total <= highest_v2
+            good &= total <= max_total_v2
     return good
 
 
@@ -525,10 +525,10 @@ def powers(heaters, drive_v, chunk, out):
 
 
 @_inlined
-def phasors(heaters, power, offset, chunk, felt, out):
+def phasors(heaters, power, offset, chunk, received_w, out):
     """Write the field factors of one chunk of shifters, cos and sin of the phase times what survives, into `out` (2, channels).
 
-    `power` [W] and `offset` [half turns]: (channels,); `felt`, float64 (CHUNK,), is scratch. Crosstalk, then the curve of the
+    `power` [W] and `offset` [half turns]: (channels,); `received_w`, float64 (CHUNK,), is scratch. Crosstalk, then the curve of the
     phase. The phase is kept and reduced in double precision: at several turns single precision alone would cost 1e-6 rad.
     """
     start = chunk * CHUNK
@@ -536,16 +536,16 @@ def phasors(heaters, power, offset, chunk, felt, out):
     count = stop - start
     own, offsets, inverse_pi_w = power[start:stop], offset[start:stop], heaters.inverse_pi_w[start:stop]
     for c in range(count):
-        felt[c] = own[c]
+        received_w[c] = own[c]
     for r in range(heaters.bounds[chunk], heaters.bounds[chunk + 1]):
         first, last, source = heaters.span[r, 0], heaters.span[r, 1], heaters.span[r, 2]
         share = heaters.share[r]
-        to, others = felt[first - start : last - start], power[source : source + last - first]
+        to, others = received_w[first - start : last - start], power[source : source + last - first]
         for c in range(to.size):
             to[c] += share * others[c]
     cosine, sine = out[0, start:stop], out[1, start:stop]
     for c in range(count):
-        p = felt[c] * inverse_pi_w[c]
+        p = received_w[c] * inverse_pi_w[c]
         h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
         r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
         cosine[c] = heaters.field * _cos_half_turns(r)
@@ -700,9 +700,9 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 def propagate(worker, control, total, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude):
     """Send `blocks` through one held stage in place; an item is a block."""
     factor = np.empty((2, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         sweep(blocks[item], tops, matrices)
@@ -730,7 +730,7 @@ def scatter(blocks, rows, target):
 
 
 @_inlined
-def _illuminate(readout, light, field, noise, current):
+def _photocurrents(readout, light, field, noise, current):
     """Write photocurrents into `current`: ampere · light · |E|² · (1 + RIN), compressed by the diode, + dark.
 
     The last two rows of `noise` are RIN's.
@@ -780,7 +780,7 @@ def detect(readout, light, field, noise, current, count, out, first):
     `full_scale_a`. Returns whether any reading saturated. `light`: laser power relative to nominal; `noise` is used up and
     `current`, float32 (ports · LANES,), is scratch.
     """
-    _illuminate(readout, light, field, noise, current)
+    _photocurrents(readout, light, field, noise, current)
     if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         deviates = noise.reshape(noise.size)
         for i in range(current.size):
@@ -799,16 +799,16 @@ def detect(readout, light, field, noise, current, count, out, first):
 
 
 @_inlined
-def _settle(heaters, drive, offset, scratch):
+def _setting_phasors(heaters, drive, offset, scratch):
     """Work out the phasors of one setting, `drive` (channels,), into `scratch`."""
     for chunk in range(_chunks(scratch.power.size)):
         powers(heaters, drive, chunk, scratch.power)
     for chunk in range(_chunks(scratch.power.size)):
-        phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+        phasors(heaters, scratch.power, offset, chunk, scratch.received_w, scratch.phasor)
 
 
 @_inlined
-def _draw(readout, start, noise):
+def _fill_noise(readout, start, noise):
     """Fill as much of `noise` as the detectors will use; the last two rows are RIN's."""
     if readout.rin > _F(0.0):
         normals(start, noise)
@@ -825,7 +825,7 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
             field[p, 0, lane] = block[p, 0, lane]
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
-    _draw(readout, start, noise)
+    _fill_noise(readout, start, noise)
     return detect(readout, light, field, noise, scratch.current, count, out, first)
 
 
@@ -840,17 +840,17 @@ def detect_settings(
     worker's own. Item i draws the noise of number first_item + i. Workers that see a setting saturate all set the same bit of
     `saturated`.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
         block = item % count
         if setting != ready:
-            _settle(heaters, drives[setting], offset, scratch)
+            _setting_phasors(heaters, drives[setting], offset, scratch)
             coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
             attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
@@ -865,10 +865,10 @@ def detect_settings(
 @_entry
 def find_powers(worker, control, total, drives, heaters, out):
     """Write the power of every heater; an item is a chunk of a setting: drives (S, channels) → out, float64 (S, channels)."""
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         powers(heaters, drives[item // count], item % count, out[item // count])
@@ -876,28 +876,28 @@ def find_powers(worker, control, total, drives, heaters, out):
 
 
 @_entry
-def find_phasors(worker, control, total, power, offset, heaters, felt, out):
+def find_phasors(worker, control, total, power, offset, heaters, received_w, out):
     """Write the field factor of every shifter; an item is a chunk of a setting: power (S, channels) → out (S, 2, channels).
 
-    `felt`, float64 (CHUNK,), is the worker's own.
+    `received_w`, float64 (CHUNK,), is the worker's own.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = _chunks(power.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        phasors(heaters, power[item // count], offset, item % count, felt, out[item // count])
+        phasors(heaters, power[item // count], offset, item % count, received_w, out[item // count])
         finish_item(control)
 
 
 @_entry
 def find_matrices(worker, control, total, phasor, wiring, out):
     """Write the matrix of every interferometer; an item is a chunk of a setting: (S, 2, channels) → (S, interferometers, 8)."""
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
@@ -918,15 +918,15 @@ def read_prepared(
     `plan`, int64 (items, 6): numbers of the block, of its matrices, of its setting and of its first sample, how many samples it
     holds, number of its noise.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
-        if _read_block(blocks[block], tops, matrices[look], readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(blocks[block], tops, matrices[matrix_set], readout, light, scratch, start, lanes, out[setting], first):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -950,21 +950,21 @@ def ring_shares(phasor, rings, start, stop, out):
 
 
 @_inlined
-def _weigh(power, shares, first_ring, inputs, currents):
+def _row_powers(power, shares, first_ring, inputs, currents):
     """Write the power that a row sends to its drop and its through detector into the first two rows of `currents`."""
     dropped, through = currents[0], currents[1]
     for lane in range(LANES):
         dropped[lane] = _F(0.0)
         through[lane] = _F(0.0)
     for m in range(inputs):
-        drop, pass_by = shares[first_ring + m, 0], shares[first_ring + m, 1]
+        drop_share, through_share = shares[first_ring + m, 0], shares[first_ring + m, 1]
         for lane in range(LANES):
-            dropped[lane] += drop * power[m, 0, lane]
-            through[lane] += pass_by * power[m, 0, lane]
+            dropped[lane] += drop_share * power[m, 0, lane]
+            through[lane] += through_share * power[m, 0, lane]
 
 
 @_inlined
-def _balance(readout, row, noise, currents, count):
+def _balanced_readings(readout, row, noise, currents, count):
     """Turn the powers in `currents` into the reading of a balanced pair, in its first row; return whether it saturated.
 
     The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
@@ -1000,7 +1000,7 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
     `currents`, float32 (3, LANES), is scratch; the rest as in `_read_block`.
     """
     power, noise, relative = scratch.field, scratch.noise, currents[2]
-    _draw(readout, start, noise)
+    _fill_noise(readout, start, noise)
     for lane in range(LANES):
         relative[lane] = light
     if readout.rin > _F(0.0):
@@ -1013,8 +1013,8 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
     saturated = False
     for row in range(readout.ampere.size // LANES):
-        _weigh(power, shares, row * inputs, inputs, currents)
-        saturated |= _balance(readout, row, noise, currents, count)
+        _row_powers(power, shares, row * inputs, inputs, currents)
+        saturated |= _balanced_readings(readout, row, noise, currents, count)
         for lane in range(count):
             out[first + lane, row] = currents[0, lane]
     return saturated
@@ -1027,17 +1027,17 @@ def read_bank(
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting: as `detect_settings` does of a mesh."""
     currents = np.empty((3, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
         block = item % count
         if setting != ready:
-            _settle(heaters, drives[setting], offset, scratch)
+            _setting_phasors(heaters, drives[setting], offset, scratch)
             ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
         first = block * LANES
@@ -1053,10 +1053,10 @@ def read_bank(
 @_entry
 def find_ring_shares(worker, control, total, phasor, rings, out):
     """Write the shares of every ring; an item is a chunk of a setting: (S, 2, channels) → (S, rings, 8)."""
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         start = item % count * CHUNK
@@ -1070,16 +1070,16 @@ def read_bank_prepared(
 ):  # fmt: skip
     """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
     currents = np.empty((3, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_balanced(
-            blocks[block], shares[look], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block], shares[matrix_set], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
         ):
             saturated[setting] |= 1
         finish_item(control)

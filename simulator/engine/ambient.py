@@ -56,7 +56,7 @@ class Ambient:
     def __init__(self, parameters: ChipParameters, channels: tuple[int, ...]) -> None:
         self._parameters = parameters
         self.faults = in_order(parameters.faults)
-        self._struck_s = [fault.at_s for fault in self.faults]
+        self._fault_times_s = [fault.at_s for fault in self.faults]
         drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
         active = [
             tau_s
@@ -82,9 +82,9 @@ class Ambient:
     def moment(self, time_s: float) -> Moment:
         """Return what `time_s` on the chip's clock is to the chip."""
         step = int(time_s / self.step_s) if self.step_s > 0 else 0
-        return Moment(step, bisect.bisect_right(self._struck_s, time_s))
+        return Moment(step, bisect.bisect_right(self._fault_times_s, time_s))
 
-    def struck(self, moment: Moment) -> tuple[FaultParameters, ...]:
+    def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have happened."""
         return self.faults[: moment.faults]
 
@@ -102,11 +102,11 @@ class Ambient:
 
     def laser_power(self, moment: Moment) -> float:
         """Return the laser's power relative to nominal."""
-        if any(fault.kind == "laser_off" for fault in self.struck(moment)):
+        if any(fault.kind == "laser_off" for fault in self.faults_at(moment)):
             return 0.0
         return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.step)[0]))
 
-    def gauges(self, moment: Moment) -> MonitorValues:
+    def monitor_values(self, moment: Moment) -> MonitorValues:
         """Return what a laser's power monitor and a chip's thermistor show."""
         temperature_k = None
         if self._temperature is not None:

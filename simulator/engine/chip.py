@@ -33,9 +33,9 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
-from photonloop.simulator.engine.lagging_heat import LaggingHeat
-from photonloop.simulator.engine.pipeline import Exposure, Held, Pipeline, Source
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Source
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.chip_faults import check_faults
@@ -70,7 +70,7 @@ class Chip:
         self._description = describe(parameters, self.stages, realtime)
         check_faults(parameters.faults, self._description.stages)
         self._inputs = fabricate_inputs(parameters)
-        self._ceiling_v = [
+        self._max_drive_v = [
             highest_drive_v(self._description, s.description.first_channel, s.description.channels) for s in self.stages
         ]
         self._workers = Workers(default_count() if threads is None else threads, beside)
@@ -84,13 +84,13 @@ class Chip:
     def _reset(self) -> None:
         parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
         dark = np.zeros(self._description.channels)
-        self._held = Held(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
+        self._held = HeldDrive(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
         self._loaded: dict[str, tuple[Source, int]] = {}
         self._ambient = Ambient(parameters, channels)
-        self._gauges = self._ambient.gauges(self._ambient.moment(0.0))
-        self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
+        self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
+        self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
         self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
-        self._heat = None if always_settled(parameters) else LaggingHeat(parameters, self._pipeline, self._ambient, channels)
+        self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
         self._evaluations = 0
         self._draws = 0
@@ -105,7 +105,7 @@ class Chip:
         volts = np.zeros((2, self._description.stages[index].channels))
         volts[1] = 0.1 * self.parameters.dac.max_v  # something for the heaters' lag to see
         source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
-        self._evaluate(index, _read_only(volts), Exposure(self._held, "", source, np.zeros(1, np.int64), 0), 0)
+        self._evaluate(index, _read_only(volts), InputBatch(self._held, "", source, np.zeros(1, np.int64), 0), 0)
 
     # ---- the contract -----------------------------------------------------------------------------------------------
 
@@ -121,11 +121,11 @@ class Chip:
         ramp_s = self._ramp_s(self._held.volts, volts)
         duration_s = ramp_s + self._description.drive.settle_s
         new = self._next_held(volts, self._clock.now_s() + ramp_s)
-        self._follow_heat(self._held)
+        self._follow_thermal(self._held)
         with self._lock:
             if self._safes == safes:
                 self._held = new
-        self._follow_heat(self._held)
+        self._follow_thermal(self._held)
         self._clock.advance(duration_s, lambda: self._safes != safes)
         if self._safes != safes:
             raise DeviceError(
@@ -163,20 +163,20 @@ class Chip:
         self._busy = True
         try:
             self._draws += 1
-            return self._evaluate(index, volts, Exposure(held, name, source, rows, self._draws), stops)
+            return self._evaluate(index, volts, InputBatch(held, name, source, rows, self._draws), stops)
         finally:
             self._job = None
             self._busy = False
 
     def status(self) -> DeviceStatus:
         """Return what front panels would show. Takes no lock."""
-        held, gauges = self._held, self._gauges
+        held, monitors = self._held, self._monitors
         health: dict[str, str | float] = {
             "supply_current_a": self._supply_current_a(held),
-            "laser_power_w": gauges.laser_power_w,
+            "laser_power_w": monitors.laser_power_w,
         }
-        if gauges.temperature_k is not None:
-            health["chip_temperature_k"] = gauges.temperature_k
+        if monitors.temperature_k is not None:
+            health["chip_temperature_k"] = monitors.temperature_k
         return DeviceStatus(
             clock_s=self._clock.now_s(),
             safe=held.power_w == 0.0,
@@ -232,10 +232,10 @@ class Chip:
         """Return what the modulators really do. In-process only; no part of the contract."""
         return self._inputs
 
-    def _supply_current_a(self, held: Held) -> float:
+    def _supply_current_a(self, held: HeldDrive) -> float:
         """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
-        key, current_a = self._supply
+        key, current_a = self._supply_cache
         if key[0] is not held or key[1] != moment.faults:
             heater = self.parameters.heater
             current_a = 0.0
@@ -243,10 +243,10 @@ class Chip:
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
                 current_a += float(np.sum(np.sqrt(watts / ohm)))
-            self._supply = (held, moment.faults), current_a
+            self._supply_cache = (held, moment.faults), current_a
         return current_a
 
-    def _evaluate(self, index: int, volts: Drive, exposure: Exposure, stops: int) -> Readings:
+    def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stops: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:
             self._job = job
             if self._stops != stops:
@@ -254,29 +254,29 @@ class Chip:
             if not self._workers.run(job, kernel):
                 raise _stopped()
 
-        settings, samples, held = volts.shape[0], exposure.rows.size, exposure.held
+        settings, samples, held = volts.shape[0], batch.rows.size, batch.held
         values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
         flags = np.zeros(settings, np.uint32)
         start_s = self._clock.now_s()
         time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
-        if self._heat is not None:
-            self._heat.follow(held, start_s, run)
-            self._heat.read(index, volts, exposure, time_s, start_s + duration_s, flags, values, run)
+        if self._thermal is not None:
+            self._thermal.follow(held, start_s, run)
+            self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
             for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
                 here = list(group)
                 part = slice(here[0], here[-1] + 1)
-                self._pipeline.read(index, volts[part], exposure, moment, here[0] * blocks, flags[part], values[part], run)
+                self._pipeline.read(index, volts[part], batch, moment, here[0] * blocks, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stops != stops):
             raise _stopped()
         self._evaluations += settings
-        self._gauges = self._ambient.gauges(self._ambient.moment(self._clock.now_s()))
+        self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
         return Readings(values, time_s, flags)
 
-    def _follow_heat(self, held: Held) -> None:
-        if self._heat is not None:
-            self._heat.follow(held, self._clock.now_s(), self._finish)
+    def _follow_thermal(self, held: HeldDrive) -> None:
+        if self._thermal is not None:
+            self._thermal.follow(held, self._clock.now_s(), self._finish)
 
     def _finish(self, job: KernelJob, kernel: Callable[[int], object]) -> None:
         """Do a job that nobody stops."""
@@ -300,7 +300,7 @@ class Chip:
                 plain[first : first + rows] = modulated(exact, modulator, self._inputs)
         return plain.view(np.float32).reshape(*plain.shape, 2 if has_phase else 1)
 
-    def _checked_settings(self, stage: str, drives: object, held: Held) -> tuple[int, Drive]:
+    def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
         """Return the stage's number and its settings, float64 and read-only.
 
         A quick pass over good drives; whatever is not plainly good goes through `photonloop.protocols.limits`, which finds the
@@ -322,19 +322,19 @@ class Chip:
             volts = _read_only(drives)
             others_v2 = sum(held.stage_v2) - held.stage_v2[index]
             highest_v2 = limits.total_power_w * description.drive.resistance_ohm
-            if kernels.within(volts, description.drive.min_v, self._ceiling_v[index], others_v2, highest_v2):
+            if kernels.within_limits(volts, description.drive.min_v, self._max_drive_v[index], others_v2, highest_v2):
                 return index, volts
         volts = check_settings(description, stage, drives, held.volts)
         return description.stage_index(stage), _read_only(np.require(volts, requirements=["C", "A"]))
 
-    def _next_held(self, volts: Drive, since_s: float) -> Held:
+    def _next_held(self, volts: Drive, since_s: float) -> HeldDrive:
         old = self._held
         versions = tuple(
             version + (not np.array_equal(old.volts[s.channels], volts[s.channels]))
             for s, version in zip(self.stages, old.versions, strict=True)
         )
         squares = tuple(float(np.dot(volts[s.channels], volts[s.channels])) for s in self.stages)
-        return Held(volts, versions, squares, heater_power_w(self._description, volts), since_s)
+        return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
 
     def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
         """Return when each setting is first read, and how long all of them take [s] with the way back to the held drive."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.remembered_fields import RememberedFields
+from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.stage import Stage, with_faults
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
@@ -39,7 +39,7 @@ _ITEMS = 8
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldDrive:
     """The held drive and what follows from it at once; `versions` counts the changes of each stage's part.
 
     `since_s` is when its last volt was reached.
@@ -53,18 +53,18 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Exposure:
+class InputBatch:
     """What all settings of one evaluation share: held drive, inputs by name, source and rows, number of the noise they draw."""
 
-    held: Held
+    held: HeldDrive
     name: str
     source: Source
     rows: NDArray[np.int64]
-    draw: int
+    noise_number: int
 
 
 @dataclass(frozen=True)
-class Optics:
+class StageMatrices:
     """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports); of a bank its rings."""
 
     matrices: NDArray[np.float32]
@@ -86,17 +86,17 @@ class Pipeline:
 
     def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
         self._parameters = parameters
-        self._pristine = stages
+        self._intact_stages = stages
         self._ambient = ambient
         self._workers = workers
         self._noise_key = noise_key(parameters.seed)
         self._scratch = [_scratch(stages[0]) for _ in range(workers.count)]
-        self._shares = stages[0].description.channels >= SHARED_CHANNELS
+        self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
-        self._broken: tuple[int, tuple[Stage, ...]] = (0, stages)
+        self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
         self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._optics: dict[int, tuple[tuple[int, Moment], Optics]] = {}
-        self._remembered = RememberedFields(parameters.limits.max_remembered_bytes)
+        self._optics: dict[int, tuple[tuple[int, Moment], StageMatrices]] = {}
+        self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
         """Forget everything about the loaded inputs `name`."""
@@ -104,18 +104,18 @@ class Pipeline:
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
         """Return the stages as they are at `moment`. May be called from any thread."""
-        broken = self._broken
+        broken = self._faulty_stages
         if broken[0] != moment.faults:
-            struck = self._ambient.struck(moment)
-            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._pristine))
-            broken = self._broken = (moment.faults, stages)
+            struck = self._ambient.faults_at(moment)
+            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._intact_stages))
+            broken = self._faulty_stages = (moment.faults, stages)
         return broken[1]
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
         """Return the phases of a stage without heat at `moment` [half turns], shape (channels,)."""
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
         if step != moment.step:
-            truth = self._pristine[index].truth
+            truth = self._intact_stages[index].truth
             added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
             self._offsets[index] = (moment.step, offset)
@@ -128,20 +128,20 @@ class Pipeline:
         self._find_powers(drives, heaters, out, run)
         return out
 
-    def optics(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[Optics]:
-        """Return the optics of a stage for each row of felt powers `power_w`, shape (rows, channels)."""
+    def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
+        """Return the optics of a stage for each row of received_w powers `power_w`, shape (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
         self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
-        return [Optics(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
+        return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
     def read(
         self,
         index: int,
         volts: Drive,
-        exposure: Exposure,
+        batch: InputBatch,
         moment: Moment,
         first_noise: int,
         saturated: NDArray[np.uint32],
@@ -150,9 +150,9 @@ class Pipeline:
     ) -> None:
         """Read settled settings, `volts` (settings, channels), at one moment: → out (settings, samples, ports)."""
         here, offset = self.stages(moment)[index], self.offset(index, moment)
-        blocks = gathered(*self._entering(index, exposure, exposure.rows, moment, run))
-        if self._shares:
-            self._read_together(here, volts, offset, blocks, exposure, moment, first_noise, saturated, out, run)
+        blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
+        if self._shares_settings:
+            self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
             return
         light = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
@@ -163,7 +163,7 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
-                self._scratch[worker], self._noise_key, exposure.draw, first_noise, saturated, out,
+                self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -174,7 +174,7 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
-        exposure: Exposure,
+        batch: InputBatch,
         moment: Moment,
         first_noise: int,
         saturated: NDArray[np.uint32],
@@ -194,9 +194,9 @@ class Pipeline:
                 self._find_powers(here_volts, here.heaters, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
                 setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
-                plan = plan_of(block, setting, first + setting, block * kernels.LANES, out.shape[1])
+                plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
-                self.read_plan(here, blocks, plan, matrices, exposure.draw, moment, saturated, out, run)
+                self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
         except BaseException:
             self._buffers.clear()  # a helper that was stopped may still be writing into them
             raise
@@ -207,7 +207,7 @@ class Pipeline:
         blocks: NDArray[np.float32],
         plan: NDArray[np.int64],
         matrices: NDArray[np.float32],
-        draw: int,
+        noise_number: int,
         moment: Moment,
         saturated: NDArray[np.uint32],
         out: NDArray[np.float32],
@@ -224,16 +224,18 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
-                self._scratch[worker], self._noise_key, draw, saturated, out,
+                self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
 
-    def entering(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+    def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields that `rows` of the inputs have where they enter stage `index`, all before it settled."""
-        return gathered(*self._entering(index, exposure, rows, moment, run))
+        return gathered(*self._entering(index, batch, rows, moment, run))
 
-    def pass_on(self, index: int, blocks: NDArray[np.float32], optics: Optics, moment: Moment, run: Run) -> NDArray[np.float32]:
+    def pass_on(
+        self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
+    ) -> NDArray[np.float32]:
         """Send blocks through stage `index`, its tap and its nonlinearity, in place; return them.
 
         Fields count in the amplitudes of the present laser power, which therefore comes in where something isn't linear.
@@ -257,43 +259,43 @@ class Pipeline:
         run(job, kernel)
         return blocks
 
-    def held_optics(self, index: int, held: Held, moment: Moment, run: Run) -> Optics:
+    def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
         """Return the optics of a stage settled at the held drive."""
         key = held.versions[index], moment
         found = self._optics.get(index)
         if found is None or found[0] != key:
-            volts = held.volts[np.newaxis, self._pristine[index].channels]
-            found = (key, self.optics(index, self.powers(index, volts, moment, run), moment, run)[0])
+            volts = held.volts[np.newaxis, self._intact_stages[index].channels]
+            found = (key, self.stage_matrices(index, self.powers(index, volts, moment, run), moment, run)[0])
             self._optics[index] = found
         return found[1]
 
     def _entering(
-        self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run
+        self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
         """Return fields that enter stage `index`, and which rows of them stand for `rows` of the chip's inputs.
 
         Of loaded inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
         """
-        source, name = exposure.source, exposure.name
+        source, name = batch.source, batch.name
         if index == 0:
             return source, rows
-        versions = (*exposure.held.versions[:index], *moment)
+        versions = (*batch.held.versions[:index], *moment)
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
-            kernels.scatter(self._passed(index - 1, exposure, rows, moment, run), np.arange(rows.size), new)
+            kernels.scatter(self._passed(index - 1, batch, rows, moment, run), np.arange(rows.size), new)
             return new, np.arange(rows.size)
         is_here = known.is_known[rows]
         if not is_here.all():
             missing = np.unique(rows[~is_here])
-            kernels.scatter(self._passed(index - 1, exposure, missing, moment, run), missing, known.field)
+            kernels.scatter(self._passed(index - 1, batch, missing, moment, run), missing, known.field)
             known.is_known[missing] = True
         return known.field, rows
 
-    def _passed(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+    def _passed(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the light behind stage `index`, its tap and its nonlinearity, at the held drive."""
-        blocks = gathered(*self._entering(index, exposure, rows, moment, run))
-        return self.pass_on(index, blocks, self.held_optics(index, exposure.held, moment, run), moment, run)
+        blocks = gathered(*self._entering(index, batch, rows, moment, run))
+        return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
     def _find_powers(self, drives: Drive, heaters: kernels.Heaters, out: NDArray[np.float64], run: Run) -> None:
         job = self._chunk_job(*out.shape)
@@ -315,8 +317,8 @@ class Pipeline:
         phases = self._chunk_job(*power_w.shape)
 
         def find_phasors(worker: int) -> None:
-            felt = self._scratch[worker].felt
-            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, felt, phasor)
+            received_w = self._scratch[worker].received_w
+            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, received_w, phasor)
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
@@ -349,16 +351,16 @@ def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return blocks
 
 
-def plan_of(
+def reading_plan(
     block: NDArray[np.int64] | Sequence[int],
-    look: NDArray[np.int64] | Sequence[int],
+    matrix_set: NDArray[np.int64] | Sequence[int],
     setting: NDArray[np.int64] | int,
     first: NDArray[np.int64] | Sequence[int],
     samples: int,
 ) -> NDArray[np.int64]:
     """Return a plan for `kernels.read_prepared`, blocks as full as `samples` leave them; noise is still to be numbered."""
     plan = np.empty((len(block), 6), np.int64)
-    for column, values in enumerate((block, look, setting, first)):
+    for column, values in enumerate((block, matrix_set, setting, first)):
         plan[:, column] = values
     plan[:, 4] = np.minimum(kernels.LANES, samples - plan[:, 3])
     return plan
@@ -368,7 +370,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
     ports, outputs = stage.description.ports, stage.description.tap_ports
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
-        felt=np.empty(kernels.CHUNK),
+        received_w=np.empty(kernels.CHUNK),
         phasor=np.empty((2, stage.description.channels), np.float32),
         matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),

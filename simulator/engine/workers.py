@@ -17,7 +17,7 @@ from photonloop.simulator import kernels
 Kernel = Callable[[int], object]
 """Works on claimed items until none is left, as the worker of the given number."""
 
-_PATIENCE = 4000
+_MAX_POLLS = 4000
 """Looks at the counter of finished items before the processor is offered to somebody else: about 20 µs."""
 
 WORTH_SHARING_FLOPS = 5e6
@@ -80,7 +80,7 @@ class Workers:
             queue.put((job, kernel))
         kernel(0)
         while True:
-            done = kernels.finished(job.control, job.items, _PATIENCE if job.workers > 1 else 1)
+            done = kernels.finished(job.control, job.items, _MAX_POLLS if job.workers > 1 else 1)
             if job.failure is not None:
                 raise RuntimeError("a helper thread of the chip failed") from job.failure
             if done >= job.items or job.stopped:

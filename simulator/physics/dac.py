@@ -18,8 +18,8 @@ def quantised_v(drive_v: NDArray[np.float64], step_v: float) -> NDArray[np.float
     return np.floor(drive_v / step_v + 0.5) * step_v if step_v > 0 else drive_v
 
 
-def bend(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `bow` [1/V] and `twist` [1/V²] of `bent_v` for the fabricated shapes of the channels.
+def inl_coefficients(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `bow` [1/V] and `twist` [1/V²] of `output_v` for the fabricated shapes of the channels.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def bend(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[NDArray[np.flo
     return most_v * (a - b), 2.0 * most_v / dac.range_v * b
 
 
-def bent_v(
+def output_v(
     volts: NDArray[np.float64], range_v: float, bow: NDArray[np.float64], twist: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return what the source puts out [V] where its code means `volts`: v + v (range - v) (bow + twist · v)."""

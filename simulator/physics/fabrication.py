@@ -37,7 +37,7 @@ class StageTruth:
     loss_db
         Insertion loss of each interferometer on both its arms [dB], shape (interferometers,).
     bend
-        Shape of each channel's integral nonlinearity (`dac.bend`), shape (channels, 2).
+        Shape of each channel's integral nonlinearity (`dac.inl_coefficients`), shape (channels, 2).
     responsivity
         Of each detector relative to the mean, shape (outputs,).
     imbalance

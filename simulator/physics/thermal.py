@@ -27,7 +27,7 @@ UNSETTLED_RAD = 1e-3
 
 
 @dataclass(frozen=True)
-class Heat:
+class ThermalState:
     """What the shifters of one stage feel: `power_w` at the time `at_s`, from then on toward `target_w`; (channels,) [W]."""
 
     at_s: float
@@ -40,16 +40,16 @@ def lag(elapsed_s: float, tau_s: float) -> float:
     return math.exp(-max(elapsed_s, 0.0) / tau_s) if tau_s > 0 else 0.0
 
 
-def power_at(heat: Heat, time_s: float, heater: HeaterParameters) -> NDArray[np.float64]:
+def power_at(heat: ThermalState, time_s: float, heater: HeaterParameters) -> NDArray[np.float64]:
     """Return the power [W] that each shifter feels at `time_s`, no earlier than `heat.at_s`."""
     change = heat.target_w - heat.power_w
     elapsed_s = time_s - heat.at_s
     return heat.target_w - change * np.where(change > 0, lag(elapsed_s, heater.rise_s), lag(elapsed_s, heater.fall_s))
 
 
-def redirected(heat: Heat, time_s: float, target_w: NDArray[np.float64], heater: HeaterParameters) -> Heat:
+def with_target(heat: ThermalState, time_s: float, target_w: NDArray[np.float64], heater: HeaterParameters) -> ThermalState:
     """Return the heat of a stage whose drive changes at `time_s`."""
-    return Heat(time_s, power_at(heat, time_s, heater), target_w)
+    return ThermalState(time_s, power_at(heat, time_s, heater), target_w)
 
 
 def settles_within(heater: HeaterParameters) -> float:

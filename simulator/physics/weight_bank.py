@@ -87,13 +87,13 @@ class Ring:
 class Transmissions(NamedTuple):
     """Shares of the power of each ring's wavelength at the row's two detectors, shape of the phases."""
 
-    drop: NDArray[np.float64]
-    through: NDArray[np.float64]
+    drop_port: NDArray[np.float64]
+    through_port: NDArray[np.float64]
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """What the balanced pair makes of it, in [-1, 1]."""
-        return self.drop - self.through
+        return self.drop_port - self.through_port
 
 
 def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:

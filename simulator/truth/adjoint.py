@@ -25,7 +25,7 @@ Fields = NDArray[np.complex128]
 """Fields or slopes, shape (ports, samples)."""
 
 
-class Passage(NamedTuple):
+class ForwardFields(NamedTuple):
     """Light behind a mesh, and what entered each attenuator on the way, shape (attenuators, samples)."""
 
     fields: Fields
@@ -42,29 +42,29 @@ class MeshGradient(NamedTuple):
     fields: Fields
 
 
-def forward(mesh: Mesh, parts: Elements, fields: Fields) -> Passage:
+def forward(mesh: Mesh, parts: Elements, fields: Fields) -> ForwardFields:
     """Return what leaves the mesh where `fields` enter it."""
     fields, matrices, attenuated = fields.astype(np.complex128), parts.matrices, []
     for column in columns(mesh):
         attenuated.append(fields[mesh.top[column.alone]])
         pass_column(mesh, matrices, column, fields)
-    return Passage(_screened(fields, parts.screen), np.concatenate(attenuated))
+    return ForwardFields(_screened(fields, parts.screen), np.concatenate(attenuated))
 
 
-def backward(mesh: Mesh, parts: Elements, passage: Passage, slopes: Fields) -> MeshGradient:
+def backward(mesh: Mesh, parts: Elements, transmitted: ForwardFields, slopes: Fields) -> MeshGradient:
     """Return the gradient of a loss whose slopes by the fields behind the mesh are `slopes`."""
-    by_gamma = _real_parts(1j * passage.fields, slopes)[: mesh.gammas]
-    fields, slopes = _screened(passage.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
+    by_gamma = _real_parts(1j * transmitted.fields, slopes)[: mesh.gammas]
+    fields, slopes = _screened(transmitted.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
     matrices, by_element = parts.matrices, parts.theta_slopes
     inverses, transposed = parts.inverses, matrices.transpose(0, 2, 1)
     theta, phi = np.zeros(mesh.interferometers), np.zeros(mesh.interferometers)
-    left = len(passage.attenuated)
+    left = len(transmitted.attenuated)
     for column in reversed(columns(mesh)):
         behind = slopes.copy()
         pass_column(mesh, inverses, column, fields)
         pass_column(mesh, transposed, column, slopes)
         left -= column.alone.size
-        fields[mesh.top[column.alone]] = passage.attenuated[left : left + column.alone.size]
+        fields[mesh.top[column.alone]] = transmitted.attenuated[left : left + column.alone.size]
         for here, modes in ((column.pairs, 2), (column.alone, 1)):
             rows = mesh.top[here, np.newaxis] + np.arange(modes)
             change = by_element[here, :modes, :modes] @ fields[rows]

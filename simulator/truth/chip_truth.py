@@ -104,11 +104,11 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
         loss, ring = _bank_gradient(chip, phases, reference.entering(chip, inputs), loss_and_slope)
         return Gradient(loss, none, none, none, ring, *_by_drive(chip, stage, volts, ring))
     mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
-    passage = forward(mesh, parts, entering_fields(chip, stage, inputs))
-    linear_a, ampere = reference.linear_currents_a(chip, stage, passage.fields.T, moment)
+    transmitted = forward(mesh, parts, entering_fields(chip, stage, inputs))
+    linear_a, ampere = reference.linear_currents_a(chip, stage, transmitted.fields.T, moment)
     loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
-    by_field = (ampere * _compression(chip, linear_a) * slope).T * passage.fields.conj()
-    found = backward(mesh, parts, passage, by_field)
+    by_field = (ampere * _compression(chip, linear_a) * slope).T * transmitted.fields.conj()
+    found = backward(mesh, parts, transmitted, by_field)
     by_drive = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
     return Gradient(float(loss), found.theta, found.phi, found.gamma, none, *by_drive)
 
@@ -147,16 +147,18 @@ def _by_drive(
     pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
     power_w = reference.power_w(chip, stage, volts)
     crosstalk_power_w = reference.crosstalk_power_w(chip, stage, power_w)
-    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * crosstalk_power_w / pi_power_w) / (1.0 + own.curvature)
+    by_received_w = (
+        by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * crosstalk_power_w / pi_power_w) / (1.0 + own.curvature)
+    )
     to, source, share = here.pairs
     # Crosstalk backward: a heater answers for every shifter that feels it.
-    by_power = by_felt + np.bincount(source, share * by_felt[to], minlength=by_felt.size)
+    by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
     by_power[here.heaters.forced] = 0.0
     by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
     put_out_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
-        bow, twist = dac.bend(converter, here.truth.bend)
+        bow, twist = dac.inl_coefficients(converter, here.truth.bend)
         stretch += (converter.range_v - put_out_v) * (bow + twist * put_out_v)
         slope += (converter.range_v - 2.0 * put_out_v) * (bow + twist * put_out_v)
         slope += put_out_v * (converter.range_v - put_out_v) * twist

@@ -33,8 +33,8 @@ def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Mom
     here = chip.stages_at(moment)[stage]
     added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
     offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
-    felt = crosstalk_power_w(chip, stage, power_w)
-    return heater.phase_rad(felt, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
+    received_w = crosstalk_power_w(chip, stage, power_w)
+    return heater.phase_rad(received_w, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
 
 
 def crosstalk_power_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,7 +118,7 @@ def pair_currents_a(
     for port in _open_detectors(chip, 0, moment):
         ampere[port] = 0.0
     power = np.abs(field) ** 2
-    return (power @ shares.drop.T * ampere, power @ shares.through.T * ampere), ampere
+    return (power @ shares.drop_port.T * ampere, power @ shares.through_port.T * ampere), ampere
 
 
 def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment) -> NDArray[np.float64]:
@@ -173,5 +173,5 @@ def detected_a(chip: Chip, stage: int, linear_a: NDArray[np.float64], moment: Mo
 
 
 def _open_detectors(chip: Chip, stage: int, moment: Moment) -> list[int]:
-    faults = chip.ambient().struck(moment)
+    faults = chip.ambient().faults_at(moment)
     return [f.port for f in faults if f.kind == "open_detector" and f.stage == stage and f.port is not None]

@@ -17,7 +17,7 @@ class Fields:
     is_known: NDArray[np.bool_]
 
 
-class RememberedFields:
+class FieldCache:
     """What is kept, by name of the loaded inputs and number of the stage; the longest unused goes first.
 
     Parameters

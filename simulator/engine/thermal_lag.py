@@ -5,7 +5,7 @@ by one until nothing of any change is left (`thermal.SETTLED`). Stages before th
 back from the last evaluation, or to a new held drive: they count too.
 
     setting ──▶ settle ──▶ │ sample 0 │ sample 1 │ … │ sample K │ ═══ all others together, settled ═══
-                             one look    one look       ▲ last one with anything left to see
+                             one sample    one sample       ▲ last one with anything left to see
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.pipeline import Exposure, Held, Optics, Pipeline, Run, plan_of
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices, reading_plan
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics.thermal import UNSETTLED_RAD, Heat, power_at, redirected, settles_within
+from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
 
 
-class LaggingHeat:
+class ThermalLag:
     """What the heaters of every stage have been through.
 
     Parameters
@@ -41,10 +41,10 @@ class LaggingHeat:
         self._pipeline = pipeline
         self._ambient = ambient
         self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
-        self._heats = [Heat(0.0, np.zeros(size), np.zeros(size)) for size in channels]
+        self._heats = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
         self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
 
-    def follow(self, held: Held, time_s: float, run: Run) -> None:
+    def follow(self, held: HeldDrive, time_s: float, run: Run) -> None:
         """Turn each stage's heat toward the held drive, where that has changed since the last call or something broke."""
         moment = self._ambient.moment(time_s)
         versions, faults = self._known
@@ -53,14 +53,14 @@ class LaggingHeat:
                 continue
             target_w = self._pipeline.powers(k, held.volts[np.newaxis, stage.channels], moment, run)[0]
             since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._heats[k].at_s)
-            self._heats[k] = redirected(self._heats[k], since_s, target_w, self._parameters.heater)
+            self._heats[k] = with_target(self._heats[k], since_s, target_w, self._parameters.heater)
         self._known = (held.versions, moment.faults)
 
     def read(
         self,
         index: int,
         volts: Drive,
-        exposure: Exposure,
+        batch: InputBatch,
         time_s: NDArray[np.float64],
         back_s: float,
         flags: NDArray[np.uint32],
@@ -72,26 +72,26 @@ class LaggingHeat:
         Where it is stopped, heat is as if the evaluation had never begun: no time has passed.
         """
         heats, heater = list(self._heats), self._parameters.heater
-        samples = exposure.rows.size
+        samples = batch.rows.size
         for s, start_s in enumerate(time_s.tolist()):
             moment = self._ambient.moment(start_s)
             target_w = self._pipeline.powers(index, volts[s : s + 1], moment, run)[0]
-            heats[index] = redirected(heats[index], max(start_s - self._settle_s, heats[index].at_s), target_w, heater)
+            heats[index] = with_target(heats[index], max(start_s - self._settle_s, heats[index].at_s), target_w, heater)
             if self._is_early(heats[: index + 1], start_s, moment):
                 flags[s] |= FLAG_UNSETTLED
             early = self._early_samples(heats[: index + 1], start_s, samples)
             noise = s * 2 * samples
             if early:
-                self._read_early(index, heats, exposure, start_s, early, s, noise, moment, flags, out, run)
+                self._read_early(index, heats, batch, start_s, early, s, noise, moment, flags, out, run)
             if early < samples:
-                rest = Exposure(exposure.held, exposure.name, exposure.source, exposure.rows[early:], exposure.draw)
+                rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
                 part, at = out[s : s + 1, early:], flags[s : s + 1]
                 self._pipeline.read(index, volts[s : s + 1], rest, moment, noise + samples, at, part, run)
         held_w = self._heats[index].target_w
-        heats[index] = redirected(heats[index], max(back_s, heats[index].at_s), held_w, heater)
+        heats[index] = with_target(heats[index], max(back_s, heats[index].at_s), held_w, heater)
         self._heats = heats
 
-    def _is_early(self, heats: list[Heat], time_s: float, moment: Moment) -> bool:
+    def _is_early(self, heats: list[ThermalState], time_s: float, moment: Moment) -> bool:
         """Return whether any phase before the detectors is further from its end than `UNSETTLED_RAD`."""
         heater = self._parameters.heater
         return any(
@@ -99,7 +99,7 @@ class LaggingHeat:
             for heat, stage in zip(heats, self._pipeline.stages(moment), strict=False)
         )
 
-    def _early_samples(self, heats: list[Heat], start_s: float, samples: int) -> int:
+    def _early_samples(self, heats: list[ThermalState], start_s: float, samples: int) -> int:
         """Return how many samples of a setting, first read at `start_s`, come before everything has settled."""
         changing = [heat.at_s for heat in heats if not np.array_equal(heat.power_w, heat.target_w)]
         if not changing:
@@ -112,8 +112,8 @@ class LaggingHeat:
     def _read_early(
         self,
         index: int,
-        heats: list[Heat],
-        exposure: Exposure,
+        heats: list[ThermalState],
+        batch: InputBatch,
         start_s: float,
         early: int,
         setting: int,
@@ -127,24 +127,28 @@ class LaggingHeat:
         pipeline = self._pipeline
         here = pipeline.stages(moment)[index]
         for first in range(0, early, kernels.LANES):
-            looks = np.arange(first, min(first + kernels.LANES, early))
-            instants_s = (start_s + looks * self._sample_s).tolist()
-            optics = [self._optics_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
-            before = [[stage[n] for stage in optics[:index]] for n in range(looks.size)]
-            light = [self._light_at(look, exposure, before[n], moment, run) for n, look in enumerate(looks.tolist())]
-            blocks = np.concatenate(light)
+            samples_here = np.arange(first, min(first + kernels.LANES, early))
+            instants_s = (start_s + samples_here * self._sample_s).tolist()
+            optics = [self._matrices_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
+            before = [[stage[n] for stage in optics[:index]] for n in range(samples_here.size)]
+            fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(samples_here.tolist())]
+            blocks = np.concatenate(fields)
             matrices = np.stack([each.matrices for each in optics[index]])
-            plan = plan_of(range(looks.size), range(looks.size), setting, looks, out.shape[1])
-            plan[:, 4], plan[:, 5] = 1, noise + looks
-            pipeline.read_plan(here, blocks, plan, matrices, exposure.draw, moment, flags, out, run)
+            plan = reading_plan(range(samples_here.size), range(samples_here.size), setting, samples_here, out.shape[1])
+            plan[:, 4], plan[:, 5] = 1, noise + samples_here
+            pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
 
-    def _optics_at(self, index: int, heat: Heat, instants_s: list[float], moment: Moment, run: Run) -> list[Optics]:
+    def _matrices_at(
+        self, index: int, heat: ThermalState, instants_s: list[float], moment: Moment, run: Run
+    ) -> list[StageMatrices]:
         power_w = np.stack([power_at(heat, instant_s, self._parameters.heater) for instant_s in instants_s])
-        return self._pipeline.optics(index, power_w, moment, run)
+        return self._pipeline.stage_matrices(index, power_w, moment, run)
 
-    def _light_at(self, look: int, exposure: Exposure, before: list[Optics], moment: Moment, run: Run) -> NDArray[np.float32]:
+    def _fields_at(
+        self, sample: int, batch: InputBatch, before: list[StageMatrices], moment: Moment, run: Run
+    ) -> NDArray[np.float32]:
         """Return one sample as a block, behind the stages whose optics at its instant are `before`."""
-        block = self._pipeline.entering(0, exposure, exposure.rows[look : look + 1], moment, run)
+        block = self._pipeline.entering(0, batch, batch.rows[sample : sample + 1], moment, run)
         for k, optics in enumerate(before):
             block = self._pipeline.pass_on(k, block, optics, moment, run)
         return block
