@@ -1,12 +1,12 @@
-"""The virtual chip: a `PhotonicDevice` whose hardware is arithmetic.
+"""The virtual chip as a device: a `PhotonicDevice` that computes its readings.
 
     drive ─▶ DAC step, INL ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
                                                                                         │
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
-State has one owner, this class: the held drive (replaced whole, never written into), the loaded inputs and the clock; what
-follows from them is in `pipeline`. The physics is in the modules of their names, the speed in `kernels`.
+`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline` computes
+what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled loops.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from photonloop.simulator.physics.modulator import InputTruth, has_phases, is_id
 from photonloop.simulator.physics.thermal import always_settled
 
 _MODULATED_AT_ONCE = 2**20
-"""Amplitudes that pass the modulators together, to bound memory."""
+"""Number of amplitudes that are passed through the modulators at once, to bound memory."""
 
 
 class Chip:
@@ -53,13 +53,14 @@ class Chip:
     Parameters
     ----------
     parameters
-        What it is made of (`load_chip`).
+        Parameters of the chip (`load_chip`).
     threads
-        Workers that share an evaluation; None: one a processor, four at most. Readings don't depend on it.
+        Worker threads that share an evaluation; None: one per processor, at most four. Readings do not depend on it.
     beside
-        Of these, how many leave short evaluations alone, for whoever asks and works meanwhile on the same processors.
+        Number of these threads that take no part in short evaluations, because a client on the same machine needs their
+        processors.
     realtime
-        Operations take the wall time they would take in a lab; otherwise only the clock moves.
+        If True, operations take the wall time they would take in a lab. If False, only the chip's clock advances.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Chip:
         ]
         self._workers = Workers(default_count() if threads is None else threads, beside)
         self._lock = threading.Lock()
-        """Guards the few lines that replace the held drive or count stops; never kept while anything is computed."""
+        """Guards replacing the held drive and counting stops; never held during a computation."""
         self._realtime = realtime
         self._reset()
         self._compile()
@@ -100,21 +101,21 @@ class Chip:
         self._closed = False
 
     def _compile(self) -> None:
-        """Run every kernel once, so that no later request waits for a compiler or the disk cache."""
+        """Run every kernel once, so that no later request waits for the compiler or its disk cache."""
         index = len(self.stages) - 1
         volts = np.zeros((2, self._description.stages[index].channels))
-        volts[1] = 0.1 * self.parameters.dac.max_v  # something for the heaters' lag to see
+        volts[1] = 0.1 * self.parameters.dac.max_v  # a change of power, so that the kernels for unsettled heaters run too
         source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
         self._evaluate(index, _read_only(volts), InputBatch(self._held, "", source, np.zeros(1, np.int64), 0), 0)
 
-    # ---- the contract -----------------------------------------------------------------------------------------------
+    # ---- methods of PhotonicDevice ----------------------------------------------------------------------------------
 
     def describe(self) -> DeviceDescription:
-        """Return nominal values; the true ones stay in `stages[k].truth`."""
+        """Return the description of the chip, which has nominal values only. The true ones are in `stages[k].truth`."""
         return self._description
 
     def apply(self, drive: Drive) -> None:
-        """Hold these voltages; the clock advances by the ramp and one settle time."""
+        """Hold these voltages [V]. The clock advances by the duration of the ramp and one settle time."""
         self._check_open()
         safes = self._safes
         volts = check_held_drive(self._description, drive).copy()
@@ -129,11 +130,13 @@ class Chip:
         self._clock.advance(duration_s, lambda: self._safes != safes)
         if self._safes != safes:
             raise DeviceError(
-                "interlock", "safe was called while the drive was being applied: the chip holds the safe drive", outcome="unknown"
+                "interlock",
+                "safe was called while the drive was being applied: the chip now holds the safe drive",
+                outcome="unknown",
             )
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """Keep `inputs` under `name`."""
+        """Keep `inputs` under `name` for later evaluations."""
         self._check_open()
         checked = check_inputs(self._description, inputs)
         size = checked.size * (8 if checked.dtype.kind == "c" else 4)
@@ -141,7 +144,7 @@ class Chip:
         if (total := others + size) > self._description.limits.max_loaded_bytes:
             raise DeviceError(
                 "limit",
-                f"inputs {name!r} would bring the loaded inputs to {total} bytes, "
+                f"with inputs {name!r} the loaded inputs would take {total} bytes, "
                 f"more than max_loaded_bytes {self._description.limits.max_loaded_bytes}",
             )
         self._pipeline.forget(name)
@@ -169,7 +172,7 @@ class Chip:
             self._busy = False
 
     def status(self) -> DeviceStatus:
-        """Return what front panels would show. Takes no lock."""
+        """Return what instruments around a chip would display. Takes no lock."""
         held, monitors = self._held, self._monitors
         health: dict[str, str | float] = {
             "supply_current_a": self._supply_current_a(held),
@@ -193,7 +196,7 @@ class Chip:
         self._stop_job()
 
     def safe(self) -> None:
-        """Hold zero volts everywhere, stopping a running evaluation."""
+        """Hold 0 V on every channel and stop a running evaluation."""
         with self._lock:
             self._stops += 1
             self._safes += 1
@@ -201,39 +204,41 @@ class Chip:
         self._stop_job()
 
     def clear_fault(self, name: str) -> None:
-        """Refuse: the chip itself latches no faults."""
-        raise DeviceError("bad_request", f"fault {name!r} is not latched here")
+        """Raise a `DeviceError`: a chip latches no faults."""
+        raise DeviceError("bad_request", f"fault {name!r} is not latched: a virtual chip latches no faults")
 
     def close(self) -> None:
-        """Make the chip safe and end its threads."""
+        """Make the chip safe and end its worker threads."""
         self.safe()
         self._closed = True
         self._workers.close()
 
-    # ---- inside -----------------------------------------------------------------------------------------------------
+    # ---- for tests and scripts in the same process, not part of PhotonicDevice --------------------------------------
 
     def held_drive(self) -> Drive:
-        """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
+        """Return a copy of the held drive [V], shape (channels,)."""
         return self._held.volts.copy()
 
     def let_pass(self, duration_s: float) -> None:
-        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        """Advance the clock by `duration_s`, at the held drive."""
         self._clock.advance(duration_s, lambda: False)
 
     def ambient(self) -> Ambient:
-        """Return the slow world around the chip. In-process only; no part of the contract."""
+        """Return the slow processes of the chip."""
         return self._ambient
 
     def stages_at(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages as faults have left them at `moment`. In-process only; no part of the contract."""
+        """Return the stages with the faults that have occurred by `moment`."""
         return self._pipeline.stages(moment)
 
     def input_truth(self) -> InputTruth:
-        """Return what the modulators really do. In-process only; no part of the contract."""
+        """Return the true amplitude errors and phases of the modulators."""
         return self._inputs
 
+    # ---- private ----------------------------------------------------------------------------------------------------
+
     def _supply_current_a(self, held: HeldDrive) -> float:
-        """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
+        """Return the total current [A] of all voltage sources, computed once per held drive. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
         key, current_a = self._supply_cache
         if key[0] is not held or key[1] != moment.faults:
@@ -279,13 +284,13 @@ class Chip:
             self._thermal.follow(held, self._clock.now_s(), self._finish)
 
     def _finish(self, job: KernelJob, kernel: Callable[[int], object]) -> None:
-        """Do a job that nobody stops."""
+        """Run a job that cannot be cancelled."""
         self._workers.run(job, kernel)
 
     def _modulated(self, inputs: Inputs, *, copy: bool) -> Source:
-        """Return inputs as the kernels read them: float32 (rows, ports, 1), or 2 where they have phases.
+        """Return the modulated inputs in the layout of the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
 
-        `copy`: where nothing changes them on the way, not to be shared with whoever sent them.
+        `copy`: return a copy even if the modulators change nothing, so that memory is not shared with the caller.
         """
         modulator = own_modulator(self.parameters)
         has_phase = inputs.dtype.kind == "c" or has_phases(modulator)
@@ -301,10 +306,9 @@ class Chip:
         return plain.view(np.float32).reshape(*plain.shape, 2 if has_phase else 1)
 
     def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
-        """Return the stage's number and its settings, float64 and read-only.
+        """Return the number of the stage and its checked settings, float64 and read-only.
 
-        A quick pass over good drives; whatever is not plainly good goes through `photonloop.protocols.limits`, which finds the
-        words.
+        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the errors.
         """
         description = self._description
         index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
@@ -337,7 +341,7 @@ class Chip:
         return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
 
     def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
-        """Return when each setting is first read, and how long all of them take [s] with the way back to the held drive."""
+        """Return when each setting is first read [s], and the duration of all [s], including the return to the held drive."""
         settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
         settings = volts.shape[0]
         before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s
@@ -365,11 +369,11 @@ class Chip:
 
 
 def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    """Return a read-only view, so that a kernel is compiled for one array type only."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def _stopped() -> DeviceError:
-    return DeviceError("interlock", "the evaluation was stopped between settings: nothing of it is held")
+    return DeviceError("interlock", "the evaluation was stopped between settings: none of its settings is held")

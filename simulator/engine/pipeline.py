@@ -1,11 +1,12 @@
-"""Light's way through the chip, shared among workers: from settings and inputs to readings.
+"""From settings and inputs to readings: the computations of a chip, shared among worker threads.
 
-Two ways lead to a stage's matrices. Of small meshes each worker works them out for itself, one setting after the other, while
-they are hot in its cache. Of large ones (`SHARED_CHANNELS`) all workers first work out one setting together, chunk by chunk, then
-share its blocks. Which way is taken depends on the mesh alone, so that readings never depend on the number of workers.
+The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one setting
+after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute the matrices of a
+few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the mesh alone, so readings
+never depend on the number of workers.
 
-What is remembered of the held drive, its matrices and the fields that loaded inputs have behind it, holds for one `Moment`: when
-something drifts by a step or breaks, it is worked out anew.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one `Moment`. They
+are computed again after a step of the slow processes or a fault.
 """
 
 from __future__ import annotations
@@ -26,23 +27,34 @@ from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import noise_key
 
 Source = NDArray[np.float32]
-"""Fields, shape (rows, ports, 1 or 2): real part and, where there is one, imaginary part."""
+"""Fields, shape (rows, ports, 1) if real, or (rows, ports, 2) with real and imaginary parts."""
 
 Run = Callable[[KernelJob, Callable[[int], object]], None]
-"""Does a job with all workers; raises where it was stopped."""
+"""Runs a job on all workers; raises `DeviceError` if it was cancelled."""
 
 SHARED_CHANNELS = 2**15
-"""Channels from which all workers share the work on one setting's matrices: a mesh of 181 modes."""
+"""Least number of channels for which all workers share the work on a setting's matrices: a mesh of 181 modes."""
 
 _ITEMS = 8
-"""Blocks that a large mesh should have at hand for its workers: settings of few samples are taken together."""
+"""Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
 
 
 @dataclass(frozen=True)
 class HeldDrive:
-    """The held drive and what follows from it at once; `versions` counts the changes of each stage's part.
+    """The held drive and values derived from it.
 
-    `since_s` is when its last volt was reached.
+    Parameters
+    ----------
+    volts
+        Voltages of all channels [V], shape (channels,).
+    versions
+        Number of changes of each stage's part of the drive so far.
+    stage_v2
+        Sum of the squared voltages of each stage [V²].
+    power_w
+        Nominal power of all heaters together [W].
+    since_s
+        Time on the chip's clock at which the voltages were reached [s].
     """
 
     volts: Drive
@@ -54,7 +66,19 @@ class HeldDrive:
 
 @dataclass(frozen=True)
 class InputBatch:
-    """What all settings of one evaluation share: held drive, inputs by name, source and rows, number of the noise they draw."""
+    """The inputs of one evaluation, common to all its settings.
+
+    Parameters
+    ----------
+    held
+        Held drive of the stages that are not read.
+    name
+        Name of the loaded inputs, or "" if the inputs came with the evaluation.
+    source, rows
+        All fields, and the rows of them that are read.
+    noise_number
+        Number of the evaluation, from which its noise is drawn.
+    """
 
     held: HeldDrive
     name: str
@@ -65,23 +89,31 @@ class InputBatch:
 
 @dataclass(frozen=True)
 class StageMatrices:
-    """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports); of a bank its rings."""
+    """Transfer matrices of a stage's elements at one set of phases.
+
+    Parameters
+    ----------
+    matrices
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see `kernels.ring_shares`.
+    screen
+        Phasors of the output phase shifters, float32 (2, ports).
+    """
 
     matrices: NDArray[np.float32]
     screen: NDArray[np.float32]
 
 
 class Pipeline:
-    """The optics of a chip in motion.
+    """The computations of one chip, with its caches.
 
     Parameters
     ----------
     parameters, stages
-        Of the chip, with nothing broken.
+        Parameters and stages of the chip, without faults.
     ambient
-        What time does to it.
+        Slow processes and faults of the chip.
     workers
-        Who computes.
+        Worker threads.
     """
 
     def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
@@ -99,11 +131,11 @@ class Pipeline:
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
-        """Forget everything about the loaded inputs `name`."""
+        """Remove the loaded inputs `name` from the cache."""
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages as they are at `moment`. May be called from any thread."""
+        """Return the stages with the faults that have occurred by `moment`. May be called from any thread."""
         broken = self._faulty_stages
         if broken[0] != moment.faults:
             struck = self._ambient.faults_at(moment)
@@ -112,7 +144,7 @@ class Pipeline:
         return broken[1]
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage without heat at `moment` [half turns], shape (channels,)."""
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
         if step != moment.step:
             truth = self._intact_stages[index].truth
@@ -129,7 +161,7 @@ class Pipeline:
         return out
 
     def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
-        """Return the optics of a stage for each row of received_w powers `power_w`, shape (rows, channels)."""
+        """Return the matrices of a stage for each row of heater powers [W], shape (rows, channels), before crosstalk."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
@@ -148,7 +180,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings, `volts` (settings, channels), at one moment: → out (settings, samples, ports)."""
+        """Read settings with settled heaters at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
         here, offset = self.stages(moment)[index], self.offset(index, moment)
         blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
         if self._shares_settings:
@@ -181,7 +213,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings of a large mesh a few at a time, all workers on the same ones."""
+        """Read the settings of a large mesh, a few at a time; all workers share each of them."""
         count, channels = blocks.shape[0], volts.shape[1]
         at_once = min(volts.shape[0], -(-_ITEMS // count))
         try:
@@ -198,7 +230,7 @@ class Pipeline:
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
                 self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
         except BaseException:
-            self._buffers.clear()  # a helper that was stopped may still be writing into them
+            self._buffers.clear()  # a helper thread may still be writing into them
             raise
 
     def read_plan(
@@ -213,7 +245,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read blocks through matrices already worked out; `plan` as in `kernels.read_prepared`."""
+        """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
         light = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
@@ -230,20 +262,20 @@ class Pipeline:
         run(job, kernel)
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the fields that `rows` of the inputs have where they enter stage `index`, all before it settled."""
+        """Return blocks of the fields of `rows` of the inputs where they enter stage `index`, with settled stages before it."""
         return gathered(*self._entering(index, batch, rows, moment, run))
 
     def pass_on(
         self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
     ) -> NDArray[np.float32]:
-        """Send blocks through stage `index`, its tap and its nonlinearity, in place; return them.
+        """Propagate blocks through stage `index`, its tap and its nonlinearity, in place; return them.
 
-        Fields count in the amplitudes of the present laser power, which therefore comes in where something isn't linear.
+        Fields are relative to the present laser power, so the laser power enters the nonlinearity here.
         """
         here, nonlinearity = self.stages(moment)[index], self._parameters.nonlinearity
         electro_optic = nonlinearity.kind == "electro-optic"
         share = here.levels.passed * (1.0 - nonlinearity.detected_fraction if electro_optic else 1.0)
-        # g belongs to the light behind the output shifters and the tap, the kernel sees it before.
+        # g refers to the power behind the output shifters and the tap, but the kernel gets the field before them.
         behind = here.levels.passed * (float(here.heaters.field) ** 2 if here.mesh.gammas else 1.0)
         gain_rad = here.levels.gain_rad * behind * self._ambient.laser_power(moment)
         half_gain = np.float32(0.5 * gain_rad / np.pi)
@@ -260,7 +292,7 @@ class Pipeline:
         return blocks
 
     def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
-        """Return the optics of a stage settled at the held drive."""
+        """Return the matrices of a stage that has settled at the held drive."""
         key = held.versions[index], moment
         found = self._optics.get(index)
         if found is None or found[0] != key:
@@ -272,9 +304,10 @@ class Pipeline:
     def _entering(
         self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
-        """Return fields that enter stage `index`, and which rows of them stand for `rows` of the chip's inputs.
+        """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
 
-        Of loaded inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
+        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one of them,
+        a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
         if index == 0:
@@ -293,7 +326,7 @@ class Pipeline:
         return known.field, rows
 
     def _passed(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the light behind stage `index`, its tap and its nonlinearity, at the held drive."""
+        """Return blocks of the fields behind stage `index`, its tap and its nonlinearity, at the held drive."""
         blocks = gathered(*self._entering(index, batch, rows, moment, run))
         return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
@@ -333,7 +366,7 @@ class Pipeline:
         return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
-        """Return memory that is used again and again: fresh pages of tens of MB cost as much as filling them."""
+        """Return a reusable array: allocating tens of MB takes as long as filling them."""
         found = self._buffers.get(name)
         if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
             found = self._buffers[name] = np.empty(shape, dtype)
@@ -341,7 +374,7 @@ class Pipeline:
 
 
 _FLOPS_PER_CHANNEL = 50.0
-"""What work on a heater is like, to judge whether it is worth sharing."""
+"""Estimated work per heater, from which it is decided whether several workers share a job."""
 
 
 def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -358,7 +391,10 @@ def reading_plan(
     first: NDArray[np.int64] | Sequence[int],
     samples: int,
 ) -> NDArray[np.int64]:
-    """Return a plan for `kernels.read_prepared`, blocks as full as `samples` leave them; noise is still to be numbered."""
+    """Return a plan for `kernels.read_prepared`, for blocks of a setting of `samples` samples.
+
+    The last column, the number of the noise, is left to the caller.
+    """
     plan = np.empty((len(block), 6), np.int64)
     for column, values in enumerate((block, matrix_set, setting, first)):
         plan[:, column] = values
@@ -380,7 +416,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
 
 
 def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    """Return a read-only view, so that a kernel is compiled for one array type only."""
     view = array.view()
     view.flags.writeable = False
     return view

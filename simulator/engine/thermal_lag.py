@@ -1,11 +1,11 @@
-"""Readings that come before the heat has settled.
+"""Readings that are taken before the heaters have settled.
 
-The first samples of a setting see the phases of their own instant, at the beginning of their sample time; so they are swept one
-by one until nothing of any change is left (`thermal.SETTLED`). Stages before the one that is read may still be on their way
-back from the last evaluation, or to a new held drive: they count too.
+Each of the first samples of a setting is computed with the phases at the beginning of its own sample time. Once the remaining
+change is negligible (`thermal.SETTLED`), all other samples are computed together with the settled phases. The stages before the
+one that is read count too: their heaters may still be returning from the last evaluation, or changing to a new held drive.
 
     setting ──▶ settle ──▶ │ sample 0 │ sample 1 │ … │ sample K │ ═══ all others together, settled ═══
-                             one sample    one sample       ▲ last one with anything left to see
+                            own phases  own phases      ▲ last sample before the heaters have settled
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, po
 
 
 class ThermalLag:
-    """What the heaters of every stage have been through.
+    """The thermal state of all heaters, and readings that depend on it.
 
     Parameters
     ----------
     parameters
-        Of the chip.
+        Parameters of the chip.
     pipeline, ambient
-        Of the same chip.
+        Pipeline and slow processes of the same chip.
     channels
-        Phase shifters of each stage.
+        Number of phase shifters of each stage.
     """
 
     def __init__(self, parameters: ChipParameters, pipeline: Pipeline, ambient: Ambient, channels: tuple[int, ...]) -> None:
@@ -45,7 +45,7 @@ class ThermalLag:
         self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
 
     def follow(self, held: HeldDrive, time_s: float, run: Run) -> None:
-        """Turn each stage's heat toward the held drive, where that has changed since the last call or something broke."""
+        """Set the held drive as the target of every stage whose held drive or faults have changed since the last call."""
         moment = self._ambient.moment(time_s)
         versions, faults = self._known
         for k, stage in enumerate(self._pipeline.stages(moment)):
@@ -67,9 +67,9 @@ class ThermalLag:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings one after the other, first at `time_s` (settings,) and so on; the held drive is back at `back_s`.
+        """Read settings one after the other: setting s is first read at time_s[s], and the held drive is restored at `back_s`.
 
-        Where it is stopped, heat is as if the evaluation had never begun: no time has passed.
+        If the evaluation is cancelled, the thermal state stays as it was before the evaluation.
         """
         heats, heater = list(self._heats), self._parameters.heater
         samples = batch.rows.size
@@ -92,7 +92,7 @@ class ThermalLag:
         self._heats = heats
 
     def _is_early(self, heats: list[ThermalState], time_s: float, moment: Moment) -> bool:
-        """Return whether any phase before the detectors is further from its end than `UNSETTLED_RAD`."""
+        """Return whether any phase before the detectors differs from its settled value by more than `UNSETTLED_RAD`."""
         heater = self._parameters.heater
         return any(
             np.max(np.abs(power_at(heat, time_s, heater) - heat.target_w) * stage.heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD
@@ -100,7 +100,7 @@ class ThermalLag:
         )
 
     def _early_samples(self, heats: list[ThermalState], start_s: float, samples: int) -> int:
-        """Return how many samples of a setting, first read at `start_s`, come before everything has settled."""
+        """Return how many samples of a setting, first read at `start_s`, are read before all heaters have settled."""
         changing = [heat.at_s for heat in heats if not np.array_equal(heat.power_w, heat.target_w)]
         if not changing:
             return 0
@@ -123,19 +123,19 @@ class ThermalLag:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read the first `early` samples of a setting, each with the phases of its own instant; a few at a time for memory."""
+        """Read the first `early` samples of a setting, each with its own phases; a few at a time, to bound memory."""
         pipeline = self._pipeline
         here = pipeline.stages(moment)[index]
         for first in range(0, early, kernels.LANES):
-            samples_here = np.arange(first, min(first + kernels.LANES, early))
-            instants_s = (start_s + samples_here * self._sample_s).tolist()
-            optics = [self._matrices_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
-            before = [[stage[n] for stage in optics[:index]] for n in range(samples_here.size)]
-            fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(samples_here.tolist())]
+            numbers = np.arange(first, min(first + kernels.LANES, early))
+            instants_s = (start_s + numbers * self._sample_s).tolist()
+            matrices_at = [self._matrices_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
+            before = [[stage[n] for stage in matrices_at[:index]] for n in range(numbers.size)]
+            fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
-            matrices = np.stack([each.matrices for each in optics[index]])
-            plan = reading_plan(range(samples_here.size), range(samples_here.size), setting, samples_here, out.shape[1])
-            plan[:, 4], plan[:, 5] = 1, noise + samples_here
+            matrices = np.stack([each.matrices for each in matrices_at[index]])
+            plan = reading_plan(range(numbers.size), range(numbers.size), setting, numbers, out.shape[1])
+            plan[:, 4], plan[:, 5] = 1, noise + numbers
             pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
 
     def _matrices_at(
@@ -147,8 +147,8 @@ class ThermalLag:
     def _fields_at(
         self, sample: int, batch: InputBatch, before: list[StageMatrices], moment: Moment, run: Run
     ) -> NDArray[np.float32]:
-        """Return one sample as a block, behind the stages whose optics at its instant are `before`."""
+        """Return one sample as a block, behind the earlier stages, whose matrices at its time are `before`."""
         block = self._pipeline.entering(0, batch, batch.rows[sample : sample + 1], moment, run)
-        for k, optics in enumerate(before):
-            block = self._pipeline.pass_on(k, block, optics, moment, run)
+        for k, stage in enumerate(before):
+            block = self._pipeline.pass_on(k, block, stage, moment, run)
         return block
