@@ -76,7 +76,7 @@ def test_phases_give_the_weights_they_were_chosen_for(weight: float, finesse: fl
 
 
 def test_impossible_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"weight 1\.1 is outside what these rings give"):
+    with pytest.raises(ValueError, match=r"weight 1\.1 is out of the range of these rings"):
         phases_of(np.array([0.0, 1.1]), Ring(50.0))
 
 
@@ -215,7 +215,7 @@ def test_an_open_detector_reads_nothing(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ('stages = 2\nmesh.topology = "weight_bank"', "stages is 2, but a weight_bank detects all its light"),
-        ("mesh.outputs = 4", "outputs 4 is for topology 'weight_bank': a clements mesh has one a port"),
+        ("mesh.outputs = 4", "outputs is 4, but only topology 'weight_bank' has it: a clements mesh has one output per port"),
         ('stages = 1\nmesh.topology = "weight_bank"\nring.finesse = 1.0', "ring.finesse"),
     ],
 )
