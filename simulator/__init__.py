@@ -1,1 +1,1 @@
-"""The virtual chip: volts in, photocurrents out, in a process of its own."""
+"""The virtual chip, a device that runs in its own process: voltages in, photocurrents out."""

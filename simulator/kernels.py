@@ -1,18 +1,19 @@
-"""The hot loops of the chip, compiled: volts to coefficients, light through a mesh, light to photocurrents.
+"""Compiled loops of the chip: voltages to coefficients, fields through a mesh, fields to photocurrents.
 
-Light is carried in single precision, sixteen samples at a time:
+Fields are in single precision, in blocks of sixteen samples:
 
-    block[port][re | im][lane]     lane = 16 samples side by side = one AVX-512 register, two of AVX2, a cache line
+    block[port][re | im][lane]     lane = one of 16 samples; they fill one AVX-512 register, two of AVX2, or a cache line
 
-so that every interferometer is the same 2 × 2 product for all lanes and a block of 64 ports (8 KiB) never leaves the
-first-level cache. Work is counted in *items*, one block of one setting each; threads claim items from one another's ranges
-(`next_item`), and no result depends on who computed it: coefficients are a function of the setting, and noise is a function
-of a counter, not of a stream (`normals`).
+Every interferometer is the same 2 × 2 product for all lanes, and a block of 64 ports (8 KiB) stays in the first-level cache.
+Work is counted in *items*; an item is one block of one setting. Threads claim items from one another's ranges (`next_item`). No
+result depends on which thread computes it, because the coefficients depend on the setting only, and noise depends on a counter
+and not on the order of draws (`normals`).
 
-All compiled functions live in this file: numba's disk cache does not notice a change in another one.
+All compiled functions are in this file, because numba's disk cache does not notice a change in another file.
 
-The cache names its files by function and line, and reads the types of a file before it looks at its date. So if a class of this
-file is renamed, its functions must not stay at their lines, or the old files make every start fail with an `AttributeError`.
+The cache names its files by function and line number, and loads the types in a cache file before it compares dates. If a class of
+this file is renamed while its functions stay at their lines, every start fails with an `AttributeError`. Delete
+`simulator/__pycache__/*.nb?` then.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from numba.core import cgutils, errors
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
-"""Samples of a block."""
+"""Samples per block."""
 
 FLOPS_PER_BLOCK = 28 * LANES
-"""Operations of one interferometer on one block."""
+"""Floating-point operations of one interferometer on one block."""
 
 _AHEAD = 32
-"""Interferometers between asking for a phasor and using it: about the time a line takes from the third-level cache."""
+"""Interferometers between prefetching a phasor and using it: about the latency of the third-level cache."""
 
 CHUNK = 2048
-"""Channels whose power and phase are worked out together: they stay in the first-level cache, and workers share them."""
+"""Channels whose power and phase are computed together. They fit in the first-level cache; workers share chunks."""
 
-# A division that could raise would be done one number at a time: error_model "numpy" has none that does.
+# With error_model "numpy" a division cannot raise, so the compiler can turn it into vector instructions.
 _entry: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-# A function that stays a function is compiled once a caller, each copy rounding in its own way, and which copy a process gets
-# depends on whether it has just compiled or loads from disk. Inlined by force, a reading is the same bits in every process.
+# A function that is not inlined is compiled once per caller, and the copies may round differently. Which copy a process uses
+# depends on whether it compiles or loads from disk. With forced inlining, readings are bitwise equal in every process.
 _inlined: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-# Fast mathematics lets the compiler choose the order of sums; without it, the source does.
+# With fastmath the compiler chooses the order of sums; without it, the order is that of the source.
 _as_written: Any = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-_aware_of_nan: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+_nan_safe: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 _F = np.float32
 _HALF = _F(0.5)
@@ -53,11 +54,11 @@ _TWO = _F(2.0)
 _SQRT_2 = _F(np.sqrt(2.0))
 _LN_2 = _F(np.log(2.0))
 
-# sin(πx)/x in powers of x², interpolated at Chebyshev nodes on |x| ≤ 1/2: error 3e-11 before rounding.
+# sin(πx)/x as polynomial in x², interpolated at Chebyshev nodes on |x| ≤ 1/2: error 3e-11 before rounding.
 _S0, _S1, _S2, _S3, _S4, _S5 = (
     _F(c) for c in (3.1415926534, -5.1677127597, 2.5501633226, -0.5992521919, 0.0820503467, -0.0070283018)
 )
-# ln(1 + f)/f in powers of f, interpolated at Chebyshev nodes on √½ ≤ 1 + f ≤ √2: error 7e-8.
+# ln(1 + f)/f as polynomial in f, interpolated at Chebyshev nodes on √½ ≤ 1 + f ≤ √2: error 7e-8.
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
     _F(c) for c in (0.99999997, -0.50000375, 0.33334606, -0.24968907, 0.19913348, -0.17278206, 0.16126248, -0.09895351)
 )
@@ -65,12 +66,12 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
 
 # --- Sixteen samples in registers -----------------------------------------------------------------------------------------
 
-# Loops over lanes become vector instructions by the compiler's own judgement, but it cannot keep a row of an array in registers
-# from one turn of a loop to the next. The sweep needs just that, so it says what it means: a type for one row of lanes.
+# The compiler turns loops over lanes into vector instructions, but it cannot keep a row of an array in registers from one
+# iteration of a loop to the next. The sweep needs that, so it uses a type of its own for one row of lanes.
 
 
 class _Lanes(types.Type):
-    """LANES single-precision numbers in vector registers, of whatever width the machine has."""
+    """LANES single-precision numbers in vector registers, of any width that the machine has."""
 
     def __init__(self) -> None:
         super().__init__(name="lanes")
@@ -89,7 +90,7 @@ register_model(_Lanes)(_LanesModel)
 
 
 def _row_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Return where block[port, part] begins, for arguments (block, port, part, …)."""
+    """Return the address of block[port, part], for arguments (block, port, part, …)."""
     block = context.make_array(signature.args[0])(context, builder, arguments[0])
     row = builder.add(builder.mul(arguments[1], ir.Constant(arguments[1].type, 2)), arguments[2])
     first = builder.gep(block.data, [builder.mul(row, ir.Constant(row.type, LANES))])
@@ -151,29 +152,29 @@ def _plus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
 def _minus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        # The sign goes with the lanes, where it is part of the instruction; with the factor it would cost one more a row.
+        # Negating the lanes is part of the fused instruction; negating the factor would take one more instruction per row.
         return _multiply_add(builder, _in_every_lane(builder, arguments[1]), builder.fneg(arguments[2]), arguments[0])
 
     return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
 
 
 load_lanes: Any = intrinsic(_load_typed)
-"""(block, port, part) → the lanes at block[port, part], one register of them or as many as it takes."""
+"""(block, port, part) → the lanes at block[port, part], in one or several registers."""
 
 store_lanes: Any = intrinsic(_store_typed)
-"""(block, port, part, lanes): write them back."""
+"""(block, port, part, lanes): write the lanes to block[port, part]."""
 
 times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
 
 plus_times: Any = intrinsic(_plus_typed)
-"""(addend, factor, lanes) → addend + factor · lanes, rounded once where the machine has fused multiply-adds."""
+"""(addend, factor, lanes) → addend + factor · lanes, rounded once if the machine has fused multiply-add instructions."""
 
 minus_times: Any = intrinsic(_minus_typed)
-"""(addend, factor, lanes) → addend - factor · lanes, likewise."""
+"""(addend, factor, lanes) → addend - factor · lanes, rounded in the same way."""
 
 
-# --- Fetching ahead -------------------------------------------------------------------------------------------------------
+# --- Prefetching ----------------------------------------------------------------------------------------------------------
 
 
 def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
@@ -191,33 +192,33 @@ def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
 
 
 _prefetch: Any = intrinsic(_prefetch_typed)
-"""(array, row, column): ask for array[row, column] to be in the cache soon."""
+"""(array, row, column): prefetch array[row, column] into the cache."""
 
 
-# --- What a stage is made of, as the kernels take it ----------------------------------------------------------------------
+# --- Arguments of the kernels: the parts of a stage -----------------------------------------------------------------------
 
 
 class Heaters(NamedTuple):
-    """How the drive of one stage becomes phases; arrays of shape (channels,) unless said.
+    """Voltage sources and heaters of one stage; arrays have shape (channels,) unless another is given.
 
     Parameters
     ----------
     step_v, range_v
-        Step of the converter [V] (0: continuous) and its full scale.
+        Step of the DAC [V] (0: continuous) and its full scale [V].
     bow, twist
-        `dac.bent_v`; empty where the converter is linear.
+        Integral nonlinearity, see `dac.output_v`; empty if the DAC is linear.
     conductance_s
         1/R₀ [S].
     self_heating, inverse_pi_w
         ρ and 1/P_π [1/W] of `heater.power_w`.
     forced, forced_w
-        Channels whose power [W] does not follow the drive, shape (forced,).
+        Channels with a fault, and their power [W], which does not follow the drive; shape (faulty channels,).
     span, share, bounds
-        `crosstalk.Runs`.
+        Thermal crosstalk, see `crosstalk.Runs`.
     curvature, curve_scale
         η and 1/(1 + η) of `heater.phase_rad`.
     field
-        Field that survives a shifter.
+        Field transmission of a phase shifter.
     """
 
     step_v: float
@@ -238,9 +239,18 @@ class Heaters(NamedTuple):
 
 
 class MeshWiring(NamedTuple):
-    """The interferometers of one stage in the order of the sweep: upper mode, channel of θ, channel of φ, `coefficients`.
+    """The interferometers of one stage, in the order of the sweep.
 
-    `attenuators` as in `attenuate`.
+    Parameters
+    ----------
+    tops
+        Upper mode of each.
+    theta, phi
+        Channels of its θ and φ.
+    couplers
+        Products of coupler amplitudes, as in `coefficients`.
+    attenuators
+        Which of them are attenuators, as in `attenuate`.
     """
 
     tops: np.ndarray
@@ -251,7 +261,7 @@ class MeshWiring(NamedTuple):
 
 
 class Rings(NamedTuple):
-    """The rings of a weight bank: how many a row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+    """The rings of a weight bank: number per row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
 
     inputs: int
     steepness_2: np.float32
@@ -260,20 +270,20 @@ class Rings(NamedTuple):
 
 
 class ReadoutChain(NamedTuple):
-    """The detectors of one stage, single precision, see `detect`.
+    """The detectors and converters of one stage, single precision, see `detect`.
 
     Parameters
     ----------
     ampere, dark_a
-        Current [A] per |E|² = 1 and dark current of each detector, once for every lane, shape (ports · LANES,).
+        Current [A] per |E|² = 1 and dark current [A] of each detector, repeated for every lane, shape (ports · LANES,).
     rin
-        Relative standard deviation of the light, common to all detectors.
+        Relative standard deviation of the laser power, common to all detectors.
     inverse_saturation
         1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
     thermal_a2, shot_a
-        Noise variance is thermal_a2 + shot_a · current.
+        The variance of the noise is thermal_a2 + shot_a · current [A²].
     full_scale_a, code_a
-        Where the converter ends (0: never), and its step (0: continuous).
+        Full scale of the converter [A] (0: unlimited) and its step [A] (0: continuous).
     """
 
     ampere: np.ndarray
@@ -287,28 +297,28 @@ class ReadoutChain(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What one worker writes while it works on a stage.
+    """Temporary arrays of one worker.
 
     Parameters
     ----------
     power
-        float64 (channels,).
-    felt
-        float64 (CHUNK,).
+        Heater power before crosstalk [W], float64 (channels,).
+    received_w
+        Heater power after crosstalk [W], float64 (CHUNK,).
     phasor
-        float32 (2, channels).
+        Phasors of the phase shifters, float32 (2, channels).
     matrices
-        float32 (interferometers, 8).
+        Matrices of the interferometers, float32 (interferometers, 8).
     field
-        float32 (ports, 2, LANES).
+        One block, float32 (ports, 2, LANES).
     noise
-        float32 (ports made even + 2, LANES).
+        Normal deviates, float32 (ports rounded up to an even number + 2, LANES).
     current
-        float32 (ports · LANES,).
+        Photocurrents [A], float32 (ports · LANES,).
     """
 
     power: np.ndarray
-    felt: np.ndarray
+    received_w: np.ndarray
     phasor: np.ndarray
     matrices: np.ndarray
     field: np.ndarray
@@ -330,41 +340,41 @@ def _fetch_add_typed(_context: Any, array: Any, _index: Any, _value: Any) -> Any
 
 
 _fetch_add: Any = intrinsic(_fetch_add_typed)
-"""(array, index, value): add `value` to array[index] atomically and return what was there before."""
+"""(array, index, value): atomically add `value` to array[index] and return the previous value."""
 
 
 CONTROL_STRIDE = 16
-"""Counters lie two cache lines apart, so that threads do not slow each other by writing side by side."""
+"""Distance between counters: two cache lines, to avoid false sharing."""
 
 STOPPED = 1 << 62
-"""Written into a claims counter by another thread, it leaves nothing to claim: that is how an evaluation is cancelled."""
+"""Written to a claims counter by another thread, it leaves nothing to claim. This cancels an evaluation."""
 
 
 def new_control(workers: int) -> np.ndarray:
-    """Return the shared counters of one job: per worker [claimed, claimed from behind], then [finished]."""
+    """Return the shared counters of one job: per worker [claimed, claimed from the back], then [finished]."""
     return np.zeros((2 * workers + 1) * CONTROL_STRIDE, np.int64)
 
 
 @_inlined
-def next_item(control, total, worker, place):
-    """Return the next item of `worker`, or -1 where nothing is left.
+def next_item(control, total, worker, claim):
+    """Claim the next item for `worker` and return it, or return -1 if no item is left.
 
-    Every worker owns one contiguous range of the items 0 … total - 1 and takes it from the front; once it is done it takes
-    from the back of the others' ranges. A claim is counted before its place is chosen, so front and back never meet.
-    `place`, int64 (2,), is the worker's own: [whose range, next at the front].
+    Every worker owns one contiguous range of the items 0 … total - 1 and claims its items from the front. Once its own range is
+    finished, it claims items from the back of the other workers' ranges. A claim is counted before its item is chosen, so no item is
+    claimed twice. `claim`, int64 (2,), belongs to the worker: [offset of the range's owner, next item at the front].
     """
     workers = (control.size // CONTROL_STRIDE) // 2
-    while place[0] < workers:
-        owner = (worker + place[0]) % workers
+    while claim[0] < workers:
+        owner = (worker + claim[0]) % workers
         first = total * owner // workers
         last = total * (owner + 1) // workers
         claimed = 2 * owner * CONTROL_STRIDE
         if _fetch_add(control, claimed, 1) < last - first:
             if owner == worker:
-                place[1] += 1
-                return first + place[1] - 1
+                claim[1] += 1
+                return first + claim[1] - 1
             return last - 1 - _fetch_add(control, claimed + CONTROL_STRIDE, 1)
-        place[0] += 1
+        claim[0] += 1
     return -1
 
 
@@ -375,17 +385,17 @@ def finish_item(control):
 
 
 @_entry
-def finished(control, total, patience):
-    """Return how many items are finished, after looking at most `patience` times for `total`."""
+def finished(control, total, max_polls):
+    """Return the number of finished items, as soon as it is `total` or after reading the counter `max_polls` times."""
     done = 0
-    for _ in range(patience):
+    for _ in range(max_polls):
         done = _fetch_add(control, control.size - CONTROL_STRIDE, 0)
         if done >= total:
             break
     return done
 
 
-# --- Elementary functions that the compiler turns into vector instructions ------------------------------------------------
+# --- Elementary functions, written so that the compiler turns them into vector instructions -------------------------------
 
 
 @_inlined
@@ -403,7 +413,7 @@ def _cos_half_turns(x):
 
 @_inlined
 def _sin_half_turns(x):
-    """Return sin(πx) for |x| ≤ 1, to relative precision also for small x."""
+    """Return sin(πx) for |x| ≤ 1; its relative error is small also for small x."""
     s = _sin_quarter(min(abs(x), _ONE - abs(x)))
     return s if x >= _F(0.0) else -s
 
@@ -444,9 +454,10 @@ def stream_start(key, evaluation, item):
 
 @_inlined
 def normals(start, out):
-    """Fill `out`, float32 (even number, LANES), with standard normals number 0, 1, … of the stream at `start`.
+    """Fill `out`, float32 (even number, LANES), with standard normals number 0, 1, … from the counter `start` on.
 
-    SplitMix64 by counter, then Box and Muller: two normals from each 64-bit word. Tails end at 6.6 deviations.
+    Counter-based SplitMix64, then the Box-Muller transform: two normals from each 64-bit word. Tails end at 6.6 standard
+    deviations.
     """
     for pair in range(out.shape[0] // 2):
         upper = out[2 * pair]
@@ -463,38 +474,39 @@ def normals(start, out):
 
 @_entry
 def fill_normals(key, number, out):
-    """Fill `out`, float32 (even number, LANES), with the standard normals of `number`."""
+    """Fill `out`, float32 (even number, LANES), with the standard normals that belong to `number`."""
     normals(stream_start(key, 0, number), out)
 
 
 # --- Volts to coefficients ------------------------------------------------------------------------------------------------
 
 
-@_aware_of_nan
-def within(drives, lowest_v, ceiling_v, power_of_others_v2, highest_v2):
-    """Return whether every drive is in [lowest_v, ceiling_v] and every setting's sum of squares is in bounds; NaN is not.
+@_nan_safe
+def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
+    """Return whether every drive is in [min_v, max_v] and every setting's sum of squares is at most `max_total_v2`.
 
-    A quick yes; a no is for `photonloop.protocols.limits` to explain. Compiled without the part of fast mathematics that
-    assumes NaN away.
+    NaN is not within limits; the function is compiled without the part of fastmath that assumes that there is no NaN. If the
+    result is False, `photonloop.protocols.limits` checks the drives again and raises the error.
     """
     good = True
     for s in range(drives.shape[0]):
         for c in range(drives.shape[1]):
             v = drives[s, c]
-            good &= (v >= lowest_v) & (v <= ceiling_v[c])
-        if highest_v2 > 0.0:
-            total = power_of_others_v2
+            good &= (v >= min_v) & (v <= max_v[c])
+        if max_total_v2 > 0.0:
+            total = other_stages_v2
             for c in range(drives.shape[1]):
                 total += drives[s, c] * drives[s, c]
-            good &= total <= highest_v2
+            good &= total <= max_total_v2
     return good
 
 
 @_inlined
 def powers(heaters, drive_v, chunk, out):
-    """Write the power [W] of one chunk of heaters into `out`, float64 (channels,): step and bend of the source, V²/R, faults.
+    """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    `drive_v`: (channels,) [V]. What is absent costs nothing: each effect is a pass of its own over what is in the cache.
+    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a loop of its
+    own over data in the cache, so an absent effect costs nothing.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, drive_v.size)
@@ -525,27 +537,28 @@ def powers(heaters, drive_v, chunk, out):
 
 
 @_inlined
-def phasors(heaters, power, offset, chunk, felt, out):
-    """Write the field factors of one chunk of shifters, cos and sin of the phase times what survives, into `out` (2, channels).
+def phasors(heaters, power, offset, chunk, received_w, out):
+    """Write the phasors of one chunk of shifters to `out` (2, channels): cos and sin of the phase, times the field transmission.
 
-    `power` [W] and `offset` [half turns]: (channels,); `felt`, float64 (CHUNK,), is scratch. Crosstalk, then the curve of the
-    phase. The phase is kept and reduced in double precision: at several turns single precision alone would cost 1e-6 rad.
+    Crosstalk first, then the phase as a function of power. `power` [W] and `offset` [half turns]: (channels,); `received_w`, float64
+    (CHUNK,), is a temporary array. The phase is computed and reduced in double precision. In single precision its error would
+    be 1e-6 rad after several turns.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, power.size)
     count = stop - start
     own, offsets, inverse_pi_w = power[start:stop], offset[start:stop], heaters.inverse_pi_w[start:stop]
     for c in range(count):
-        felt[c] = own[c]
+        received_w[c] = own[c]
     for r in range(heaters.bounds[chunk], heaters.bounds[chunk + 1]):
         first, last, source = heaters.span[r, 0], heaters.span[r, 1], heaters.span[r, 2]
         share = heaters.share[r]
-        to, others = felt[first - start : last - start], power[source : source + last - first]
+        to, others = received_w[first - start : last - start], power[source : source + last - first]
         for c in range(to.size):
             to[c] += share * others[c]
     cosine, sine = out[0, start:stop], out[1, start:stop]
     for c in range(count):
-        p = felt[c] * inverse_pi_w[c]
+        p = received_w[c] * inverse_pi_w[c]
         h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
         r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
         cosine[c] = heaters.field * _cos_half_turns(r)
@@ -559,15 +572,18 @@ def _chunks(channels):
 
 @_inlined
 def coefficients(phasor, theta, phi, couplers, out):
-    """Write each interferometer's 2 × 2 matrix into `out`, float32 (interferometers, 8), row by row as re, im.
+    """Write each interferometer's 2 × 2 matrix to `out`, float32 (interferometers, 8), row by row as re, im.
 
-    `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles times the
-    field that survives the loss; with them   M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]],
-    where a shifter that loses light has a phasor shorter than 1.
+    `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles, times the field
+    transmission of the interferometer. Then
+
+        M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]]
+
+    The phasor of a lossy shifter is shorter than 1.
     """
     last = theta.size - 1
     for k in range(theta.size):
-        # The sweep's order jumps between columns, and the phasors of a large mesh lie outside the second-level cache.
+        # The sweep's order jumps between columns, and the phasors of a large mesh do not fit in the second-level cache.
         soon = min(k + _AHEAD, last)
         _prefetch(phasor, 0, theta[soon])
         _prefetch(phasor, 1, theta[soon])
@@ -594,10 +610,10 @@ def coefficients(phasor, theta, phi, couplers, out):
 
 @_inlined
 def attenuate(attenuators, start, stop, out):
-    """Leave of each attenuator's matrix in `out` only M₀₀, on the one mode where it sits: diag(M₀₀, 1) or diag(1, M₀₀).
+    """Replace each attenuator's matrix in `out` by diag(M₀₀, 1) or diag(1, M₀₀), with M₀₀ on the attenuator's mode.
 
-    `attenuators`, int64 (count, 2): number of the matrix, and 0 where the mode is the upper of its two, 1 where the lower. Only
-    matrices start … stop - 1 are touched.
+    `attenuators`, int64 (count, 2): number of the matrix, and 0 if the mode is the upper one of its two, 1 if it is the lower one.
+    Only matrices start … stop - 1 are changed.
     """
     for a in range(attenuators.shape[0]):
         k = attenuators[a, 0]
@@ -612,12 +628,12 @@ def attenuate(attenuators, start, stop, out):
         out[k, here + 1] = im
 
 
-# --- Light through a mesh -------------------------------------------------------------------------------------------------
+# --- Fields through a mesh ------------------------------------------------------------------------------------------------
 
 
 @_entry
 def gather(source, rows, blocks):
-    """Lay the rows of `source`, float32 (rows, ports, 1 or 2: re, im), out as blocks; lanes without a sample stay dark."""
+    """Copy `rows` of `source`, float32 (rows, ports, 1 or 2: re, im), into blocks. Lanes without a sample are 0."""
     ports = source.shape[1]
     for b in range(blocks.shape[0]):
         block = blocks[b]
@@ -640,10 +656,10 @@ def gather(source, rows, blocks):
 
 @_as_written
 def sweep(block, tops, matrices):
-    """Send one block through a mesh in place: per interferometer one 2 × 2 product of modes top and top + 1.
+    """Propagate one block through a mesh in place: per interferometer one 2 × 2 product on modes top and top + 1.
 
-    The upper mode stays in registers: where the next interferometer couples it to the mode above, as they do along the
-    chains of `mesh.schedule`, only one mode is loaded and one stored. Any other order costs time, not correctness.
+    The upper mode stays in registers. If the next interferometer couples it to the mode above, as along the chains of
+    `mesh.schedule`, only one mode is loaded and one stored. Any other causal order gives the same result, but is slower.
     """
     held = tops[0] + 1
     yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
@@ -657,7 +673,7 @@ def sweep(block, tops, matrices):
         ar, ai, br, bi = matrices[k, 0], matrices[k, 1], matrices[k, 2], matrices[k, 3]
         cr, ci, dr, di = matrices[k, 4], matrices[k, 5], matrices[k, 6], matrices[k, 7]
         xr, xi = load_lanes(block, top, 0), load_lanes(block, top, 1)
-        # The held mode comes last in every sum: what does not wait for it is done while the one before is finished.
+        # The mode in registers comes last in every sum, so the other terms do not wait for the previous interferometer.
         store_lanes(block, held, 0, minus_times(plus_times(minus_times(times(cr, xr), ci, xi), dr, yr), di, yi))
         store_lanes(block, held, 1, plus_times(plus_times(plus_times(times(cr, xi), ci, xr), dr, yi), di, yr))
         upper_r = minus_times(plus_times(minus_times(times(ar, xr), ai, xi), br, yr), bi, yi)
@@ -669,16 +685,16 @@ def sweep(block, tops, matrices):
 
 @_inlined
 def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude, factor):
-    """Take one block from the end of a mesh to the next one: phase screen, share that passes the tap, nonlinearity.
+    """Propagate one block from the end of a mesh to the next one: output phase screen, tap transmission, nonlinearity.
 
-    `screen`, float32 (2, ports): cos and sin of γ. With `electro_optic` (Williamson 2020) the field is multiplied
-    by amplitude · exp(-ia) · cos a,   a = π·half_gain·|E|² + half the bias; else by `amplitude` alone. The bias comes as its cos
-    and sin: added to the angle, it would drown weak light, which is all there is at later stages, in rounding. `factor`,
-    float32 (2, LANES), is scratch.
+    `screen`, float32 (2, ports): cos and sin of γ. With `electro_optic` (Williamson 2020) the field is multiplied by
+    amplitude · exp(-ia) · cos a,   a = π·half_gain·|E|² + half the bias; else by `amplitude` alone. The bias is given as its cos and
+    sin, because adding it to the angle would lose weak light, as at later stages, to rounding. `factor`, float32 (2, LANES), is a
+    temporary array.
     """
     for p in range(field.shape[0]):
         cg, sg = screen[0, p], screen[1, p]
-        # In three short loops, because the compiler turns only those into vector instructions.
+        # Three short loops, because the compiler does not turn one long loop into vector instructions.
         for lane in range(LANES):
             xr, xi = field[p, 0, lane], field[p, 1, lane]
             x = half_gain * (xr * xr + xi * xi)
@@ -698,11 +714,11 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 
 @_entry
 def propagate(worker, control, total, blocks, tops, matrices, screen, electro_optic, half_gain, cos_bias, sin_bias, amplitude):
-    """Send `blocks` through one held stage in place; an item is a block."""
+    """Propagate `blocks` through one stage at the held drive, in place. An item is a block."""
     factor = np.empty((2, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         sweep(blocks[item], tops, matrices)
@@ -712,7 +728,7 @@ def propagate(worker, control, total, blocks, tops, matrices, screen, electro_op
 
 @_entry
 def scatter(blocks, rows, target):
-    """Write blocks back as rows of `target`, float32 (rows, ports, 2)."""
+    """Copy blocks to `rows` of `target`, float32 (rows, ports, 2)."""
     for b in range(blocks.shape[0]):
         block = blocks[b]
         for lane in range(min(LANES, rows.size - b * LANES)):
@@ -722,18 +738,18 @@ def scatter(blocks, rows, target):
                 row[p, 1] = block[p, 1, lane]
 
 
-# --- Light to photocurrents -----------------------------------------------------------------------------------------------
+# --- Fields to photocurrents ----------------------------------------------------------------------------------------------
 
 
-# What follows goes over all detectors and lanes in one long loop an effect: of loops over 16 lanes the compiler makes single
-# numbers, of these it makes vectors.
+# Each effect is one long loop over all detectors and lanes, which the compiler turns into vector instructions. It does not do so
+# with nested loops over 16 lanes here.
 
 
 @_inlined
-def _illuminate(readout, light, field, noise, current):
-    """Write photocurrents into `current`: ampere · light · |E|² · (1 + RIN), compressed by the diode, + dark.
+def _photocurrents(readout, light, field, noise, current):
+    """Write photocurrents to `current`: ampere · light · |E|² · (1 + RIN), with saturation of the diode, plus dark current.
 
-    The last two rows of `noise` are RIN's.
+    The next to last row of `noise` is used for RIN.
     """
     ports = field.shape[0]
     if readout.rin > _F(0.0):
@@ -760,7 +776,7 @@ def _illuminate(readout, light, field, noise, current):
 
 @_inlined
 def _clip(current, count, full_scale_a):
-    """Limit currents to full scale; return whether one of the first `count` lanes was there."""
+    """Limit currents to full scale; return whether one of the first `count` lanes reached it."""
     peak = _F(0.0)
     for i in range(current.size):
         peak = max(peak, current[i])
@@ -774,13 +790,13 @@ def _clip(current, count, full_scale_a):
 
 @_inlined
 def detect(readout, light, field, noise, current, count, out, first):
-    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, ports).
+    """Write the readings of a block's first `count` samples to `out`, float32 (samples, ports), from row `first` on.
 
-    Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter: codes of `code_a` from 0, at most
-    `full_scale_a`. Returns whether any reading saturated. `light`: laser power relative to nominal; `noise` is used up and
-    `current`, float32 (ports · LANES,), is scratch.
+    Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter, with steps of `code_a` from 0 to
+    `full_scale_a`. Returns whether any reading saturated. `light` is the laser power relative to nominal. `noise` is overwritten, and
+    `current`, float32 (ports · LANES,), is a temporary array.
     """
-    _illuminate(readout, light, field, noise, current)
+    _photocurrents(readout, light, field, noise, current)
     if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         deviates = noise.reshape(noise.size)
         for i in range(current.size):
@@ -799,17 +815,17 @@ def detect(readout, light, field, noise, current, count, out, first):
 
 
 @_inlined
-def _settle(heaters, drive, offset, scratch):
-    """Work out the phasors of one setting, `drive` (channels,), into `scratch`."""
+def _setting_phasors(heaters, drive, offset, scratch):
+    """Compute the phasors of one setting, `drive` (channels,) [V], with settled heaters, in `scratch`."""
     for chunk in range(_chunks(scratch.power.size)):
         powers(heaters, drive, chunk, scratch.power)
     for chunk in range(_chunks(scratch.power.size)):
-        phasors(heaters, scratch.power, offset, chunk, scratch.felt, scratch.phasor)
+        phasors(heaters, scratch.power, offset, chunk, scratch.received_w, scratch.phasor)
 
 
 @_inlined
-def _draw(readout, start, noise):
-    """Fill as much of `noise` as the detectors will use; the last two rows are RIN's."""
+def _fill_noise(readout, start, noise):
+    """Fill the rows of `noise` that the detectors use. The last two rows are for RIN."""
     if readout.rin > _F(0.0):
         normals(start, noise)
     elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
@@ -818,14 +834,14 @@ def _draw(readout, start, noise):
 
 @_inlined
 def _read_block(block, tops, matrices, readout, light, scratch, start, count, out, first):
-    """Send one block through a mesh and detect it; `start`: where its noise begins."""
+    """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
     field, noise = scratch.field, scratch.noise
-    for p in range(field.shape[0]):  # an assignment of whole arrays would take half a minute to compile
+    for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
         for lane in range(LANES):
             field[p, 0, lane] = block[p, 0, lane]
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
-    _draw(readout, start, noise)
+    _fill_noise(readout, start, noise)
     return detect(readout, light, field, noise, scratch.current, count, out, first)
 
 
@@ -834,23 +850,22 @@ def detect_settings(
     worker, control, total, blocks, drives, offset, heaters, wiring, readout, light, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
-    """Read every item, one block of one setting: drives (S, channels) → out, float32 (S, samples, ports).
+    """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
-    Each worker works out the matrices of a setting for itself, when it meets the first of its blocks. `scratch` is the
-    worker's own. Item i draws the noise of number first_item + i. Workers that see a setting saturate all set the same bit of
-    `saturated`.
+    Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the worker.
+    Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s saturates.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
         block = item % count
         if setting != ready:
-            _settle(heaters, drives[setting], offset, scratch)
+            _setting_phasors(heaters, drives[setting], offset, scratch)
             coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
             attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
@@ -864,11 +879,14 @@ def detect_settings(
 
 @_entry
 def find_powers(worker, control, total, drives, heaters, out):
-    """Write the power of every heater; an item is a chunk of a setting: drives (S, channels) → out, float64 (S, channels)."""
-    place = np.zeros(2, np.int64)
+    """Write the power [W] of every heater: drives (S, channels) [V] → out, float64 (S, channels).
+
+    An item is a chunk of a setting.
+    """
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         powers(heaters, drives[item // count], item % count, out[item // count])
@@ -876,28 +894,31 @@ def find_powers(worker, control, total, drives, heaters, out):
 
 
 @_entry
-def find_phasors(worker, control, total, power, offset, heaters, felt, out):
-    """Write the field factor of every shifter; an item is a chunk of a setting: power (S, channels) → out (S, 2, channels).
+def find_phasors(worker, control, total, power, offset, heaters, received_w, out):
+    """Write the phasor of every shifter: power (S, channels) [W] → out (S, 2, channels).
 
-    `felt`, float64 (CHUNK,), is the worker's own.
+    An item is a chunk of a setting. `received_w`, float64 (CHUNK,), belongs to the worker.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = _chunks(power.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        phasors(heaters, power[item // count], offset, item % count, felt, out[item // count])
+        phasors(heaters, power[item // count], offset, item % count, received_w, out[item // count])
         finish_item(control)
 
 
 @_entry
 def find_matrices(worker, control, total, phasor, wiring, out):
-    """Write the matrix of every interferometer; an item is a chunk of a setting: (S, 2, channels) → (S, interferometers, 8)."""
-    place = np.zeros(2, np.int64)
+    """Write the matrix of every interferometer: phasor (S, 2, channels) → out (S, interferometers, 8).
+
+    An item is a chunk of a setting.
+    """
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
@@ -913,20 +934,20 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 def read_prepared(
     worker, control, total, blocks, plan, matrices, tops, readout, light, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
-    """Read every item of a plan, with matrices worked out before: → out, float32 (settings, samples, ports).
+    """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
-    `plan`, int64 (items, 6): numbers of the block, of its matrices, of its setting and of its first sample, how many samples it
-    holds, number of its noise.
+    `plan`, int64 (items, 6), has the number of the block, of its set of matrices, of its setting, of its first sample, the number of
+    samples in it, and the number of its noise.
     """
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
-        if _read_block(blocks[block], tops, matrices[look], readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(blocks[block], tops, matrices[matrix_set], readout, light, scratch, start, lanes, out[setting], first):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -936,9 +957,9 @@ def read_prepared(
 
 @_inlined
 def ring_shares(phasor, rings, start, stop, out):
-    """Write what rings start … stop - 1 send to drop and through port into the first two columns of `out` (rings, 8).
+    """Write the transmissions of rings start … stop - 1 to drop port and through port to columns 0 and 1 of `out` (rings, 8).
 
-    `phasor` as from `phasors`. sin²(φ/2) comes from cos φ or, near resonance, from sin φ, whichever keeps its digits.
+    `phasor` as from `phasors`. sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
     """
     for k in range(start, stop):
         c, s = phasor[0, k], phasor[1, k]
@@ -950,24 +971,25 @@ def ring_shares(phasor, rings, start, stop, out):
 
 
 @_inlined
-def _weigh(power, shares, first_ring, inputs, currents):
-    """Write the power that a row sends to its drop and its through detector into the first two rows of `currents`."""
+def _row_powers(power, shares, first_ring, inputs, currents):
+    """Write the power that a row of rings sends to its drop detector and its through detector to `currents` rows 0 and 1."""
     dropped, through = currents[0], currents[1]
     for lane in range(LANES):
         dropped[lane] = _F(0.0)
         through[lane] = _F(0.0)
     for m in range(inputs):
-        drop, pass_by = shares[first_ring + m, 0], shares[first_ring + m, 1]
+        drop_share, through_share = shares[first_ring + m, 0], shares[first_ring + m, 1]
         for lane in range(LANES):
-            dropped[lane] += drop * power[m, 0, lane]
-            through[lane] += pass_by * power[m, 0, lane]
+            dropped[lane] += drop_share * power[m, 0, lane]
+            through[lane] += through_share * power[m, 0, lane]
 
 
 @_inlined
-def _balance(readout, row, noise, currents, count):
-    """Turn the powers in `currents` into the reading of a balanced pair, in its first row; return whether it saturated.
+def _balanced_readings(readout, row, noise, currents, count):
+    """Replace the powers in `currents` by the readings of a balanced pair, in row 0; return whether one of them saturated.
 
-    The difference of two photocurrents; the noise of both of them and of one amplifier; codes from - full scale to full scale.
+    The difference of two photocurrents, the shot noise of both and the thermal noise of one amplifier, and the steps of a
+    converter from -full_scale_a to full_scale_a.
     """
     ampere, dark_a = readout.ampere[row * LANES], readout.dark_a[row * LANES]
     noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
@@ -995,12 +1017,12 @@ def _balance(readout, row, noise, currents, count):
 
 @_inlined
 def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
-    """Write the readings of a block's first `count` samples into rows first … of `out`, float32 (samples, rows of the bank).
+    """Write the readings of a block's first `count` samples to `out`, float32 (samples, rows of the bank), from row `first` on.
 
-    `currents`, float32 (3, LANES), is scratch; the rest as in `_read_block`.
+    `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
     """
     power, noise, relative = scratch.field, scratch.noise, currents[2]
-    _draw(readout, start, noise)
+    _fill_noise(readout, start, noise)
     for lane in range(LANES):
         relative[lane] = light
     if readout.rin > _F(0.0):
@@ -1013,8 +1035,8 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
     saturated = False
     for row in range(readout.ampere.size // LANES):
-        _weigh(power, shares, row * inputs, inputs, currents)
-        saturated |= _balance(readout, row, noise, currents, count)
+        _row_powers(power, shares, row * inputs, inputs, currents)
+        saturated |= _balanced_readings(readout, row, noise, currents, count)
         for lane in range(count):
             out[first + lane, row] = currents[0, lane]
     return saturated
@@ -1025,19 +1047,19 @@ def read_bank(
     worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
-    """Read every item of a weight bank, one block of one setting: as `detect_settings` does of a mesh."""
+    """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         setting = item // count
         block = item % count
         if setting != ready:
-            _settle(heaters, drives[setting], offset, scratch)
+            _setting_phasors(heaters, drives[setting], offset, scratch)
             ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
         first = block * LANES
@@ -1052,11 +1074,11 @@ def read_bank(
 
 @_entry
 def find_ring_shares(worker, control, total, phasor, rings, out):
-    """Write the shares of every ring; an item is a chunk of a setting: (S, 2, channels) → (S, rings, 8)."""
-    place = np.zeros(2, np.int64)
+    """Write the transmissions of every ring: phasor (S, 2, channels) → out (S, rings, 8). An item is a chunk of a setting."""
+    claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
         start = item % count * CHUNK
@@ -1068,18 +1090,18 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 def read_bank_prepared(
     worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
-    """Read every item of a plan, with shares worked out before: as `read_prepared` does of a mesh."""
+    """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
-    place = np.zeros(2, np.int64)
+    claim = np.zeros(2, np.int64)
     while True:
-        item = next_item(control, total, worker, place)
+        item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        block, look, setting = plan[item, 0], plan[item, 1], plan[item, 2]
+        block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_balanced(
-            blocks[block], shares[look], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block], shares[matrix_set], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
         ):
             saturated[setting] |= 1
         finish_item(control)

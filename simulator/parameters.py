@@ -1,7 +1,7 @@
-"""What a virtual chip is made of: every number that a preset or a chip file may state, with its bounds and unit.
+"""Parameters of a virtual chip: every value of a preset or a chip file, with its bounds and unit.
 
-Zero means absent: an effect whose parameter is zero costs nothing and draws no random number, and the defaults below are a
-chip without any flaw. A chip file may start from a preset (`preset = "soi"`) and state only what differs.
+If the parameter of an effect is 0, the effect is absent: it takes no time and draws no random number. The defaults below are a
+chip without imperfections. A chip file may start from a preset (`preset = "soi"`) and contain only the values that differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Bits = Annotated[int, Field(ge=0, le=24)]
 
 
 MAX_REACH = 16
-"""How many times the distance of neighbouring heaters thermal crosstalk may reach."""
+"""Largest range of thermal crosstalk, in distances of neighbouring heaters."""
 
 
 class _Part(BaseModel):
@@ -31,51 +31,55 @@ class _Part(BaseModel):
 
 
 class MeshParameters(_Part):
-    """How every stage is wired: a mesh of interferometers, or a bank of ring filters."""
+    """The topology of every stage: a mesh of interferometers, or a bank of microring filters."""
 
     topology: Literal["clements", "reck", "svd", "weight_bank"] = "clements"
-    """Meshes, and weight_bank: rows of rings on many wavelengths, a single stage without couplers, taps and nonlinearity."""
+    """Topology: an interferometer mesh, or weight_bank, rows of rings for many wavelengths.
+
+    A weight_bank is a single stage without couplers, taps and nonlinearity."""
     outputs: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
+    """Number of rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
 
     @model_validator(mode="after")
     def _has_outputs_to_choose(self) -> Self:
         if self.outputs > 0 and self.topology != "weight_bank":
-            raise ValueError(f"outputs {self.outputs} is for topology 'weight_bank': a {self.topology} mesh has one a port")
+            raise ValueError(
+                f"outputs is {self.outputs}, but only topology 'weight_bank' has it: a {self.topology} mesh has one output per port"
+            )
         return self
 
 
 class RingParameters(_Part):
-    """The ring filters of a weight_bank; their heaters are those of `heater`, P_π for half a free spectral range."""
+    """The ring filters of a weight_bank. `heater` describes their heaters; P_π tunes a ring by half a free spectral range."""
 
     finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
-    """Free spectral range over the width of the resonance at half its height."""
+    """Free spectral range divided by the full width at half maximum of the resonance."""
     cold_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """How far below its wavelength's resonance a ring is designed to be at zero volts, as phase of a round trip [rad]."""
+    """Designed detuning at 0 V, as the round-trip phase that is missing to resonance with the ring's wavelength [rad]."""
     drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
     """Loss from the input to the drop port in resonance [dB]."""
     row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """Loss on the way to and through a row, to both detectors alike [dB], besides the equal split between rows."""
+    """Loss to and through a row, equal for both detectors, in addition to the equal split between rows [dB]."""
 
 
 class DacParameters(_Part):
     """The voltage sources."""
 
     max_v: Annotated[float, Field(gt=0, le=1000)] = 10.8
-    """Highest drive [V]; the lowest is 0."""
+    """Highest voltage of a channel [V]; the lowest is 0."""
     range_v: Annotated[float, Field(gt=0, le=1000)] = 12.0
-    """Full scale of the converter [V]; at least max_v."""
+    """Full scale of the DAC [V]; at least max_v."""
     bits: _Bits = 0
-    """Resolution over [0, range_v]; 0: continuous."""
+    """Resolution over [0, range_v] [bit]; 0: continuous."""
     inl_lsb: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Integral nonlinearity: each channel bends by its own smooth curve of at most this many steps."""
+    """Integral nonlinearity [LSB]: largest deviation of each channel's own smooth transfer curve."""
 
     @model_validator(mode="after")
     def _is_a_converter(self) -> Self:
         if self.range_v < self.max_v:
-            raise ValueError(f"range_v {self.range_v:g} V does not reach max_v {self.max_v:g} V")
+            raise ValueError(f"range_v {self.range_v:g} V is less than max_v {self.max_v:g} V")
         if self.inl_lsb > 0 and self.bits == 0:
-            raise ValueError(f"inl_lsb {self.inl_lsb:g} counts in steps of the converter, which has none while bits is 0")
+            raise ValueError(f"inl_lsb is {self.inl_lsb:g}, but a DAC with bits 0 has no LSB: set bits, or set inl_lsb to 0")
         return self
 
 
@@ -87,34 +91,34 @@ class HeaterParameters(_Part):
     pi_power_w: Annotated[float, Field(gt=0, le=10)] = 0.023
     """Nominal power for a phase of π [W]."""
     pi_power_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation of P_π between heaters; draws end at 4 deviations."""
+    """Relative standard deviation of P_π between heaters; values are clipped at 4 standard deviations."""
     offset_span_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Phases at zero volts are uniform in [0, offset_span_rad)."""
+    """Range of the phases at 0 V, which are uniform in [0, offset_span_rad) [rad]."""
     self_heating: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """ρ: a heater's own heat raises its resistance, R = R₀ (1 + ρp)."""
+    """ρ: relative increase of a heater's resistance at P_π, R = R₀ (1 + ρp)."""
     curvature: Annotated[float, Field(ge=-0.1, le=0.1)] = 0.0
-    """η: how the phase bends with power."""
+    """η: curvature of the phase as a function of power."""
     rise_s: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Time constant of warming up [s]; 0: at once."""
+    """Time constant of heating [s]; 0: no delay."""
     fall_s: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Time constant of cooling down [s]; 0: at once."""
+    """Time constant of cooling [s]; 0: no delay."""
 
 
 class CrosstalkParameters(_Part):
-    """Heat that reaches other heaters of the same stage: fraction · (at_m / distance)^exponent of a heater's power, to reach_m.
+    """Thermal crosstalk between heaters of the same stage: fraction · (at_m / distance)^exponent of a heater's power.
 
-    Along the light φ of column c lies at c · column_pitch_m, θ half a pitch behind it, γ behind the last column; across the light
-    heaters lie on their modes, mode_pitch_m apart.
+    Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after it, and γ is after the
+    last column. Across it, heaters are on their modes, mode_pitch_m apart.
     """
 
     fraction: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Share of a heater's power that another one feels at the distance at_m."""
+    """Share of a heater's power that another phase shifter receives at the distance at_m."""
     at_m: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    """Distance to which the fraction belongs [m]."""
+    """Distance for which the fraction is given [m]."""
     exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
-    """Of the decay with distance."""
+    """Exponent of the decay with distance."""
     reach_m: Annotated[float, Field(ge=0, le=1)] = 1.5e-4
-    """Distance beyond which nothing is felt [m]."""
+    """Distance beyond which there is no crosstalk [m]."""
     column_pitch_m: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Length of a column of interferometers [m]."""
     mode_pitch_m: Annotated[float, Field(gt=0, le=1)] = 5e-5
@@ -124,52 +128,52 @@ class CrosstalkParameters(_Part):
     def _is_sparse(self) -> Self:
         nearest_m = min(self.column_pitch_m / 2, self.mode_pitch_m)
         if self.fraction > 0 and self.reach_m > MAX_REACH * nearest_m:
-            raise ValueError(f"reach_m {self.reach_m:g} m is more than {MAX_REACH} times the least pitch, {nearest_m:g} m")
+            raise ValueError(f"reach_m {self.reach_m:g} m is more than {MAX_REACH} times the smallest pitch, {nearest_m:g} m")
         return self
 
 
 class DriftParameters(_Part):
-    """Phases that wander: each channel's own Ornstein-Uhlenbeck process, stationary from the start."""
+    """Phase drift: an independent Ornstein-Uhlenbeck process per channel, stationary from the start."""
 
     sigma_rad: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Standard deviation [rad]."""
+    """Standard deviation of the phase drift [rad]."""
     tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time [s]."""
 
 
 class TemperatureParameters(_Part):
-    """The temperature of the whole chip, an Ornstein-Uhlenbeck process around its set point, stationary from the start.
+    """The temperature of the whole chip: an Ornstein-Uhlenbeck process around its setpoint, stationary from the start.
 
-    A phase is a difference between two paths, which warm up alike: a channel sees the phase of one heater's length times the
-    relative difference of its two paths, drawn once.
+    A phase is a difference between two paths at the same temperature. A channel's phase changes by the phase of one heater length
+    times its relative path difference, which is drawn once.
     """
 
     sigma_k: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Standard deviation [K]."""
+    """Standard deviation of the temperature [K]."""
     tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time [s]."""
     set_k: Annotated[float, Field(gt=0, le=1000)] = 298.15
-    """Set point [K]."""
+    """Setpoint of the temperature [K]."""
     phase_rad_per_k: Annotated[float, Field(ge=0, le=100)] = 0.045
-    """Phase that one heater's length of waveguide gains per kelvin [rad/K]."""
+    """Phase change per kelvin of a waveguide as long as one heater [rad/K]."""
     imbalance_sigma: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Standard deviation of the channels' relative path differences."""
+    """Standard deviation of the channels' path differences, in heater lengths."""
 
 
 class CouplerParameters(_Part):
     """The directional couplers of the interferometers, nominally 50:50."""
 
     angle_sigma_rad: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Standard deviation of a coupler's angle around π/4 [rad]."""
+    """Standard deviation of a coupler's angle from π/4 [rad]."""
 
 
 class LossParameters(_Part):
     """Insertion loss."""
 
     mzi_db: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Mean loss of an interferometer on both arms alike, without that of its couplers and shifters [dB]."""
+    """Mean loss of an interferometer, equal in both arms, without the loss of its couplers and shifters [dB]."""
     mzi_sigma_db: Annotated[float, Field(ge=0, le=5)] = 0.0
-    """Standard deviation of the loss between interferometers [dB]; a loss below 0 is drawn as 0."""
+    """Standard deviation of the loss between interferometers [dB]; negative losses are set to 0."""
     coupler_db: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Loss of a coupler [dB]; an interferometer has two."""
     shifter_db: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -177,125 +181,132 @@ class LossParameters(_Part):
 
 
 class NonlinearityParameters(_Part):
-    """What the light passes between two stages.
+    """The nonlinearity between two stages.
 
     Electro-optic (Williamson 2020): f(E) = √(1-α) · exp(-i(g|E|²/2 + φ_b/2)) · cos(g|E|²/2 + φ_b/2) · E.
     """
 
     kind: Literal["none", "electro-optic"] = "none"
-    """Behind every mesh but the last."""
+    """Kind of the nonlinearity behind every stage but the last."""
     detected_fraction: _Fraction = 0.1
-    """α: share of the power that the nonlinearity's own photodiode takes."""
+    """α: share of the power that the photodiode of the nonlinearity detects."""
     gain_rad: Annotated[float, Field(ge=0, le=100)] = 0.15707963267948966
-    """g: phase [rad] at the intensity that `gain_reference` names."""
+    """g: phase at the intensity given by `gain_reference` [rad]."""
     bias_rad: Annotated[float, Field(ge=-100, le=100)] = 3.141592653589793
-    """φ_b [rad]; π blocks weak light."""
+    """φ_b: bias phase [rad]; at π, weak light is blocked."""
     gain_reference: Literal["input", "local"] = "input"
-    """input: |E|² counts in units of one fully lit input port, as in the paper. local: the electrical gain of each stage is
-    trimmed so that g applies at the mean intensity arriving there while all inputs are fully lit, which makes up for loss."""
+    """Intensity for which g is given. input: the power of one fully lit input port, as in the paper. local: the mean intensity
+    at the stage with all inputs fully lit, so that the electrical gain compensates for loss."""
 
 
 class LaserParameters(_Part):
-    """The light source, split evenly over the input ports; amplitude 1 is a port's full share."""
+    """The laser, split equally between the input ports; amplitude 1 is the full power of a port."""
 
     total_power_w: Annotated[float, Field(gt=0, le=10)] = 0.01
-    """Power on the chip, all input ports together [W]."""
+    """Optical power on the chip, sum over all input ports [W]."""
     phases_settable: bool = False
-    """True where the input modulators set phases too, so that inputs may be complex."""
+    """True if the input modulators also set phases, so that inputs may be complex."""
     rin_db_per_hz: Annotated[float, Field(ge=-250, le=0)] = 0.0
-    """Relative intensity noise [dB/Hz] in the bandwidth of the photodiodes, common to all detectors; 0: none."""
+    """Relative intensity noise [dB/Hz], within the bandwidth of the photodiodes, common to all detectors; 0: none."""
     drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Relative standard deviation of the slow drift of the power, which is the exponential of an Ornstein-Uhlenbeck process."""
+    """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
-    """Correlation time of that drift [s]."""
+    """Correlation time of the power drift [s]."""
 
 
 class ModulatorParameters(_Part):
-    """What sets the inputs."""
+    """The input modulators."""
 
     extinction_db: Annotated[float, Field(ge=0, le=200)] = 0.0
-    """Extinction ratio [dB]: the light that is left at amplitude 0; 0: none is left."""
+    """Extinction ratio: power at amplitude 1 over power at amplitude 0 [dB]; 0: infinite."""
     amplitude_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation of the amplitudes between ports; draws end at 4 deviations."""
+    """Relative standard deviation of the amplitudes between ports; values are clipped at 4 standard deviations."""
     phase_span_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Phases between modulators and mesh are uniform in [0, phase_span_rad)."""
+    """Range of the phases between modulators and mesh, which are uniform in [0, phase_span_rad) [rad]."""
     crosstalk: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of the power that passes into each neighbouring waveguide on the way to the mesh."""
+    """Share of the power that couples into each neighbouring waveguide before the mesh."""
 
 
 class TapParameters(_Part):
-    """What the detectors behind a stage take from the light on its way to the next one; behind the last stage, everything."""
+    """The taps between two stages, which send part of the power to detectors. The last stage has no taps: all light is detected."""
 
     fraction: _Fraction = 0.0
-    """Share of the power; 0: ideal taps that read the whole field and take nothing."""
+    """Share of the power that is detected; 0: ideal taps that detect the full power and remove nothing."""
 
 
 class PhotodiodeParameters(_Part):
-    """Detectors and their amplifiers; noise variance σ² = 4kT·B/R + 2q(I + I_dark)·B."""
+    """Photodiodes and their amplifiers; variance of the noise σ² = 4kT·B/R + 2q(I + I_dark)·B."""
 
     responsivity_a_per_w: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Mean responsivity [A/W]."""
     responsivity_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation between detectors; draws end at 4 deviations."""
+    """Relative standard deviation of the responsivity between detectors; values are clipped at 4 standard deviations."""
     saturation_a: Annotated[float, Field(ge=0, le=1e3)] = 0.0
-    """Saturation current of the diode itself [A], where half of its light no longer counts; 0: never saturates."""
+    """Saturation current of the photodiode, at which its current is half of the linear value [A]; 0: linear."""
     dark_a: Annotated[float, Field(ge=0, le=1e-3)] = 0.0
     """Dark current [A]."""
     bandwidth_hz: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    """Noise bandwidth B [Hz]; 0: no noise at all."""
+    """Noise bandwidth B [Hz]; 0: no noise."""
     temperature_k: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Temperature of the amplifier's resistor [K]; 0: no thermal noise."""
     load_ohm: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    """Amplifier gain R [V/A]; 0: each stage's own, so that its full scale reaches `adc.range_v`."""
+    """Resistance R of the amplifier, its gain [Ω]; 0: chosen per stage so that full scale gives `adc.range_v`."""
 
 
 class AdcParameters(_Part):
-    """The converters behind the detectors."""
+    """The ADCs behind the detectors."""
 
     bits: _Bits = 0
-    """Resolution over [0, full scale]; 0: continuous."""
+    """Resolution over [0, full scale] [bit]; 0: continuous."""
     range_v: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Amplified voltage at full scale [V]."""
+    """Amplifier output at full scale [V]."""
     headroom: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Full scale of a stage over the mean current expected there with all inputs fully lit; 0: never saturates."""
+    """Full scale of a stage divided by its expected mean current with all inputs fully lit; 0: never saturates."""
 
 
 class ClockParameters(_Part):
-    """What operations take on the chip's clock."""
+    """Durations of operations on the chip's clock."""
 
     settle_s: Annotated[float, Field(ge=0, le=10)] = 1e-5
-    """From a new drive to readings that may be trusted [s]."""
+    """Time from a new drive to the first reading [s]."""
     sample_s: Annotated[float, Field(ge=0, le=10)] = 1e-5
-    """To switch the inputs and read one sample [s]."""
+    """Time to switch the inputs and read one sample [s]."""
 
 
 class LimitParameters(_Part):
-    """What the device refuses to exceed; 0 means no limit."""
+    """Limits of the device; requests beyond them are refused. 0: no limit."""
 
     current_a: Annotated[float, Field(ge=0, le=10)] = 0.024
-    """Of one channel [A]."""
+    """Largest current of a channel [A]."""
     power_w: Annotated[float, Field(ge=0, le=100)] = 0.06
-    """Of one heater [W]."""
+    """Largest power of a heater [W]."""
     mean_power_w: Annotated[float, Field(ge=0, le=100)] = 0.035
-    """Of all heaters together, divided by their number [W]."""
+    """Largest total power of all heaters, divided by their number [W]."""
     slew_v_per_s: _NotNegative = 0.0
-    """Fastest change of a drive [V/s]."""
+    """Largest rate of change of a voltage [V/s]."""
     max_batch: Annotated[int, Field(ge=1, le=2**20)] = 2**14
+    """Largest number of samples of an evaluation."""
     max_settings: Annotated[int, Field(ge=1, le=2**16)] = 2**10
+    """Largest number of settings of an evaluation."""
     max_readings: Annotated[int, Field(ge=1, le=2**28)] = 2**24
+    """Largest number of readings of an evaluation."""
     max_loaded_bytes: Annotated[int, Field(ge=1, le=2**34)] = 2**28
+    """Memory for loaded inputs [bytes]."""
     max_remembered_bytes: Annotated[int, Field(ge=0, le=2**34)] = 2**27
-    """Memory for fields that entered later stages [bytes], so that loaded inputs don't pass unchanged stages twice."""
+    """Memory for cached fields of loaded inputs at later stages [bytes], so that unchanged stages are computed once."""
 
 
 class ChipParameters(_Part):
-    """A whole chip."""
+    """All parameters of a chip."""
 
     name: str = "chip"
+    """Name of the chip."""
     ports: Annotated[int, Field(ge=2, le=1024)] = 64
+    """Number of input ports."""
     stages: Annotated[int, Field(ge=1, le=8)] = 2
+    """Number of stages in series."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Everything random follows from it."""
+    """Seed of all fabrication variations, drift and noise."""
     mesh: MeshParameters = MeshParameters()
     ring: RingParameters = RingParameters()
     dac: DacParameters = DacParameters()
@@ -314,12 +325,12 @@ class ChipParameters(_Part):
     clock: ClockParameters = ClockParameters()
     limits: LimitParameters = LimitParameters()
     faults: tuple[FaultParameters, ...] = ()
-    """What is broken, or will break."""
+    """Faults, from the start or at a given time."""
 
     @model_validator(mode="after")
     def _is_one_bank(self) -> Self:
         if self.mesh.topology == "weight_bank" and self.stages != 1:
-            raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: it is a chip of 1 stage")
+            raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: set stages to 1")
         return self
 
 
@@ -338,12 +349,13 @@ def load_chip(
 ) -> ChipParameters:
     """Return the chip that `source` describes: the name of a preset, or the path of a .toml chip file.
 
-    `ports`, `stages` and `seed` count more than the file, the file more than its preset, the preset more than the defaults.
+    `ports`, `stages` and `seed` override the file, the file overrides its preset, and the preset overrides the defaults.
 
     Raises
     ------
     ConfigError
-        One sentence: an unknown preset, a file that cannot be read, an unknown key with a suggestion, a value and its bound.
+        If the preset is unknown, if the file cannot be read, if a key is unknown (the message suggests a similar one), or if a value
+        is out of bounds.
     """
     text = str(source)
     from_file = is_file(source)
@@ -370,7 +382,7 @@ def _preset(name: object, what: str) -> dict[str, Any]:
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `under` with the keys of `over` laid over it, table by table."""
+    """Return `under`, updated with the keys of `over`, recursively for tables."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)

@@ -1,7 +1,7 @@
 """The table of a chip's physics: every parameter with value, unit, bounds, meaning and source.
 
-The source of a value is the comment beside it in the preset or chip file that states it; there is no second list to go stale.
-Units are in the names of the parameters, meanings and bounds in their declaration.
+The source of a value is the comment beside it in the preset or chip file. The unit is taken from the parameter's name, and meaning
+and bounds from its declaration in `parameters`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNITS = {
 
 
 class ParameterRow(NamedTuple):
-    """One line of the table; `value` is None where the whole effect is absent."""
+    """One row of the table; `value` is None if the effect is absent."""
 
     effect: str
     parameter: str
@@ -51,44 +51,44 @@ class ParameterRow(NamedTuple):
 
 def physics_table(source: str, chip: ChipParameters) -> list[ParameterRow]:
     """Return the table of `chip`, loaded from `source` (a preset's name or a chip file's path)."""
-    told = stated(source)
+    sources = value_sources(source)
     rows = []
     for name, field in type(chip).model_fields.items():
         part = getattr(chip, name)
         if isinstance(part, BaseModel):
-            rows += _part_rows(name, part, told)
+            rows += _part_rows(name, part, sources)
         elif name == "faults":
             rows += [_fault_row(number, fault) for number, fault in enumerate(chip.faults)]
         elif name != "name":
-            said = told.get(name, "chosen at the start" if part != field.default else "default")
-            rows.append(ParameterRow("chip", name, part, "", _bounds(field), _meaning(field), said))
+            value_source = sources.get(name, "given at start" if part != field.default else "default")
+            rows.append(ParameterRow("chip", name, part, "", _bounds(field), _meaning(field), value_source))
     return rows
 
 
-def stated(source: str) -> dict[str, str]:
-    """Return the source of every key that a preset or chip file states, by its dotted name; a file goes over its preset."""
+def value_sources(source: str) -> dict[str, str]:
+    """Return the source of every value of a preset or chip file, by dotted key. A file overrides its preset."""
     if not is_file(source):
         return comments((PRESET_FOLDER / f"{source}.toml").read_text(encoding="utf-8"), f"preset {source}")
     path = Path(source)
     base = read_toml(path, "chip file").get("preset")
-    below = stated(base) if isinstance(base, str) else {}
+    below = value_sources(base) if isinstance(base, str) else {}
     return {**below, **comments(path.read_text(encoding="utf-8"), f"chip file {path.name}")}
 
 
 def comments(text: str, otherwise: str) -> dict[str, str]:
-    """Return the comment beside every key of a TOML text by its dotted name; `otherwise` where there is none.
+    """Return the comment beside every key of a TOML text, by dotted key, or `otherwise` if it has none.
 
-    What stands beside a table on one line (`dac = { bits = 8 }`) counts for all its keys.
+    The comment beside an inline table (`dac = { bits = 8 }`) applies to all its keys.
     """
     table, found, tables = "", {}, tomllib.loads(text)
     for line in text.splitlines():
-        code, said = _split_comment(line)
+        code, source = _split_comment(line)
         if code.startswith("["):
             table = code.strip("[] ") + "."
         elif "=" in code:
             key = ".".join(part.strip().strip("\"'") for part in code.partition("=")[0].split("."))
             for name in _names(tables, table + key):
-                found[name] = said or otherwise
+                found[name] = source or otherwise
     return found
 
 
@@ -106,23 +106,23 @@ def as_text(rows: list[ParameterRow]) -> str:
 
 
 def shown(row: ParameterRow) -> str:
-    """Return the value of a row as a person reads it."""
+    """Return the value of a row as text."""
     if row.value is None:
         return "absent"
     return f"{row.value:.6g}" if isinstance(row.value, float) else str(row.value)
 
 
-def _part_rows(name: str, part: BaseModel, told: dict[str, str]) -> list[ParameterRow]:
-    if not any(key.startswith(f"{name}.") for key in told):
+def _part_rows(name: str, part: BaseModel, sources: dict[str, str]) -> list[ParameterRow]:
+    if not any(key.startswith(f"{name}.") for key in sources):
         return [ParameterRow(name, "", None, "", "", (type(part).__doc__ or "").partition("\n")[0], "")]
     rows = []
     for key, field in type(part).model_fields.items():
         value = getattr(part, key)
-        said = told.get(f"{name}.{key}")
-        if said is None and value == 0 and field.default == 0:
+        source = sources.get(f"{name}.{key}")
+        if source is None and value == 0 and field.default == 0:
             rows.append(ParameterRow(name, key, None, _unit(key), _bounds(field), _meaning(field), ""))
-        elif not key.startswith("max_") or said is not None:
-            rows.append(ParameterRow(name, key, value, _unit(key), _bounds(field), _meaning(field), said or "default"))
+        elif not key.startswith("max_") or source is not None:
+            rows.append(ParameterRow(name, key, value, _unit(key), _bounds(field), _meaning(field), source or "default"))
     return rows
 
 
@@ -134,7 +134,7 @@ def _fault_row(number: int, fault: BaseModel) -> ParameterRow:
 
 
 def _names(tables: dict[str, Any], key: str) -> list[str]:
-    """Return `key`, or the keys of the table that it stands for."""
+    """Return `key`, or the keys in it if it is a table."""
     value: Any = tables
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -142,7 +142,7 @@ def _names(tables: dict[str, Any], key: str) -> list[str]:
 
 
 def _split_comment(line: str) -> tuple[str, str]:
-    """Return the code of a line and its comment; a # within quotes is none."""
+    """Return the code and the comment of a line. A # within quotes does not start a comment."""
     quote = ""
     for at, letter in enumerate(line):
         if quote:
@@ -163,7 +163,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Return the bounds of a field as an interval, "[0, 1)" say; nothing where it has none."""
+    """Return the bounds of a field as an interval, for example "[0, 1)", or "" if it has none."""
     low, high = "(-∞", "∞)"
     for mark in field.metadata:
         low = next((f"{sign}{getattr(mark, name):g}" for name, sign in (("ge", "["), ("gt", "(")) if hasattr(mark, name)), low)

@@ -99,7 +99,7 @@ class Machine:
     threads: ThreadPoolExecutor
     repeats: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    def pace(self, kernel: Any, blocks: Sequence[np.ndarray], amount: float) -> float:
+    def rate_per_s(self, kernel: Any, blocks: Sequence[np.ndarray], amount: float) -> float:
         """Return how much a second all do together, where one repeat on one block is `amount`."""
         key = (kernel.__name__, blocks[0].shape[0])
         if key not in self.repeats:
@@ -115,13 +115,13 @@ class Machine:
 
     def operations_per_s(self) -> float:
         """Return additions and multiplications a second, as fused multiply-adds in registers."""
-        return self.pace(_multiply_adds, [_full(1) for _ in range(self.processors)], _OPERATIONS)
+        return self.rate_per_s(_multiply_adds, [_full(1) for _ in range(self.processors)], _OPERATIONS)
 
     def cache_bytes_per_s(self) -> float:
         """Return bytes a second, half of them read and half written, in 12 KiB: at home in any first-level cache."""
         ports = 96
-        return self.pace(_copies, [_full(ports) for _ in range(self.processors)], ports * MODE_BYTES)
+        return self.rate_per_s(_copies, [_full(ports) for _ in range(self.processors)], ports * MODE_BYTES)
 
     def stream_bytes_per_s(self, shared: np.ndarray) -> float:
         """Return bytes a second that all processors together read of one array."""
-        return self.pace(_reads, [shared] * self.processors, shared.nbytes)
+        return self.rate_per_s(_reads, [shared] * self.processors, shared.nbytes)

@@ -1,1 +1,1 @@
-"""The virtual chip as a device: stages, pipeline, clock, workers."""
+"""The virtual chip as a device: stages, pipeline, clock and worker threads."""

@@ -1,8 +1,8 @@
-"""What time does to a chip: phases drift, the chip warms, the laser fades, parts break.
+"""Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
 
-All of it is a function of the chip's clock. Slow things move on a common grid, in steps of the shortest correlation time / 2¹⁴: a
-phase then moves by 1.1 % of its standard deviation a step (1e-4 rad in preset `soi`, under half a step of its source). Between
-steps a chip is a constant, so that what depends on it can be kept.
+All of them are functions of the chip's clock. The slow processes share one time grid, whose step is the shortest correlation
+time divided by 2¹⁴. Per step a phase moves by 1.1 % of its standard deviation. In preset `soi` that is 1e-4 rad, less than half
+an LSB of the voltage source. Between steps the chip is constant, so results that depend on it can be cached.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from photonloop.simulator.physics.fabrication import slow_key
 from photonloop.simulator.physics.laser import drifted_power
 
 STEPS_PER_TAU = 2**14
-"""Grid steps in the shortest correlation time."""
+"""Grid steps per shortest correlation time."""
 
 _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
 
 
 class Moment(NamedTuple):
-    """A time as far as the chip can tell: step of the slow grid, and how many faults have happened."""
+    """The state of the slow processes at a time: step number on the time grid, and number of faults that have occurred."""
 
     step: int
     faults: int
@@ -36,27 +36,30 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class MonitorValues:
-    """What instruments around the chip show at a moment; None where nothing measures."""
+    """Values of the laser's power monitor and of the chip's thermistor.
+
+    `temperature_k` is None if the chip's temperature is constant.
+    """
 
     laser_power_w: float
     temperature_k: float | None
 
 
 class Ambient:
-    """The slow world around one chip.
+    """Drift, temperature, laser power and faults of one chip as functions of time.
 
     Parameters
     ----------
     parameters
-        Of the chip.
+        Parameters of the chip.
     channels
-        Phase shifters of each stage.
+        Number of phase shifters of each stage.
     """
 
     def __init__(self, parameters: ChipParameters, channels: tuple[int, ...]) -> None:
         self._parameters = parameters
         self.faults = in_order(parameters.faults)
-        self._struck_s = [fault.at_s for fault in self.faults]
+        self._fault_times_s = [fault.at_s for fault in self.faults]
         drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
         active = [
             tau_s
@@ -68,7 +71,7 @@ class Ambient:
             if sigma > 0
         ]
         self.step_s = min(active) / STEPS_PER_TAU if active else 0.0
-        """Time step of the slow grid [s]; 0 where nothing moves."""
+        """Step of the time grid [s]; 0 if there is no slow process."""
 
         def process(kind: int, stage: int, size: int, sigma: float, tau_s: float) -> OrnsteinUhlenbeck | None:
             if sigma == 0:
@@ -80,18 +83,18 @@ class Ambient:
         self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s)
 
     def moment(self, time_s: float) -> Moment:
-        """Return what `time_s` on the chip's clock is to the chip."""
+        """Return the state of the slow processes at `time_s` on the chip's clock."""
         step = int(time_s / self.step_s) if self.step_s > 0 else 0
-        return Moment(step, bisect.bisect_right(self._struck_s, time_s))
+        return Moment(step, bisect.bisect_right(self._fault_times_s, time_s))
 
-    def struck(self, moment: Moment) -> tuple[FaultParameters, ...]:
-        """Return the faults that have happened."""
+    def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
+        """Return the faults that have occurred."""
         return self.faults[: moment.faults]
 
     def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return what drift and temperature add to the phases of a stage [rad], shape (channels,); None for nothing.
+        """Return the phase [rad] that drift and temperature add to each channel of a stage, shape (channels,).
 
-        `imbalance`: relative path difference of each channel.
+        `imbalance` is the relative path difference of each channel. Returns None if neither adds anything.
         """
         phases, temperature = self._phases[stage], self._parameters.temperature
         drifted = None if phases is None else phases.at(moment.step).astype(np.float64)
@@ -101,13 +104,13 @@ class Ambient:
         return warmed if drifted is None else drifted + warmed
 
     def laser_power(self, moment: Moment) -> float:
-        """Return the laser's power relative to nominal."""
-        if any(fault.kind == "laser_off" for fault in self.struck(moment)):
+        """Return the laser power relative to its nominal value."""
+        if any(fault.kind == "laser_off" for fault in self.faults_at(moment)):
             return 0.0
         return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.step)[0]))
 
-    def gauges(self, moment: Moment) -> MonitorValues:
-        """Return what a laser's power monitor and a chip's thermistor show."""
+    def monitor_values(self, moment: Moment) -> MonitorValues:
+        """Return the values of the laser's power monitor and of the chip's thermistor."""
         temperature_k = None
         if self._temperature is not None:
             temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.step)[0])

@@ -1,12 +1,12 @@
-"""The virtual chip: a `PhotonicDevice` whose hardware is arithmetic.
+"""The virtual chip as a device: a `PhotonicDevice` that computes its readings.
 
     drive ─▶ DAC step, INL ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
                                                                                         │
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
-State has one owner, this class: the held drive (replaced whole, never written into), the loaded inputs and the clock; what
-follows from them is in `pipeline`. The physics is in the modules of their names, the speed in `kernels`.
+`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline` computes
+what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled loops.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
-from photonloop.simulator.engine.lagging_heat import LaggingHeat
-from photonloop.simulator.engine.pipeline import Exposure, Held, Pipeline, Source
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Source
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.chip_faults import check_faults
@@ -44,7 +44,7 @@ from photonloop.simulator.physics.modulator import InputTruth, has_phases, is_id
 from photonloop.simulator.physics.thermal import always_settled
 
 _MODULATED_AT_ONCE = 2**20
-"""Amplitudes that pass the modulators together, to bound memory."""
+"""Number of amplitudes that are passed through the modulators at once, to bound memory."""
 
 
 class Chip:
@@ -53,13 +53,14 @@ class Chip:
     Parameters
     ----------
     parameters
-        What it is made of (`load_chip`).
+        Parameters of the chip (`load_chip`).
     threads
-        Workers that share an evaluation; None: one a processor, four at most. Readings don't depend on it.
+        Worker threads that share an evaluation; None: one per processor, at most four. Readings do not depend on it.
     beside
-        Of these, how many leave short evaluations alone, for whoever asks and works meanwhile on the same processors.
+        Number of these threads that take no part in short evaluations, because a client on the same machine needs their
+        processors.
     realtime
-        Operations take the wall time they would take in a lab; otherwise only the clock moves.
+        If True, operations take the wall time they would take in a lab. If False, only the chip's clock advances.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class Chip:
         self._description = describe(parameters, self.stages, realtime)
         check_faults(parameters.faults, self._description.stages)
         self._inputs = fabricate_inputs(parameters)
-        self._ceiling_v = [
+        self._max_drive_v = [
             highest_drive_v(self._description, s.description.first_channel, s.description.channels) for s in self.stages
         ]
         self._workers = Workers(default_count() if threads is None else threads, beside)
         self._lock = threading.Lock()
-        """Guards the few lines that replace the held drive or count stops; never kept while anything is computed."""
+        """Guards replacing the held drive and counting stops; never held during a computation."""
         self._realtime = realtime
         self._reset()
         self._compile()
@@ -84,13 +85,13 @@ class Chip:
     def _reset(self) -> None:
         parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
         dark = np.zeros(self._description.channels)
-        self._held = Held(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
+        self._held = HeldDrive(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels)
-        self._gauges = self._ambient.gauges(self._ambient.moment(0.0))
-        self._supply: tuple[tuple[Held | None, int], float] = (None, 0), 0.0
+        self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
+        self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
         self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
-        self._heat = None if always_settled(parameters) else LaggingHeat(parameters, self._pipeline, self._ambient, channels)
+        self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
         self._evaluations = 0
         self._draws = 0
@@ -100,40 +101,42 @@ class Chip:
         self._closed = False
 
     def _compile(self) -> None:
-        """Run every kernel once, so that no later request waits for a compiler or the disk cache."""
+        """Run every kernel once, so that no later request waits for the compiler or its disk cache."""
         index = len(self.stages) - 1
         volts = np.zeros((2, self._description.stages[index].channels))
-        volts[1] = 0.1 * self.parameters.dac.max_v  # something for the heaters' lag to see
+        volts[1] = 0.1 * self.parameters.dac.max_v  # a change of power, so that the kernels for unsettled heaters run too
         source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
-        self._evaluate(index, _read_only(volts), Exposure(self._held, "", source, np.zeros(1, np.int64), 0), 0)
+        self._evaluate(index, _read_only(volts), InputBatch(self._held, "", source, np.zeros(1, np.int64), 0), 0)
 
-    # ---- the contract -----------------------------------------------------------------------------------------------
+    # ---- methods of PhotonicDevice ----------------------------------------------------------------------------------
 
     def describe(self) -> DeviceDescription:
-        """Return nominal values; the true ones stay in `stages[k].truth`."""
+        """Return the description of the chip, which has nominal values only. The true ones are in `stages[k].truth`."""
         return self._description
 
     def apply(self, drive: Drive) -> None:
-        """Hold these voltages; the clock advances by the ramp and one settle time."""
+        """Hold these voltages [V]. The clock advances by the duration of the ramp and one settle time."""
         self._check_open()
         safes = self._safes
         volts = check_held_drive(self._description, drive).copy()
         ramp_s = self._ramp_s(self._held.volts, volts)
         duration_s = ramp_s + self._description.drive.settle_s
         new = self._next_held(volts, self._clock.now_s() + ramp_s)
-        self._follow_heat(self._held)
+        self._follow_thermal(self._held)
         with self._lock:
             if self._safes == safes:
                 self._held = new
-        self._follow_heat(self._held)
+        self._follow_thermal(self._held)
         self._clock.advance(duration_s, lambda: self._safes != safes)
         if self._safes != safes:
             raise DeviceError(
-                "interlock", "safe was called while the drive was being applied: the chip holds the safe drive", outcome="unknown"
+                "interlock",
+                "safe was called while the drive was being applied: the chip now holds the safe drive",
+                outcome="unknown",
             )
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """Keep `inputs` under `name`."""
+        """Keep `inputs` under `name` for later evaluations."""
         self._check_open()
         checked = check_inputs(self._description, inputs)
         size = checked.size * (8 if checked.dtype.kind == "c" else 4)
@@ -157,20 +160,20 @@ class Chip:
         self._busy = True
         try:
             self._draws += 1
-            return self._evaluate(index, volts, Exposure(held, name, source, rows, self._draws), stops)
+            return self._evaluate(index, volts, InputBatch(held, name, source, rows, self._draws), stops)
         finally:
             self._job = None
             self._busy = False
 
     def status(self) -> DeviceStatus:
-        """Return what front panels would show. Takes no lock."""
-        held, gauges = self._held, self._gauges
+        """Return what instruments around a chip would display. Takes no lock."""
+        held, monitors = self._held, self._monitors
         health: dict[str, str | float] = {
             "supply_current_a": self._supply_current_a(held),
-            "laser_power_w": gauges.laser_power_w,
+            "laser_power_w": monitors.laser_power_w,
         }
-        if gauges.temperature_k is not None:
-            health["chip_temperature_k"] = gauges.temperature_k
+        if monitors.temperature_k is not None:
+            health["chip_temperature_k"] = monitors.temperature_k
         return DeviceStatus(
             clock_s=self._clock.now_s(),
             safe=held.power_w == 0.0,
@@ -187,7 +190,7 @@ class Chip:
         self._stop_job()
 
     def safe(self) -> None:
-        """Hold zero volts everywhere, stopping a running evaluation."""
+        """Hold 0 V on every channel and stop a running evaluation."""
         with self._lock:
             self._stops += 1
             self._safes += 1
@@ -195,41 +198,43 @@ class Chip:
         self._stop_job()
 
     def clear_fault(self, name: str) -> None:
-        """Refuse: the chip itself latches no faults."""
-        raise DeviceError("bad_request", f"fault {name!r} is not latched here")
+        """Raise a `DeviceError`: a chip latches no faults."""
+        raise DeviceError("bad_request", f"fault {name!r} is not latched: a virtual chip latches no faults")
 
     def close(self) -> None:
-        """Make the chip safe and end its threads."""
+        """Make the chip safe and end its worker threads."""
         self.safe()
         self._closed = True
         self._workers.close()
 
-    # ---- inside -----------------------------------------------------------------------------------------------------
+    # ---- for tests and scripts in the same process, not part of PhotonicDevice --------------------------------------
 
     def held_drive(self) -> Drive:
-        """Return a copy of the held drive [V], shape (channels,). In-process only; no part of the contract."""
+        """Return a copy of the held drive [V], shape (channels,)."""
         return self._held.volts.copy()
 
     def let_pass(self, duration_s: float) -> None:
-        """Let time pass [s] with everything held. In-process only; no part of the contract."""
+        """Advance the clock by `duration_s`, at the held drive."""
         self._clock.advance(duration_s, lambda: False)
 
     def ambient(self) -> Ambient:
-        """Return the slow world around the chip. In-process only; no part of the contract."""
+        """Return the slow processes of the chip."""
         return self._ambient
 
     def stages_at(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages as faults have left them at `moment`. In-process only; no part of the contract."""
+        """Return the stages with the faults that have occurred by `moment`."""
         return self._pipeline.stages(moment)
 
     def input_truth(self) -> InputTruth:
-        """Return what the modulators really do. In-process only; no part of the contract."""
+        """Return the true amplitude errors and phases of the modulators."""
         return self._inputs
 
-    def _supply_current_a(self, held: Held) -> float:
-        """Return what the voltage sources' current readings add up to; worked out once for each held drive. Takes no lock."""
+    # ---- private ----------------------------------------------------------------------------------------------------
+
+    def _supply_current_a(self, held: HeldDrive) -> float:
+        """Return the total current [A] of all voltage sources, computed once per held drive. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
-        key, current_a = self._supply
+        key, current_a = self._supply_cache
         if key[0] is not held or key[1] != moment.faults:
             heater = self.parameters.heater
             current_a = 0.0
@@ -237,10 +242,10 @@ class Chip:
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
                 current_a += float(np.sum(np.sqrt(watts / ohm)))
-            self._supply = (held, moment.faults), current_a
+            self._supply_cache = (held, moment.faults), current_a
         return current_a
 
-    def _evaluate(self, index: int, volts: Drive, exposure: Exposure, stops: int) -> Readings:
+    def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stops: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:
             self._job = job
             if self._stops != stops:
@@ -248,38 +253,38 @@ class Chip:
             if not self._workers.run(job, kernel):
                 raise _stopped()
 
-        settings, samples, held = volts.shape[0], exposure.rows.size, exposure.held
+        settings, samples, held = volts.shape[0], batch.rows.size, batch.held
         values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
         flags = np.zeros(settings, np.uint32)
         start_s = self._clock.now_s()
         time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
-        if self._heat is not None:
-            self._heat.follow(held, start_s, run)
-            self._heat.read(index, volts, exposure, time_s, start_s + duration_s, flags, values, run)
+        if self._thermal is not None:
+            self._thermal.follow(held, start_s, run)
+            self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
             for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
                 here = list(group)
                 part = slice(here[0], here[-1] + 1)
-                self._pipeline.read(index, volts[part], exposure, moment, here[0] * blocks, flags[part], values[part], run)
+                self._pipeline.read(index, volts[part], batch, moment, here[0] * blocks, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stops != stops):
             raise _stopped()
         self._evaluations += settings
-        self._gauges = self._ambient.gauges(self._ambient.moment(self._clock.now_s()))
+        self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
         return Readings(values, time_s, flags)
 
-    def _follow_heat(self, held: Held) -> None:
-        if self._heat is not None:
-            self._heat.follow(held, self._clock.now_s(), self._finish)
+    def _follow_thermal(self, held: HeldDrive) -> None:
+        if self._thermal is not None:
+            self._thermal.follow(held, self._clock.now_s(), self._finish)
 
     def _finish(self, job: KernelJob, kernel: Callable[[int], object]) -> None:
-        """Do a job that nobody stops."""
+        """Run a job that cannot be cancelled."""
         self._workers.run(job, kernel)
 
     def _modulated(self, inputs: Inputs, *, copy: bool) -> Source:
-        """Return inputs as the kernels read them: float32 (rows, ports, 1), or 2 where they have phases.
+        """Return the modulated inputs in the layout of the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
 
-        `copy`: where nothing changes them on the way, not to be shared with whoever sent them.
+        `copy`: return a copy even if the modulators change nothing, so that memory is not shared with the caller.
         """
         modulator = own_modulator(self.parameters)
         has_phase = inputs.dtype.kind == "c" or has_phases(modulator)
@@ -294,11 +299,10 @@ class Chip:
                 plain[first : first + rows] = modulated(exact, modulator, self._inputs)
         return plain.view(np.float32).reshape(*plain.shape, 2 if has_phase else 1)
 
-    def _checked_settings(self, stage: str, drives: object, held: Held) -> tuple[int, Drive]:
-        """Return the stage's number and its settings, float64 and read-only.
+    def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
+        """Return the number of the stage and its checked settings, float64 and read-only.
 
-        A quick pass over good drives; whatever is not plainly good goes through `photonloop.protocols.limits`, which finds the
-        words.
+        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the errors.
         """
         description = self._description
         index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
@@ -316,22 +320,22 @@ class Chip:
             volts = _read_only(drives)
             others_v2 = sum(held.stage_v2) - held.stage_v2[index]
             highest_v2 = limits.total_power_w * description.drive.resistance_ohm
-            if kernels.within(volts, description.drive.min_v, self._ceiling_v[index], others_v2, highest_v2):
+            if kernels.within_limits(volts, description.drive.min_v, self._max_drive_v[index], others_v2, highest_v2):
                 return index, volts
         volts = check_settings(description, stage, drives, held.volts)
         return description.stage_index(stage), _read_only(np.require(volts, requirements=["C", "A"]))
 
-    def _next_held(self, volts: Drive, since_s: float) -> Held:
+    def _next_held(self, volts: Drive, since_s: float) -> HeldDrive:
         old = self._held
         versions = tuple(
             version + (not np.array_equal(old.volts[s.channels], volts[s.channels]))
             for s, version in zip(self.stages, old.versions, strict=True)
         )
         squares = tuple(float(np.dot(volts[s.channels], volts[s.channels])) for s in self.stages)
-        return Held(volts, versions, squares, heater_power_w(self._description, volts), since_s)
+        return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
 
     def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
-        """Return when each setting is first read, and how long all of them take [s] with the way back to the held drive."""
+        """Return when each setting is first read [s], and the duration of all [s], including the return to the held drive."""
         settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
         settings = volts.shape[0]
         before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s
@@ -359,11 +363,11 @@ class Chip:
 
 
 def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    """Return a read-only view, so that a kernel is compiled for one array type only."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def _stopped() -> DeviceError:
-    return DeviceError("interlock", "the evaluation was stopped between settings: nothing of it is held")
+    return DeviceError("interlock", "the evaluation was stopped between settings: none of its settings is held")

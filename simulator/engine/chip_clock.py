@@ -1,4 +1,4 @@
-"""The chip's clock: it advances by what operations would take in a lab, at once or in real time."""
+"""The chip's clock: it advances by the time that operations would take in a lab, either at once or in real time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 class ChipClock:
     """Seconds since the chip was switched on.
 
-    Virtual: `advance` moves the clock and returns at once; between operations time stands still. Real (`realtime`): the clock is
-    the wall's, and `advance` waits.
+    Virtual clock: `advance` moves the clock and returns at once, and between operations the clock does not move. Real-time clock
+    (`realtime`): the clock follows wall time, and `advance` waits.
     """
 
     def __init__(self, realtime: bool = False) -> None:
@@ -25,7 +25,7 @@ class ChipClock:
         return time.monotonic() - self._start_s if self.realtime else self._now_s
 
     def advance(self, duration_s: float, stopped: Callable[[], bool]) -> bool:
-        """Let `duration_s` pass; return False where `stopped` said so first (asked at every `wake`)."""
+        """Let `duration_s` pass; return False if `stopped` returned True before that. Every `wake` calls `stopped` again."""
         if not self.realtime:
             self._now_s += duration_s
             return True
@@ -39,7 +39,7 @@ class ChipClock:
         return False
 
     def wake(self) -> None:
-        """Make a waiting `advance` ask whether it is stopped."""
+        """Make a waiting `advance` call `stopped` again."""
         if self.realtime:
             with self._woken:
                 self._woken.notify_all()

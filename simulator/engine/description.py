@@ -1,4 +1,4 @@
-"""What a virtual chip tells of itself: nominal values only."""
+"""The device description of a virtual chip: nominal values only."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
 
 
 def _digest(parameters: ChipParameters) -> str:
-    """Return what an edited chip file changes: a short digest of all parameters that are not at their defaults.
+    """Return a short digest of all parameters that differ from their defaults. It changes if the chip file is edited.
 
-    Faults are none of them: a chip that breaks is the same chip.
+    Faults are left out, because a chip with a fault is still the same chip.
     """
     return hashlib.sha256(parameters.model_dump_json(exclude_defaults=True, exclude={"faults"}).encode()).hexdigest()[:12]

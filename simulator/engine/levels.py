@@ -1,7 +1,7 @@
-"""How bright it is where: light and currents expected from a chip's nominal values, and what is trimmed to them.
+"""Optical power and photocurrent expected at each stage, and the amplifier gains and converter steps set for them.
 
-An experimentalist sets amplifier gains once, by the light that arrives. Here they follow from the description of the chip, with
-all inputs fully lit and random settings; intensities count in units of one fully lit input port (`port_power_w`).
+An experimentalist adjusts amplifier gains once, to the light that arrives. Here the gains follow from the nominal values of the
+chip, for all inputs fully lit and random settings. Intensities are in units of one fully lit input port (`port_power_w`).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from photonloop.simulator.physics.photodiode import shot_variance_a, thermal_var
 
 @dataclass(frozen=True)
 class StageLevels:
-    """What is fixed once for the light of one stage.
+    """Fixed signal levels of one stage.
 
     Parameters
     ----------
     ampere
         Current [A] of a detector per |E|² = 1 at the end of the mesh.
     full_scale_a
-        Where the stage's detectors saturate [A]; where nothing saturates, all the light in one detector.
+        Current [A] at which the stage's readings saturate. If they never saturate, the current of all light in one detector.
     saturates
-        Whether they do.
+        Whether readings saturate.
     code_a
         Step of the converter [A]; 0: continuous.
     thermal_a2, shot_a
-        Noise variance is thermal_a2 + shot_a · current.
+        The variance of the noise is thermal_a2 + shot_a · current [A²].
     passed
-        Share of the power that goes on after the taps.
+        Share of the power that passes the taps.
     gain_rad
-        g of the nonlinearity behind the stage per |E|² = 1.
+        g of the nonlinearity behind the stage [rad] per |E|² = 1.
     """
 
     ampere: float
@@ -48,7 +48,7 @@ class StageLevels:
 
 
 DARKEST_A, DARKEST = 1e-18, 1e-12
-"""Full scale [A] and share of a lit port's power below which a stage is taken for dark: no chip like this can be meant."""
+"""Full scale [A], and share of a fully lit port's power, below which a chip is refused because a stage gets no light."""
 
 
 def port_power_w(parameters: ChipParameters) -> float:
@@ -73,13 +73,13 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
         full_scale_a += diode.dark_a
         if full_scale_a < DARKEST_A:
             raise ConfigError(
-                f"stage {stage} of the chip gets no light: its full scale would be {full_scale_a:.3g} A, {_why(stage)}"
+                f"stage {stage} of the chip gets no light: its full scale would be {full_scale_a:.3g} A; {_remedy(stage)}"
             )
         load_ohm = diode.load_ohm or adc.range_v / full_scale_a
         gain_rad = nonlinearity.gain_rad
         if nonlinearity.gain_reference == "local":
             if intensity * passed < DARKEST:
-                raise ConfigError(f"stage {stage} of the chip gets no light, so no gain can be trimmed to it, {_why(stage)}")
+                raise ConfigError(f"stage {stage} of the chip gets no light, so no gain can be set for it; {_remedy(stage)}")
             gain_rad /= intensity * passed
         found.append(
             StageLevels(
@@ -100,16 +100,17 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
 
 
 def bank_levels(parameters: ChipParameters) -> StageLevels:
-    """Return the levels of a weight bank: a pair's full scale, to either side, is all the light of its row in one diode."""
+    """Return the levels of a weight bank.
+
+    The full scale of a balanced pair, in either direction, is the current of all light of its row in one diode.
+    """
     diode, adc = parameters.photodiode, parameters.adc
     rows = parameters.mesh.outputs or parameters.ports
     arrives = 10.0 ** (-parameters.ring.row_loss_db / 10.0) / rows
     ampere = diode.responsivity_a_per_w * port_power_w(parameters) * arrives
     full_scale_a = ampere * parameters.ports
     if full_scale_a < DARKEST_A:
-        raise ConfigError(
-            f"the weight bank gets no light: its full scale would be {full_scale_a:.3g} A, ring.row_loss_db is too large"
-        )
+        raise ConfigError(f"the weight bank gets no light: its full scale would be {full_scale_a:.3g} A; reduce ring.row_loss_db")
     return StageLevels(
         ampere=ampere,
         full_scale_a=full_scale_a,
@@ -123,7 +124,7 @@ def bank_levels(parameters: ChipParameters) -> StageLevels:
 
 
 def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
-    """Return the mean share of the light that a mesh lets through; a shifter's loss meets half of the light that passes it by."""
+    """Return the mean share of the power that a mesh transmits. On average, half of the power passes a shifter's arm."""
     loss = parameters.loss
     both_arms = 10.0 ** (-(loss.mzi_db + 2.0 * loss.coupler_db) / 10.0)
     shifter = 10.0 ** (-loss.shifter_db / 10.0)
@@ -131,6 +132,6 @@ def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
     return mesh.mean_transmitted * (both_arms * (0.5 + 0.5 * shifter) ** 2) ** mesh.mean_passes * screen
 
 
-def _why(stage: int) -> str:
-    blocked = ", or nonlinearity.gain_rad too small at nonlinearity.bias_rad" if stage > 0 else ""
-    return f"below what a detector sees: the losses are too large{blocked}"
+def _remedy(stage: int) -> str:
+    blocked = ", or change nonlinearity.gain_rad or nonlinearity.bias_rad" if stage > 0 else ""
+    return f"reduce the losses{blocked}"

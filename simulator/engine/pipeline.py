@@ -1,11 +1,12 @@
-"""Light's way through the chip, shared among workers: from settings and inputs to readings.
+"""From settings and inputs to readings: the computations of a chip, shared among worker threads.
 
-Two ways lead to a stage's matrices. Of small meshes each worker works them out for itself, one setting after the other, while
-they are hot in its cache. Of large ones (`SHARED_CHANNELS`) all workers first work out one setting together, chunk by chunk, then
-share its blocks. Which way is taken depends on the mesh alone, so that readings never depend on the number of workers.
+The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one setting
+after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute the matrices of a
+few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the mesh alone, so readings
+never depend on the number of workers.
 
-What is remembered of the held drive, its matrices and the fields that loaded inputs have behind it, holds for one `Moment`: when
-something drifts by a step or breaks, it is worked out anew.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one `Moment`. They
+are computed again after a step of the slow processes or a fault.
 """
 
 from __future__ import annotations
@@ -19,30 +20,41 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.remembered_fields import RememberedFields
+from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.stage import Stage, with_faults
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import noise_key
 
 Source = NDArray[np.float32]
-"""Fields, shape (rows, ports, 1 or 2): real part and, where there is one, imaginary part."""
+"""Fields, shape (rows, ports, 1) if real, or (rows, ports, 2) with real and imaginary parts."""
 
 Run = Callable[[KernelJob, Callable[[int], object]], None]
-"""Does a job with all workers; raises where it was stopped."""
+"""Runs a job on all workers; raises `DeviceError` if it was cancelled."""
 
 SHARED_CHANNELS = 2**15
-"""Channels from which all workers share the work on one setting's matrices: a mesh of 181 modes."""
+"""Least number of channels for which all workers share the work on a setting's matrices: a mesh of 181 modes."""
 
 _ITEMS = 8
-"""Blocks that a large mesh should have at hand for its workers: settings of few samples are taken together."""
+"""Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """The held drive and what follows from it at once; `versions` counts the changes of each stage's part.
+class HeldDrive:
+    """The held drive and values derived from it.
 
-    `since_s` is when its last volt was reached.
+    Parameters
+    ----------
+    volts
+        Voltages of all channels [V], shape (channels,).
+    versions
+        Number of changes of each stage's part of the drive so far.
+    stage_v2
+        Sum of the squared voltages of each stage [V²].
+    power_w
+        Nominal power of all heaters together [W].
+    since_s
+        Time on the chip's clock at which the voltages were reached [s].
     """
 
     volts: Drive
@@ -53,69 +65,89 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """What all settings of one evaluation share: held drive, inputs by name, source and rows, number of the noise they draw."""
+class InputBatch:
+    """The inputs of one evaluation, common to all its settings.
 
-    held: Held
+    Parameters
+    ----------
+    held
+        Held drive of the stages that are not read.
+    name
+        Name of the loaded inputs, or "" if the inputs came with the evaluation.
+    source, rows
+        All fields, and the rows of them that are read.
+    noise_number
+        Number of the evaluation, from which its noise is drawn.
+    """
+
+    held: HeldDrive
     name: str
     source: Source
     rows: NDArray[np.int64]
-    draw: int
+    noise_number: int
 
 
 @dataclass(frozen=True)
-class Optics:
-    """Interferometers and output screen of a stage: float32 (interferometers, 8) and (2, ports); of a bank its rings."""
+class StageMatrices:
+    """Transfer matrices of a stage's elements at one set of phases.
+
+    Parameters
+    ----------
+    matrices
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see `kernels.ring_shares`.
+    screen
+        Phasors of the output phase shifters, float32 (2, ports).
+    """
 
     matrices: NDArray[np.float32]
     screen: NDArray[np.float32]
 
 
 class Pipeline:
-    """The optics of a chip in motion.
+    """The computations of one chip, with its caches.
 
     Parameters
     ----------
     parameters, stages
-        Of the chip, with nothing broken.
+        Parameters and stages of the chip, without faults.
     ambient
-        What time does to it.
+        Slow processes and faults of the chip.
     workers
-        Who computes.
+        Worker threads.
     """
 
     def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
         self._parameters = parameters
-        self._pristine = stages
+        self._intact_stages = stages
         self._ambient = ambient
         self._workers = workers
         self._noise_key = noise_key(parameters.seed)
         self._scratch = [_scratch(stages[0]) for _ in range(workers.count)]
-        self._shares = stages[0].description.channels >= SHARED_CHANNELS
+        self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
-        self._broken: tuple[int, tuple[Stage, ...]] = (0, stages)
+        self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
         self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._optics: dict[int, tuple[tuple[int, Moment], Optics]] = {}
-        self._remembered = RememberedFields(parameters.limits.max_remembered_bytes)
+        self._optics: dict[int, tuple[tuple[int, Moment], StageMatrices]] = {}
+        self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
-        """Forget everything about the loaded inputs `name`."""
+        """Remove the loaded inputs `name` from the cache."""
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages as they are at `moment`. May be called from any thread."""
-        broken = self._broken
+        """Return the stages with the faults that have occurred by `moment`. May be called from any thread."""
+        broken = self._faulty_stages
         if broken[0] != moment.faults:
-            struck = self._ambient.struck(moment)
-            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._pristine))
-            broken = self._broken = (moment.faults, stages)
+            struck = self._ambient.faults_at(moment)
+            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._intact_stages))
+            broken = self._faulty_stages = (moment.faults, stages)
         return broken[1]
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage without heat at `moment` [half turns], shape (channels,)."""
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
         if step != moment.step:
-            truth = self._pristine[index].truth
+            truth = self._intact_stages[index].truth
             added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
             self._offsets[index] = (moment.step, offset)
@@ -128,31 +160,31 @@ class Pipeline:
         self._find_powers(drives, heaters, out, run)
         return out
 
-    def optics(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[Optics]:
-        """Return the optics of a stage for each row of felt powers `power_w`, shape (rows, channels)."""
+    def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
+        """Return the matrices of a stage for each row of heater powers [W], shape (rows, channels), before crosstalk."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
         self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
-        return [Optics(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
+        return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
     def read(
         self,
         index: int,
         volts: Drive,
-        exposure: Exposure,
+        batch: InputBatch,
         moment: Moment,
         first_noise: int,
         saturated: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings, `volts` (settings, channels), at one moment: → out (settings, samples, ports)."""
+        """Read settings with settled heaters at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
         here, offset = self.stages(moment)[index], self.offset(index, moment)
-        blocks = gathered(*self._entering(index, exposure, exposure.rows, moment, run))
-        if self._shares:
-            self._read_together(here, volts, offset, blocks, exposure, moment, first_noise, saturated, out, run)
+        blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
+        if self._shares_settings:
+            self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
             return
         light = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
@@ -163,7 +195,7 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
-                self._scratch[worker], self._noise_key, exposure.draw, first_noise, saturated, out,
+                self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -174,14 +206,14 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
-        exposure: Exposure,
+        batch: InputBatch,
         moment: Moment,
         first_noise: int,
         saturated: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings of a large mesh a few at a time, all workers on the same ones."""
+        """Read the settings of a large mesh, a few at a time; all workers share each of them."""
         count, channels = blocks.shape[0], volts.shape[1]
         at_once = min(volts.shape[0], -(-_ITEMS // count))
         try:
@@ -194,11 +226,11 @@ class Pipeline:
                 self._find_powers(here_volts, here.heaters, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
                 setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
-                plan = plan_of(block, setting, first + setting, block * kernels.LANES, out.shape[1])
+                plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
-                self.read_plan(here, blocks, plan, matrices, exposure.draw, moment, saturated, out, run)
+                self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
         except BaseException:
-            self._buffers.clear()  # a helper that was stopped may still be writing into them
+            self._buffers.clear()  # a helper thread may still be writing into them
             raise
 
     def read_plan(
@@ -207,13 +239,13 @@ class Pipeline:
         blocks: NDArray[np.float32],
         plan: NDArray[np.int64],
         matrices: NDArray[np.float32],
-        draw: int,
+        noise_number: int,
         moment: Moment,
         saturated: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read blocks through matrices already worked out; `plan` as in `kernels.read_prepared`."""
+        """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
         light = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
@@ -224,24 +256,26 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
-                self._scratch[worker], self._noise_key, draw, saturated, out,
+                self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
 
-    def entering(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the fields that `rows` of the inputs have where they enter stage `index`, all before it settled."""
-        return gathered(*self._entering(index, exposure, rows, moment, run))
+    def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Return blocks of the fields of `rows` of the inputs where they enter stage `index`, with settled stages before it."""
+        return gathered(*self._entering(index, batch, rows, moment, run))
 
-    def pass_on(self, index: int, blocks: NDArray[np.float32], optics: Optics, moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Send blocks through stage `index`, its tap and its nonlinearity, in place; return them.
+    def pass_on(
+        self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
+    ) -> NDArray[np.float32]:
+        """Propagate blocks through stage `index`, its tap and its nonlinearity, in place; return them.
 
-        Fields count in the amplitudes of the present laser power, which therefore comes in where something isn't linear.
+        Fields are relative to the present laser power, so the laser power enters the nonlinearity here.
         """
         here, nonlinearity = self.stages(moment)[index], self._parameters.nonlinearity
         electro_optic = nonlinearity.kind == "electro-optic"
         share = here.levels.passed * (1.0 - nonlinearity.detected_fraction if electro_optic else 1.0)
-        # g belongs to the light behind the output shifters and the tap, the kernel sees it before.
+        # g refers to the power behind the output shifters and the tap, but the kernel gets the field before them.
         behind = here.levels.passed * (float(here.heaters.field) ** 2 if here.mesh.gammas else 1.0)
         gain_rad = here.levels.gain_rad * behind * self._ambient.laser_power(moment)
         half_gain = np.float32(0.5 * gain_rad / np.pi)
@@ -257,43 +291,44 @@ class Pipeline:
         run(job, kernel)
         return blocks
 
-    def held_optics(self, index: int, held: Held, moment: Moment, run: Run) -> Optics:
-        """Return the optics of a stage settled at the held drive."""
+    def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
+        """Return the matrices of a stage that has settled at the held drive."""
         key = held.versions[index], moment
         found = self._optics.get(index)
         if found is None or found[0] != key:
-            volts = held.volts[np.newaxis, self._pristine[index].channels]
-            found = (key, self.optics(index, self.powers(index, volts, moment, run), moment, run)[0])
+            volts = held.volts[np.newaxis, self._intact_stages[index].channels]
+            found = (key, self.stage_matrices(index, self.powers(index, volts, moment, run), moment, run)[0])
             self._optics[index] = found
         return found[1]
 
     def _entering(
-        self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run
+        self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
-        """Return fields that enter stage `index`, and which rows of them stand for `rows` of the chip's inputs.
+        """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
 
-        Of loaded inputs every row passes the stages before only once, until one of their held drives changes or time moves them.
+        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one of them,
+        a slow process or a fault changes them.
         """
-        source, name = exposure.source, exposure.name
+        source, name = batch.source, batch.name
         if index == 0:
             return source, rows
-        versions = (*exposure.held.versions[:index], *moment)
+        versions = (*batch.held.versions[:index], *moment)
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
-            kernels.scatter(self._passed(index - 1, exposure, rows, moment, run), np.arange(rows.size), new)
+            kernels.scatter(self._passed(index - 1, batch, rows, moment, run), np.arange(rows.size), new)
             return new, np.arange(rows.size)
         is_here = known.is_known[rows]
         if not is_here.all():
             missing = np.unique(rows[~is_here])
-            kernels.scatter(self._passed(index - 1, exposure, missing, moment, run), missing, known.field)
+            kernels.scatter(self._passed(index - 1, batch, missing, moment, run), missing, known.field)
             known.is_known[missing] = True
         return known.field, rows
 
-    def _passed(self, index: int, exposure: Exposure, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the light behind stage `index`, its tap and its nonlinearity, at the held drive."""
-        blocks = gathered(*self._entering(index, exposure, rows, moment, run))
-        return self.pass_on(index, blocks, self.held_optics(index, exposure.held, moment, run), moment, run)
+    def _passed(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Return blocks of the fields behind stage `index`, its tap and its nonlinearity, at the held drive."""
+        blocks = gathered(*self._entering(index, batch, rows, moment, run))
+        return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
     def _find_powers(self, drives: Drive, heaters: kernels.Heaters, out: NDArray[np.float64], run: Run) -> None:
         job = self._chunk_job(*out.shape)
@@ -315,8 +350,8 @@ class Pipeline:
         phases = self._chunk_job(*power_w.shape)
 
         def find_phasors(worker: int) -> None:
-            felt = self._scratch[worker].felt
-            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, felt, phasor)
+            received_w = self._scratch[worker].received_w
+            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, received_w, phasor)
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
@@ -331,7 +366,7 @@ class Pipeline:
         return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
-        """Return memory that is used again and again: fresh pages of tens of MB cost as much as filling them."""
+        """Return a reusable array: allocating tens of MB takes as long as filling them."""
         found = self._buffers.get(name)
         if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
             found = self._buffers[name] = np.empty(shape, dtype)
@@ -339,7 +374,7 @@ class Pipeline:
 
 
 _FLOPS_PER_CHANNEL = 50.0
-"""What work on a heater is like, to judge whether it is worth sharing."""
+"""Estimated work per heater, from which it is decided whether several workers share a job."""
 
 
 def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -349,16 +384,19 @@ def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return blocks
 
 
-def plan_of(
+def reading_plan(
     block: NDArray[np.int64] | Sequence[int],
-    look: NDArray[np.int64] | Sequence[int],
+    matrix_set: NDArray[np.int64] | Sequence[int],
     setting: NDArray[np.int64] | int,
     first: NDArray[np.int64] | Sequence[int],
     samples: int,
 ) -> NDArray[np.int64]:
-    """Return a plan for `kernels.read_prepared`, blocks as full as `samples` leave them; noise is still to be numbered."""
+    """Return a plan for `kernels.read_prepared`, for blocks of a setting of `samples` samples.
+
+    The last column, the number of the noise, is left to the caller.
+    """
     plan = np.empty((len(block), 6), np.int64)
-    for column, values in enumerate((block, look, setting, first)):
+    for column, values in enumerate((block, matrix_set, setting, first)):
         plan[:, column] = values
     plan[:, 4] = np.minimum(kernels.LANES, samples - plan[:, 3])
     return plan
@@ -368,7 +406,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
     ports, outputs = stage.description.ports, stage.description.tap_ports
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
-        felt=np.empty(kernels.CHUNK),
+        received_w=np.empty(kernels.CHUNK),
         phasor=np.empty((2, stage.description.channels), np.float32),
         matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),
@@ -378,7 +416,7 @@ def _scratch(stage: Stage) -> kernels.Scratch:
 
 
 def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view: compiled kernels know one type of array, whoever owns it."""
+    """Return a read-only view, so that a kernel is compiled for one array type only."""
     view = array.view()
     view.flags.writeable = False
     return view

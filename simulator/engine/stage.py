@@ -1,7 +1,7 @@
-"""One stage as the kernels want it: wiring, true values and levels folded into flat arrays.
+"""One stage in the layout of the kernels: wiring, true values and levels as flat arrays.
 
-Channels of a mesh: all θ, then all φ, then all γ, each in the order of the mesh (by column, then by top mode), attenuators
-behind the interferometers. Channels of a weight bank: its rings, row by row.
+The channels of a mesh are all θ, then all φ, then all γ. Each group is in the order of the mesh (by column, then by top mode), with
+attenuators after the interferometers. The channels of a weight bank are its rings, row by row.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from photonloop.simulator.physics.weight_bank import Ring, WeightBank
 
 @dataclass(frozen=True)
 class Stage:
-    """A built stage, in the state that faults have left it in.
+    """A mesh or weight bank with its heaters and detectors, including faults.
 
     Parameters
     ----------
     description
-        What the controller may know.
+        Description of the stage for the controller, with nominal values.
     layout, truth, levels
-        A mesh or a weight bank, its true values, its trimmed levels.
+        Mesh or weight bank, its true values and its signal levels.
     pairs
-        Which heater warms which.
+        Thermal crosstalk between its heaters.
     order
-        The interferometers in the order of the sweep.
+        The interferometers in the order in which the kernels compute them (`mesh.schedule`); empty for a weight bank.
     wiring, rings, heaters, readout
-        What the kernels call so: interferometers of a mesh, none in a bank; rings of a bank, None in a mesh.
+        Arguments of the kernels. `wiring` is empty for a weight bank, and `rings` is None for a mesh.
     """
 
     description: StageDescription
@@ -54,14 +54,14 @@ class Stage:
 
     @property
     def mesh(self) -> Mesh:
-        """The mesh; TypeError where the stage is a weight bank."""
+        """The mesh; raises TypeError if the stage is a weight bank."""
         if isinstance(self.layout, Mesh):
             return self.layout
         raise TypeError(f"stage {self.description.name} is a weight bank, which has no interferometers")
 
     @property
     def elements(self) -> int:
-        """Rows of the kernels' coefficients: interferometers or rings."""
+        """Number of interferometers or rings."""
         return self.wiring.tops.size if self.rings is None else self.layout.channels
 
     @property
@@ -71,7 +71,7 @@ class Stage:
 
 
 def build_stages(parameters: ChipParameters) -> tuple[Stage, ...]:
-    """Return the stages of a chip with nothing broken."""
+    """Return the stages of a chip, without faults."""
     if parameters.mesh.topology == "weight_bank":
         return (_build_bank(parameters),)
     mesh = TOPOLOGIES[parameters.mesh.topology](parameters.ports)
@@ -104,7 +104,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         pairs=pairs,
         order=order,
         wiring=kernels.MeshWiring(
-            # An attenuator on the last mode is swept as the lower of the last two.
+            # An attenuator on the last mode is computed as the lower mode of the last two.
             tops=np.minimum(mesh.top[order], mesh.ports - 2),
             theta=mesh.theta[order],
             phi=n + mesh.phi[order],
@@ -113,7 +113,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         ),
         rings=None,
         heaters=_heaters(parameters, truth, pairs, parameters.loss.shifter_db),
-        # Behind the mesh light passes one shifter more, which no reading sees but for its loss.
+        # Behind the mesh, light passes one more shifter, of which only the loss affects readings.
         readout=_readout(parameters, truth, levels, parameters.loss.shifter_db if mesh.gammas else 0.0),
     )
 
@@ -151,12 +151,12 @@ def _build_bank(parameters: ChipParameters) -> Stage:
 
 
 def ring_of(parameters: ChipParameters) -> Ring:
-    """Return what all rings of a weight bank have in common."""
+    """Return the properties common to all rings of a weight bank."""
     return Ring(parameters.ring.finesse, parameters.ring.drop_loss_db)
 
 
 def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters]) -> Stage:
-    """Return stage number `index`, built without faults, as `faults` leave it; the last one of a part counts."""
+    """Return `stage`, number `index`, with `faults` applied. If several affect the same part, the last one counts."""
     first = stage.description.first_channel
     truth = stage.truth
     forced: dict[int, float] = {}
@@ -189,10 +189,10 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the power [W] of each heater at `volts` [V], (…, channels), settled and before crosstalk, in double precision."""
+    """Return the settled power [W] of each heater at `volts` [V], before crosstalk, shapes (…, channels), double precision."""
     put_out_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
-        put_out_v = dac.bent_v(put_out_v, parameters.dac.range_v, *dac.bend(parameters.dac, stage.truth.bend))
+        put_out_v = dac.output_v(put_out_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.bend))
     own = parameters.heater
     power_w = heater.power_w(put_out_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
     power_w[..., stage.heaters.forced] = stage.heaters.forced_w
@@ -200,7 +200,7 @@ def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.fl
 
 
 def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault: FaultParameters) -> float:
-    """Return the power [W] of a channel that no longer follows its drive."""
+    """Return the power [W] of a channel that does not follow its drive because of a fault."""
     if fault.kind == "dead_heater":
         return 0.0
     pi_power_w = truth.pi_power_w[channel : channel + 1]
@@ -211,7 +211,7 @@ def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault
 def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
     bow = twist = np.empty(0)
     if parameters.dac.inl_lsb > 0:
-        bow, twist = dac.bend(parameters.dac, truth.bend)
+        bow, twist = dac.inl_coefficients(parameters.dac, truth.bend)
     runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
     curvature = parameters.heater.curvature
     return kernels.Heaters(
@@ -234,7 +234,7 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
 
 
 def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.ReadoutChain:
-    """Return the detectors of a stage; `loss_db` is lost right in front of them."""
+    """Return the detectors of a stage; `loss_db` is the loss directly in front of them."""
     diode = parameters.photodiode
     return kernels.ReadoutChain(
         ampere=np.repeat(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity, kernels.LANES).astype(np.float32),

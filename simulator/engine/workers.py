@@ -1,7 +1,7 @@
-"""A few threads that share the items of one job, with a hand-off cheap enough for jobs of 100 µs.
+"""Worker threads that share the items of one job, with an overhead low enough for jobs of 100 µs.
 
-The calling thread works too, as worker 0, and never waits for a helper that has not woken up yet: items are claimed one by one
-(`kernels.next_item`), so a late helper finds less to do, or nothing. Compiled kernels let go of the interpreter lock.
+The calling thread works too, as worker 0, and does not wait for a helper thread that has not woken up yet. Workers claim items
+one by one (`kernels.next_item`), so a late helper has less to do, or nothing. Compiled kernels release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from queue import SimpleQueue
 from photonloop.simulator import kernels
 
 Kernel = Callable[[int], object]
-"""Works on claimed items until none is left, as the worker of the given number."""
+"""Claims and computes items until none is left. The argument is the number of the worker."""
 
-_PATIENCE = 4000
-"""Looks at the counter of finished items before the processor is offered to somebody else: about 20 µs."""
+_MAX_POLLS = 4000
+"""How often the counter of finished items is read before the thread yields its processor: about 20 µs."""
 
 WORTH_SHARING_FLOPS = 5e6
-"""Work of about 60 µs: of less, a helper that takes 40 µs to wake up finds nothing left worth the waking."""
+"""Work of about 60 µs. Shorter jobs are not shared, because a helper takes 40 µs to wake up."""
 
 BESIDE_FLOPS = 8e7
-"""Work of about a millisecond, up to which whoever asks is as busy between two evaluations as the chip is with one.
+"""Work of about a millisecond. In evaluations up to this size the threads counted by `beside` take no part.
 
-What a session does for an update (directions, volts, losses, variables) takes about as long as light for a few settings. Of a
-longer evaluation helpers get their share even so: what is left of the session's own time is theirs.
+What a session computes per update (directions, voltages, losses, variables) takes about as long as an evaluation of a few
+settings, and needs a processor. In longer evaluations all threads take part, because the session's own work is then small
+compared with the evaluation.
 """
 
 
 class KernelJob:
-    """One set of items, shared by the first `workers` workers."""
+    """A set of items shared by the first `workers` workers."""
 
     def __init__(self, workers: int, items: int) -> None:
         self.items = items
@@ -42,20 +43,22 @@ class KernelJob:
         self.failure: BaseException | None = None
 
     def stop(self) -> None:
-        """Leave nothing to claim. May be called from any thread."""
+        """Mark all items as claimed, so that workers stop. May be called from any thread."""
         self.stopped = True
         self.control[: -kernels.CONTROL_STRIDE : 2 * kernels.CONTROL_STRIDE] = kernels.STOPPED
 
 
 class Workers:
-    """`count` workers: the calling thread and count - 1 helpers, which end with `close` or with the last reference to this.
+    """`count` workers: the calling thread and count - 1 helper threads.
+
+    The helpers end with `close`, or when the object is garbage-collected.
 
     Parameters
     ----------
     count
-        How many.
+        Number of workers.
     beside
-        Of these, how many stay out of short evaluations, because whoever asks needs their processors meanwhile.
+        Number of workers that take no part in short evaluations, because the client needs their processors.
     """
 
     def __init__(self, count: int, beside: int = 0) -> None:
@@ -67,20 +70,28 @@ class Workers:
         self._end = weakref.finalize(self, _dismiss, self._queues)
 
     def new_job(self, items: int, flops: float, *, is_reading: bool = False) -> KernelJob:
-        """Return a job for `run`, shared only where `flops` are worth waking somebody; `is_reading`: of an evaluation."""
+        """Return a job for `run`, shared only if its work `flops` justifies waking helpers.
+
+        `is_reading`: the job computes readings, so `beside` applies to it.
+        """
         free = self.count - self._beside if is_reading and flops <= BESIDE_FLOPS else self.count
         return KernelJob(max(1, free) if flops > WORTH_SHARING_FLOPS and items > 1 else 1, items)
 
     def run(self, job: KernelJob, kernel: Kernel) -> bool:
-        """Work on the job until every item is finished, or until it is stopped; return whether all are finished.
+        """Work on the job until every item is finished or the job is stopped; return whether all items are finished.
 
-        Of a stopped job, a helper may still be finishing the item it had claimed: throw away what the job was writing.
+        After a job was stopped, a helper may still be finishing its last item, so discard the arrays that the job wrote to.
+
+        Raises
+        ------
+        RuntimeError
+            If a helper thread raised an exception, which is the cause.
         """
         for queue in self._queues[: job.workers - 1]:
             queue.put((job, kernel))
         kernel(0)
         while True:
-            done = kernels.finished(job.control, job.items, _PATIENCE if job.workers > 1 else 1)
+            done = kernels.finished(job.control, job.items, _MAX_POLLS if job.workers > 1 else 1)
             if job.failure is not None:
                 raise RuntimeError("a helper thread of the chip failed") from job.failure
             if done >= job.items or job.stopped:
@@ -88,12 +99,12 @@ class Workers:
             os.sched_yield()
 
     def close(self) -> None:
-        """End the helpers."""
+        """End the helper threads."""
         self._end()
 
 
 def default_count() -> int:
-    """Return how many workers a chip uses where nobody says: one a processor, four at most."""
+    """Return the default number of workers of a chip: one per processor, at most four."""
     return min(len(os.sched_getaffinity(0)), 4)
 
 
@@ -102,7 +113,7 @@ def _help(number: int, queue: SimpleQueue[tuple[KernelJob, Kernel] | None]) -> N
         job, kernel = task
         try:
             kernel(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller of `run`
+        except BaseException as error:  # noqa: BLE001 - passed on to the caller of `run`
             job.failure = error
         del job, kernel, task
 

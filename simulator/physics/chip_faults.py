@@ -1,16 +1,16 @@
-"""What breaks on a chip, and when: faults as a chip file states them.
+"""Faults of a chip: which part fails and when, as given in a chip file.
 
     [[faults]]
     kind = "dead_heater"            # the wire is open: no current, no heat
-    channel = 17                    # of the whole device
-    at_s = 3600.0                   # on the chip's clock; from the start where it says nothing
+    channel = 17                    # channel number of the whole device
+    at_s = 3600.0                   # time on the chip's clock; 0, the default, is from the start
 
-    kind = "stuck_channel"          # channel, volts: the source puts out these volts whatever it is told
+    kind = "stuck_channel"          # channel, volts: the source outputs this voltage regardless of its setpoint
     kind = "open_detector"          # stage, port: no photocurrent and no dark current, only the amplifier's noise
-    kind = "broken_coupler"         # stage, column, top, coupler (1 or 2), angle_rad: 0 leaves all light in its arm
+    kind = "broken_coupler"         # stage, column, top, coupler (1 or 2), angle_rad: at 0 all light stays in its arm
     kind = "laser_off"
 
-No fault shows in the description of a device, nor in its status beyond what a gauge on a front panel would show.
+The description of a device does not contain faults. Its status contains only quantities that laboratory instruments measure.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class FaultParameters(BaseModel):
 
     kind: Literal["dead_heater", "stuck_channel", "open_detector", "broken_coupler", "laser_off"]
     at_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """When it happens, on the chip's clock [s]."""
+    """Time at which the fault occurs, on the chip's clock [s]."""
     stage: _Index | None = None
     """Number of the stage."""
     channel: _Index | None = None
-    """Channel of the whole device."""
+    """Channel number, counted over the whole device."""
     port: _Index | None = None
-    """Detector of the stage."""
+    """Number of the detector in its stage."""
     column: _Index | None = None
     """Column of the interferometer."""
     top: _Index | None = None
     """Upper mode of the interferometer."""
     coupler: Literal[1, 2] = 1
-    """Which of its couplers; light meets 1 first."""
+    """Which coupler of the interferometer: 1 is the one at its input, 2 the one at its output."""
     volts: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """What the stuck source puts out [V]."""
+    """Output voltage of a stuck source [V]."""
     angle_rad: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
     """Angle of the broken coupler [rad]; π/4 is 50:50."""
 
@@ -69,22 +69,22 @@ class FaultParameters(BaseModel):
             raise ValueError(f"{self.kind} needs {' and '.join(missing)}")
         extra = sorted(self.model_fields_set - _ALLOWED[self.kind])
         if extra:
-            raise ValueError(f"{self.kind} has no {extra[0]}")
+            raise ValueError(f"{self.kind} does not take {extra[0]}")
         return self
 
 
 def in_order(faults: Sequence[FaultParameters]) -> tuple[FaultParameters, ...]:
-    """Return the faults in the order in which they happen."""
+    """Return the faults in the order in which they occur."""
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
 
 
 def check_faults(faults: Sequence[FaultParameters], stages: Sequence[StageDescription]) -> None:
-    """Refuse faults of parts that the chip does not have.
+    """Check that every fault belongs to a part that the chip has.
 
     Raises
     ------
     ConfigError
-        One sentence: which fault, which part, and which there are.
+        For the first fault of a missing part. The message names the fault, the part, and the parts that exist.
     """
     channels = sum(stage.channels for stage in stages)
     for number, fault in enumerate(faults):

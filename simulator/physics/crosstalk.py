@@ -1,14 +1,14 @@
-"""Thermal crosstalk: heat that reaches other shifters of the same stage, a sparse matrix on heater power.
+"""Thermal crosstalk: a sparse matrix from heater power to the power that each phase shifter of the same stage receives.
 
-Heaters lie on a lattice of half columns along the light and modes across it (`CrosstalkParameters`):
+Heaters lie on a lattice, half columns along the direction of light and modes across it (`CrosstalkParameters`):
 
     mode 0   ──[φ]────[θ]──────────────── …        ◀─ column_pitch / 2 ─▶   from one heater of a column to the next
     mode 1   ──────────────[φ]────[θ]──── …
     mode 2   ──[φ]────[θ]──────────────── …        ▲ mode_pitch ▼           from mode to mode
 
-A weight bank's rings lie half a column pitch apart along their row, rows one mode pitch. Either way the lattice is regular,
-so that pairs of like distance lie in straight lines, also in the order of the channels: the matrix is kept as runs of
-neighbouring channels that feel the same share of as many other neighbouring channels, added up a vector at a time.
+The rings of a weight bank are half a column pitch apart along their row, and rows are one mode pitch apart. Both lattices are
+regular, so channels with consecutive numbers receive the same share of power from other channels with consecutive numbers. The
+matrix is stored as such runs, which the kernels add up with vector instructions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 
 
 class Pairs(NamedTuple):
-    """Which channel feels which: `crosstalk_power_w[to] += share · power_w[source]`; all of shape (pairs,), by `to`, then `source`."""
+    """Pairs of channels with thermal crosstalk: `received_w[to] += share · power_w[source]`.
+
+    All arrays have shape (pairs,), sorted by `to`, then `source`.
+    """
 
     to: NDArray[np.int64]
     source: NDArray[np.int64]
@@ -32,16 +35,16 @@ class Pairs(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Pairs whose `to` and `source` go up together, for the kernels.
+    """Runs of pairs with consecutive `to`, consecutive `source` and the same share, for the kernels.
 
     Parameters
     ----------
     span
-        int64 (runs, 3): first `to`, one past the last, first `source`.
+        int64 (runs, 3): first `to`, one past the last `to`, first `source`.
     share
-        (runs,), share of the whole run.
+        Share of each run, shape (runs,).
     bounds
-        Runs bounds[c] … bounds[c + 1] - 1 lie in chunk c of the channels; none crosses from one chunk to the next.
+        Runs bounds[c] … bounds[c + 1] - 1 are in chunk c of the channels. No run extends over two chunks.
     """
 
     span: NDArray[np.int64]
@@ -50,7 +53,7 @@ class Runs(NamedTuple):
 
 
 def lattice(mesh: Mesh) -> NDArray[np.int64]:
-    """Return where each channel's heater lies, [half column, mode], shape (channels, 2)."""
+    """Return the position of each channel's heater as [half column, mode], shape (channels, 2)."""
     order = np.argsort(mesh.theta), np.argsort(mesh.phi)
     theta = np.stack((2 * mesh.column + 1, mesh.top), axis=1)[order[0]]
     phi = np.stack((2 * mesh.column, mesh.top), axis=1)[order[1]]
@@ -60,17 +63,17 @@ def lattice(mesh: Mesh) -> NDArray[np.int64]:
 
 
 def bank_lattice(bank: WeightBank) -> NDArray[np.int64]:
-    """Return where each ring's heater lies: half a column pitch from one to the next along a row, rows a mode pitch apart."""
+    """Return the position of each ring's heater as [half column, mode], shape (channels, 2): [ring in its row, row]."""
     row, ring = np.divmod(np.arange(bank.channels), bank.inputs)
     return np.stack((ring, row), axis=1)
 
 
 def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:
-    """Return all pairs of heaters within reach of each other; `places` as from `lattice`, no two alike."""
+    """Return all pairs of heaters at most `reach_m` apart. `places` as from `lattice`, all different."""
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     if crosstalk.fraction > 0:
         half_m, mode_m = crosstalk.column_pitch_m / 2, crosstalk.mode_pitch_m
-        # Rounding must not decide whether a neighbour just within reach belongs.
+        # A margin, so that rounding does not decide about a neighbour at exactly this distance.
         reach_m = crosstalk.reach_m * (1 + 1e-9)
         along, across = int(reach_m / half_m), int(reach_m / mode_m)
         size = places.max(axis=0) + 1 + 2 * np.array((along, across))
@@ -93,7 +96,7 @@ def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:
 
 
 def crosstalk_power_w(power_w: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
-    """Return the power [W] that each shifter feels: its own and its share of the others'. The slow, plain way."""
+    """Return the power [W] that each shifter receives, from its own heater and from others, in double precision."""
     return power_w + np.bincount(pairs.to, pairs.share * power_w[pairs.source], minlength=power_w.size)
 
 

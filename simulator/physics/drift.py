@@ -1,11 +1,11 @@
 """Slow random processes as functions of time.
 
-An Ornstein-Uhlenbeck process, stationary with deviation σ and correlation e^{-t/τ}, on a grid of time steps. Its value at a step
-is a function of (key, step) alone: it doesn't depend on which steps were asked for before, and a night's jump costs no more
-than a few draws. Far apart (`_ANCHOR` correlation times) the values are independent; between two known ones the middle is drawn
-from what both ends leave open, and so on down to single steps:
+An Ornstein-Uhlenbeck process, stationary with standard deviation σ and correlation e^{-t/τ}, on a grid of time steps. Its value at
+a step is a function of (key, step) alone: it does not depend on the steps that were computed before, and a jump over many hours
+takes only a few draws. Values `_ANCHOR` correlation times apart are drawn independently. Between two known values, the value in
+the middle is drawn from its conditional distribution given both, and so on down to single steps (bridge sampling):
 
-    known ●───────────────────────●───────────────────────● known         X(m) | X(l), X(r) is normal, of mean
+    known ●───────────────────────●───────────────────────● known         X(m) | X(l), X(r) is normal with mean
                       ●           ▲ middle first                            a (X(l) + X(r)) / (1 + a²) and variance
                 ●  ▲                                                        σ² (1 - a²) / (1 + a²),  a = e^{-(m - l)/τ}
 """
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ANCHOR = 64.0
-"""Correlation times between values that are drawn independently; e^-64 of correlation is left out."""
+"""Distance, in correlation times, of values that are drawn independently. This neglects a correlation of e^-64."""
 
 Normals = Callable[[int, NDArray[np.float32]], None]
-"""Fills an array with the standard normals that belong to a number."""
+"""Fills an array with the standard normals that belong to a given number."""
 
 
 class _Interval(NamedTuple):
@@ -36,18 +36,18 @@ class _Interval(NamedTuple):
 
 
 class OrnsteinUhlenbeck:
-    """A vector of independent processes.
+    """A vector of independent Ornstein-Uhlenbeck processes.
 
     Parameters
     ----------
     normals
-        Standard normals of a number, always the same: `normals(number, out)` fills `out`, shape (size,).
+        `normals(number, out)` fills `out`, shape (size,), with standard normals, always the same for the same number.
     size
-        How many processes.
+        Number of processes.
     sigma
         Standard deviation of each.
     steps_per_tau
-        Grid steps in a correlation time.
+        Grid steps per correlation time.
     """
 
     def __init__(self, normals: Normals, size: int, sigma: float, steps_per_tau: float) -> None:
@@ -59,7 +59,7 @@ class OrnsteinUhlenbeck:
         self._path: list[_Interval] = []
 
     def at(self, step: int) -> NDArray[np.float32]:
-        """Return the values at `step` ≥ 0, shape (size,). Neighbouring steps cost two draws of them on average."""
+        """Return the values at `step` ≥ 0, shape (size,). Computing consecutive steps takes two draws per step on average."""
         while self._path and not 0 <= step - self._path[-1].left < 2 ** self._path[-1].level:
             self._path.pop()
         if not self._path:

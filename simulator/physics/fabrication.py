@@ -1,6 +1,7 @@
-"""What fabrication left: every heater's and coupler's own values, drawn once from the seed, known to nobody outside.
+"""Fabrication variations: the true value of every heater, coupler and detector, drawn once from the seed.
 
-Each kind of flaw of each stage draws from a generator of its own, so that adding an effect or a stage changes no other value.
+These values never leave the simulator's process. Each effect of each stage has its own random generator, so that adding an effect
+or a stage changes no other value.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from photonloop.simulator.physics.mesh import Mesh
 from photonloop.simulator.physics.modulator import InputTruth
 from photonloop.simulator.physics.weight_bank import WeightBank
 
-# Places in the tree of seeds; never renumber, or every chip of an old seed changes.
+# Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _BEND, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
 _AMPLITUDE, _PHASE = 0, 1
@@ -29,7 +30,7 @@ class StageTruth:
     Parameters
     ----------
     offset_rad
-        Phase of each channel at zero volts [rad], shape (channels,).
+        Phase of each channel at 0 V [rad], shape (channels,).
     pi_power_w
         Power of each heater for a phase of π [W], shape (channels,).
     coupler_error_rad
@@ -37,11 +38,12 @@ class StageTruth:
     loss_db
         Insertion loss of each interferometer on both its arms [dB], shape (interferometers,).
     bend
-        Shape of each channel's integral nonlinearity (`dac.bend`), shape (channels, 2).
+        Random numbers of each channel's integral nonlinearity (`dac.inl_coefficients`), shape (channels, 2).
     responsivity
-        Of each detector relative to the mean, shape (outputs,).
+        Responsivity of each detector relative to the mean, shape (outputs,).
     imbalance
-        Path difference behind each phase, in heater lengths, shape (channels,): of a ring its whole round, about one.
+        Difference of the two optical paths of each phase, in lengths of a heater, shape (channels,). For a ring it is the whole
+        round trip, about 1.
     """
 
     offset_rad: NDArray[np.float64]
@@ -97,17 +99,17 @@ def fabricate_inputs(parameters: ChipParameters) -> InputTruth:
 
 
 def noise_key(seed: int) -> np.uint64:
-    """Return the key of all detector noise of a chip (`kernels.stream_start`)."""
+    """Return the key of all detector noise of a chip, for `kernels.stream_start`."""
     return _key(seed, _NOISE)
 
 
 def slow_key(seed: int, kind: int, stage: int) -> np.uint64:
-    """Return the key of one slow process."""
+    """Return the key of one slow random process."""
     return _key(seed, _SLOW, kind, stage)
 
 
 def _spread(sigma: float, count: int, generator: Callable[[], np.random.Generator]) -> NDArray[np.float64]:
-    """Return 1 + σ · normal draws that end at 4 deviations; ones, and nothing drawn, without σ."""
+    """Return 1 + σ · normal deviates clipped at ±4. If σ is 0, return ones and draw nothing."""
     return 1.0 + sigma * generator().standard_normal(count).clip(-4, 4) if sigma > 0 else np.ones(count)
 
 

@@ -1,16 +1,16 @@
 """Meshes of Mach-Zehnder interferometers, as data.
 
-One interferometer couples modes `top` and top + 1; light comes from the left and meets φ first:
+One interferometer couples modes `top` and top + 1. Light comes from the left and passes φ first:
 
     top     ──[φ]──╲  ╱──[θ]──╲  ╱──
                     BS         BS             M = BS · diag(e^{iθ}, 1) · BS · diag(e^{iφ}, 1)
     top + 1 ───────╱  ╲───────╱  ╲──          BS = 1/√2 [[1, i], [i, 1]]
 
-θ = 0 is cross, θ = π is bar. Behind the last column every output has a phase shifter γ. A topology is a list of such
-interferometers by column; one engine serves them all.
+θ = 0 is the cross state, θ = π the bar state. Behind the last column every output has a phase shifter γ. A topology is a list of
+such interferometers, sorted by column, so the same code computes every topology.
 
-An attenuator is an interferometer that sits on one mode alone: nothing enters its lower arm and what leaves there is lost, so
-that the mode is multiplied by the M₀₀ of the same 2 × 2 matrix, at θ = π by e^{iφ}·(-1), at θ = 0 by nothing.
+An attenuator is an interferometer on a single mode: no light enters its lower input, and the light at its lower output is lost.
+It multiplies the mode by M₀₀ of the same 2 × 2 matrix, which is -e^{iφ} at θ = π and 0 at θ = 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 WAVEFRONT_COLUMNS = 32
-"""Columns that advance together through the ports in `schedule`."""
+"""Number of columns in one group of `schedule`."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Mesh:
     Parameters
     ----------
     topology
-        Name of the wiring.
+        Name of the topology.
     ports
-        Modes.
+        Number of modes.
     column, top
-        Where each interferometer sits and the upper of its two modes, shape (interferometers,), sorted by column, then top.
-        Of an attenuator `top` is its only mode.
+        Column of each interferometer, and the upper of its two modes, shape (interferometers,), sorted by column, then top. For an
+        attenuator, `top` is its only mode.
     theta, phi
-        Which θ and which φ it uses, indices into the arrays given to `transfer_matrix`.
+        Indices of its θ and its φ in the arrays given to `transfer_matrix`.
     attenuates
-        True for attenuators. Their θ and φ are the last of all.
+        True for attenuators. Their θ and φ have the highest indices.
     gammas
-        Phase shifters of the output screen: `ports`, or 0 where there is none.
+        Number of phase shifters of the output screen: `ports`, or 0 if there is no screen.
     """
 
     topology: str
@@ -58,22 +58,22 @@ class Mesh:
 
     @property
     def interferometers(self) -> int:
-        """Interferometers of the mesh, attenuators among them."""
+        """Number of interferometers of the mesh, including attenuators."""
         return self.top.size
 
     @property
     def channels(self) -> int:
-        """Phase shifters of the mesh."""
+        """Number of phase shifters of the mesh."""
         return 2 * self.interferometers + self.gammas
 
     @property
     def outputs(self) -> int:
-        """Detectors behind the mesh."""
+        """Number of detectors behind the mesh."""
         return self.ports
 
     @property
     def groups(self) -> dict[str, tuple[int, int]]:
-        """Kinds of phase shifters as [start, stop) of the channels: all θ, all φ, all γ, attenuators apart from the rest."""
+        """Kinds of phase shifters as [start, stop) of the channels: θ, φ and γ. Those of attenuators are separate kinds."""
         count, alone = self.interferometers, int(self.attenuates.sum())
         parts = {"theta": count - alone, "attenuator_theta": alone, "phi": count - alone, "attenuator_phi": alone}
         found, start = {}, 0
@@ -85,17 +85,17 @@ class Mesh:
 
     @property
     def mean_passes(self) -> float:
-        """Interferometers that a path from input to output meets, averaged over all."""
+        """Mean number of interferometers on a path from input to output."""
         return float(np.where(self.attenuates, 1, 2).sum()) / self.ports
 
     @property
     def mean_transmitted(self) -> float:
-        """Share of the light that lossless elements let through, averaged over random θ: half, where there are attenuators."""
+        """Mean share of the power that lossless elements transmit at random θ: 1, or 1/2 with attenuators."""
         return 0.5 ** (float(self.attenuates.sum()) / self.ports)
 
 
 def clements(n: int) -> Mesh:
-    """Return the rectangular mesh on `n` ≥ 2 modes: n columns, n(n-1)/2 interferometers, every path of like length.
+    """Return the rectangular mesh on `n` ≥ 2 modes: n columns, n(n-1)/2 interferometers, paths of equal length.
 
     Source: Clements et al., Optica 3, 1460 (2016).
 
@@ -125,10 +125,10 @@ def reck(n: int) -> Mesh:
 
 
 def svd(n: int) -> Mesh:
-    """Return the mesh on `n` ≥ 2 modes that makes any matrix of norm ≤ 1, M = U·Σ·V†, up to the loss of its parts.
+    """Return the mesh on `n` ≥ 2 modes that implements any matrix of norm ≤ 1, M = U·Σ·V†, apart from its losses.
 
-        ──┤      ├──[ Σ₀ ]──┤     ├──[ γ₀ ]──        V†, U: rectangular meshes, of which V† has no output screen:
-        ──┤  V†  ├──[ Σ₁ ]──┤  U  ├──[ γ₁ ]──        its phases are the φ of the attenuators
+        ──┤      ├──[ Σ₀ ]──┤     ├──[ γ₀ ]──        V†, U: rectangular meshes. V† has no output screen;
+        ──┤  V†  ├──[ Σ₁ ]──┤  U  ├──[ γ₁ ]──        its output phases are the φ of the attenuators
         ──┤      ├──[ Σ₂ ]──┤     ├──[ γ₂ ]──
 
     n(n-1) interferometers and n attenuators. Source: Miller, Photonics Research 1, 1 (2013); Shen et al., Nature Photonics
@@ -156,28 +156,28 @@ def svd(n: int) -> Mesh:
 
 
 TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": reck, "svd": svd}
-"""Every topology by name: modes → mesh."""
+"""Functions from the number of modes to a mesh, by the name of the topology."""
 
 
 def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
-    """Return an order of the interferometers that keeps light in registers and in the first-level cache, (interferometers,).
+    """Return an order of the interferometers that keeps fields in registers and in the first-level cache, (interferometers,).
 
-    Groups of `columns` columns advance together over the ports as a skewed wavefront, sorted by top + column, then by column:
+    Within a group of `columns` columns, interferometers are sorted along anti-diagonals, by top + column, then by column:
 
-        top 0    ·   ·   c      a, b, c are a chain: each shares a mode with the one before it, which stays in registers;
-        top 1    ·   b   ·      d, e, f are the next one. While a chain passes, one mode a column is in use.
+        top 0    ·   ·   c      a, b, c are a chain: each shares a mode with the one before it, and that mode stays in
+        top 1    ·   b   ·      registers; d, e, f are the next chain. A chain uses one mode per column.
         top 2    a   ·   f
         top 3    ·   e   ·
         top 4    d   ·   …
         column   0   1   2
 
-    Two interferometers that share a mode are at most one mode apart, so the earlier column always comes first.
+    The top modes of two interferometers that share a mode differ by at most 1, so the one in the earlier column comes first.
     """
     return np.lexsort((mesh.column, mesh.top + mesh.column, mesh.column // columns))
 
 
 def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:
-    """Return whether `order` names every interferometer once and meets those of each mode by rising column."""
+    """Return whether `order` has every interferometer once, and those of each mode sorted by column."""
     if not np.array_equal(np.sort(order), np.arange(mesh.interferometers)):
         return False
     last = np.full(mesh.ports, -1)
@@ -192,7 +192,7 @@ def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:
 def couplers(mesh: Mesh, coupler_error: ArrayLike | None = None, loss_db: ArrayLike | None = None) -> NDArray[np.float64]:
     """Return cos₂cos₁, sin₂sin₁, cos₂sin₁ and sin₂cos₁ of each interferometer's couplers 1 and 2, shape (interferometers, 4).
 
-    The couplers' angles are π/4 + coupler_error; everything is multiplied by the field that survives `loss_db`.
+    The angles of the couplers are π/4 + coupler_error. All products are multiplied by the field transmission, from `loss_db`.
     """
     error = np.broadcast_to(0.0 if coupler_error is None else np.asarray(coupler_error), (mesh.interferometers, 2))
     loss = np.broadcast_to(0.0 if loss_db is None else np.asarray(loss_db), (mesh.interferometers,))
@@ -213,12 +213,12 @@ class Elements(NamedTuple):
     Parameters
     ----------
     through, around
-        What light does on its way through θ, and past it: couplers and losses, complex, shape (interferometers, 2, 2). Of an
-        attenuator only [0, 0] counts.
+        Contributions of the arm with θ and of the other arm, including couplers and losses, shape (interferometers, 2, 2). For
+        an attenuator, only element [0, 0] is used.
     internal, external
-        e^{iθ} and e^{iφ} of each, shape (interferometers,), times the field that survives a shifter.
+        e^{iθ} and e^{iφ} of each, shape (interferometers,), times the field transmission of a shifter.
     screen
-        The same of γ, shape (ports,); empty where there is none.
+        e^{iγ} likewise, shape (ports,); empty if there is no output screen.
     """
 
     through: NDArray[np.complex128]
@@ -257,12 +257,12 @@ def elements(
     loss_db: ArrayLike | None = None,
     shifter_db: float = 0.0,
 ) -> Elements:
-    """Return the parts of a mesh, interferometers in its order; parameters and errors as for `transfer_matrix`."""
+    """Return the matrices of a mesh's elements, in the order of the mesh; parameters and errors as for `transfer_matrix`."""
     for name, phases in (("theta", theta), ("phi", phi)):
         if np.shape(phases) != (mesh.interferometers,):
-            raise ValueError(f"{name} has shape {np.shape(phases)}, but the mesh takes ({mesh.interferometers},)")
+            raise ValueError(f"{name} has shape {np.shape(phases)}, but the mesh needs ({mesh.interferometers},)")
     if np.shape(gamma) not in {(0,), (mesh.ports,)}:
-        raise ValueError(f"gamma has shape {np.shape(gamma)}, but the mesh takes ({mesh.ports},), or (0,) for no screen")
+        raise ValueError(f"gamma has shape {np.shape(gamma)}, but the mesh needs ({mesh.ports},), or (0,) for no output screen")
     cc, ss, cs, sc = couplers(mesh, coupler_error, loss_db).T
     survives = 10.0 ** (-shifter_db / 20.0)
     internal, external, screen = (survives * np.exp(1j * np.asarray(phases, np.float64)) for phases in (theta, phi, gamma))
@@ -276,20 +276,20 @@ def elements(
 
 
 class Column(NamedTuple):
-    """The elements of one column: which couple two modes, and which attenuate one; indices into the mesh."""
+    """Indices of the interferometers on two modes (`pairs`) and of the attenuators (`alone`) in one column."""
 
     pairs: NDArray[np.int64]
     alone: NDArray[np.int64]
 
 
 def columns(mesh: Mesh) -> list[Column]:
-    """Return the columns of a mesh in the order of the light."""
+    """Return the columns of a mesh, from inputs to outputs."""
     by_column = np.split(np.arange(mesh.interferometers), np.flatnonzero(np.diff(mesh.column)) + 1)
     return [Column(here[~mesh.attenuates[here]], here[mesh.attenuates[here]]) for here in by_column]
 
 
 def pass_column(mesh: Mesh, matrices: NDArray[np.complex128], column: Column, fields: NDArray[np.complex128]) -> None:
-    """Send `fields`, shape (ports, samples), through one column in place; `matrices` as `Elements.matrices`."""
+    """Propagate `fields`, shape (ports, samples), through one column in place; `matrices` as `Elements.matrices`."""
     top = mesh.top[column.pairs]
     upper, lower = fields[top], fields[top + 1]
     (m00, m01), (m10, m11) = matrices[column.pairs].transpose(1, 2, 0)[..., np.newaxis]
@@ -308,33 +308,33 @@ def transfer_matrix(
     *,
     shifter_db: float = 0.0,
 ) -> NDArray[np.complex128]:
-    """Return the matrix that takes input fields to output fields, complex128 (ports, ports), in double precision.
+    """Return the transfer matrix from input fields to output fields, complex128 (ports, ports).
 
     Parameters
     ----------
     mesh
-        Wiring.
+        The mesh.
     theta, phi, gamma
-        Phases [rad]: indexed by `mesh.theta`, by `mesh.phi`, and one an output (empty for none).
+        Phases [rad]: θ indexed by `mesh.theta`, φ by `mesh.phi`, and γ one per output (empty for no output screen).
     coupler_error
         Angle errors [rad] of the first and the second coupler, shape (interferometers, 2): angle = π/4 + error,
         B = [[cos, i sin], [i sin, cos]].
     loss_db
-        Insertion loss of each interferometer [dB], on both arms alike; a number or shape (interferometers,).
+        Insertion loss of each interferometer [dB], equal in both arms; a number or shape (interferometers,).
     shifter_db
         Loss of every phase shifter [dB], in its own arm only.
 
     Raises
     ------
     ValueError
-        For another number of phases than the mesh has.
+        If the number of phases is not the number of phase shifters of the mesh.
     """
     parts = elements(mesh, theta, phi, gamma, coupler_error, loss_db, shifter_db)
     return propagated(mesh, parts, np.eye(mesh.ports, dtype=np.complex128))
 
 
 def propagated(mesh: Mesh, parts: Elements, fields: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return what leaves the mesh where `fields`, shape (ports, samples), enter it."""
+    """Return the output fields of a mesh for input `fields`, both of shape (ports, samples)."""
     fields, matrices = fields.astype(np.complex128), parts.matrices
     for column in columns(mesh):
         pass_column(mesh, matrices, column, fields)
@@ -353,4 +353,4 @@ def _mesh(topology: str, n: int, places: list[tuple[int, int]]) -> Mesh:
 
 def _check_modes(n: int) -> None:
     if n < 2:
-        raise ValueError(f"a mesh of {n} modes cannot interfere: it needs at least 2")
+        raise ValueError(f"a mesh has {n} modes, but it needs at least 2")

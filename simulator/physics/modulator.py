@@ -1,8 +1,8 @@
-"""Input modulators: what becomes of the amplitudes asked for on their way to the mesh.
+"""Input modulators: from requested amplitudes to the fields that enter the mesh.
 
     amplitude ──▶ extinction ──▶ × (1 + error of the port) · e^{i phase of the port} ──▶ ═══ neighbouring waveguides ═══ ──▶ mesh
 
-Applied once where inputs are loaded; loaded rows cost nothing more.
+This is applied once, when inputs are loaded. Evaluating loaded rows needs no further computation here.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ Amplitudes = NDArray[np.inexact]
 
 
 class InputTruth(NamedTuple):
-    """What fabrication left of the inputs: relative amplitude and phase [rad] of each port, shape (ports,)."""
+    """True relative amplitude and phase [rad] of each input port, shape (ports,)."""
 
     amplitude: NDArray[np.float64]
     phase_rad: NDArray[np.float64]
 
 
 def own_modulator(parameters: ChipParameters) -> ModulatorParameters:
-    """Return what sets the inputs of a chip: a weight bank's are wavelengths of one waveguide, which do not couple."""
+    """Return the modulator parameters of a chip, without crosstalk for a weight bank.
+
+    The inputs of a weight bank are wavelengths in one waveguide, which do not couple.
+    """
     alone = parameters.mesh.topology == "weight_bank"
     return parameters.modulator.model_copy(update={"crosstalk": 0.0}) if alone else parameters.modulator
 
 
 def is_ideal(modulator: ModulatorParameters) -> bool:
-    """Return whether inputs arrive as they were asked for."""
+    """Return whether the fields that enter the mesh are the requested amplitudes."""
     return not any((modulator.extinction_db, modulator.amplitude_sigma, modulator.phase_span_rad, modulator.crosstalk))
 
 
 def has_phases(modulator: ModulatorParameters) -> bool:
-    """Return whether real amplitudes arrive as complex fields."""
+    """Return whether real amplitudes become complex fields."""
     return modulator.phase_span_rad > 0 or modulator.crosstalk > 0
 
 
 def modulated(inputs: Amplitudes, modulator: ModulatorParameters, truth: InputTruth) -> Amplitudes:
-    """Return the fields that enter the mesh, shape (samples, ports) as `inputs`; complex where there are phases."""
+    """Return the fields that enter the mesh, shape (samples, ports) as `inputs`; complex if `inputs` are or `has_phases`."""
     field = _leaking(inputs, modulator.extinction_db) * truth.amplitude
     if has_phases(modulator):
         field = field * np.exp(1j * truth.phase_rad)
@@ -50,7 +53,7 @@ def modulated(inputs: Amplitudes, modulator: ModulatorParameters, truth: InputTr
 
 
 def _leaking(inputs: Amplitudes, extinction_db: float) -> Amplitudes:
-    """Return amplitudes a as √(ε + (1-ε)a²), the power of an interferometric modulator that leaks ε = 10^(-ER/10)."""
+    """Return √(ε + (1-ε)a²) for amplitudes a: an interferometric modulator with leakage ε = 10^(-ER/10)."""
     if extinction_db == 0:
         return inputs
     leak = 10.0 ** (-extinction_db / 10.0)
@@ -59,9 +62,9 @@ def _leaking(inputs: Amplitudes, extinction_db: float) -> Amplitudes:
 
 
 def _coupled(field: Amplitudes, share: float) -> Amplitudes:
-    """Return fields behind two weak couplings, of modes (0, 1), (2, 3), … and then of (1, 2), (3, 4), …; no power is lost.
+    """Return fields behind two weak, lossless couplings, first of modes (0, 1), (2, 3), … and then of (1, 2), (3, 4), ….
 
-    Each passes `share` of the power to its neighbour: B = [[√(1-x), i√x], [i√x, √(1-x)]].
+    Each mode passes `share` x of its power to its neighbour: B = [[√(1-x), i√x], [i√x, √(1-x)]].
     """
     stays, leaves = np.sqrt(1.0 - share), 1j * np.sqrt(share)
     out = field.copy()

@@ -1,16 +1,17 @@
-"""Weight banks: rows of microring filters that multiply light of many wavelengths by weights in [-1, 1] and add it up.
+"""Weight banks: rows of microring filters that multiply the powers of many wavelengths by weights in [-1, 1] and add them.
 
     all M wavelengths ──┬──▶ row 0:  (ring 0)(ring 1) … (ring M-1) ──▶ through ──▶ ▽ -
                         │              └───────┴──── … ────┴─────────▶ drop ─────▶ △ + ──▶ reading 0
                         ├──▶ row 1:  …
-                        └──▶ row N-1: …                          one balanced pair of photodiodes a row
+                        └──▶ row N-1: …                          one balanced pair of photodiodes per row
 
-Ring m of a row sends wavelength m to its drop port when in resonance and lets it through when not; the pair reads the
-difference, Σ_m (drop - through)_m · P_m. Nothing interferes: inputs are powers, readings have a sign. Source of the scheme:
-Tait et al., Scientific Reports 7, 7430 (2017).
+In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port. The
+balanced pair measures the difference, Σ_m (drop - through)_m · P_m. There is no interference: inputs are powers, and readings
+have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
 
-Each ring has one heater; its phase φ is that of a round trip, 0 in resonance with the ring's wavelength. A ring sees only
-its own wavelength: light of others is taken to be many linewidths away. Double precision; `kernels.read_bank` is the fast twin.
+Each ring has one heater. Its phase φ is the round-trip phase, 0 in resonance with the ring's wavelength. A ring acts on its own
+wavelength only, because the others are assumed to be many linewidths away. Double precision; `kernels.read_bank` is the compiled
+version.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class WeightBank:
-    """The wiring: which rings there are. Channel n·inputs + m is the ring of output n on wavelength m.
+    """Number of rings of a weight bank. Channel n·inputs + m is the ring of output n for wavelength m.
 
     Parameters
     ----------
     inputs
-        Wavelengths, M.
+        Number of wavelengths, M.
     outputs
-        Rows, each with its balanced pair, N.
+        Number of rows, each with a balanced pair, N.
     """
 
     inputs: int
@@ -39,30 +40,30 @@ class WeightBank:
 
     @property
     def channels(self) -> int:
-        """Rings, and so heaters."""
+        """Number of rings; each has one heater."""
         return self.inputs * self.outputs
 
     @property
     def interferometers(self) -> int:
-        """None."""
+        """0: a weight bank has no interferometers."""
         return 0
 
     @property
     def groups(self) -> dict[str, tuple[int, int]]:
-        """All channels are of one kind."""
+        """Kinds of phase shifters as [start, stop) of the channels: all are rings."""
         return {"ring": (0, self.channels)}
 
 
 @dataclass(frozen=True)
 class Ring:
-    """What all rings of a bank have in common.
+    """Properties common to all rings of a weight bank.
 
     Parameters
     ----------
     finesse
-        Free spectral range over full width of the resonance at half its height.
+        Free spectral range divided by the full width at half maximum of the resonance.
     drop_loss_db
-        What a ring in resonance loses on the way to its drop port [dB].
+        Loss from the input to the drop port in resonance [dB].
     """
 
     finesse: float
@@ -70,45 +71,45 @@ class Ring:
 
     @property
     def steepness(self) -> float:
-        """2F/π: detuning in half linewidths over sin(φ/2)."""
+        """2F/π: detuning in half linewidths, divided by sin(φ/2)."""
         return 2.0 * self.finesse / np.pi
 
     @property
     def dropped(self) -> float:
-        """D: share of the power that reaches the drop port in resonance."""
+        """D: share of the power that arrives at the drop port in resonance."""
         return 10.0 ** (-self.drop_loss_db / 10.0)
 
     @property
     def leaked(self) -> float:
-        """Share that still passes through in resonance, (1 - √D)²: both couplers alike, the ring's own loss the rest."""
+        """Share of the power at the through port in resonance, (1 - √D)², for two equal couplers and a lossy ring."""
         return (1.0 - np.sqrt(self.dropped)) ** 2
 
 
 class Transmissions(NamedTuple):
-    """Shares of the power of each ring's wavelength at the row's two detectors, shape of the phases."""
+    """Share of the power of each ring's wavelength at the row's two detectors; arrays of the same shape as the phases."""
 
-    drop: NDArray[np.float64]
-    through: NDArray[np.float64]
+    drop_port: NDArray[np.float64]
+    through_port: NDArray[np.float64]
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """What the balanced pair makes of it, in [-1, 1]."""
-        return self.drop - self.through
+        """Weights measured by the balanced pair, drop - through, in [-1, 1]."""
+        return self.drop_port - self.through_port
 
 
 def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
-    """Return what rings send to drop and through port at round-trip phases [rad].
+    """Return the transmissions of rings to drop port and through port at round-trip phases [rad].
 
-    A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 + x²). The
-    sine repeats it every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev. 6, 47
-    (2012), an add-drop ring with equal couplers at high finesse.
+    A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 + x²). It repeats
+    every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev. 6, 47 (2012), an add-drop
+    ring with equal couplers at high finesse.
     """
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
     return Transmissions(ring.dropped / (1.0 + x2), (ring.leaked + x2) / (1.0 + x2))
 
 
 def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
-    """Return the derivatives of `transmissions` by the phases [1/rad]."""
+    """Return the derivatives of `transmissions` with respect to the phases [1/rad]."""
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
     # d(x²)/dφ = (2F/π)² · sin(φ)/2
     common = ring.steepness**2 * np.sin(phase_rad) / 2.0 / (1.0 + x2) ** 2
@@ -116,12 +117,12 @@ def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmiss
 
 
 def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
-    """Return the phases in [0, π] [rad] at which rings have these weights: the inverse of `transmissions`.
+    """Return the phases in [0, π] [rad] at which rings have the given weights: the inverse of `transmissions`.
 
     Raises
     ------
     ValueError
-        For a weight that no detuning gives.
+        If a weight is out of the range of these rings.
     """
     # w = (D - leak - x²)/(1 + x²)
     top = ring.dropped - ring.leaked
@@ -129,6 +130,6 @@ def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
     low, high = float(np.min(weights)), float(np.max(weights))
     if not (lowest <= low and high <= top):
         wrong = high if high > top else low
-        raise ValueError(f"weight {wrong:.6g} is outside what these rings give, {lowest:.6g} to {top:.6g}")
+        raise ValueError(f"weight {wrong:.6g} is out of the range of these rings, {lowest:.6g} to {top:.6g}")
     x = np.sqrt((top - weights) / (1.0 + weights))
     return 2.0 * np.arcsin(np.minimum(x / ring.steepness, 1.0))

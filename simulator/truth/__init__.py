@@ -1,1 +1,1 @@
-"""What only tests and scripts may know of a chip, in double precision."""
+"""True values, exact gradients and reference readings of a chip in double precision, for tests and scripts only."""

@@ -1,15 +1,15 @@
-"""The exact gradient of a loss on what leaves a mesh, by the adjoint method. Double precision; for `truth.chip_truth`.
-`photonloop.simulator.truth.chip_truth`.
+"""The exact gradient of a loss on the output fields of a mesh, by the adjoint method, in double precision.
 
     fields in ──▶ column 0 ──▶ column 1 ──▶ … ──▶ screen ──▶ fields out ──▶ loss
                                                                   │
-    fields in ◀── column 0⁻¹ ◀─ column 1⁻¹ ◀─ … ◀── screen⁻¹ ◀────┘           what light was there
-    slopes    ◀── column 0ᵀ ◀── column 1ᵀ ◀── … ◀── screenᵀ ◀── slopes out    what a change there does to the loss
+    fields in ◀── column 0⁻¹ ◀─ column 1⁻¹ ◀─ … ◀── screen⁻¹ ◀────┘           fields at each column
+    slopes    ◀── column 0ᵀ ◀── column 1ᵀ ◀── … ◀── screenᵀ ◀── slopes out    derivative of the loss by the fields there
 
-One sweep forward, one back. No column's field is stored: columns are invertible, also with coupler errors and loss, so the way
-back computes them again from the output. Only attenuators, which may be shut, keep the light that entered them.
+One forward pass and one backward pass. The fields at the columns are not stored: columns are invertible, also with coupler errors
+and loss, so the backward pass recomputes them from the output. Only for attenuators, which may transmit nothing, the fields that
+enter them are stored.
 
-A slope is ∂L/∂E with E and its conjugate taken as independent, so that dL = 2 Re Σ slope · dE.
+A slope is ∂L/∂E with E and its complex conjugate taken as independent, so dL = 2 Re Σ slope · dE.
 """
 
 from __future__ import annotations
@@ -25,15 +25,25 @@ Fields = NDArray[np.complex128]
 """Fields or slopes, shape (ports, samples)."""
 
 
-class Passage(NamedTuple):
-    """Light behind a mesh, and what entered each attenuator on the way, shape (attenuators, samples)."""
+class ForwardFields(NamedTuple):
+    """Fields behind a mesh, (ports, samples), and fields that entered its attenuators, (attenuators, samples)."""
 
     fields: Fields
     attenuated: Fields
 
 
 class MeshGradient(NamedTuple):
-    """Slopes of a loss: by θ and φ, indexed as the mesh does, by γ [1/rad]; by the fields that enter, and those themselves."""
+    """Gradient of a loss on the output fields of a mesh.
+
+    Parameters
+    ----------
+    theta, phi, gamma
+        Derivatives with respect to the phases [1/rad]; θ and φ are indexed by `mesh.theta` and `mesh.phi`.
+    slopes
+        Slopes with respect to the fields that enter the mesh, shape (ports, samples).
+    fields
+        The fields that enter the mesh, shape (ports, samples).
+    """
 
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
@@ -42,29 +52,29 @@ class MeshGradient(NamedTuple):
     fields: Fields
 
 
-def forward(mesh: Mesh, parts: Elements, fields: Fields) -> Passage:
-    """Return what leaves the mesh where `fields` enter it."""
+def forward(mesh: Mesh, parts: Elements, fields: Fields) -> ForwardFields:
+    """Return the output fields of a mesh for input `fields`, and what `backward` needs."""
     fields, matrices, attenuated = fields.astype(np.complex128), parts.matrices, []
     for column in columns(mesh):
         attenuated.append(fields[mesh.top[column.alone]])
         pass_column(mesh, matrices, column, fields)
-    return Passage(_screened(fields, parts.screen), np.concatenate(attenuated))
+    return ForwardFields(_screened(fields, parts.screen), np.concatenate(attenuated))
 
 
-def backward(mesh: Mesh, parts: Elements, passage: Passage, slopes: Fields) -> MeshGradient:
-    """Return the gradient of a loss whose slopes by the fields behind the mesh are `slopes`."""
-    by_gamma = _real_parts(1j * passage.fields, slopes)[: mesh.gammas]
-    fields, slopes = _screened(passage.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
+def backward(mesh: Mesh, parts: Elements, transmitted: ForwardFields, slopes: Fields) -> MeshGradient:
+    """Return the gradient of a loss whose slopes with respect to the output fields are `slopes`."""
+    by_gamma = _real_parts(1j * transmitted.fields, slopes)[: mesh.gammas]
+    fields, slopes = _screened(transmitted.fields, 1.0 / parts.screen), _screened(slopes, parts.screen)
     matrices, by_element = parts.matrices, parts.theta_slopes
     inverses, transposed = parts.inverses, matrices.transpose(0, 2, 1)
     theta, phi = np.zeros(mesh.interferometers), np.zeros(mesh.interferometers)
-    left = len(passage.attenuated)
+    left = len(transmitted.attenuated)
     for column in reversed(columns(mesh)):
         behind = slopes.copy()
         pass_column(mesh, inverses, column, fields)
         pass_column(mesh, transposed, column, slopes)
         left -= column.alone.size
-        fields[mesh.top[column.alone]] = passage.attenuated[left : left + column.alone.size]
+        fields[mesh.top[column.alone]] = transmitted.attenuated[left : left + column.alone.size]
         for here, modes in ((column.pairs, 2), (column.alone, 1)):
             rows = mesh.top[here, np.newaxis] + np.arange(modes)
             change = by_element[here, :modes, :modes] @ fields[rows]

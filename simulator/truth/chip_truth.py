@@ -1,6 +1,6 @@
-"""What nobody outside can know, in double precision: for tests and scripts in the chip's own process.
+"""True phases, matrices and exact gradients of a chip in double precision, for tests and scripts in the chip's process.
 
-Everything is settled, and as it is at the present moment of the chip's clock: crosstalk, drift, faults and laser power included.
+All values are for settled heaters at the present time of the chip's clock, including crosstalk, drift, faults and laser power.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
 
 LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
-"""From readings [A], shape (samples, tap ports), to a loss and its slope by every reading, of the same shape."""
+"""From readings [A], shape (samples, tap ports), to a loss and its derivative by every reading [1/A], of the same shape."""
 
 
 class TruePhases(NamedTuple):
-    """True phases of one stage [rad]: θ and φ by interferometer, γ by output."""
+    """True phases of one stage [rad]: θ and φ per interferometer, γ per output."""
 
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
@@ -32,20 +32,20 @@ class TruePhases(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """A loss on the readings of one stage and its slopes, all at one drive.
+    """A loss on the readings of one stage at one drive, and its derivatives.
 
     Parameters
     ----------
     loss
         The loss at noise-free readings.
     theta, phi, gamma
-        By the true phases [1/rad], shapes as in `TruePhases`; empty for a weight bank.
+        With respect to the true phases [1/rad], shapes as in `TruePhases`; empty for a weight bank.
     ring
-        By the true phases of a weight bank's rings [1/rad], shape (channels,); empty for a mesh.
+        With respect to the true phases of a weight bank's rings [1/rad], shape (channels,); empty for a mesh.
     drive_v
-        By the volts of the stage's channels [1/V], shape (channels,), as if the converter had no steps.
+        With respect to the voltages of the stage's channels [1/V], shape (channels,), as if the DAC were continuous.
     power_w
-        By V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v` it says something at zero volts too.
+        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V.
     """
 
     loss: float
@@ -58,15 +58,15 @@ class Gradient(NamedTuple):
 
 
 def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> TruePhases:
-    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,); None: at the held drive."""
+    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,), or at the held drive if None."""
     count = chip.stages[stage].mesh.interferometers
     return TruePhases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
 
 
 def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[np.complex128]:
-    """Return the matrix of stage number `stage`, coupler errors and loss included, complex128 (ports, ports).
+    """Return the transfer matrix of stage number `stage`, including coupler errors and loss, complex128 (ports, ports).
 
-    `drive` as in `true_phases`. Taps and nonlinearity come behind it.
+    `drive` as in `true_phases`. Tap and nonlinearity are not included.
     """
     return reference.matrix(chip, stage, _phases_rad(chip, stage, _volts(chip, stage, drive)))
 
@@ -74,7 +74,7 @@ def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[
 def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
     """Return the fields that enter stage number `stage`, shape (ports, samples), with the stages before it at the held drive.
 
-    `inputs` as they would be sent to the chip, shape (samples, input ports).
+    `inputs` are amplitudes as in `Chip.evaluate`, shape (samples, input ports).
     """
     fields = reference.entering(chip, inputs).T
     for before in range(stage):
@@ -83,20 +83,19 @@ def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
 
 
 def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_and_slope: LossAndSlope) -> Gradient:
-    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method
-    (`photonloop.simulator.truth.adjoint`).
+    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method (`truth.adjoint`).
 
-    Readings are those of `evaluate` without noise and converter. Stages before it are at the held drive; stages behind it play
-    no part.
+    Readings are those of `evaluate` without noise and ADC. The stages before it are at the held drive. The stages behind it do
+    not matter.
 
     Parameters
     ----------
     drive
-        Volts of the stage's channels [V]; None: the held drive.
+        Voltages of the stage's channels [V], shape (channels of the stage,); None: the held drive.
     inputs
         Field amplitudes at the chip's input ports, shape (samples, input ports).
     loss_and_slope
-        The loss.
+        The loss, as a function of the readings.
     """
     moment, volts = reference.moment_now(chip), _volts(chip, stage, drive)
     phases, none = _phases_rad(chip, stage, volts), np.empty(0)
@@ -104,11 +103,11 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
         loss, ring = _bank_gradient(chip, phases, reference.entering(chip, inputs), loss_and_slope)
         return Gradient(loss, none, none, none, ring, *_by_drive(chip, stage, volts, ring))
     mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
-    passage = forward(mesh, parts, entering_fields(chip, stage, inputs))
-    linear_a, ampere = reference.linear_currents_a(chip, stage, passage.fields.T, moment)
+    transmitted = forward(mesh, parts, entering_fields(chip, stage, inputs))
+    linear_a, ampere = reference.linear_currents_a(chip, stage, transmitted.fields.T, moment)
     loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
-    by_field = (ampere * _compression(chip, linear_a) * slope).T * passage.fields.conj()
-    found = backward(mesh, parts, passage, by_field)
+    by_field = (ampere * _compression(chip, linear_a) * slope).T * transmitted.fields.conj()
+    found = backward(mesh, parts, transmitted, by_field)
     by_drive = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
     return Gradient(float(loss), found.theta, found.phi, found.gamma, none, *by_drive)
 
@@ -116,17 +115,17 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
 def _bank_gradient(
     chip: Chip, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return a loss on the readings of a weight bank and its slopes by the phases of the rings, shape (channels,)."""
+    """Return a loss on the readings of a weight bank and its derivatives by the phases of the rings, shape (channels,)."""
     moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
     loss, slope = loss_and_slope(reference.balanced_a(chip, shares, fields, moment))
     power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)
     by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
-    drop, through = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
-    return float(loss), (by_drop * drop - by_through * through).ravel()
+    slopes = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
+    return float(loss), (by_drop * slopes.drop_port - by_through * slopes.through_port).ravel()
 
 
 def _compression(chip: Chip, linear_a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the slope of `photodiode.compressed_a`."""
+    """Return the derivative of `photodiode.compressed_a`."""
     saturation_a = chip.parameters.photodiode.saturation_a
     return 1.0 / (1.0 + linear_a / saturation_a) ** 2 if saturation_a > 0 else np.ones_like(linear_a)
 
@@ -142,21 +141,21 @@ def _phases_rad(chip: Chip, stage: int, volts: Drive) -> NDArray[np.float64]:
 def _by_drive(
     chip: Chip, stage: int, volts: Drive, by_phase: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return slopes by volts and by nominal heater power from slopes by phase: the way from volts to phases, backward."""
+    """Return the derivatives by voltage and by nominal heater power, from those by phase (chain rule)."""
     here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
     pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
     power_w = reference.power_w(chip, stage, volts)
-    crosstalk_power_w = reference.crosstalk_power_w(chip, stage, power_w)
-    by_felt = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * crosstalk_power_w / pi_power_w) / (1.0 + own.curvature)
+    p = reference.crosstalk_power_w(chip, stage, power_w) / pi_power_w
+    by_received_w = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * p) / (1.0 + own.curvature)
     to, source, share = here.pairs
-    # Crosstalk backward: a heater answers for every shifter that feels it.
-    by_power = by_felt + np.bincount(source, share * by_felt[to], minlength=by_felt.size)
+    # Transpose of the crosstalk: the power of a heater changes the phase of every shifter that receives it.
+    by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
     by_power[here.heaters.forced] = 0.0
     by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
     put_out_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
-        bow, twist = dac.bend(converter, here.truth.bend)
+        bow, twist = dac.inl_coefficients(converter, here.truth.bend)
         stretch += (converter.range_v - put_out_v) * (bow + twist * put_out_v)
         slope += (converter.range_v - 2.0 * put_out_v) * (bow + twist * put_out_v)
         slope += put_out_v * (converter.range_v - put_out_v) * twist

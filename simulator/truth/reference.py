@@ -1,6 +1,7 @@
-"""The chip in double precision, effect after effect, without noise: what the kernels must come to, the slow way.
+"""Reference computation of a chip's readings in double precision, one effect after the other, without noise.
 
-Nothing here is compiled, shared among threads or remembered. For tests and scripts in the chip's own process.
+The compiled kernels are tested against it. Nothing here is compiled, shared among threads or cached. For tests and scripts in the
+chip's process.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ def power_w(chip: Chip, stage: int, volts: Drive, moment: Moment | None = None) 
 
 
 def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.float64]:
-    """Return the phases [rad] of a stage whose heaters give off `power_w`, shape (channels,): crosstalk, drift, curve."""
+    """Return the phases [rad] of a stage at heater powers `power_w`, shape (channels,): crosstalk, curve, offset, drift."""
     moment = moment or moment_now(chip)
     here = chip.stages_at(moment)[stage]
     added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
     offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
-    felt = crosstalk_power_w(chip, stage, power_w)
-    return heater.phase_rad(felt, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
+    received_w = crosstalk_power_w(chip, stage, power_w)
+    return heater.phase_rad(received_w, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
 
 
 def crosstalk_power_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what each shifter of a stage feels [W] of all heaters' `power_w`, shape (channels,) both."""
+    """Return the power [W] that each shifter of a stage receives from all heaters' `power_w`, shapes (channels,)."""
     return crosstalk.crosstalk_power_w(power_w, chip.stages[stage].pairs)
 
 
 def matrix(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.complex128]:
-    """Return the matrix of a stage at its phases, complex128 (ports, ports); taps and nonlinearity come behind it."""
+    """Return the transfer matrix of a stage at its phases, complex128 (ports, ports), without tap and nonlinearity."""
     mesh = chip.stages[stage].mesh
     return propagated(mesh, parts(chip, stage, phases_rad, moment), np.eye(mesh.ports, dtype=np.complex128))
 
 
 def parts(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> Elements:
-    """Return the interferometers of a stage and its output screen at its phases."""
+    """Return the matrices of a stage's interferometers and of its output screen at its phases."""
     here = chip.stages_at(moment or moment_now(chip))[stage]
     theta, phi, gamma = np.split(phases_rad, (here.mesh.interferometers, 2 * here.mesh.interferometers))
     truth, shifter_db = here.truth, chip.parameters.loss.shifter_db
@@ -57,7 +58,7 @@ def parts(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Momen
 
 
 def passed(chip: Chip, stage: int, field: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return fields behind the tap and the nonlinearity of a stage; |E|² = 1 is one port's share of the nominal laser power."""
+    """Return fields behind the tap and the nonlinearity of a stage. |E|² = 1 is one port's share of the nominal laser power."""
     parameters, here = chip.parameters, chip.stages[stage].levels
     field = np.sqrt(here.passed) * field
     if parameters.nonlinearity.kind == "none":
@@ -69,20 +70,20 @@ def passed(chip: Chip, stage: int, field: NDArray[np.complex128]) -> NDArray[np.
 def currents_a(
     chip: Chip, powers_w: list[NDArray[np.float64]], inputs: NDArray, moment: Moment | None = None
 ) -> NDArray[np.float64]:
-    """Return the photocurrents [A], dark current included, behind the stage of the last of `powers_w`.
+    """Return the photocurrents [A], including dark current, of the stage of the last of `powers_w`.
 
     Parameters
     ----------
     powers_w
-        Power of the heaters of stage 0, 1, …, (channels of the stage,) each: settled or at whatever instant.
+        Heater powers of stage 0, 1, …, each of shape (channels of the stage,): settled, or at any time.
     inputs
-        Amplitudes as they were asked for, shape (samples, ports).
+        Requested amplitudes, shape (samples, ports).
     moment
-        When; None: now.
+        Time; None: now.
 
     Returns
     -------
-        (samples, tap ports) [A], before saturation of the converter.
+        Photocurrents, shape (samples, tap ports) [A], before saturation of the ADC.
     """
     moment = moment or moment_now(chip)
     field = entering(chip, inputs, moment)
@@ -97,14 +98,14 @@ def currents_a(
 
 
 def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArray[np.complex128]:
-    """Return the fields that enter the chip where `inputs`, (samples, ports), are asked for: modulators and laser."""
+    """Return the fields that enter the chip for amplitudes `inputs`, (samples, ports): modulators and laser power."""
     exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
     field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
     return field * np.sqrt(chip.ambient().laser_power(moment or moment_now(chip)))
 
 
 def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
-    """Return what the rings of a weight bank send to their ports, shape (outputs, inputs), at phases of shape (channels,)."""
+    """Return the transmissions of a weight bank's rings, shape (outputs, inputs), at phases of shape (channels,)."""
     here = chip.stages[0].description
     return transmissions(phases_rad.reshape(here.tap_ports, here.ports), ring_of(chip.parameters))
 
@@ -112,17 +113,17 @@ def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
 def pair_currents_a(
     chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
-    """Return photocurrents [A] of drop and through diodes of a bank as if they never saturated, and [A] per |E|² = 1."""
+    """Return the photocurrents [A] of a bank's drop and through diodes without saturation, and the current per |E|² = 1."""
     here = chip.stages_at(moment)[0]
     ampere = here.levels.ampere * here.truth.responsivity
     for port in _open_detectors(chip, 0, moment):
         ampere[port] = 0.0
     power = np.abs(field) ** 2
-    return (power @ shares.drop.T * ampere, power @ shares.through.T * ampere), ampere
+    return (power @ shares.drop_port.T * ampere, power @ shares.through_port.T * ampere), ampere
 
 
 def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment) -> NDArray[np.float64]:
-    """Return the currents [A] of a bank's balanced pairs, shape (samples, outputs); dark currents cancel."""
+    """Return the currents [A] of a bank's balanced pairs, shape (samples, outputs). Dark currents cancel."""
     saturation_a = chip.parameters.photodiode.saturation_a
     (drop_a, through_a), _ = pair_currents_a(chip, shares, field, moment)
     return photodiode.compressed_a(drop_a, saturation_a) - photodiode.compressed_a(through_a, saturation_a)
@@ -131,14 +132,14 @@ def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128],
 def settled_currents_a(
     chip: Chip, stage: int, volts: Drive, inputs: NDArray, moment: Moment | None = None
 ) -> NDArray[np.float64]:
-    """Return `currents_a` of one setting of a stage, `volts` (channels of the stage,), the others settled at the held drive."""
+    """Return `currents_a` of a stage settled at `volts` (channels of the stage,) [V], the others settled at the held drive."""
     held = chip.held_drive()
     drives = [held[s.channels] for s in chip.stages[:stage]] + [np.asarray(volts)]
     return currents_a(chip, [power_w(chip, k, v, moment) for k, v in enumerate(drives)], inputs, moment)
 
 
 def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the converter of a stage makes of currents [A]."""
+    """Return currents [A] after saturation and quantisation by the ADC of a stage."""
     own = chip.stages[stage].levels
     if chip.stages[stage].rings is not None:
         if own.saturates:
@@ -152,9 +153,9 @@ def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64]) -> NDAr
 def linear_currents_a(
     chip: Chip, stage: int, field: NDArray[np.complex128], moment: Moment
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return photocurrents [A] behind a stage as diodes that never saturate give them, and each detector's [A] per |E|² = 1.
+    """Return the photocurrents [A] of a stage without saturation, and each detector's current [A] per |E|² = 1.
 
-    `field`, (samples, ports), is that at the detectors.
+    `field`, (samples, ports), is the field at the detectors.
     """
     here = chip.stages_at(moment)[stage]
     ampere = here.levels.ampere * here.truth.responsivity
@@ -164,7 +165,7 @@ def linear_currents_a(
 
 
 def detected_a(chip: Chip, stage: int, linear_a: NDArray[np.float64], moment: Moment) -> NDArray[np.float64]:
-    """Return what detectors make of `linear_currents_a`: their own saturation, dark current."""
+    """Return `linear_currents_a` with saturation of the diodes and dark current."""
     diode = chip.parameters.photodiode
     current_a = photodiode.compressed_a(linear_a, diode.saturation_a) + diode.dark_a
     for port in _open_detectors(chip, stage, moment):
@@ -173,5 +174,5 @@ def detected_a(chip: Chip, stage: int, linear_a: NDArray[np.float64], moment: Mo
 
 
 def _open_detectors(chip: Chip, stage: int, moment: Moment) -> list[int]:
-    faults = chip.ambient().struck(moment)
+    faults = chip.ambient().faults_at(moment)
     return [f.port for f in faults if f.kind == "open_detector" and f.stage == stage and f.port is not None]

@@ -64,9 +64,9 @@ def test_gradient_is_that_of_central_differences(
     light = light_of(n, 3, rng)
     weights = rng.standard_normal((n, 1))
     parts = elements(mesh, *phases, error, losses)
-    passage = forward(mesh, parts, light)
-    np.testing.assert_allclose(passage.fields, transfer_matrix(mesh, *phases, error, losses) @ light, atol=1e-12)
-    found = backward(mesh, parts, passage, slopes_of(passage.fields, weights))
+    transmitted = forward(mesh, parts, light)
+    np.testing.assert_allclose(transmitted.fields, transfer_matrix(mesh, *phases, error, losses) @ light, atol=1e-12)
+    found = backward(mesh, parts, transmitted, slopes_of(transmitted.fields, weights))
     np.testing.assert_allclose(found.fields, light, atol=1e-10)  # all columns undone
     for which, gradient in enumerate(found[:3]):
         expected = central_differences(lambda p: loss_of(transfer_matrix(mesh, *p, error, losses), light, weights), phases, which)
@@ -81,8 +81,8 @@ def test_slopes_by_the_fields_that_enter(build: Callable[[int], Mesh]) -> None:
     light, change = light_of(5, 4, rng), light_of(5, 4, rng)
     weights, matrix, step = rng.standard_normal((5, 1)), transfer_matrix(mesh, *phases), 1e-5
     parts = elements(mesh, *phases)
-    passage = forward(mesh, parts, light)
-    found = backward(mesh, parts, passage, slopes_of(passage.fields, weights))
+    transmitted = forward(mesh, parts, light)
+    found = backward(mesh, parts, transmitted, slopes_of(transmitted.fields, weights))
     plus, minus = (loss_of(matrix, light + sign * step * change, weights) for sign in (1, -1))
     assert 2 * np.sum(found.slopes * change).real == pytest.approx((plus - minus) / (2 * step), rel=1e-7)
 
@@ -94,8 +94,8 @@ def test_a_shut_attenuator_still_has_a_gradient() -> None:
     phases[0][-3:] = 0.0
     light, weights = light_of(3, 2, rng), rng.standard_normal((3, 1))
     parts = elements(mesh, *phases)
-    passage = forward(mesh, parts, light)
-    found = backward(mesh, parts, passage, slopes_of(passage.fields, weights))
+    transmitted = forward(mesh, parts, light)
+    found = backward(mesh, parts, transmitted, slopes_of(transmitted.fields, weights))
     expected = central_differences(lambda p: loss_of(transfer_matrix(mesh, *p), light, weights), phases, 0)
     np.testing.assert_allclose(found.theta, expected, atol=1e-9)
     assert np.all(np.abs(found.theta[-3:]) > 1e-3)

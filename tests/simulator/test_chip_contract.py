@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import LoadedRows, PhotonicDevice
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.pipeline import Pipeline
-from photonloop.simulator.engine.remembered_fields import RememberedFields
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
 
@@ -236,7 +236,7 @@ def test_unchanged_stages_are_not_passed_twice(chip: Chip, monkeypatch: pytest.M
 
 
 def test_remembered_fields_keep_to_their_memory() -> None:
-    kept = RememberedFields(max_bytes=1000)
+    kept = FieldCache(max_bytes=1000)
     assert kept.fields("big", 1, (200, 1, 1), (0,)) is None
     for name in ("a", "b", "c"):
         fields = kept.fields(name, 1, (50, 1, 1), (0,))

@@ -81,7 +81,7 @@ def test_phases_of_a_chip_drift_by_their_numbers() -> None:
     assert np.std(start) == pytest.approx(0.05, rel=5 / np.sqrt(3200))
     assert np.corrcoef(start, later)[0, 1] == pytest.approx(np.exp(-1), abs=5 / np.sqrt(1600))
     warm_rad = ambient.offset_rad(0, ambient.moment(100.0), np.ones(1600))
-    temperature_k = ambient.gauges(ambient.moment(100.0)).temperature_k
+    temperature_k = ambient.monitor_values(ambient.moment(100.0)).temperature_k
     assert warm_rad is not None and temperature_k is not None
     np.testing.assert_allclose(warm_rad - start, 0.045 * (temperature_k - 298.15), rtol=1e-6)
 
@@ -90,7 +90,7 @@ def test_a_path_that_is_no_difference_feels_temperature_without_any_spread() -> 
     """A ring sees its whole round trip; the arms of an interferometer, as long as each other, see nothing."""
     ambient = Ambient(parameters_of("ideal", {"temperature": {"sigma_k": 0.5, "tau_s": 8.0}}, ports=2), (4,))
     moment = ambient.moment(100.0)
-    kelvin = ambient.gauges(moment).temperature_k
+    kelvin = ambient.monitor_values(moment).temperature_k
     assert kelvin is not None
     ring_rad = ambient.offset_rad(0, moment, np.ones(4))
     assert ring_rad is not None
@@ -100,12 +100,12 @@ def test_a_path_that_is_no_difference_feels_temperature_without_any_spread() -> 
 
 def test_temperature_and_laser_have_their_deviation() -> None:
     parts = {"temperature": {"sigma_k": 0.5, "tau_s": 1.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1.0}}
-    gauges = []
+    monitors = []
     for seed in range(400):
         ambient = Ambient(parameters_of("ideal", parts, ports=2, seed=seed), (4,))
-        gauges.append(ambient.gauges(ambient.moment(3.0)))
-    kelvin = np.array([g.temperature_k for g in gauges], float) - 298.15
-    watts = np.log(np.array([g.laser_power_w for g in gauges]) / 0.01)
+        monitors.append(ambient.monitor_values(ambient.moment(3.0)))
+    kelvin = np.array([g.temperature_k for g in monitors], float) - 298.15
+    watts = np.log(np.array([g.laser_power_w for g in monitors]) / 0.01)
     for values, sigma in ((kelvin, 0.5), (watts, 0.1)):
         assert np.std(values) == pytest.approx(sigma, rel=5 / np.sqrt(800))
         assert np.mean(values) == pytest.approx(0.0, abs=5 * sigma / 20)

@@ -177,8 +177,8 @@ def test_dac_steps_and_bends_within_its_bound(bits: int, inl_lsb: float, share: 
     exact = np.array([0.0, np.floor(code * (2**bits - 1)) * step_v, own.range_v])
     put_out = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * step_v, step_v)
     np.testing.assert_allclose(put_out, exact, atol=1e-9)
-    bow, twist = dac.bend(own, np.repeat([[share, sign]], 3, axis=0))
-    bent = dac.bent_v(exact, own.range_v, bow, twist)
+    bow, twist = dac.inl_coefficients(own, np.repeat([[share, sign]], 3, axis=0))
+    bent = dac.output_v(exact, own.range_v, bow, twist)
     assert np.abs(bent - exact).max() <= inl_lsb * step_v * (1 + 1e-9)
     np.testing.assert_allclose((bent - exact)[[0, 2]], 0.0, atol=1e-12)
 
@@ -187,8 +187,8 @@ def test_the_bend_of_a_source_reaches_its_bound() -> None:
     own = DacParameters(bits=16, inl_lsb=4.0)
     code = np.linspace(0, own.range_v, 10001)
     for share, least in ((1.0, 1.0), (-1.0, 1.0), (0.0, 0.38)):
-        bow, twist = dac.bend(own, np.repeat([[share, 1.0]], code.size, axis=0))
-        deviation = np.abs(dac.bent_v(code, own.range_v, bow, twist) - code).max() / dac.lsb_v(own)
+        bow, twist = dac.inl_coefficients(own, np.repeat([[share, 1.0]], code.size, axis=0))
+        deviation = np.abs(dac.output_v(code, own.range_v, bow, twist) - code).max() / dac.lsb_v(own)
         assert least * 4.0 - 1e-6 <= deviation <= 4.0 + 1e-6
 
 

@@ -46,10 +46,10 @@ def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
 def phasors_of(volts: np.ndarray, step_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """From volts to cos and sin of the phases, through both kernels."""
     heaters = heaters_of(scale, step_v)
-    power, felt, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
+    power, received_w, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
     for chunk in range(heaters.bounds.size - 1):
         kernels.powers(heaters, volts, chunk, power)
-        kernels.phasors(heaters, power, offset, chunk, felt, out)
+        kernels.phasors(heaters, power, offset, chunk, received_w, out)
     return out
 
 
@@ -167,9 +167,9 @@ def test_every_item_is_claimed_once(workers: int, items: int) -> None:
     ready = threading.Barrier(workers)
 
     def work(worker: int) -> None:
-        place = np.zeros(2, np.int64)
+        claim = np.zeros(2, np.int64)
         ready.wait()
-        while (item := kernels.next_item(control, items, worker, place)) >= 0:
+        while (item := kernels.next_item(control, items, worker, claim)) >= 0:
             claimed[worker].append(item)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(workers)]
@@ -182,9 +182,9 @@ def test_every_item_is_claimed_once(workers: int, items: int) -> None:
 
 def test_a_job_is_done_even_if_helpers_never_come() -> None:
     """Worker 0 alone takes the ranges of everybody."""
-    control, place = kernels.new_control(3), np.zeros(2, np.int64)
+    control, claim = kernels.new_control(3), np.zeros(2, np.int64)
     claimed = []
-    while (item := kernels.next_item(control, 10, 0, place)) >= 0:
+    while (item := kernels.next_item(control, 10, 0, claim)) >= 0:
         claimed.append(item)
     assert sorted(claimed) == list(range(10))
 
@@ -222,7 +222,7 @@ def test_the_quick_check_agrees_with_the_limits(description: DeviceDescription) 
         drives = rng.uniform(0, rng.choice([1, 5, 6.7, 6.85]), (2, here.channels))
         if trial % 5 == 0:
             drives[rng.integers(2), rng.integers(here.channels)] = rng.choice([np.nan, np.inf, -np.inf, -1e-9, 0.0, 6.9])
-        quick = bool(kernels.within(drives, description.drive.min_v, ceiling, float(held @ held), total_v2))
+        quick = bool(kernels.within_limits(drives, description.drive.min_v, ceiling, float(held @ held), total_v2))
         try:
             check_settings(description, here.name, drives, held)
             slow = True

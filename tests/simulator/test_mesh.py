@@ -191,7 +191,7 @@ def test_another_number_of_phases_is_refused(build: Callable[[int], Mesh], which
     mesh = build(4)
     phases = list(draw(mesh, 0))
     phases[which] = phases[which][:-1]
-    with pytest.raises(ValueError, match=f"{('theta', 'phi', 'gamma')[which]} has shape .* but the mesh takes"):
+    with pytest.raises(ValueError, match=f"{('theta', 'phi', 'gamma')[which]} has shape .* but the mesh needs"):
         transfer_matrix(mesh, phases[0], phases[1], phases[2])
 
 

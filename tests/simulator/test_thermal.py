@@ -14,7 +14,7 @@ from support.chips import chip_of
 from photonloop.protocols.device import FLAG_UNSETTLED, LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import HeaterParameters, load_chip
-from photonloop.simulator.physics.thermal import Heat, always_settled, power_at, redirected
+from photonloop.simulator.physics.thermal import ThermalState, always_settled, power_at, with_target
 from photonloop.simulator.truth import reference
 
 SLOW: dict[str, dict[str, Any]] = {"heater": {"rise_s": 2e-5, "fall_s": 5e-5}, "clock": {"settle_s": 1e-5, "sample_s": 1e-5}}
@@ -24,12 +24,12 @@ SLOW: dict[str, dict[str, Any]] = {"heater": {"rise_s": 2e-5, "fall_s": 5e-5}, "
 @given(start_w=st.floats(0, 0.06), target_w=st.floats(0, 0.06), rise_s=st.floats(1e-7, 1e-3), fall_s=st.floats(1e-7, 1e-3))
 def test_a_step_has_gone_63_percent_at_tau(start_w: float, target_w: float, rise_s: float, fall_s: float) -> None:
     heater = HeaterParameters(rise_s=rise_s, fall_s=fall_s)
-    heat = Heat(1.0, np.array([start_w]), np.array([target_w]))
+    heat = ThermalState(1.0, np.array([start_w]), np.array([target_w]))
     tau_s = rise_s if target_w > start_w else fall_s
     gone = power_at(heat, 1.0 + tau_s, heater)[0] - start_w
     assert gone == pytest.approx((1 - np.exp(-1)) * (target_w - start_w), rel=1e-6, abs=1e-12)
     # However a wait is cut up, it comes to the same.
-    halfway = redirected(heat, 1.0 + 0.3 * tau_s, heat.target_w, heater)
+    halfway = with_target(heat, 1.0 + 0.3 * tau_s, heat.target_w, heater)
     assert power_at(halfway, 1.0 + tau_s, heater)[0] == pytest.approx(power_at(heat, 1.0 + tau_s, heater)[0], rel=1e-6, abs=1e-12)
 
 
@@ -39,9 +39,9 @@ def test_the_lag_against_its_differential_equation() -> None:
     targets = np.array([[0.02, 0.0, 0.05], [0.01, 0.03, 0.0], [0.04, 0.03, 0.01]])
     step_s, steps = 1e-10, 30000
     power = np.zeros(3)
-    heat = Heat(0.0, np.zeros(3), np.zeros(3))
+    heat = ThermalState(0.0, np.zeros(3), np.zeros(3))
     for n, target in enumerate(targets):
-        heat = redirected(heat, n * step_s * steps, target, heater)
+        heat = with_target(heat, n * step_s * steps, target, heater)
         for _ in range(steps):
             power += step_s * (target - power) / np.where(target > power, heater.rise_s, heater.fall_s)
         np.testing.assert_allclose(power_at(heat, (n + 1) * step_s * steps, heater), power, rtol=2e-4, atol=1e-8)
@@ -54,11 +54,11 @@ def expected_readings(chip: Chip, held: NDArray, drives: NDArray, inputs: NDArra
     heats = []
     for k, here in enumerate(chip.stages):
         dark_w = np.zeros(here.description.channels)
-        heats.append(Heat(0.0, dark_w, reference.power_w(chip, k, held[here.channels])))
+        heats.append(ThermalState(0.0, dark_w, reference.power_w(chip, k, held[here.channels])))
     at_s = settle_s  # what apply took
     found = np.empty((len(drives), len(inputs), p.ports))
     for s, volts in enumerate(drives):
-        heats[stage] = redirected(heats[stage], at_s, reference.power_w(chip, stage, volts), p.heater)
+        heats[stage] = with_target(heats[stage], at_s, reference.power_w(chip, stage, volts), p.heater)
         at_s += settle_s
         for b, sample in enumerate(inputs):
             powers_w = [power_at(heat, at_s, p.heater) for heat in heats[: stage + 1]]

@@ -48,9 +48,9 @@ def test_rings_are_add_drop_rings(phase: float, finesse: float, loss_db: float) 
     drop = abs((1 - r_2) * np.sqrt(a) / (1 - a * r_2 * wave)) ** 2
     through = abs(np.sqrt(r_2) * (1 - a * wave) / (1 - a * r_2 * wave)) ** 2
     found = transmissions(np.array(phase), ring)
-    assert found.drop == pytest.approx(drop, abs=3 / finesse)
-    assert found.through == pytest.approx(through, abs=3 / finesse)
-    assert found.drop >= 0 and found.through >= 0 and found.drop + found.through <= 1 + 1e-12
+    assert found.drop_port == pytest.approx(drop, abs=3 / finesse)
+    assert found.through_port == pytest.approx(through, abs=3 / finesse)
+    assert found.drop_port >= 0 and found.through_port >= 0 and found.drop_port + found.through_port <= 1 + 1e-12
     assert -1 <= found.weights <= 1
 
 
@@ -64,8 +64,8 @@ def test_resonance_has_the_width_that_its_finesse_says() -> None:
 def test_a_lossy_ring_leaks_in_resonance() -> None:
     ring = Ring(40.0, drop_loss_db=3.0)
     found = transmissions(np.zeros(1), ring)
-    assert found.drop[0] == pytest.approx(10**-0.3)
-    assert found.through[0] == pytest.approx((1 - 10**-0.15) ** 2)
+    assert found.drop_port[0] == pytest.approx(10**-0.3)
+    assert found.through_port[0] == pytest.approx((1 - 10**-0.15) ** 2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -76,7 +76,7 @@ def test_phases_give_the_weights_they_were_chosen_for(weight: float, finesse: fl
 
 
 def test_impossible_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"weight 1\.1 is outside what these rings give"):
+    with pytest.raises(ValueError, match=r"weight 1\.1 is out of the range of these rings"):
         phases_of(np.array([0.0, 1.1]), Ring(50.0))
 
 
@@ -86,8 +86,8 @@ def test_slopes_are_derivatives(phase: float, finesse: float, loss_db: float) ->
     ring, step = Ring(finesse, loss_db), 1e-6
     plus, minus = (transmissions(np.array(phase + sign * step), ring) for sign in (1, -1))
     found = transmission_slopes(np.array(phase), ring)
-    assert found.drop == pytest.approx((plus.drop - minus.drop) / (2 * step), abs=1e-5 * finesse)
-    assert found.through == pytest.approx((plus.through - minus.through) / (2 * step), abs=1e-5 * finesse)
+    assert found.drop_port == pytest.approx((plus.drop_port - minus.drop_port) / (2 * step), abs=1e-5 * finesse)
+    assert found.through_port == pytest.approx((plus.through_port - minus.through_port) / (2 * step), abs=1e-5 * finesse)
 
 
 def test_an_ideal_bank_multiplies_powers_by_weights(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_an_open_detector_reads_nothing(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ('stages = 2\nmesh.topology = "weight_bank"', "stages is 2, but a weight_bank detects all its light"),
-        ("mesh.outputs = 4", "outputs 4 is for topology 'weight_bank': a clements mesh has one a port"),
+        ("mesh.outputs = 4", "outputs is 4, but only topology 'weight_bank' has it: a clements mesh has one output per port"),
         ('stages = 1\nmesh.topology = "weight_bank"\nring.finesse = 1.0', "ring.finesse"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Fields that loaded inputs have at later stages, kept while nothing before those stages changes."""
+"""Cache of the fields that loaded inputs have at later stages, valid until an earlier stage changes."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Fields entering one stage, row by row of a loaded array; only the rows in `is_known` are filled in."""
+class CachedFields:
+    """Fields that enter one stage, one row per row of a loaded array; only the rows in `is_known` are valid."""
 
     versions: tuple[int, ...]
     field: NDArray[np.float32]
     is_known: NDArray[np.bool_]
 
 
-class RememberedFields:
-    """What is kept, by name of the loaded inputs and number of the stage; the longest unused goes first.
+class FieldCache:
+    """A least-recently-used cache of fields, by name of the loaded inputs and number of the stage.
 
     Parameters
     ----------
     max_bytes
-        All fields together never take more. What does not fit alone is never kept.
+        Most memory [bytes] that all fields together may take. Fields that alone need more are not cached.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[str, int], Fields] = {}
+        self._kept: dict[tuple[str, int], CachedFields] = {}
 
-    def fields(self, name: str, stage: int, shape: tuple[int, ...], versions: tuple[int, ...]) -> Fields | None:
+    def fields(self, name: str, stage: int, shape: tuple[int, ...], versions: tuple[int, ...]) -> CachedFields | None:
         """Return the fields of loaded inputs of `shape` (rows, ports, …) at `stage` for the held drives of `versions`.
 
-        They come with no row known where the drives have changed; None where they take too much memory to be kept.
+        If the drives have changed since the last call, no row is marked as known. Returns None if the fields need more memory
+        than `max_bytes`.
         """
         rows, ports = shape[0], shape[1]
         need = rows * ports * 8
@@ -43,10 +44,10 @@ class RememberedFields:
         if kept is None:
             while self._kept and need + sum(other.field.nbytes for other in self._kept.values()) > self._max_bytes:
                 del self._kept[next(iter(self._kept))]
-            kept = Fields(versions, np.empty((rows, ports, 2), np.float32), np.zeros(rows, np.bool_))
+            kept = CachedFields(versions, np.empty((rows, ports, 2), np.float32), np.zeros(rows, np.bool_))
         elif kept.versions != versions:
-            kept = Fields(versions, kept.field, np.zeros(rows, np.bool_))
-        self._kept[name, stage] = kept  # the latest used comes last
+            kept = CachedFields(versions, kept.field, np.zeros(rows, np.bool_))
+        self._kept[name, stage] = kept  # the most recently used comes last
         return kept
 
     def forget(self, name: str) -> None:

@@ -1,0 +1,154 @@
+"""Readings that are taken before the heaters have settled.
+
+Each of the first samples of a setting is computed with the phases at the beginning of its own sample time. Once the remaining
+change is negligible (`thermal.SETTLED`), all other samples are computed together with the settled phases. The stages before the
+one that is read count too: their heaters may still be returning from the last evaluation, or changing to a new held drive.
+
+    setting ──▶ settle ──▶ │ sample 0 │ sample 1 │ … │ sample K │ ═══ all others together, settled ═══
+                            own phases  own phases      ▲ last sample before the heaters have settled
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.protocols.device import FLAG_UNSETTLED, Drive
+from photonloop.simulator import kernels
+from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices, reading_plan
+from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
+
+
+class ThermalLag:
+    """The thermal state of all heaters, and readings that depend on it.
+
+    Parameters
+    ----------
+    parameters
+        Parameters of the chip.
+    pipeline, ambient
+        Pipeline and slow processes of the same chip.
+    channels
+        Number of phase shifters of each stage.
+    """
+
+    def __init__(self, parameters: ChipParameters, pipeline: Pipeline, ambient: Ambient, channels: tuple[int, ...]) -> None:
+        self._parameters = parameters
+        self._pipeline = pipeline
+        self._ambient = ambient
+        self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
+        self._heats = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
+        self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
+
+    def follow(self, held: HeldDrive, time_s: float, run: Run) -> None:
+        """Set the held drive as the target of every stage whose held drive or faults have changed since the last call."""
+        moment = self._ambient.moment(time_s)
+        versions, faults = self._known
+        for k, stage in enumerate(self._pipeline.stages(moment)):
+            if held.versions[k] == versions[k] and moment.faults == faults:
+                continue
+            target_w = self._pipeline.powers(k, held.volts[np.newaxis, stage.channels], moment, run)[0]
+            since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._heats[k].at_s)
+            self._heats[k] = with_target(self._heats[k], since_s, target_w, self._parameters.heater)
+        self._known = (held.versions, moment.faults)
+
+    def read(
+        self,
+        index: int,
+        volts: Drive,
+        batch: InputBatch,
+        time_s: NDArray[np.float64],
+        back_s: float,
+        flags: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Read settings one after the other: setting s is first read at time_s[s], and the held drive is restored at `back_s`.
+
+        If the evaluation is cancelled, the thermal state stays as it was before the evaluation.
+        """
+        heats, heater = list(self._heats), self._parameters.heater
+        samples = batch.rows.size
+        for s, start_s in enumerate(time_s.tolist()):
+            moment = self._ambient.moment(start_s)
+            target_w = self._pipeline.powers(index, volts[s : s + 1], moment, run)[0]
+            heats[index] = with_target(heats[index], max(start_s - self._settle_s, heats[index].at_s), target_w, heater)
+            if self._is_early(heats[: index + 1], start_s, moment):
+                flags[s] |= FLAG_UNSETTLED
+            early = self._early_samples(heats[: index + 1], start_s, samples)
+            noise = s * 2 * samples
+            if early:
+                self._read_early(index, heats, batch, start_s, early, s, noise, moment, flags, out, run)
+            if early < samples:
+                rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
+                part, at = out[s : s + 1, early:], flags[s : s + 1]
+                self._pipeline.read(index, volts[s : s + 1], rest, moment, noise + samples, at, part, run)
+        held_w = self._heats[index].target_w
+        heats[index] = with_target(heats[index], max(back_s, heats[index].at_s), held_w, heater)
+        self._heats = heats
+
+    def _is_early(self, heats: list[ThermalState], time_s: float, moment: Moment) -> bool:
+        """Return whether any phase before the detectors differs from its settled value by more than `UNSETTLED_RAD`."""
+        heater = self._parameters.heater
+        return any(
+            np.max(np.abs(power_at(heat, time_s, heater) - heat.target_w) * stage.heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD
+            for heat, stage in zip(heats, self._pipeline.stages(moment), strict=False)
+        )
+
+    def _early_samples(self, heats: list[ThermalState], start_s: float, samples: int) -> int:
+        """Return how many samples of a setting, first read at `start_s`, are read before all heaters have settled."""
+        changing = [heat.at_s for heat in heats if not np.array_equal(heat.power_w, heat.target_w)]
+        if not changing:
+            return 0
+        left_s = max(changing) + settles_within(self._parameters.heater) - start_s
+        if left_s <= 0:
+            return 0
+        return samples if self._sample_s == 0 else min(samples, math.ceil(left_s / self._sample_s))
+
+    def _read_early(
+        self,
+        index: int,
+        heats: list[ThermalState],
+        batch: InputBatch,
+        start_s: float,
+        early: int,
+        setting: int,
+        noise: int,
+        moment: Moment,
+        flags: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Read the first `early` samples of a setting, each with its own phases; a few at a time, to bound memory."""
+        pipeline = self._pipeline
+        here = pipeline.stages(moment)[index]
+        for first in range(0, early, kernels.LANES):
+            numbers = np.arange(first, min(first + kernels.LANES, early))
+            instants_s = (start_s + numbers * self._sample_s).tolist()
+            matrices_at = [self._matrices_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
+            before = [[stage[n] for stage in matrices_at[:index]] for n in range(numbers.size)]
+            fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
+            blocks = np.concatenate(fields)
+            matrices = np.stack([each.matrices for each in matrices_at[index]])
+            plan = reading_plan(range(numbers.size), range(numbers.size), setting, numbers, out.shape[1])
+            plan[:, 4], plan[:, 5] = 1, noise + numbers
+            pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
+
+    def _matrices_at(
+        self, index: int, heat: ThermalState, instants_s: list[float], moment: Moment, run: Run
+    ) -> list[StageMatrices]:
+        power_w = np.stack([power_at(heat, instant_s, self._parameters.heater) for instant_s in instants_s])
+        return self._pipeline.stage_matrices(index, power_w, moment, run)
+
+    def _fields_at(
+        self, sample: int, batch: InputBatch, before: list[StageMatrices], moment: Moment, run: Run
+    ) -> NDArray[np.float32]:
+        """Return one sample as a block, behind the earlier stages, whose matrices at its time are `before`."""
+        block = self._pipeline.entering(0, batch, batch.rows[sample : sample + 1], moment, run)
+        for k, stage in enumerate(before):
+            block = self._pipeline.pass_on(k, block, stage, moment, run)
+        return block
