@@ -54,7 +54,7 @@ from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.station.schema import Station, load_station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import SERIAL, Choices
+from photonloop.simulator.emulators.bench_choices import SERIAL, BenchChoices
 from photonloop.simulator.emulators.laboratory import STAMPS, Measurement, stamped_sequence
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
@@ -117,7 +117,7 @@ class Way:
     """
 
     transport: str
-    choices: Choices
+    choices: BenchChoices
     struck: dict[Phase, str]
     match: dict[Phase, str]
     retries: int
@@ -134,7 +134,7 @@ class Way:
         return self.transport == "modbus-tcp"
 
 
-_SCPI = Choices(heaters="scpi-source", modulators="qdac2", detectors="scpi-readout", laser="scpi-laser")
+_SCPI = BenchChoices(heaters="scpi-source", modulators="qdac2", detectors="scpi-readout", laser="scpi-laser")
 
 WAYS = (
     Way(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, BenchChoices, check_choices
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 PARENT_EVERY_S = 0.25
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes over
     parent = os.getppid() if args.parent is None else args.parent
     try:
-        choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
-        check(choices)
+        choices = BenchChoices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
+        check_choices(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
         with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
             return asyncio.run(_run(parameters, choices, args, parent, args.out or Path(temporary)))
@@ -44,12 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'bench'}: {error.strerror or error}", 1)
 
 
-async def _run(parameters: ChipParameters, choices: Choices, args: argparse.Namespace, parent: int, folder: Path) -> int:
-    from photonloop.simulator.emulators.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+async def _run(parameters: ChipParameters, choices: BenchChoices, args: argparse.Namespace, parent: int, folder: Path) -> int:
+    from photonloop.simulator.emulators.running import BenchServers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
     from photonloop.simulator.emulators.virtual_bench import build  # noqa: PLC0415
 
     bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
-    servers = Servers(bench)
+    servers = BenchServers(bench)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

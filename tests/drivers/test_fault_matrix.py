@@ -17,7 +17,7 @@ from photonloop.drivers.station.schema import load_station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
 
@@ -100,7 +100,7 @@ def test_the_table_knows_a_stale_reading_and_a_slow_call(tmp_path: Path) -> None
 
 
 def test_a_readout_that_fell_silent_over_its_settings_gets_them_before_it_is_read_again() -> None:
-    with running(IDEAL, Choices(detectors="labjack-t7"), stamped=True) as virtual:
+    with running(IDEAL, BenchChoices(detectors="labjack-t7"), stamped=True) as virtual:
         unit = virtual.bench.units["labjack-t7"]
         link = ConnectionSettings(virtual.addresses.instruments["labjack-t7"], timeout_s=0.25)
         labjack = open_instrument("labjack-t7", link, {"resolution": 5})
