@@ -111,7 +111,7 @@ def test_stamps_survive_a_sixteen_bit_converter() -> None:
         assert {stamped_sequence(float(a), laboratory.full_scale_a[0]) for a in amps} == {laboratory.measurements % STAMPS}
 
 
-# ---- wiring -------------------------------------------------------------------------------------------------------------
+# ---- wiring ----------------------------------------------------------------------------------------------------------
 
 
 def test_small_chips_fit_the_first_of_everything() -> None:
