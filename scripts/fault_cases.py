@@ -263,9 +263,8 @@ def run_case(setup: TransportSetup, virtual: RunningBench, fault: str, phase: Ph
     """Run one case and return its result."""
     folder, instrument = virtual.addresses.station.parent, setup.faulty[phase]
     clock = SkippingClock()
-    bench = open_bench(
-        with_short_timeouts(load_station(virtual.addresses.station)), partial(open_table, folder), clock=clock, locks=locks
-    )
+    station = with_short_timeouts(load_station(virtual.addresses.station))
+    bench = open_bench(station, partial(open_table, folder), clock=clock, locks=locks)
     runner = CaseRunner(bench, virtual, clock, setup.deadline_s)
     outcome = safe = error = ""
     try:
@@ -340,8 +339,8 @@ def check_stop(runner: CaseRunner, error: str, instrument: str, fault: str) -> s
     Raises
     ------
     OutcomeError
-        The error is not one sentence about the instrument. The bench reports that it is safe although it is not, or
-        cannot know it. Heaters are driven by a source that carries out commands.
+        One of these: the error is not one sentence about the instrument; the bench reports that it is safe although it
+        is not; heaters are driven by a source that carries out commands; the error does not state what is not safe.
     """
     if instrument not in error or len(error) > 400 or "\n" in error or "Traceback" in error:
         raise OutcomeError("the error is not one sentence about the instrument")

@@ -6,28 +6,26 @@ A bench of 4 ports drives virtual instruments in another thread, over a TCP sock
 serial line, and over Modbus TCP. A fault happens to one message ("once"), or to all of them until it is removed
 ("lasting"; not with --small). There are three phases:
 
-    apply   the message that sets voltages. The Modbus instrument is a readout, which sets no voltages; there it is the
-    message
-            that writes its ranges, after the connection was lost.
+    apply   the message that sets voltages. The Modbus instrument is a readout, which sets no voltages. There it is the
+            message that writes its ranges, after the connection was lost.
     read    the message that measures.
-    idle    the first message, or the instrument itself, while no call is running. The bench finds it at its
+    idle    the first message, or the instrument itself, while no call is running. The bench finds the fault at its
             next check.
 
 There are two good outcomes:
 
-    retry-and-continue   the call returned, and the virtual instruments hold what was asked for. clean stop
-    one sentence names the instrument, heaters are at 0 V and the light is off. After the fault was removed
-                         and cleared, the same bench works again.
+    retry-and-continue   the call returned, and the virtual instruments hold the voltages that were set.
+    clean stop           one sentence names the instrument, heaters are at 0 V and the light is off. After the fault was
+                         removed and cleared, the same bench works again.
 
 The column "heaters safe" is read from the virtual instruments, not from the bench:
 
-    at once                 heaters were at 0 V when the call returned, and the bench knew it.
-    at once, unconfirmed    heaters were at 0 V, but no answer of the source could be understood. The bench must not count them
-                            as safe, and must report that. It counted them as safe at its first check after the fault
+    at once                 heaters were at 0 V when the call returned, and the bench reported it.
+    at once, unconfirmed    heaters were at 0 V, but no answer of the source could be understood. The bench must not count
+                            them as safe, and must report that. It counted them as safe at its first check after the fault
                             was removed.
     once it answered again  the source carried out no commands, so it could not be set to 0 V. It was at 0 V after the
-    first
-                            check after the fault was removed, before the user cleared the fault.
+                            first check after the fault was removed, before the user cleared the fault.
 
 A source that carries out commands but cannot be understood ("late", "garbage") must never end as the last of these.
 
