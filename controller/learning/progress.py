@@ -58,3 +58,13 @@ class Stopwatch:
     def evaluations_per_s(self, evaluations: int) -> float:
         """Return the mean pace, at `evaluations` settings measured."""
         return (evaluations - self._before) / max(self.wall_s, 1e-9)
+
+
+class SilentListener:
+    """A listener that ignores all reports."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Do nothing."""
+
+    def message(self, text: str) -> None:
+        """Do nothing."""

@@ -1,29 +1,30 @@
-"""What a bench costs: the same session on a chip and on instruments in front of it, and the worth of TCP_NODELAY.
+"""Measure the time that a bench costs: a session on a chip and on instruments, TCP_NODELAY on and off, QDAC-II lists.
 
     python scripts/benchmarks/lab.py --compare [--json] [--epochs 300] [--experiment examples/iris.toml]
     python scripts/benchmarks/lab.py --nodelay [--json] [--updates 10000] [--slow-updates 20]
     python scripts/benchmarks/lab.py --lists [--json] [--updates 400] [--settings 2 4 8 16 64]
 
---compare runs an experiment on `sim:soi`, and on `lab:` with virtual instruments of the same chip and seed, each device in a
-process of its own, and the instruments in another. The table says where the time of an update went:
+--compare runs an experiment on `sim:soi`, and on `lab:` with virtual instruments of the same chip and seed. Each device
+runs in a process of its own, and the virtual instruments in another. The table divides the time of an update into:
 
     physics      the chip behind the virtual instruments, for every measurement
-    instrument   the virtual instruments otherwise: reading commands, keeping their state
-    transport    the rest of the time that drivers spent on exchanges: sockets, serial line, both ends' waiting
-    settling     waits of the bench for heaters and modulators (virtual instruments settle at once unless told otherwise)
+    instrument   the rest of the virtual instruments' work: parsing commands, keeping their state
+    transport    the rest of the time that drivers spent on exchanges: sockets, serial line, waiting at both ends
+    settling     waits of the bench for heaters and modulators (virtual instruments settle at once by default)
     bench        the rest of the time of evaluations: limits, ramps, conversions
-    controller   everything else: session, estimator, rule, and the wire to the process that holds the bench
+    controller   everything else: session, estimator, rule, and the messages to the process of the bench
 
---nodelay drives a bench of 4 ports whose source of heaters, source of modulators and readout are all on TCP, with Nagle's
-algorithm off, as the transports leave it, and on: updates of 2 settings and 2 samples, in turn in blocks, so that a machine whose
-speed drifts slows both. Drivers here join the commands of a write with the question for errors, so that there is never more than
-one message under way; "one by one" are the same two ways with a source of heaters that takes one command a message, for fewer
-updates since they are slow.
+--nodelay drives two benches of 4 ports, one with Nagle's algorithm off, which is the default of the transports, and one
+with it on. Their source of heaters, source of modulators and readout are on TCP. An update has 2 settings and 2
+samples. The benches take turns in blocks of updates, so that a machine whose speed drifts slows both. Drivers join the
+commands of a write with the error query, so that there is never more than one message in transit. "one by one" is the
+same comparison with a source of heaters that takes one command per message, for fewer updates because they are slow.
 
---lists drives a bench of 4 ports whose 16 heaters are on a QDAC-II, with the settings of an update loaded as a list and stepped
-through by triggers, and written out one by one, in turn in blocks as well: updates of so many settings, some millivolts around a
-held drive, and 1 sample. Messages and characters are those between the computer and the QDAC-II; "source_ms" is the time that an
-update spent on them, "ms" all of it.
+--lists drives two benches of 4 ports whose 16 heaters are on a QDAC-II. On one, the settings of an update are loaded as
+a list and stepped through by triggers; on the other, they are written one by one. The benches take turns in blocks as
+well. The settings of an update are a few millivolts around a held drive, with 1 sample. Messages and characters are
+those between the computer and the QDAC-II. "source_ms" is the time per update that these exchanges took, "ms" the time
+of the whole update.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ from photonloop.controller.device.processes import OpenDevice, open_device
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.network import build_network
-from photonloop.controller.learning.session import EpochReport, Samples, Session
+from photonloop.controller.learning.progress import SilentListener
+from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
@@ -66,68 +68,58 @@ from photonloop.drivers.transports.recording import Recorder
 from photonloop.protocols.process import module_command
 
 BLOCK = 50
-"""Updates of one way before it is the other's turn."""
+"""Updates of one bench before it is the other's turn."""
 
 
 @dataclass(frozen=True)
-class VirtualBench:
+class BenchProcess:
     """A virtual bench in a process of its own: its station file and its control port."""
 
     station: Path
     control: str
 
     def state(self) -> dict[str, Any]:
-        """Return what is held and counted there."""
+        """Return its voltages, light and counters."""
         host, _, port = self.control.partition(":")
-        with socket.create_connection((host, int(port)), timeout=10.0) as asked, asked.makefile("rw") as lines:
+        with socket.create_connection((host, int(port)), timeout=10.0) as control, control.makefile("rw") as lines:
             lines.write('{"do": "state"}\n')
             lines.flush()
             return json.loads(lines.readline())
 
 
 @contextmanager
-def virtual_bench(*options: str) -> Iterator[VirtualBench]:
-    """Run a virtual bench of the command line's `options`."""
+def bench_process(*options: str) -> Iterator[BenchProcess]:
+    """Run a virtual bench with the given command line options."""
     with tempfile.TemporaryDirectory(prefix="photonloop-lab-") as folder:
         command = module_command("photonloop.simulator.emulators", "--out", folder, *options)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
-            said = json.loads(process.stdout.readline())
-            yield VirtualBench(Path(said["station"]), said["control"])
+            announced = json.loads(process.stdout.readline())
+            yield BenchProcess(Path(announced["station"]), announced["control"])
         finally:
             process.terminate()
             process.wait(20.0)
             process.stdout.close()
 
 
-# ---- the same session on a chip and on its bench -----------------------------------------------------------------------
-
-
-class Silent:
-    """Nobody watches."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
+# ---- the same session on a chip and on its bench ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Learned:
-    """One session.
+class SessionResult:
+    """The result of one session.
 
     Parameters
     ----------
     accuracy
-        Of the test part, by vote.
+        Test accuracy, by vote.
     updates, evaluations
-        Updates made, settings measured.
+        Number of updates made and of settings measured.
     wall_s
-        Time of the session, without opening the device.
+        Time of the session without opening the device [s].
     health
-        What the device's counters went up by.
+        Increase of the device's counters during the session.
     """
 
     accuracy: float
@@ -137,7 +129,7 @@ class Learned:
     health: dict[str, float]
 
 
-def learn(experiment: Experiment, device: str) -> Learned:
+def learn(experiment: Experiment, device: str) -> SessionResult:
     """Run a session of `experiment` on `device`."""
     dataset = load_dataset(experiment.data)
     chip = virtual_chip("sim:soi", experiment, dataset)
@@ -164,27 +156,27 @@ def learn(experiment: Experiment, device: str) -> Learned:
                 samples=samples,
                 state=Checkpoint(),
                 folder=folder,
-                listener=Silent(),
+                listener=SilentListener(),
             )
             before, began_s = counters(), time.perf_counter()
             prediction = session.run()
             wall_s, after = time.perf_counter() - began_s, counters()
             folder.close()
         accuracy = float(np.mean(prediction.vote == dataset.y_test))
-        went_up = {name: value - before.get(name, 0.0) for name, value in after.items()}
-        return Learned(accuracy, session.state.total, session.state.evaluations, wall_s, went_up)
+        increase = {name: value - before.get(name, 0.0) for name, value in after.items()}
+        return SessionResult(accuracy, session.state.total, session.state.evaluations, wall_s, increase)
     finally:
         link.close()
 
 
 def compare(path: Path, epochs: int) -> dict[str, float]:
-    """Return accuracies of both, and where the time of an update on the bench goes [ms]."""
+    """Return the accuracies on both devices, and the parts of the time of an update on the bench [ms]."""
     overrides = [f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
     experiment = load_experiment(path, overrides, device="sim:soi")
     chip = virtual_chip("sim:soi", experiment, load_dataset(experiment.data))
     on_chip = learn(experiment, "sim:soi")
     options = {"--chip": "soi", "--ports": chip.ports, "--stages": chip.stages, "--seed": chip.seed}
-    with virtual_bench(*(str(word) for pair in options.items() for word in pair)) as virtual:
+    with bench_process(*(str(word) for pair in options.items() for word in pair)) as virtual:
         names = [table.name for table in load_station(virtual.station).instruments]
         before = virtual.state()
         on_bench = learn(experiment, f"lab:{virtual.station}")
@@ -216,20 +208,20 @@ def compare(path: Path, epochs: int) -> dict[str, float]:
     }
 
 
-# ---- Nagle's algorithm off and on --------------------------------------------------------------------------------------
+# ---- Nagle's algorithm off and on ------------------------------------------------------------------------------------
 
 TCP = ("--chip", "ideal", "--ports", "4", "--seed", "0", "--heaters", "scpi-source", "--modulators", "qdac2")
 TCP = (*TCP, "--detectors", "scpi-readout", "--laser", "scpi-laser")
 
 
 def open_table(table: InstrumentTable, *, nodelay: bool = True, recorder: Recorder | None = None) -> Instrument:
-    """Return the instrument of a station's table, with Nagle's algorithm off or on."""
+    """Open the instrument of a station's table, with Nagle's algorithm off or on."""
     link = ConnectionSettings(table.address, name=table.name, nodelay=nodelay, recorder=recorder)
     return open_instrument(table.driver, link, table.settings)
 
 
 def one_by_one(station: Station) -> Station:
-    """Return `station` with a source of heaters that takes one command a message, and is asked for errors after each write."""
+    """Return `station` with a source of heaters that takes one command per message, with an error query after each."""
     changed = {"joins": False, "query_volts": "", "query_amps": ""}
     tables = [
         table.model_copy(update={"settings": table.settings | changed}) if table.driver == "scpi-source" else table
@@ -239,7 +231,7 @@ def one_by_one(station: Station) -> Station:
 
 
 def drive(bench: Bench, rng: np.random.Generator, updates: int) -> float:
-    """Return the time of so many updates [s]: 2 settings around a held drive, 2 samples each."""
+    """Time `updates` updates [s] of 2 settings around a held drive and 2 samples."""
     description = bench.describe()
     light = np.array([[0.2, 0.4, 0.6, 0.8], [0.8, 0.6, 0.4, 0.2]], np.float32)
     drives_v = rng.uniform(0.5, 2.0, (updates, 2, description.stages[0].channels))
@@ -250,32 +242,32 @@ def drive(bench: Bench, rng: np.random.Generator, updates: int) -> float:
 
 
 def race(updates: int, *, joined: bool) -> tuple[float, float, float]:
-    """Return times of so many updates with NODELAY and without [s], and round trips an update."""
+    """Time `updates` updates with TCP_NODELAY and without [s]; return both times and the round trips per update."""
     with ExitStack() as stack:
         benches: list[Bench] = []
         for nodelay in (True, False):
-            station = load_station(stack.enter_context(virtual_bench(*TCP)).station)
+            station = load_station(stack.enter_context(bench_process(*TCP)).station)
             station = station if joined else one_by_one(station)
             benches.append(stack.enter_context(open_bench(station, partial(open_table, nodelay=nodelay))))
         for bench in benches:
-            drive(bench, np.random.default_rng(0), 2)  # what is compiled and switched on at first
+            drive(bench, np.random.default_rng(0), 2)  # first calls compile code and switch on the laser
         calls = sum_calls(benches[0])
         rng, times_s, left = np.random.default_rng(1), [0.0, 0.0], updates
         while left > 0:
             block = min(BLOCK, left)
-            for way, bench in enumerate(benches):
-                times_s[way] += drive(bench, rng, block)
+            for index, bench in enumerate(benches):
+                times_s[index] += drive(bench, rng, block)
             left -= block
         return times_s[0], times_s[1], (sum_calls(benches[0]) - calls) / updates
 
 
 def sum_calls(bench: Bench) -> float:
-    """Return the exchanges of all instruments so far."""
+    """Return the number of exchanges of all instruments so far."""
     return sum(float(value) for name, value in bench.status().health.items() if name.endswith("_calls"))
 
 
 def nodelay(updates: int, slow_updates: int) -> dict[str, float]:
-    """Return times [s], times an update [ms], and ratios without NODELAY / with it."""
+    """Return times [s], times per update [ms], and the ratios of times without and with TCP_NODELAY."""
     with_s, without_s, round_trips = race(updates, joined=True)
     single_with_s, single_without_s, single_round_trips = race(slow_updates, joined=False)
     return {
@@ -294,14 +286,14 @@ def nodelay(updates: int, slow_updates: int) -> dict[str, float]:
     }
 
 
-# ---- lists ----------------------------------------------------------------------------------------------------------------
+# ---- lists -----------------------------------------------------------------------------------------------------------
 
 QDAC = ("--chip", "ideal", "--ports", "4", "--seed", "0", "--heaters", "qdac2", "--modulators", "scpi-source", *TCP[-4:])
 PROBE_V = 5e-3
 
 
 def with_lists(station: Station) -> Station:
-    """Return `station` with a QDAC-II that steps through lists."""
+    """Return `station` with a QDAC-II that uses lists."""
     tables = [
         table.model_copy(update={"settings": table.settings | {"lists": True}}) if table.driver == "qdac2" else table
         for table in station.instruments
@@ -310,7 +302,7 @@ def with_lists(station: Station) -> Station:
 
 
 def probe(bench: Bench, rng: np.random.Generator, updates: int, settings: int) -> float:
-    """Return the time of so many updates [s]: `settings` near a held drive, 1 sample each."""
+    """Time `updates` updates [s] of `settings` settings near a held drive and 1 sample."""
     description = bench.describe()
     held_v = np.linspace(1.0, 2.0, description.channels)
     bench.apply(held_v)
@@ -322,7 +314,7 @@ def probe(bench: Bench, rng: np.random.Generator, updates: int, settings: int) -
 
 
 def traffic(station: Station, settings: int) -> dict[str, float]:
-    """Return what one update sends to the source of heaters and gets from it."""
+    """Count the messages and characters of one update to and from the source of heaters."""
     file = io.StringIO()
     with open_bench(station, partial(open_table, recorder=Recorder(file))) as bench:
         probe(bench, np.random.default_rng(0), 2, settings)
@@ -338,27 +330,27 @@ def traffic(station: Station, settings: int) -> dict[str, float]:
 
 
 def lists(updates: int, counts: list[int]) -> dict[str, float]:
-    """Return messages, characters and times an update [ms], with lists and without, for every number of settings."""
+    """Return messages, characters and times per update [ms], with lists and without, for each number of settings."""
     answer: dict[str, float] = {"updates": updates}
     for settings in counts:
         with ExitStack() as stack:
-            stations = [load_station(stack.enter_context(virtual_bench(*QDAC)).station) for _ in range(2)]
-            ways = {"listed": with_lists(stations[0]), "written": stations[1]}
-            for way, station in ways.items():
-                answer |= {f"{way}_{settings}_{name}": value for name, value in traffic(station, settings).items()}
-            benches = {way: stack.enter_context(open_bench(station, open_table)) for way, station in ways.items()}
-            times_s, rng, left = dict.fromkeys(ways, 0.0), np.random.default_rng(1), updates
+            listed, written = (load_station(stack.enter_context(bench_process(*QDAC)).station) for _ in range(2))
+            stations = {"listed": with_lists(listed), "written": written}
+            for mode, station in stations.items():
+                answer |= {f"{mode}_{settings}_{name}": value for name, value in traffic(station, settings).items()}
+            benches = {mode: stack.enter_context(open_bench(station, open_table)) for mode, station in stations.items()}
+            times_s, rng, left = dict.fromkeys(stations, 0.0), np.random.default_rng(1), updates
             for bench in benches.values():
                 probe(bench, rng, 2, settings)
-            busy_s = {way: float(bench.status().health["qdac2_busy_s"]) for way, bench in benches.items()}
+            busy_s = {mode: float(bench.status().health["qdac2_busy_s"]) for mode, bench in benches.items()}
             while left > 0:
-                for way, bench in benches.items():
-                    times_s[way] += probe(bench, rng, min(BLOCK, left), settings)
+                for mode, bench in benches.items():
+                    times_s[mode] += probe(bench, rng, min(BLOCK, left), settings)
                 left -= BLOCK
-            for way, bench in benches.items():
-                source_s = float(bench.status().health["qdac2_busy_s"]) - busy_s[way]
-                answer[f"{way}_{settings}_source_ms"] = 1e3 * source_s / updates
-                answer[f"{way}_{settings}_ms"] = 1e3 * times_s[way] / updates
+            for mode, bench in benches.items():
+                source_s = float(bench.status().health["qdac2_busy_s"]) - busy_s[mode]
+                answer[f"{mode}_{settings}_source_ms"] = 1e3 * source_s / updates
+                answer[f"{mode}_{settings}_ms"] = 1e3 * times_s[mode] / updates
             answer[f"ratio_{settings}"] = times_s["written"] / times_s["listed"]
     return answer
 
@@ -366,17 +358,17 @@ def lists(updates: int, counts: list[int]) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--compare", action="store_true", help="the same session on a chip and on its bench")
+    parser.add_argument("--compare", action="store_true", help="the same session on a chip and on its virtual bench")
     parser.add_argument("--nodelay", action="store_true", help="a bench over TCP with Nagle's algorithm off and on")
-    parser.add_argument("--lists", action="store_true", help="a QDAC-II that steps through lists, and one that does not")
-    parser.add_argument("--settings", type=int, nargs="+", default=[2, 4, 8, 16, 64], help="settings an update, of --lists")
+    parser.add_argument("--lists", action="store_true", help="a QDAC-II with lists and without")
+    parser.add_argument("--settings", type=int, nargs="+", default=[2, 4, 8, 16, 64], help="settings per update of --lists")
     parser.add_argument("--experiment", type=Path, default=Path(__file__).parents[2] / "examples" / "iris.toml")
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--updates", type=int, default=0, help="of --nodelay (0: 10000) and of --lists (0: 400)")
-    parser.add_argument("--slow-updates", type=int, default=20, help="of the source that takes one command a message")
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of --compare")
+    parser.add_argument("--updates", type=int, default=0, help="updates of --nodelay (0: 10000) and of --lists (0: 400)")
+    parser.add_argument("--slow-updates", type=int, default=20, help="updates of --nodelay with one command per message")
     options = parser.parse_args(arguments)
     if not (options.compare or options.nodelay or options.lists):
-        parser.error("nothing to measure: name --compare, --nodelay, --lists or several of them")
+        parser.error("no measurement chosen: give --compare, --nodelay or --lists")
     answer: dict[str, dict[str, float]] = {}
     if options.compare:
         answer["compare"] = compare(options.experiment, options.epochs)

@@ -1,10 +1,10 @@
-"""What the process boundary costs: the same session with the chip in this process and in a simulator process.
+"""Measure the time that the process boundary costs: the same session with the chip in this process and in another one.
 
     python scripts/benchmarks/loop.py [--json] [--ports 64] [--batch 128] [--seconds 4] [--rounds 5] [--sequential]
 
-Both ways run `photonloop.controller.learning.session.Session` on digits, preset `soi`, one layer, at 2 probes (settings) an
-update and at 16, in turn A B A B …, so that a machine whose speed drifts slows both. The ratio is the median over rounds of
-process / in-process.
+Both run `photonloop.controller.learning.session.Session` on digits, preset `soi`, one layer, with 2 settings per update
+and with 16. They take turns, so that a machine whose speed drifts slows both. The ratio is the median over rounds of
+the time with a simulator process divided by the time without.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from photonloop.controller.device.processes import OpenDevice, VirtualChip, open
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
 from photonloop.controller.learning.network import build_network
-from photonloop.controller.learning.session import EpochReport, Samples, Session
+from photonloop.controller.learning.progress import SilentListener
+from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
 from photonloop.controller.training import stage_parts
@@ -36,29 +37,19 @@ from photonloop.simulator.parameters import load_chip
 SEED = 0
 
 
-class Silent:
-    """Nobody watches."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
-
-
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one session and its evaluations."""
+    """Time of one session [s] and its number of evaluations."""
 
     wall_s: float
     evaluations: int
 
 
 def experiment_of(ports: int, batch: int, directions: int, epochs: int, *, pipelined: bool = True) -> Experiment:
-    """Return one layer of digits at `ports` (fewer pixels on fewer ports), looked at only at the end."""
+    """Return an experiment with one layer on digits (fewer pixels on fewer ports), evaluated only at the end."""
     side = min(8, int(ports**0.5))
     return Experiment(
-        name="bench",
+        name="loop-benchmark",
         seed=SEED,
         data=DataSpec(source="digits") if side == 8 else DataSpec(source="digits", image="pool", size=side),
         network=NetworkSpec(ports=ports, layers=1),
@@ -68,7 +59,7 @@ def experiment_of(ports: int, batch: int, directions: int, epochs: int, *, pipel
 
 
 def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tuple[Timing, dict[str, float]]:
-    """Time one session, without opening the device and loading data; return with it the resident memory of its processes."""
+    """Time one session without opening the device and loading data; return also the memory of its processes [MB]."""
     dataset = load_dataset(experiment.data)
     link = ReconnectingDevice(opener)
     try:
@@ -83,7 +74,7 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
                 samples=Samples(dataset.y_train, dataset.y_test, tuple(str(c) for c in dataset.classes)),
                 state=Checkpoint(),
                 folder=folder,
-                listener=Silent(),
+                listener=SilentListener(),
             )
             start = time.perf_counter()
             session.run()
@@ -98,7 +89,7 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
 
 
 def compare(args: argparse.Namespace, directions: int) -> dict[str, float]:
-    """Return medians of both ways, and of their ratio."""
+    """Return medians with the chip in this process and in another one, and of their ratio."""
     ports, batch, pipelined = args.ports, args.batch, not args.sequential
 
     def in_process() -> OpenDevice:
@@ -109,7 +100,7 @@ def compare(args: argparse.Namespace, directions: int) -> dict[str, float]:
 
     epochs = 5
     short = experiment_of(ports, batch, directions, epochs, pipelined=pipelined)
-    one_session(short, in_process)  # compiles, or reads what was compiled
+    one_session(short, in_process)  # compiles the kernels or loads them from the cache
     trial, _ = one_session(short, in_process)
     enough = max(epochs, round(epochs * args.seconds / trial.wall_s))
     experiment = experiment_of(ports, batch, directions, enough, pipelined=pipelined)
@@ -131,12 +122,12 @@ def compare(args: argparse.Namespace, directions: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--ports", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each session")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sequential", action="store_true", help="updates one after the other, not pipelined")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--ports", type=int, default=64, help="ports of the mesh")
+    parser.add_argument("--batch", type=int, default=128, help="samples per update")
+    parser.add_argument("--seconds", type=float, default=4.0, help="approximate time of each session")
+    parser.add_argument("--rounds", type=int, default=5, help="sessions of each kind")
+    parser.add_argument("--sequential", action="store_true", help="without pipelining of updates")
     args = parser.parse_args()
     two, sixteen = compare(args, 1), compare(args, 8)
     answer = {"ports": args.ports, "batch": args.batch, **two, **{f"{k}_16": v for k, v in sixteen.items()}}

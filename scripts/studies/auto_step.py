@@ -1,12 +1,12 @@
-"""How good the session's `auto` probe step is: against the step whose slopes agree best with the true gradient.
+"""Compare the probe step that a session chooses (`auto`) with the step whose slopes agree best with the true gradient.
 
     python scripts/studies/auto_step.py [--json | --markdown] [--seeds 0 1 2] [--device sim:soi] [--epochs 100]
 
-For every seed a short session learns `examples/digits.toml` with `estimator.step = "auto"`. Then the chip of the same seed, in
-this process, is put where the session stood when it chose: each layer at its starting variables, the layers before it learned.
-There slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and compared with those of the exact
-gradient (`photonloop.simulator.truth.chip_truth`). Their cosine is that of an estimate with the gradient but for a factor,
-√(directions / channels), that no step changes.
+For every seed a short session runs `examples/digits.toml` with `estimator.step = "auto"`. Then a chip of the same seed,
+in this process, is set to the state in which the session chose its step: the layer at its initial variables, the layers
+before it learned. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and
+compared with the slopes of the exact gradient (`photonloop.simulator.truth.chip_truth`). Their cosine differs from the
+cosine between estimate and gradient only by the factor √(directions / channels), which does not depend on the step.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.network import Layer, build_network, held_drive
+from photonloop.controller.learning.progress import SilentListener
 from photonloop.controller.learning.rules.prototype import PrototypeRule
-from photonloop.controller.learning.session import EpochReport
 from photonloop.controller.learning.variables import reflect, stage_bounds, to_drive
 from photonloop.controller.runs.run_folder import read_checkpoint, read_events
 from photonloop.controller.training import train
@@ -45,7 +45,7 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Comparison:
-    """One layer of one chip; steps in radians a phase, cosines of measured with true slopes."""
+    """Comparison for one layer of one chip: steps in radians per phase, cosines between measured and true slopes."""
 
     seed: int
     layer: int
@@ -57,25 +57,15 @@ class Comparison:
     cosines: dict[str, float]
 
 
-class Silent:
-    """Nobody watches."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
-
-
 def softmax_slope(rule: PrototypeRule, labels: NDArray[np.int64]) -> Callable[[NDArray], tuple[float, NDArray]]:
-    """Return the rule's softmax loss and its slope by every reading, in double precision."""
+    """Return a function for the rule's softmax loss and its slope by each reading, in double precision."""
     prototypes, rows = rule.prototypes.astype(np.float64), np.arange(labels.size)
 
     def loss_and_slope(readings: NDArray) -> tuple[float, NDArray]:
         norm = np.linalg.norm(readings, axis=1, keepdims=True)
         cosines = readings @ prototypes.T / norm
-        odds = np.exp(rule.scale * (cosines - cosines.max(axis=1, keepdims=True)))
-        share = odds / odds.sum(axis=1, keepdims=True)
+        exponentials = np.exp(rule.scale * (cosines - cosines.max(axis=1, keepdims=True)))
+        share = exponentials / exponentials.sum(axis=1, keepdims=True)
         loss = -np.log(share[rows, labels]).mean()
         by_cosine = rule.scale / labels.size * (share - np.eye(len(prototypes))[labels])
         along = np.sum(by_cosine * cosines, axis=1, keepdims=True)
@@ -91,7 +81,7 @@ def cosine(a: NDArray, b: NDArray) -> float:
 def compare_layer(
     experiment: Experiment, chip: Chip, layers: list[Layer], checkpoint: dict[str, NDArray], auto_rad: float, dataset: Dataset
 ) -> Comparison:
-    """Return how the last of `layers` compares; the layers before it are learned, it stands at its start."""
+    """Compare steps for the last of `layers`, at its initial variables; the layers before it are learned."""
     number, layer, description = len(layers) - 1, layers[-1], chip.describe()
     start = checkpoint[f"initial_{number}"]
     chip.apply(held_drive(description, layers, [*(checkpoint[f"variables_{k}"] for k in range(number)), start]))
@@ -131,12 +121,12 @@ def compare_layer(
 
 
 def compare(device: str, seed: int, epochs: int) -> list[Comparison]:
-    """Return the comparison of every layer for the chip of `seed`."""
+    """Return the comparisons of all layers for the chip of `seed`."""
     overrides = [f"seed={seed}", "estimator.step='auto'", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
     experiment = load_experiment(EXPERIMENT, overrides, device=device)
     dataset = load_dataset(experiment.data)
     with tempfile.TemporaryDirectory() as runs:
-        run = Path(train(experiment, runs=Path(runs), listener=Silent()).run)
+        run = Path(train(experiment, runs=Path(runs), listener=SilentListener()).run)
         checkpoint = read_checkpoint(run)
         chosen = [event["per_phase_rad"] for event in read_events(run) if event["event"] == "step_chosen"]
     source = device.partition(":")[2] or "soi"
@@ -150,11 +140,11 @@ def compare(device: str, seed: int, epochs: int) -> list[Comparison]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--markdown", action="store_true", help="the table of docs/results.md (the default)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of experiment and chip")
     parser.add_argument("--device", default="sim:soi", help="sim:PRESET")
-    parser.add_argument("--epochs", type=int, default=100, help="of the session, for each layer")
+    parser.add_argument("--epochs", type=int, default=100, help="epochs per layer of the session")
     args = parser.parse_args()
     results = [result for seed in args.seeds for result in compare(args.device, seed, args.epochs)]
     worst = max(max(result.ratio, 1 / result.ratio) for result in results)

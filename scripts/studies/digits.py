@@ -1,4 +1,4 @@
-"""What digits reach on the virtual chip: `examples/digits.toml` through the command, for several seeds.
+"""Measure the test accuracy on digits: `examples/digits.toml` with the `photonloop train` command, for several seeds.
 
     python scripts/studies/digits.py [--json] [--seeds 0 1 2] [--device sim:soi]
 
@@ -21,9 +21,9 @@ EXPERIMENT = Path(__file__).parents[2] / "examples" / "digits.toml"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", default="sim:soi")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of experiment and chip")
+    parser.add_argument("--device", default="sim:soi", help="device string")
     args = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as runs:

@@ -1,8 +1,9 @@
-"""What MNIST reaches in a given time: pooled to 8 × 8, one layer, through the command on the virtual chip.
+"""Measure the test accuracy on MNIST that is reached in a given time, pooled to 8 × 8, with one layer.
 
     python scripts/studies/mnist.py [--json] [--path mnist.npz] [--minutes 10] [--device sim:soi] [--seed 0]
 
-A short trial measures the speed of this machine, from which the number of epochs follows. Prints the row of docs/results.md.
+`photonloop train` runs `examples/mnist.toml`. A short trial session measures the speed of this machine, which sets the
+number of epochs. Prints the row of the table in docs/results.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EXPERIMENT = Path(__file__).parents[2] / "examples" / "mnist.toml"
 
 
 def train(args: argparse.Namespace, runs: str, epochs: int) -> dict[str, float]:
-    """Return the answer of `photonloop train --json` over `epochs`."""
+    """Return the answer of `photonloop train --json` for `epochs` epochs."""
     command = module_command("photonloop", "train", str(EXPERIMENT), "--json", "--runs", runs)
     options = [f"seed={args.seed}", f"training.epochs={epochs}", f"training.evaluate_every={max(1, epochs // 20)}"]
     options += [f"data.path={args.path}"] if args.path else []
@@ -30,11 +31,11 @@ def train(args: argparse.Namespace, runs: str, epochs: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--path", help="mnist.npz; else $PHOTONLOOP_DATA/mnist.npz or a download")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--device", default="sim:soi")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--path", help="data file (default: $PHOTONLOOP_DATA/mnist.npz, or a download)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="time of the session")
+    parser.add_argument("--device", default="sim:soi", help="device string")
+    parser.add_argument("--seed", type=int, default=0, help="seed of experiment and chip")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as runs:
         trial_epochs = 20

@@ -20,7 +20,7 @@ from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import add_parent_options, announce, parent_check, refuse
 from photonloop.protocols.stop_request import stop_signals
-from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, BenchChoices, check_choices
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 PARENT_EVERY_S = 0.25
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     keep_running = parent_check(args)
     try:
-        choices = Choices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
-        check(choices)
+        choices = BenchChoices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
+        check_choices(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
         with (
             stop_signals(lambda _number: sys.exit(0)),  # until the event loop takes over
@@ -48,13 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(
-    parameters: ChipParameters, choices: Choices, args: argparse.Namespace, keep_running: Callable[[], bool], folder: Path
+    parameters: ChipParameters, choices: BenchChoices, args: argparse.Namespace, keep_running: Callable[[], bool], folder: Path
 ) -> int:
-    from photonloop.simulator.emulators.running import Servers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
+    from photonloop.simulator.emulators.running import BenchServers  # noqa: PLC0415 - a wrong argument is refused before the compiler is loaded
     from photonloop.simulator.emulators.virtual_bench import build  # noqa: PLC0415
 
     bench = build(parameters, choices, speed=args.speed, stamped=args.stamped)
-    servers = Servers(bench)
+    servers = BenchServers(bench)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:

@@ -1,4 +1,4 @@
-"""What stands on a virtual bench, and who may do what there. Nothing heavy is imported here."""
+"""The instruments of a virtual bench, and the choice of what each is used for. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ READOUTS = ("labjack-t7", "keysight-daq970a", "scpi-readout")
 LASERS = ("santec-tsl570", "scpi-laser")
 METER = "pm100d"
 SERIAL = frozenset({"qontrol"})
-"""Instruments on a serial line where nothing else is chosen; the others are on TCP."""
+"""Instruments that are on a serial line by default. The others are on TCP."""
 
 
 @dataclass(frozen=True)
-class Choices:
-    """Who does what on the bench; None: whatever fits the chip."""
+class BenchChoices:
+    """The instrument for each task on the bench. None: the first one that has enough channels for the chip."""
 
     heaters: str | None = None
     modulators: str | None = None
     detectors: str | None = None
     laser: str | None = None
     laser_command_set: Literal["legacy", "scpi"] = "legacy"
-    """Command set in which the TSL-570 was left."""
+    """Command set to which the TSL-570 is set at power-up."""
     serial: frozenset[str] = SERIAL
-    """Instruments on a serial line; those of any text will do, Modbus TCP needs its socket."""
+    """Instruments on a serial line. Any instrument with a text protocol can be; Modbus TCP needs a socket."""
 
 
-def check(choices: Choices) -> None:
-    """Refuse an instrument that cannot have the job it was chosen for.
+def check_choices(choices: BenchChoices) -> None:
+    """Check that each instrument exists and can do its task.
 
     Raises
     ------
     ConfigError
-        One sentence, with the nearest name.
+        An instrument that is not on the bench or is of the wrong kind; the message suggests the nearest name.
     """
     for role, name, known in (
         ("heaters", choices.heaters, SOURCES),

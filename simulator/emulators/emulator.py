@@ -1,12 +1,12 @@
-"""What every emulated instrument is: whole messages in, timed answers out, no socket anywhere.
+"""The interface of an emulated instrument: whole messages in, timed replies out, no sockets.
 
-                 bytes                messages              Reply
+                 bytes                messages            TimedReply
     client ───────────────▶ framing ─────────────▶ handle ─────────▶ client
                                                       │
                                                       ▼
-                                            the instrument's own state ──▶ World
+                                          the instrument's own state ──▶ Laboratory
 
-Everything here can be tested with bytes alone; `links` adds faults and connections, `servers` adds sockets and serial lines.
+Emulators can be tested with bytes alone. `units` adds faults and connections, `servers` adds sockets and serial lines.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Framing = Callable[[bytearray], list[bytes]]
-"""Takes whole messages off the front of a buffer and returns them without their terminators; a rest stays in the buffer."""
+"""Removes the whole messages from the front of a buffer and returns them without their terminators.
+
+An incomplete message stays in the buffer."""
 
 
 @dataclass(frozen=True)
 class TimedReply:
-    """What one message brings about.
+    """The reply to one message.
 
     Parameters
     ----------
     data
-        What is sent back, terminators included; empty: nothing.
+        Bytes that are sent back, with terminators. Empty: nothing is sent.
     takes_s
-        Time that the real instrument takes about the message [s].
+        Time that the real instrument takes for the message [s].
     interrupts
-        The message came while an earlier answer was unread, and the instrument has thrown that answer away.
+        Whether the instrument has discarded an earlier answer that was still unread.
     """
 
     data: bytes = b""
@@ -39,32 +41,32 @@ class TimedReply:
 
 
 class Emulator(Protocol):
-    """One emulated instrument: a state machine that one thread talks to."""
+    """One emulated instrument. It is used by one thread only."""
 
     @property
     def framing(self) -> Framing:
-        """How its messages are told apart."""
+        """How the bytes are split into messages."""
         ...
 
     def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
-        """Carry out one message. `unread`: an earlier answer on the same connection has not left yet."""
+        """Carry out one message. `unread`: an earlier answer on the same connection has not been sent yet."""
         ...
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
-        """Do not carry out `message`: complain of it with the instrument's own error `code`; return what is sent."""
+        """Do not carry out `message`; report the instrument's own error `code`. Return the bytes to send."""
         ...
 
-    def complain(self, code: int, channel: int) -> bytes:
-        """Have an error of its own; return what the instrument says unasked (nothing, where errors wait in a queue)."""
+    def report_error(self, code: int, channel: int) -> bytes:
+        """Report an error that no message caused. Return the unsolicited bytes, empty if errors wait in a queue."""
         ...
 
     def reset(self) -> bytes:
-        """Lose power and come back: outputs at zero, settings forgotten. Return what the instrument says unasked."""
+        """Lose power and start again: outputs at zero, default settings. Return the unsolicited bytes."""
         ...
 
 
 def lines(terminator: bytes) -> Framing:
-    r"""Return the framing of lines that end with `terminator`, "\n" or "\r"; the other of the two is ignored."""
+    r"""Return the framing of lines that end with `terminator`, "\n" or "\r". The other of the two is ignored."""
     other = b"\r" if terminator == b"\n" else b"\n"
 
     def split(buffer: bytearray) -> list[bytes]:
@@ -79,11 +81,11 @@ def lines(terminator: bytes) -> Framing:
 
 
 def to_step(value: float, step: float) -> float:
-    """Return the multiple of `step` nearest to `value`, halves upward: what a converter makes of a set-point."""
+    """Round a setpoint to the nearest multiple of `step`, halves upward, as a converter does."""
     return (value / step + 0.5) // 1.0 * step
 
 
 def truncated(value: float, step: float) -> float:
-    """Return `value` without what is finer than `step`, as a display or a command parser does."""
+    """Truncate `value` to a multiple of `step`, as a display or a command parser does."""
     whole = int(abs(value) / step + 1e-6)
     return whole * step if value >= 0 else -whole * step

@@ -1,12 +1,12 @@
-"""The room that all virtual instruments share: one chip, its heaters, its light, its detectors.
+"""The optics and electronics that all virtual instruments share: one chip, its heaters, its light and its detectors.
 
-    laser ──▶ fibre ──▶ modulator a port ──▶ [ chip ] ──▶ photodiodes with amplifiers ──▶ volts
-      └─ 1 % tap ──▶ power meter                ▲
-                              voltage sources ──┘ heaters
+    laser ──▶ fibre ──▶ one modulator per port ──▶ [ chip ] ──▶ photodiodes with amplifiers ──▶ volts
+      └─ 1 % tap ──▶ power meter                      ▲
+                                    voltage sources ──┘ heaters
 
-State has one owner, this class; instruments hold voltages and switch light through it, and measure through it. A measurement
-happens when it is asked for, at whatever is held then, with noise of its own. Converters belong to the instruments, so the chip
-here has none.
+`Laboratory` owns all of the state. Instruments set voltages and light on it, and measure through it. A measurement is
+made when it is asked for, with the voltages and the light of that moment and with noise of its own. Converters are part
+of the instruments, so the chip here has none.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters
 
 AMPLIFIER_V = 9.5
-"""What a detector's amplifier puts out at the full scale of its stage [V]: just within the 10 V range of common converters."""
+"""Output of a detector's amplifier at the full scale of its stage [V], within the 10 V range of common converters."""
 
 MONITOR_SHARE = 0.01
-"""Share of the laser's power that goes to the power meter: a 20 dB tap, what one would buy."""
+"""Share of the laser's power that goes to the power meter: a common 20 dB tap."""
 
 GRATING_FWHM_NM = 60.0
-"""Width of the grating couplers' passband [nm] around the chip's wavelength; an estimate, 1 dB bandwidths are 30 to 40 nm."""
+"""Width of the grating couplers' passband [nm]. An estimate: 1 dB bandwidths are 30 to 40 nm."""
 
 CENTRE_NM = 1550.0
-"""Wavelength that the chip is made for [nm]."""
+"""Wavelength that the chip is designed for [nm]."""
 
 STAMPS = 4096
-"""Stamped readings count modulo this; a 16-bit converter tells them apart."""
+"""Stamps count modulo this number. A 16-bit converter can resolve them."""
 
 _STAMP_TOP = 0.9
-"""Share of full scale that the highest stamp takes."""
+"""Share of full scale of the highest stamp."""
 
 _LOG_BYTES = 1 << 26
-"""Memory for the log; what every entry may need at most decides how many there are."""
+"""Memory for the log [bytes]. The log holds as many entries as fit, each counted at its largest size."""
 
 
-Read = Callable[[Sequence[int]], NDArray[np.float64]]
-"""What a readout is wired to: volts at the inputs that are asked for, measured now, all at once."""
+ReadVolts = Callable[[Sequence[int]], NDArray[np.float64]]
+"""Measures the voltages [V] at the given inputs of a readout, all at the same time."""
 
 
 @dataclass(frozen=True)
 class LaserLight:
-    """A laser's state."""
+    """The output of a laser."""
 
     power_w: float = 0.0
     wavelength_nm: float = CENTRE_NM
@@ -65,11 +65,11 @@ class Measurement:
     Parameters
     ----------
     sequence
-        Counts all measurements of the world from 1; what stamped readings say.
+        Number of the measurement, counted from 1 over all stages; stamped readings show it.
     stage
-        Number of the stage.
+        Index of the stage.
     heater_v, modulator_v
-        What was held meanwhile [V], shapes (channels,) and (input ports,).
+        Voltages during the measurement [V], shapes (channels,) and (input ports,).
     lit
         Whether the laser was on.
     current_a
@@ -86,26 +86,26 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Load:
-    """What a voltage source's channel is wired to.
+    """The load that a channel of a voltage source is connected to.
 
     Parameters
     ----------
     hold
-        Puts a voltage [V] on it.
+        Applies a voltage [V].
     resistance_ohm
-        What it draws current by; infinite: none.
+        Its resistance; infinite: it draws no current.
     """
 
     hold: Callable[[float], None] = lambda _: None
     resistance_ohm: float = math.inf
 
     def current_a(self, volts: float) -> float:
-        """Return the current [A] that it draws at `volts`."""
+        """Return the current [A] at `volts`."""
         return volts / self.resistance_ohm
 
 
 def bench_chip(parameters: ChipParameters) -> ChipParameters:
-    """Return the same chip without converters and without anybody who refuses a voltage: on a bench those are instruments."""
+    """Return the same chip without converters and without limits: on a bench, both are part of the instruments."""
     free = parameters.limits.model_copy(
         update={"current_a": 0.0, "power_w": 0.0, "mean_power_w": 0.0, "slew_v_per_s": 0.0, "max_remembered_bytes": 0}
     )
@@ -113,7 +113,7 @@ def bench_chip(parameters: ChipParameters) -> ChipParameters:
         update={
             "dac": parameters.dac.model_copy(update={"bits": 0, "max_v": 1000.0, "range_v": 1000.0}),
             "adc": parameters.adc.model_copy(update={"bits": 0}),
-            # Here a modulator passes a share of whatever light there is, also of none: `Laboratory.amplitudes` does it.
+            # `Laboratory.amplitudes` applies the extinction, so that it is relative to the light that there is.
             "modulator": parameters.modulator.model_copy(update={"extinction_db": 0.0}),
             "limits": free,
         }
@@ -121,7 +121,7 @@ def bench_chip(parameters: ChipParameters) -> ChipParameters:
 
 
 class Laboratory:
-    """One chip on a bench.
+    """One chip with its light, its loads and its detectors.
 
     Parameters
     ----------
@@ -130,9 +130,10 @@ class Laboratory:
     v_pi
         Half-wave voltage of the input modulators [V]: field amplitude |sin(π V / 2 V_π)|.
     laser_max_w
-        Output of a laser that puts the chip's full power on the chip; fibre and couplers lose the rest.
+        Output of the laser at which the chip gets its full power; the rest is lost in fibre and couplers.
     stamped
-        Detectors show the sequence number of the measurement in place of light, so that no reading can be mistaken for another.
+        Detectors show the number of the measurement instead of light, so that every reading can be traced to its
+        measurement.
     """
 
     def __init__(
@@ -150,32 +151,32 @@ class Laboratory:
         self.modulator_v = np.zeros(description.input_ports)
         self.light = LaserLight()
         self.peak_v = np.zeros(description.channels)
-        """Highest voltage that each heater has ever seen [V]."""
+        """Highest voltage so far at each heater [V]."""
         self.peak_power_w = 0.0
         """Highest nominal power of all heaters together at any measurement [W]."""
         entry_bytes = 256 + 8 * (self.heater_v.size + self.modulator_v.size + max(s.tap_ports for s in self.stages))
         self.log: deque[Measurement] = deque(maxlen=_LOG_BYTES // entry_bytes)
         """The last measurements, oldest first."""
         self.before_measuring: list[Callable[[], None]] = []
-        """Instruments that move by a clock of their own bring their outputs up to date here."""
+        """Called before each measurement: instruments whose outputs change with time update them here."""
         self.physics_s = 0.0
-        """Wall time that measurements have taken."""
+        """Wall time that measurements have taken [s]."""
         self._sequence = 0
         self._is_applied = False
         self._passed_s = 0.0
 
     @property
     def measurements(self) -> int:
-        """Measurements so far."""
+        """Number of measurements so far."""
         return self._sequence
 
     @property
     def detectors(self) -> int:
-        """Detectors of all stages; counted stage by stage."""
+        """Number of detectors of all stages. They are counted stage by stage."""
         return sum(stage.tap_ports for stage in self.stages)
 
     def heater(self, channel: int) -> Load:
-        """Return the heater of a chip channel, to be wired to a source."""
+        """Return the heater of a channel of the chip, as the load of a source."""
 
         def hold(volts: float) -> None:
             if self.heater_v[channel] != volts:
@@ -186,7 +187,7 @@ class Laboratory:
         return Load(hold, self.parameters.heater.resistance_ohm)
 
     def modulator(self, port: int) -> Load:
-        """Return the modulator of an input port, to be wired to a source; it is a capacitor and draws nothing."""
+        """Return the modulator of an input port, as the load of a source. It is a capacitor and draws no current."""
 
         def hold(volts: float) -> None:
             self.modulator_v[port] = volts
@@ -194,16 +195,19 @@ class Laboratory:
         return Load(hold)
 
     def set_light(self, light: LaserLight) -> None:
-        """Set what the laser in use puts out."""
+        """Set the output of the laser in use."""
         self.light = light
 
     def monitor(self) -> LaserLight:
-        """Return what the power meter sees."""
+        """Return the light at the power meter."""
         power_w = self.light.power_w * MONITOR_SHARE if self.light.is_on else 0.0
         return replace(self.light, power_w=power_w)
 
     def amplitudes(self) -> NDArray[np.float32]:
-        """Return the field amplitudes at the input ports, 1: a fully lit port at the laser's full power; shape (input ports,)."""
+        """Return the field amplitudes at the input ports, shape (input ports,).
+
+        1 is full transmission at the laser's full power.
+        """
         light = self.light
         if not light.is_on:
             return np.zeros(self.modulator_v.size, np.float32)
@@ -215,11 +219,11 @@ class Laboratory:
         return np.sqrt(share * passed).astype(np.float32)
 
     def let_pass(self, duration_s: float) -> None:
-        """Let time pass [s]: what instruments take about their work goes by on the chip's clock, waited for or not."""
+        """Advance the chip's clock [s] by the time that real instruments would take, waited for or not."""
         self._passed_s += duration_s
 
     def measure(self, stage: int) -> NDArray[np.float64]:
-        """Return the photocurrents of a stage's detectors now [A], or stamps, shape (tap ports,)."""
+        """Measure the photocurrents of a stage's detectors [A], or return stamps; shape (tap ports,)."""
         began_s = time.perf_counter()
         for update in self.before_measuring:
             update()
@@ -228,7 +232,7 @@ class Laboratory:
         self.chip.let_pass(self._passed_s)
         self._passed_s = 0.0
         if not self._is_applied:
-            volts = np.abs(self.heater_v)  # a heater does not mind the sign
+            volts = np.abs(self.heater_v)  # heating does not depend on the sign
             self.chip.apply(volts)
             power_w = float(np.dot(volts, volts)) / self.parameters.heater.resistance_ohm
             self.peak_power_w = max(self.peak_power_w, power_w)
@@ -245,7 +249,7 @@ class Laboratory:
         return current_a
 
     def detector_v(self, detectors: Sequence[int]) -> NDArray[np.float64]:
-        """Return what the amplifiers of `detectors` put out now [V]; each stage among them is measured once."""
+        """Measure the outputs of the amplifiers of `detectors` [V]. Each stage among them is measured once."""
         measured: dict[int, NDArray[np.float64]] = {}
         volts = np.zeros(len(detectors))
         for i, detector in enumerate(detectors):
@@ -260,18 +264,20 @@ class Laboratory:
         self.chip.close()
 
     def _place(self, detector: int) -> tuple[int, int]:
+        """Return the stage of a detector, and its tap port there."""
+        port = detector
         for index, stage in enumerate(self.stages):
-            if detector < stage.tap_ports:
-                return index, detector
-            detector -= stage.tap_ports
-        raise IndexError(f"detector {detector} beyond the last")
+            if port < stage.tap_ports:
+                return index, port
+            port -= stage.tap_ports
+        raise IndexError(f"detector is {detector}, expected one below {self.detectors}")
 
 
 def stamp_a(sequence: int, full_scale_a: float) -> float:
-    """Return the photocurrent [A] that stands for a measurement's sequence number."""
+    """Return the photocurrent [A] that encodes the number of a measurement."""
     return full_scale_a * _STAMP_TOP * (sequence % STAMPS) / STAMPS
 
 
 def stamped_sequence(current_a: float, full_scale_a: float) -> int:
-    """Return the sequence number, modulo STAMPS, that a stamped reading stands for."""
+    """Return the number of the measurement, modulo STAMPS, that a stamped reading encodes."""
     return round(current_a / full_scale_a / _STAMP_TOP * STAMPS) % STAMPS

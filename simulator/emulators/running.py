@@ -1,7 +1,7 @@
-"""A virtual bench that runs: every unit behind its socket or line, in one event loop.
+"""A running virtual bench: every unit behind its socket or serial line, in one event loop.
 
-In a process of its own it is `python -m photonloop.simulator.emulators`; in a test it runs in a thread beside the test
-(`running`).
+`python -m photonloop.simulator.emulators` runs it in a process of its own, `running` in a thread of the caller's
+process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from photonloop.protocols.atomic_files import write_atomically
-from photonloop.simulator.emulators import control
-from photonloop.simulator.emulators.bench_choices import Choices
-from photonloop.simulator.emulators.control import ControlServer
+from photonloop.simulator.emulators import control_port
+from photonloop.simulator.emulators.bench_choices import BenchChoices
+from photonloop.simulator.emulators.control_port import ControlServer
 from photonloop.simulator.emulators.servers import SerialServer, TcpServer
 from photonloop.simulator.emulators.station_writer import station_toml
 from photonloop.simulator.emulators.unit_faults import UnitFault
@@ -30,7 +30,7 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a running bench is reached.
+    """The addresses of a running bench.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Addresses:
     control
         "HOST:PORT" of the control port.
     station
-        The station file.
+        Path of the station file.
     """
 
     instruments: dict[str, str]
@@ -49,14 +49,14 @@ class Addresses:
 
 @dataclass(frozen=True)
 class RunningBench:
-    """A bench in a thread beside the caller; everything is asked of it by way of its event loop."""
+    """A virtual bench that runs in another thread. Its methods go through the event loop of that thread."""
 
     bench: VirtualBench
     addresses: Addresses
     loop: asyncio.AbstractEventLoop
 
     def call(self, function: Callable[[], _Answer]) -> _Answer:
-        """Return what `function` returns in the bench's own thread: nothing moves meanwhile."""
+        """Call `function` in the bench's own thread and return its result. No message is handled meanwhile."""
 
         async def run() -> _Answer:
             return function()
@@ -64,32 +64,40 @@ class RunningBench:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10.0)
 
     def inject(self, instrument: str, kind: str, **details: Any) -> None:
-        """Plan a fault (`UnitFault`)."""
+        """Schedule a fault: `kind` and `details` are the fields of a `UnitFault`."""
         fault = UnitFault.model_validate({"kind": kind, **details})
-        self.call(lambda: control.inject(self.bench, instrument, fault))
+        self.call(lambda: control_port.inject(self.bench, instrument, fault))
 
     def state(self) -> dict[str, Any]:
-        """Return what is held, lit and counted."""
-        return self.call(lambda: control.state(self.bench))
+        """Return voltages, light and counters (`control_port.state`)."""
+        return self.call(lambda: control_port.state(self.bench))
 
 
 @contextmanager
 def running(
     parameters: ChipParameters,
-    choices: Choices | None = None,
+    choices: BenchChoices | None = None,
     *,
     speed: float = 0.0,
     stamped: bool = False,
     folder: Path | None = None,
 ) -> Iterator[RunningBench]:
-    """Run the bench of a chip in a thread; see `wiring.build`. The station file goes into `folder`, or a temporary one."""
+    """Run the virtual bench of a chip in a thread.
+
+    Parameters
+    ----------
+    parameters, choices, speed, stamped
+        As for `virtual_bench.build`.
+    folder
+        Folder for the station file and the serial lines. None: a temporary one.
+    """
     bench = build(parameters, choices, speed=speed, stamped=stamped)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="virtual bench", daemon=True)
     thread.start()
     try:
         with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
-            servers = Servers(bench)
+            servers = BenchServers(bench)
             start = servers.start(parameters, folder or Path(temporary), speed)
             addresses = asyncio.run_coroutine_threadsafe(start, loop).result(60.0)
             try:
@@ -103,8 +111,8 @@ def running(
         bench.laboratory.close()
 
 
-class Servers:
-    """All sockets and lines of a bench."""
+class BenchServers:
+    """The sockets and serial lines of a bench."""
 
     def __init__(self, bench: VirtualBench) -> None:
         self._bench = bench
@@ -112,7 +120,7 @@ class Servers:
         self._servers: dict[str, TcpServer | SerialServer] = {}
 
     async def start(self, parameters: ChipParameters, folder: Path, speed: float) -> Addresses:
-        """Open everything, write `station.toml` into `folder`; return where everything is."""
+        """Start all servers and write `station.toml` into `folder`; return the addresses."""
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
         addresses: dict[str, str] = {}
@@ -125,7 +133,7 @@ class Servers:
         return Addresses(addresses, await self._control.start(), station)
 
     async def close(self) -> None:
-        """Close everything."""
+        """Close all servers."""
         self._control.close()
         for server in self._servers.values():
             server.close()

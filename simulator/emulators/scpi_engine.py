@@ -1,7 +1,7 @@
-"""The one SCPI instrument there is: a table of commands, an error queue, an answer.
+"""Emulated SCPI instruments: a table of commands, an error queue, and the answers.
 
-An instrument is data: its commands with the functions that carry them out, how it words errors, how its lines end. Its state
-lives with those functions.
+An instrument is defined by data: its commands with the functions that carry them out, the wording of its errors, and
+the terminator of its lines. Its state belongs to those functions.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from photonloop.simulator.emulators.scpi_parser import (
 
 @dataclass(frozen=True)
 class Call:
-    """A command as received: numbers behind its mnemonics where the pattern has "#" (-1: none given), and its arguments."""
+    """A received command: the numbers in its header, one per "#" of the pattern (-1: not given), and its arguments."""
 
     numbers: tuple[int, ...]
     arguments: tuple[str, ...]
 
     def argument(self, index: int = 0) -> str:
-        """Return an argument; ScpiError -109 where it is missing."""
+        """Return an argument; raise ScpiError -109 if it is missing."""
         if index >= len(self.arguments):
             raise ScpiError(-109)
         return self.arguments[index]
@@ -38,59 +38,60 @@ class Call:
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """A command of an instrument, its query, or both.
 
     Parameters
     ----------
     pattern
-        As in manuals (`scpi.spellings`).
-    tell, ask
-        What carries out the command and what answers the query; None: there is none. Both may raise ScpiError.
+        The header as manuals write it (`scpi_parser.spellings`).
+    execute, query
+        Functions that carry out the command and answer the query. Both may raise ScpiError. None: there is no such
+        command.
     takes_s
         Time that the real instrument takes [s], or a function that returns it for a call.
-    most
-        Arguments it takes at most.
+    max_arguments
+        Highest number of arguments.
     """
 
     pattern: str
-    tell: Callable[[Call], None] | None = None
-    ask: Callable[[Call], str] | None = None
+    execute: Callable[[Call], None] | None = None
+    query: Callable[[Call], str] | None = None
     takes_s: float | Callable[[Call], float] = 0.0
-    most: int = 1
+    max_arguments: int = 1
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How an instrument of a make behaves.
+class ScpiProfile:
+    """Properties of an instrument that all of its commands share.
 
     Parameters
     ----------
     identity
         Answer to *IDN?.
-    error
-        Wording of one error for SYST:ERR?.
+    format_error
+        Returns the answer to SYST:ERR? for an error code.
     terminator
-        End of every line, both ways.
-    one_query
-        A query that comes before the last answer was read throws that answer away (error -410).
+        Last byte of every line, in both directions.
+    single_query
+        Whether a query that comes before the last answer was read discards that answer (error -410).
     exchange_s
-        Time for any message [s].
+        Time that every message takes [s].
     """
 
     identity: str
-    error: Callable[[int], str]
+    format_error: Callable[[int], str]
     terminator: bytes = b"\n"
-    one_query: bool = False
+    single_query: bool = False
     exchange_s: float = 0.0
 
 
 class ErrorQueue:
-    """Errors that wait to be asked for, oldest first.
+    """The error queue of an instrument, oldest error first.
 
     Parameters
     ----------
     depth
-        How many it holds; in a full one the last becomes "Queue overflow".
+        Capacity. If the queue is full, its last error becomes "Queue overflow".
     """
 
     def __init__(self, depth: int) -> None:
@@ -108,23 +109,23 @@ class ErrorQueue:
             self._codes.append(code)
 
     def take(self) -> int:
-        """Return the oldest error and forget it; 0 where there is none."""
+        """Remove and return the oldest error; 0 if there is none."""
         return self._codes.popleft() if self._codes else 0
 
     def take_all(self) -> list[int]:
-        """Return all errors and forget them; one 0 where there is none."""
+        """Remove and return all errors; a single 0 if there are none."""
         found = list(self._codes) or [0]
         self._codes.clear()
         return found
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all errors."""
         self._codes.clear()
 
 
 @dataclass(frozen=True)
-class _Meant:
-    """What a header means where it stands: the function, the numbers it is called with, the path for whatever follows."""
+class _Resolved:
+    """A header looked up in the command table: its function, its channel numbers, and the path of the next header."""
 
     command: Command
     function: Callable[[Call], str | None]
@@ -133,33 +134,35 @@ class _Meant:
 
 
 _ROOT = Header((), ())
-_REMEMBERED = 8192
+_MAX_RESOLVED = 8192
 
 
 class ScpiInstrument:
-    """An `Emulator` that speaks SCPI.
+    """An `Emulator` with an SCPI command set.
 
     Parameters
     ----------
-    manners
-        How it behaves.
+    profile
+        Its identity, error format, terminator and timing.
     commands
-        What it can do, besides *IDN?, *RST, *CLS, *OPC, *OPC?, *WAI, *ESR?, *STB?, *TST? and SYST:ERR?, which a command of the
-        same name replaces.
+        Its commands. *IDN?, *RST, *CLS, *OPC, *OPC?, *WAI, *ESR?, *STB?, *TST? and SYST:ERR? are there already; a
+        command of the same name replaces them.
     restore
-        Brings its settings and outputs to what they are at power-up; *RST does the same.
+        Sets its settings and outputs to their values at power-up. *RST calls it too.
     errors
         Its error queue.
     """
 
-    def __init__(self, manners: Manners, commands: Sequence[Command], restore: Callable[[], None], errors: ErrorQueue) -> None:
+    def __init__(
+        self, profile: ScpiProfile, commands: Sequence[Command], restore: Callable[[], None], errors: ErrorQueue
+    ) -> None:
         self._errors = errors
-        self._manners = manners
-        self._framing = lines(manners.terminator)
+        self._profile = profile
+        self._framing = lines(profile.terminator)
         self._restore = restore
         self._events = 0
         self._table: dict[tuple[str, ...], tuple[Command, tuple[int, ...]]] = {}
-        self._known: dict[tuple[str, Header], _Meant] = {}
+        self._resolved: dict[tuple[str, Header], _Resolved] = {}
         for command in [*self._common(), *commands]:
             for words, numbered in spellings(command.pattern).items():
                 self._table[words] = command, numbered
@@ -167,19 +170,19 @@ class ScpiInstrument:
 
     @property
     def framing(self) -> Framing:
-        """Lines."""
+        """Lines that end with the profile's terminator."""
         return self._framing
 
     def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
-        """Carry out one line of commands joined by ";"."""
+        """Carry out one line: one or more commands, separated by ";"."""
         answers: list[str] = []
-        takes_s, interrupts = self._manners.exchange_s, False
+        takes_s, interrupts = self._profile.exchange_s, False
         try:
             text = message.decode("ascii").strip()
         except UnicodeDecodeError:
             self.note(-102)
             return TimedReply(takes_s=takes_s)
-        if self._manners.one_query and unread and "?" in text:
+        if self._profile.single_query and unread and "?" in text:
             self.note(-410)
             interrupts = True
         path = _ROOT
@@ -188,37 +191,37 @@ class ScpiInstrument:
             if not words:
                 continue
             try:
-                meant = self._known.get((words, path)) or self._learned(words, path)
-                path = meant.path
+                resolved = self._resolved.get((words, path)) or self._resolve(words, path)
+                path = resolved.path
                 arguments = split_arguments(rest)
-                if len(arguments) > meant.command.most:
+                if len(arguments) > resolved.command.max_arguments:
                     raise ScpiError(-108)
-                call = Call(meant.numbers, arguments)
-                answer = meant.function(call)
+                call = Call(resolved.numbers, arguments)
+                answer = resolved.function(call)
                 if answer is not None:
                     answers.append(answer)
-                duration = meant.command.takes_s
+                duration = resolved.command.takes_s
                 takes_s += duration(call) if callable(duration) else duration
             except ScpiError as error:
                 self.note(error.code)
-                if -200 < error.code <= -100:  # what cannot be read spoils the rest of the line
+                if -200 < error.code <= -100:  # a syntax error ends the line
                     break
-        end = self._manners.terminator
+        end = self._profile.terminator
         return TimedReply((";".join(answers)).encode("ascii") + end if answers else b"", takes_s, interrupts)
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
-        """Queue `code` in place of an answer."""
+        """Put `code` into the error queue; send no answer."""
         del message
-        return self.complain(code, channel)
+        return self.report_error(code, channel)
 
-    def complain(self, code: int, channel: int) -> bytes:
-        """Queue `code`: SCPI instruments say nothing unasked."""
+    def report_error(self, code: int, channel: int) -> bytes:
+        """Put `code` into the error queue: SCPI instruments send nothing unsolicited."""
         del channel
         self.note(code)
         return b""
 
     def reset(self) -> bytes:
-        """Forget settings and errors, as power lost and found."""
+        """Restore the power-up state and empty the error queue."""
         self._errors.clear()
         self._events = 128  # power on
         self._restore()
@@ -229,8 +232,8 @@ class ScpiInstrument:
         self._events |= 32 if -200 < code <= -100 else 16 if -300 < code <= -200 else 4 if code <= -400 else 8
         self._errors.put(code)
 
-    def _learned(self, words: str, path: Header) -> _Meant:
-        """Return what `words` mean behind `path`, and remember it: sessions say the same things over and over."""
+    def _resolve(self, words: str, path: Header) -> _Resolved:
+        """Look up the header `words` after `path`, and cache it: sessions repeat the same commands."""
         header = parse_header(words.removesuffix("?"))
         if not words.startswith((":", "*")):
             header = Header(path.mnemonics + header.mnemonics, path.suffixes + header.suffixes)
@@ -239,27 +242,27 @@ class ScpiInstrument:
             raise ScpiError(-113)
         if any(suffix >= 0 and i not in numbered for i, suffix in enumerate(header.suffixes)):
             raise ScpiError(-114)
-        function = command.ask if words.endswith("?") else command.tell
+        function = command.query if words.endswith("?") else command.execute
         if function is None:
             raise ScpiError(-113)
-        # Common commands leave the path as it is.
+        # Common commands do not change the path.
         after = path if words.startswith("*") else Header(header.mnemonics[:-1], header.suffixes[:-1])
-        meant = _Meant(command, function, tuple(header.suffixes[i] for i in numbered), after)
-        if len(self._known) < _REMEMBERED:
-            self._known[words, path] = meant
-        return meant
+        resolved = _Resolved(command, function, tuple(header.suffixes[i] for i in numbered), after)
+        if len(self._resolved) < _MAX_RESOLVED:
+            self._resolved[words, path] = resolved
+        return resolved
 
     def _common(self) -> list[Command]:
         return [
-            Command("*IDN", ask=lambda _: self._manners.identity),
+            Command("*IDN", query=lambda _: self._profile.identity),
             Command("*RST", lambda _: self._restore()),
             Command("*CLS", lambda _: self._clear()),
             Command("*OPC", lambda _: None, lambda _: "1"),
             Command("*WAI", lambda _: None),
-            Command("*ESR", ask=lambda _: str(self._take_events())),
-            Command("*STB", ask=lambda _: str(4 if self._errors else 0)),
-            Command("*TST", ask=lambda _: "0"),
-            Command("SYSTem:ERRor[:NEXT]", ask=lambda _: self._manners.error(self._errors.take())),
+            Command("*ESR", query=lambda _: str(self._take_events())),
+            Command("*STB", query=lambda _: str(4 if self._errors else 0)),
+            Command("*TST", query=lambda _: "0"),
+            Command("SYSTem:ERRor[:NEXT]", query=lambda _: self._profile.format_error(self._errors.take())),
         ]
 
     def _clear(self) -> None:
@@ -272,5 +275,5 @@ class ScpiInstrument:
 
 
 def plain_error(code: int) -> str:
-    """Word an error as most instruments do: +0,"No error"."""
+    """Format an error as most instruments do: +0,"No error"."""
     return f'{code:+d},"{error_text(code)}"'

@@ -1,4 +1,4 @@
-"""How SCPI messages are read: joined commands, long and short forms, numbers with units, channel lists. Pure functions.
+"""Parse SCPI messages: joined commands, long and short forms, numbers with units, channel lists. Pure functions.
 
 Source: SCPI-1999 volume 1, chapters 6 and 7, and IEEE 488.2 for common commands.
 """
@@ -38,7 +38,7 @@ ERRORS = {
 
 
 def error_text(code: int) -> str:
-    """Return the standard's words for an error."""
+    """Return the standard's text for an error."""
     return ERRORS.get(code, "Device-specific error")
 
 
@@ -57,14 +57,14 @@ class ScpiError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """A command's name as sent: mnemonics in upper case without numbers, and the number behind each, -1 where there is none."""
+    """The header of a command: mnemonics in upper case without numbers, and the number after each (-1: none)."""
 
     mnemonics: tuple[str, ...]
     suffixes: tuple[int, ...]
 
 
 def split_commands(text: str) -> list[str]:
-    """Return the commands joined by ";" outside quotation marks."""
+    """Split a line into commands at each ";" outside quotation marks."""
     if '"' not in text and "'" not in text:
         return text.split(";")
     parts, quote, start = [], "", 0
@@ -80,7 +80,7 @@ def split_commands(text: str) -> list[str]:
 
 
 def split_arguments(text: str) -> tuple[str, ...]:
-    """Return the arguments of a command, separated by commas outside parentheses and quotation marks."""
+    """Split the arguments of a command at commas outside parentheses and quotation marks."""
     text = text.strip()
     if not text:
         return ()
@@ -101,7 +101,7 @@ def split_arguments(text: str) -> tuple[str, ...]:
 
 
 def parse_header(text: str) -> Header:
-    """Return the name of a command, "SOUR2:VOLT" or ":SOUR2:VOLT" or "*IDN", without question mark; ScpiError -102."""
+    """Parse a header such as "SOUR2:VOLT", ":SOUR2:VOLT" or "*IDN", without question mark; ScpiError -102."""
     if text.startswith("*"):
         return Header((text.upper(),), (-1,))
     mnemonics, suffixes = [], []
@@ -115,10 +115,11 @@ def parse_header(text: str) -> Header:
 
 
 def spellings(pattern: str) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Return every way to write `pattern`, each with the places in it where a number may stand.
+    """Return every spelling of `pattern`, each with the positions of the nodes that may have a number.
 
-    A pattern is written as in manuals: "[SENSe:]POWer:RANGe[:UPPer]", upper case for the short form, brackets around nodes
-    that may be left out, "#" where a channel number may follow ("SOURce#:VOLTage"); "*IDN" as it is.
+    A pattern is written as in manuals, such as "[SENSe:]POWer:RANGe[:UPPer]": upper case for the short form, brackets
+    around optional nodes, "#" after a node that may have a channel number ("SOURce#:VOLTage"). Common commands such as
+    "*IDN" have one spelling.
     """
     if pattern.startswith("*"):
         return {(pattern.upper(),): ()}
@@ -144,10 +145,23 @@ def number(
     default: float | None = None,
     units: Mapping[str, float] | None = None,
 ) -> float:
-    """Return the number that `text` states, in the instrument's unit.
+    """Parse a number; return it in the instrument's unit.
 
-    MIN, MAX and DEF stand for the bounds and the default where these are known. `units` gives the factor of each suffix, in
-    upper case. Raises ScpiError -104 (no number), -131 (unknown suffix), -222 (beyond a bound).
+    Parameters
+    ----------
+    text
+        A number with an optional suffix, or MIN, MAX, DEF or INF.
+    low, high
+        Bounds, which MIN and MAX stand for.
+    default
+        The number that DEF stands for.
+    units
+        Factor of each suffix, in upper case.
+
+    Raises
+    ------
+    ScpiError
+        -104 (not a number), -131 (unknown suffix), -222 (out of bounds), -224 (MIN, MAX or DEF is not defined).
     """
     word = text.upper()
     named = {"MIN": low, "MINIMUM": low, "MAX": high, "MAXIMUM": high, "DEF": default, "DEFAULT": default}
@@ -174,7 +188,7 @@ def number(
 
 
 def boolean(text: str) -> bool:
-    """Return what ON, OFF, 1 or 0 says; ScpiError -224 else."""
+    """Parse ON, OFF, 1 or 0; ScpiError -224 for other words."""
     value = {"ON": True, "1": True, "OFF": False, "0": False}.get(text.upper())
     if value is None:
         raise ScpiError(-224)
@@ -182,7 +196,7 @@ def boolean(text: str) -> bool:
 
 
 def choice(text: str, known: Sequence[str]) -> str:
-    """Return the long form in upper case of the word of `known` ("BUS", "IMMediate") that `text` is; ScpiError -224 else."""
+    """Parse one of the words `known` ("BUS", "IMMediate"); return its long form in upper case. ScpiError -224 for others."""
     for word in known:
         short = "".join(itertools.takewhile(lambda c: c.isupper() or c.isdigit(), word))
         if text.upper() in {short, word.upper()}:
@@ -191,7 +205,7 @@ def choice(text: str, known: Sequence[str]) -> str:
 
 
 def channel_list(text: str) -> tuple[int, ...]:
-    """Return the channels that "(@101:103,110)" names, in order; ScpiError -102 where it is no channel list."""
+    """Parse a channel list such as "(@101:103,110)", keeping its order; ScpiError -102 for other texts."""
     match = re.fullmatch(r"\(\s*@\s*(.*?)\s*\)", text)
     if match is None:
         raise ScpiError(-102)

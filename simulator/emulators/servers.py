@@ -1,4 +1,4 @@
-"""Sockets and serial lines in front of the units: asyncio, loopback only, ports that the system chooses."""
+"""Sockets and serial lines of the units, in asyncio. They listen on loopback only, at ports that the system chooses."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from photonloop.simulator.emulators.links import Action, ClientLink, Unit
+from photonloop.simulator.emulators.units import ClientConnection, ConnectionAction, Unit
 
 LOOPBACK = "127.0.0.1"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _UNSENT_BYTES = 1 << 16
-"""What a serial line keeps for a client that does not read; more is lost, as in a UART."""
+"""Bytes that a serial line keeps for a client that does not read. Older bytes are lost, as in a UART."""
 
 
 class _Outbox:
-    """Answers of one connection that have not left yet, in order."""
+    """Answers of one connection that have not been sent yet, in order."""
 
     def __init__(self, unit: Unit, loop: asyncio.AbstractEventLoop) -> None:
         self._unit = unit
         self._loop = loop
-        self._waiting: deque[Action] = deque()
+        self._waiting: deque[ConnectionAction] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def drop(self) -> None:
-        """Forget everything."""
+    def clear(self) -> None:
+        """Discard all answers."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def put(self, actions: list[Action]) -> None:
-        """Add answers to those that wait."""
-        self._waiting.extend(actions)
+    def put(self, action: ConnectionAction) -> None:
+        """Add an answer."""
+        self._waiting.append(action)
 
     def take(self) -> bytes:
-        """Return what may leave now; a timer is left to the caller (`again`) where more waits."""
+        """Return the bytes that are due. Call `schedule` afterwards for those that are due later."""
         now_s = self._unit.clock()
         ready = []
         while self._waiting and self._waiting[0].at_s <= now_s:
             ready.append(self._waiting.popleft().data)
         return b"".join(ready)
 
-    def again(self, flush: Callable[[], None]) -> None:
+    def schedule(self, flush: Callable[[], None]) -> None:
         """Call `flush` when the next answer is due."""
         if self._waiting and self._timer is None:
             delay_s = max(0.0, self._waiting[0].at_s - self._unit.clock())
@@ -74,23 +74,23 @@ class TcpConnection(asyncio.Protocol):
         """Connect to the unit. asyncio sets TCP_NODELAY on its sockets, as instruments do."""
         self._transport = cast("asyncio.Transport", transport)
         self._outbox = _Outbox(self._unit, asyncio.get_running_loop())
-        self._link: ClientLink = self._unit.connect(self._perform)
+        self._connection: ClientConnection = self._unit.connect(self._perform)
 
     def data_received(self, data: bytes) -> None:
-        """Let the unit work."""
-        actions, drops = self._link.receive(data, unread=bool(self._outbox))
-        if drops:
-            self._outbox.drop()
+        """Pass bytes on to the unit and carry out the actions that they cause."""
+        actions, discards = self._connection.receive(data, unread=bool(self._outbox))
+        if discards:
+            self._outbox.clear()
         for action in actions:
             self._perform(action)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client."""
+        """Discard the client's answers and its connection."""
         del exc
-        self._outbox.drop()
-        self._link.close()
+        self._outbox.clear()
+        self._connection.close()
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: ConnectionAction) -> None:
         if action.breaks:
             raw = self._transport.get_extra_info("socket")
             if raw is not None:
@@ -98,7 +98,7 @@ class TcpConnection(asyncio.Protocol):
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
             return
-        self._outbox.put([action])
+        self._outbox.put(action)
         self._flush()
 
     def _flush(self) -> None:
@@ -106,7 +106,7 @@ class TcpConnection(asyncio.Protocol):
             return
         if data := self._outbox.take():
             self._transport.write(data)
-        self._outbox.again(self._flush)
+        self._outbox.schedule(self._flush)
 
 
 class TcpServer:
@@ -127,12 +127,17 @@ class TcpServer:
         """Stop listening and break every connection."""
         if self._server is not None:
             self._server.close()
-        for link in list(self._unit.links):
-            link.perform(Action(breaks=True))
+        for connection in list(self._unit.connections):
+            connection.perform(ConnectionAction(breaks=True))
 
 
 class SerialServer:
-    """A unit behind a pseudo terminal. `path` is a symbolic link that leads to the present one, as names under /dev/serial do."""
+    """A unit behind a pseudo-terminal.
+
+    `path` is a symbolic link to the present terminal, as the names under /dev/serial are. When the line is unplugged
+    and plugged in again, the link leads to a new terminal before the old one is closed. A client that has lost the old
+    terminal can therefore open `path` at once.
+    """
 
     def __init__(self, unit: Unit, path: Path) -> None:
         self._unit = unit
@@ -147,58 +152,64 @@ class SerialServer:
         return f"ASRL{self._path}::INSTR"
 
     def close(self) -> None:
-        """Close the line and remove the link."""
-        self._shut()
+        """Close the line and remove the symbolic link."""
+        if self._master < 0:
+            return
+        self._detach()
         with suppress(OSError):
             self._path.unlink()
+        _close_terminal(self._master, self._slave)
+        self._master = self._slave = -1
 
     def _open(self) -> None:
+        """Open a terminal, let the symbolic link lead to it, and connect it to the unit."""
         self._unsent = bytearray()
         self._master, self._slave = os.openpty()  # the slave stays open here, so that clients may come and go
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        beside = self._path.with_name(self._path.name + ".new")
-        with suppress(FileNotFoundError):
-            beside.unlink()
-        beside.symlink_to(os.ttyname(self._slave))
-        beside.replace(self._path)
+        new = self._path.with_name(self._path.name + ".new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(os.ttyname(self._slave))
+        new.replace(self._path)  # atomic: the link always leads to a terminal
         self._loop.add_reader(self._master, self._read)
-        self._link = self._unit.connect(self._perform)
+        self._connection = self._unit.connect(self._perform)
 
-    def _shut(self) -> None:
-        if self._master < 0:
-            return
-        self._outbox.drop()
-        self._link.close()
+    def _detach(self) -> None:
+        """Disconnect the terminal from the unit and from the event loop, without closing it."""
+        self._outbox.clear()
+        self._connection.close()
         self._loop.remove_reader(self._master)
         self._loop.remove_writer(self._master)
-        os.close(self._slave)
-        os.close(self._master)
-        self._master = self._slave = -1
+
+    def _replug(self) -> None:
+        """Unplug the adapter and plug it in again: a new terminal under the same name."""
+        old = self._master, self._slave
+        self._detach()
+        self._open()
+        _close_terminal(*old)  # only now does the client notice
 
     def _read(self) -> None:
         try:
             data = os.read(self._master, 65536)
         except BlockingIOError:
             return
-        actions, drops = self._link.receive(data, unread=bool(self._outbox))
-        if drops:
-            self._outbox.drop()
+        actions, discards = self._connection.receive(data, unread=bool(self._outbox))
+        if discards:
+            self._outbox.clear()
         for action in actions:
             self._perform(action)
 
-    def _perform(self, action: Action) -> None:
-        if action.breaks:  # the adapter was pulled out and put in again: another terminal under the same name
-            self._shut()
-            self._open()
+    def _perform(self, action: ConnectionAction) -> None:
+        if action.breaks:
+            self._replug()
             return
-        self._outbox.put([action])
+        self._outbox.put(action)
         self._flush()
 
     def _flush(self) -> None:
         self._unsent += self._outbox.take()
         del self._unsent[:-_UNSENT_BYTES]
-        self._outbox.again(self._flush)
+        self._outbox.schedule(self._flush)
         self._send()
 
     def _send(self) -> None:
@@ -210,3 +221,8 @@ class SerialServer:
             self._loop.add_writer(self._master, self._send)
         else:
             self._loop.remove_writer(self._master)
+
+
+def _close_terminal(master: int, slave: int) -> None:
+    os.close(slave)
+    os.close(master)

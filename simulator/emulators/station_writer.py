@@ -1,4 +1,4 @@
-"""The `station.toml` of a virtual bench: what a user of a real bench would have written by hand."""
+"""Write the `station.toml` of a virtual bench: the file that the user of a real bench writes by hand."""
 
 from __future__ import annotations
 
@@ -10,74 +10,53 @@ from typing import Any
 from photonloop.simulator.emulators import generic_scpi, virtual_keysight
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, CENTRE_NM
 from photonloop.simulator.emulators.virtual_bench import VirtualBench
-from photonloop.simulator.emulators.virtual_qdac2 import MOST_A
+from photonloop.simulator.emulators.virtual_qdac2 import MAX_A
 from photonloop.simulator.emulators.virtual_qontrol import FULL_A
 from photonloop.simulator.parameters import ChipParameters
 
 SETTLE_S = 1e-3
-"""Heaters settle in microseconds; the lab's drivers and cables are slower."""
+"""Settle time of a drive [s]. Heaters settle in microseconds, but a lab's drivers and cables are slower."""
 
 INPUT_SETTLE_S = 0.0
+"""Settle time of the input modulators [s]."""
 
-_SOURCE_A = {"qontrol": FULL_A, "qdac2": MOST_A, "scpi-source": 0.05}
+_SOURCE_A = {"qontrol": FULL_A, "qdac2": MAX_A, "scpi-source": 0.05}
 _SOURCE_V = {"qontrol": 12.0, "qdac2": 10.0, "scpi-source": 15.0}
 
 
 def station_toml(bench: VirtualBench, parameters: ChipParameters, addresses: Mapping[str, str], *, speed: float) -> str:
-    """Return the text of a station file for `bench`, whose instruments answer at `addresses`."""
+    """Return the text of a station file.
+
+    Parameters
+    ----------
+    bench
+        The virtual bench.
+    parameters
+        Its chip, with the limits that the bench's own chip does not enforce.
+    addresses
+        VISA address of each instrument.
+    speed
+        Factor on response times. At 0 heaters need no settle time.
+    """
     wiring, laboratory = bench.wiring, bench.laboratory
-    description = laboratory.chip.describe()
     used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
-    spare = [name for name in addresses if name not in used]
-    limits = parameters.limits  # the bench's own chip has lost these
-    bounds = {
-        "max_v": min(parameters.dac.max_v, _SOURCE_V[wiring.heaters]),
-        "max_a": min(limits.current_a or math.inf, _SOURCE_A[wiring.heaters]),
-        "max_w": limits.power_w,
-        "total_w": limits.mean_power_w * laboratory.heater_v.size,
-        "slew_v_per_s": limits.slew_v_per_s,
-    }
     out = [
         f"# A virtual bench of chip {parameters.name}, seed {parameters.seed}.",
-        "# It lives as long as the process that wrote this file. Also there, unused:",
-        *(f"#   {name:<18} {addresses[name]}" for name in spare),
+        "# It ends with the process that wrote this file. Instruments that are there but not used:",
+        *(f"#   {name:<18} {address}" for name, address in addresses.items() if name not in used),
         f"name = {_value(f'bench-{parameters.name}')}",
         f"settle_s = {_value(SETTLE_S if speed > 0 else 0.0)}",
         "",
-        "[limits]",
-        *(f"{key} = {_value(value)}" for key, value in bounds.items() if value > 0),
+        *_limits(bench, parameters),
         "",
-        "[heater]",
-        f"resistance_ohm = {_value(description.drive.resistance_ohm)}",
-        f"pi_power_w = {_value(description.drive.pi_power_w)}",
+        *_heater(bench),
     ]
     for name in used:
-        out += ["", "[[instruments]]", f"name = {_value(name)}", f"driver = {_value(name)}"]
-        out += [f"address = {_value(addresses[name])}"]
-        if settings := _settings(bench, name):
-            out += ["[instruments.settings]", *(f"{key} = {_value(value)}" for key, value in settings.items())]
-    detector = 0
-    for index, stage in enumerate(description.stages):
-        first, last = stage.first_channel, stage.first_channel + stage.channels
-        out += [
-            "",
-            "[[stages]]",
-            f"name = {_value(stage.name)}",
-            f"topology = {_value(stage.topology)}",
-            f"ports = {stage.ports}",
-            f"nonlinearity = {_value(stage.nonlinearity)}",
-            *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
-            "[stages.heaters]",
-            f"instrument = {_value(wiring.heaters)}",
-            f"channels = {_value(wiring.heater_channels[first:last])}",
-            f"groups = {_value(stage.groups)}",
-            "[stages.detectors]",
-            f"instrument = {_value(wiring.detectors)}",
-            f"channels = {_value(wiring.detector_channels[detector : detector + stage.tap_ports])}",
-            f"ampere_per_unit = {_value(laboratory.full_scale_a[index] / AMPLIFIER_V)}",
-            f"full_scale_a = {_value(laboratory.full_scale_a[index])}",
-        ]
-        detector += stage.tap_ports
+        out += ["", *_instrument(bench, name, addresses[name])]
+    first_detector = 0
+    for index, stage in enumerate(laboratory.stages):
+        out += ["", *_stage(bench, index, first_detector)]
+        first_detector += stage.tap_ports
     out += [
         "",
         "[inputs]",
@@ -94,8 +73,61 @@ def station_toml(bench: VirtualBench, parameters: ChipParameters, addresses: Map
     return "\n".join(out) + "\n"
 
 
+def _limits(bench: VirtualBench, parameters: ChipParameters) -> list[str]:
+    limits, source = parameters.limits, bench.wiring.heaters
+    bounds = {
+        "max_v": min(parameters.dac.max_v, _SOURCE_V[source]),
+        "max_a": min(limits.current_a or math.inf, _SOURCE_A[source]),
+        "max_w": limits.power_w,
+        "total_w": limits.mean_power_w * bench.laboratory.heater_v.size,
+        "slew_v_per_s": limits.slew_v_per_s,
+    }
+    return ["[limits]", *(f"{key} = {_value(value)}" for key, value in bounds.items() if value > 0)]
+
+
+def _heater(bench: VirtualBench) -> list[str]:
+    drive = bench.laboratory.chip.describe().drive
+    return [
+        "[heater]",
+        f"resistance_ohm = {_value(drive.resistance_ohm)}",
+        f"pi_power_w = {_value(drive.pi_power_w)}",
+    ]
+
+
+def _instrument(bench: VirtualBench, name: str, address: str) -> list[str]:
+    out = ["[[instruments]]", f"name = {_value(name)}", f"driver = {_value(name)}", f"address = {_value(address)}"]
+    if settings := _settings(bench, name):
+        out += ["[instruments.settings]", *(f"{key} = {_value(value)}" for key, value in settings.items())]
+    return out
+
+
+def _stage(bench: VirtualBench, index: int, first_detector: int) -> list[str]:
+    """Return the table of stage number `index`, whose detectors are counted from `first_detector` on."""
+    wiring, stage = bench.wiring, bench.laboratory.stages[index]
+    full_scale_a = bench.laboratory.full_scale_a[index]
+    heaters = wiring.heater_channels[stage.first_channel : stage.first_channel + stage.channels]
+    detectors = wiring.detector_channels[first_detector : first_detector + stage.tap_ports]
+    return [
+        "[[stages]]",
+        f"name = {_value(stage.name)}",
+        f"topology = {_value(stage.topology)}",
+        f"ports = {stage.ports}",
+        f"nonlinearity = {_value(stage.nonlinearity)}",
+        *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
+        "[stages.heaters]",
+        f"instrument = {_value(wiring.heaters)}",
+        f"channels = {_value(heaters)}",
+        f"groups = {_value(stage.groups)}",
+        "[stages.detectors]",
+        f"instrument = {_value(wiring.detectors)}",
+        f"channels = {_value(detectors)}",
+        f"ampere_per_unit = {_value(full_scale_a / AMPLIFIER_V)}",
+        f"full_scale_a = {_value(full_scale_a)}",
+    ]
+
+
 def _settings(bench: VirtualBench, name: str) -> dict[str, Any]:
-    """Return what a driver has to be told besides the address."""
+    """Return the settings of the instrument's driver."""
     detectors = bench.laboratory.detectors
     match name:
         case "scpi-source":
@@ -140,7 +172,7 @@ def _settings(bench: VirtualBench, name: str) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    """Return a value as TOML writes it."""
+    """Format a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

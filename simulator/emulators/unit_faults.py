@@ -1,4 +1,4 @@
-"""What can go wrong between a driver and an instrument, on demand: which message it strikes, and how often."""
+"""Faults of emulated instruments: their kinds, which messages they happen to, and how often."""
 
 from __future__ import annotations
 
@@ -7,61 +7,67 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["silence", "late", "garbage", "disconnect", "reset", "error"]
-"""silence: the message is neither carried out nor answered · late: carried out, answered `delay_s` later · garbage: carried out,
-answered with other bytes · disconnect: the connection breaks before the message is carried out · reset: the instrument loses
-power before it, and comes back with outputs at zero · error: not carried out, the instrument complains of `code`."""
+FaultKind = Literal["silence", "late", "garbage", "disconnect", "reset", "error"]
+"""What happens to the message:
+
+- silence: it is neither carried out nor answered.
+- late: it is carried out, and answered `delay_s` later.
+- garbage: it is carried out, and answered with random bytes.
+- disconnect: the connection breaks before it is carried out.
+- reset: the instrument loses power before it is carried out, and comes back with outputs at zero.
+- error: it is not carried out, and the instrument reports error `code`.
+"""
 
 
 class UnitFault(BaseModel):
-    """One fault to come."""
+    """A fault to be injected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind
+    kind: FaultKind
     count: Annotated[int, Field(ge=1)] = 1
-    """Messages it strikes."""
+    """Number of messages that it happens to."""
     after: Annotated[int, Field(ge=0)] = 0
-    """Messages that pass before."""
+    """Number of matching messages that are handled normally before."""
     match: str = ""
-    """Only messages that contain this text, whatever its case, are struck or counted."""
+    """Only messages that contain this text, in upper or lower case, are affected or counted."""
     now: bool = False
-    """Strike at once, without waiting for a message: disconnect, reset and error only."""
+    """Whether it happens at once, without waiting for a message: disconnect, reset and error only."""
     delay_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
-    """late: seconds of wall time."""
+    """late: delay of the answer, wall time [s]."""
     code: int = -240
-    """error: the instrument's own number."""
+    """error: the instrument's own error number."""
     channel: Annotated[int, Field(ge=0)] = 0
-    """error: channel at fault, where the instrument names one."""
+    """error: the channel at fault, if the instrument's error messages name one."""
 
 
 @dataclass
-class _Pending:
+class _PendingFault:
     fault: UnitFault
     after: int
     left: int
 
 
-class UnitFaults:
-    """The faults that an instrument still has before it."""
+class PendingFaults:
+    """The faults of one instrument that have not happened yet, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._pending: list[_Pending] = []
+        self._pending: list[_PendingFault] = []
 
     def add(self, fault: UnitFault) -> None:
-        """Expect another fault, after those already planned."""
-        self._pending.append(_Pending(fault, fault.after, fault.count))
+        """Add a fault behind those that are pending."""
+        self._pending.append(_PendingFault(fault, fault.after, fault.count))
 
     def clear(self) -> None:
-        """Forget what has not struck yet."""
+        """Remove all pending faults."""
         self._pending.clear()
 
     def __len__(self) -> int:
-        """Return how many faults have not struck as often as they shall."""
+        """Return the number of faults that have not happened `count` times yet."""
         return len(self._pending)
 
-    def strike(self, message: bytes) -> UnitFault | None:
-        """Return the fault that strikes `message`, or None. At most one does; the others wait."""
+    def take(self, message: bytes) -> UnitFault | None:
+        """Return the fault that happens to `message`, or None. At most one does; the others stay pending."""
         for pending in self._pending:
             if pending.fault.match.lower().encode() not in message.lower():
                 continue

@@ -1,8 +1,8 @@
-"""Which instrument is wired to what: one virtual bench, from a chip and a few choices.
+"""Wire the virtual instruments to one chip.
 
-Every kind of instrument stands on the bench. One source drives the heaters and one the input modulators (or one both), one laser
-lights the chip; every readout sees the detectors, as far as its inputs go, and the power meter sees 1 % of the laser. Sources and
-the laser that were not chosen work too, into nothing.
+Every kind of instrument is on the bench. One source drives the heaters and one the input modulators (or one source
+drives both), and one laser lights the chip. Every readout reads the detectors as far as it has inputs. The power meter
+reads 1 % of the laser's power. Sources and lasers that were not chosen run as well, but are connected to nothing.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from photonloop.simulator.emulators import (
     virtual_qontrol,
     virtual_santec,
 )
-from photonloop.simulator.emulators.bench_choices import LASERS, METER, READOUTS, SOURCES, Choices, check
+from photonloop.simulator.emulators.bench_choices import LASERS, METER, READOUTS, SOURCES, BenchChoices, check_choices
 from photonloop.simulator.emulators.emulator import Emulator
-from photonloop.simulator.emulators.laboratory import Laboratory, LaserLight, Load, Read
-from photonloop.simulator.emulators.links import Unit
+from photonloop.simulator.emulators.laboratory import Laboratory, LaserLight, Load, ReadVolts
+from photonloop.simulator.emulators.units import Unit
 from photonloop.simulator.parameters import ChipParameters
 
 SOURCE_CHANNELS = {"qontrol": 4096, "qdac2": virtual_qdac2.CHANNELS, "scpi-source": 1024}
 READOUT_INPUTS = {"labjack-t7": virtual_labjack.INPUTS, "keysight-daq970a": virtual_keysight.INPUTS, "scpi-readout": 1024}
 
 _SPARE_CHANNELS = 8
-"""Channels of a source whose number is free and that nobody chose."""
+"""Channels of a source that has as many as needed and was not chosen."""
 
-# Places in the tree of seeds, below that of the chip's seed; never renumber.
+# Positions of the random generators below the chip's seed. Never renumber them: seeds would give other numbers.
 _METER, _VOLTMETER, _GARBAGE = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class VirtualWiring:
-    """Who does what, and by which channels (each counted from 0 in its own instrument).
+    """The instrument for each task, and its channels (counted from 0 in each instrument).
 
     Parameters
     ----------
@@ -65,30 +65,30 @@ class VirtualWiring:
 
 @dataclass(frozen=True)
 class VirtualBench:
-    """A wired bench, not connected to anything outside yet."""
+    """A wired bench, without sockets and serial lines."""
 
     laboratory: Laboratory
     wiring: VirtualWiring
     units: Mapping[str, Unit]
     channels: Mapping[str, int]
-    """Channels of the instruments whose number is not fixed by their make."""
+    """Number of channels of the instruments that can have any number of them."""
     serial: frozenset[str]
     """Instruments on a serial line."""
 
 
-def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> VirtualWiring:
-    """Return who does what on the bench of a chip of so many heaters, input ports and detectors.
+def wire(heaters: int, modulators: int, detectors: int, choices: BenchChoices) -> VirtualWiring:
+    """Assign instruments to a chip with the given numbers of heaters, input ports and detectors.
 
     Raises
     ------
     ConfigError
-        One sentence: an instrument that there is not, or one with too few channels.
+        An instrument that is not on the bench, or one with too few channels.
     """
-    check(choices)
+    check_choices(choices)
     source = choices.heaters or SOURCES[0]
     second = choices.modulators or ("qdac2" if modulators <= virtual_qdac2.CHANNELS else "scpi-source")
-    fitting = next(name for name in READOUTS if detectors <= READOUT_INPUTS[name] or name == READOUTS[-1])
-    readout = choices.detectors or fitting
+    large_enough = next(name for name in READOUTS if detectors <= READOUT_INPUTS[name] or name == READOUTS[-1])
+    readout = choices.detectors or large_enough
     laser = choices.laser or LASERS[0]
     first = heaters if second == source else 0
     for name, wanted, what in (
@@ -106,28 +106,33 @@ def wire(heaters: int, modulators: int, detectors: int, choices: Choices) -> Vir
 
 def build(
     parameters: ChipParameters,
-    choices: Choices | None = None,
+    choices: BenchChoices | None = None,
     *,
     speed: float = 0.0,
     stamped: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> VirtualBench:
-    """Return the bench of a chip.
+    """Return the virtual bench of a chip.
 
     Parameters
     ----------
     parameters
-        The chip (`load_chip`); its seed also draws the instruments' own noise.
+        The chip (`load_chip`). The instruments' own noise is drawn from its seed as well.
     choices
-        Who does what.
+        The instrument for each task.
     speed
-        Factor on the instruments' response times: 1 as in the lab, 0 no waiting.
+        Factor on the instruments' response times: 1 as in the lab, 0 no delay.
     stamped
-        Detectors show sequence numbers in place of light (`Laboratory`).
+        Detectors show the number of the measurement instead of light (`Laboratory`).
     clock
-        Seconds of wall time.
+        Returns wall time [s].
+
+    Raises
+    ------
+    ConfigError
+        An instrument that is not on the bench, or one with too few channels.
     """
-    choices = choices or Choices()
+    choices = choices or BenchChoices()
     laboratory = Laboratory(parameters, stamped=stamped)
     try:
         wiring = wire(laboratory.heater_v.size, laboratory.modulator_v.size, laboratory.detectors, choices)
@@ -135,28 +140,11 @@ def build(
         laboratory.close()
         raise
     loads = _loads(laboratory, wiring)
-    outputs = virtual_qdac2.QdacChannels(loads["qdac2"], clock)
-    laboratory.before_measuring.append(outputs.update)
-    inputs = {name: _inputs(laboratory, READOUT_INPUTS[name]) for name in READOUTS}
-    spare = max(laboratory.detectors, _SPARE_CHANNELS)
-
-    def dark(_: LaserLight) -> None:
-        """The light of a laser that is wired to nothing."""
-
-    def light_of(name: str) -> Callable[[LaserLight], None]:
-        return laboratory.set_light if name == wiring.laser else dark
-
-    emulators: dict[str, Emulator] = {
-        "qontrol": virtual_qontrol.QontrolChain(loads["qontrol"]),
-        "qdac2": virtual_qdac2.qdac2(outputs),
-        "scpi-source": generic_scpi.scpi_source(loads["scpi-source"]),
-        "labjack-t7": virtual_labjack.VirtualLabJackT7(inputs["labjack-t7"]),
-        "keysight-daq970a": virtual_keysight.keysight(inputs["keysight-daq970a"], _generator(parameters, _VOLTMETER)),
-        "scpi-readout": generic_scpi.scpi_readout(inputs["scpi-readout"], spare),
-        "santec-tsl570": virtual_santec.santec(
-            light_of("santec-tsl570"), speed=speed, is_scpi=choices.laser_command_set == "scpi", clock=clock
-        ),
-        "scpi-laser": generic_scpi.scpi_laser(light_of("scpi-laser")),
+    readout_inputs = max(laboratory.detectors, _SPARE_CHANNELS)
+    emulators = {
+        **_sources(laboratory, loads, clock),
+        **_readouts(laboratory, parameters, readout_inputs),
+        **_lasers(laboratory, wiring, choices, speed, clock),
         METER: virtual_pm100d.pm100d(laboratory.monitor, _generator(parameters, _METER)),
     }
     garbage = _generator(parameters, _GARBAGE)
@@ -172,13 +160,48 @@ def build(
         )
         for name, emulator in emulators.items()
     }
-    return VirtualBench(
-        laboratory, wiring, units, {"scpi-source": len(loads["scpi-source"]), "scpi-readout": spare}, choices.serial
-    )
+    channels = {"scpi-source": len(loads["scpi-source"]), "scpi-readout": readout_inputs}
+    return VirtualBench(laboratory, wiring, units, channels, choices.serial)
+
+
+def _sources(laboratory: Laboratory, loads: Mapping[str, list[Load]], clock: Callable[[], float]) -> dict[str, Emulator]:
+    outputs = virtual_qdac2.QdacChannels(loads["qdac2"], clock)
+    laboratory.before_measuring.append(outputs.update)
+    return {
+        "qontrol": virtual_qontrol.QontrolChain(loads["qontrol"]),
+        "qdac2": virtual_qdac2.qdac2(outputs),
+        "scpi-source": generic_scpi.scpi_source(loads["scpi-source"]),
+    }
+
+
+def _readouts(laboratory: Laboratory, parameters: ChipParameters, generic_inputs: int) -> dict[str, Emulator]:
+    """Return the readouts; `generic_inputs` is the number of inputs of the generic one."""
+    inputs = {name: _inputs(laboratory, READOUT_INPUTS[name]) for name in READOUTS}
+    return {
+        "labjack-t7": virtual_labjack.VirtualLabJackT7(inputs["labjack-t7"]),
+        "keysight-daq970a": virtual_keysight.keysight(inputs["keysight-daq970a"], _generator(parameters, _VOLTMETER)),
+        "scpi-readout": generic_scpi.scpi_readout(inputs["scpi-readout"], generic_inputs),
+    }
+
+
+def _lasers(
+    laboratory: Laboratory, wiring: VirtualWiring, choices: BenchChoices, speed: float, clock: Callable[[], float]
+) -> dict[str, Emulator]:
+    def no_chip(_: LaserLight) -> None:
+        """Discard the light of a laser that is connected to nothing."""
+
+    def fibre(name: str) -> Callable[[LaserLight], None]:
+        return laboratory.set_light if name == wiring.laser else no_chip
+
+    is_scpi = choices.laser_command_set == "scpi"
+    return {
+        "santec-tsl570": virtual_santec.santec(fibre("santec-tsl570"), speed=speed, is_scpi=is_scpi, clock=clock),
+        "scpi-laser": generic_scpi.scpi_laser(fibre("scpi-laser")),
+    }
 
 
 def _loads(laboratory: Laboratory, wiring: VirtualWiring) -> dict[str, list[Load]]:
-    """Return what the channels of every source drive."""
+    """Return the loads of the channels of each source."""
     loads: dict[str, list[Load]] = {name: [] for name in SOURCES}
     loads[wiring.heaters] += [laboratory.heater(channel) for channel in range(laboratory.heater_v.size)]
     loads[wiring.modulators] += [laboratory.modulator(port) for port in range(laboratory.modulator_v.size)]
@@ -187,8 +210,8 @@ def _loads(laboratory: Laboratory, wiring: VirtualWiring) -> dict[str, list[Load
     return loads
 
 
-def _inputs(laboratory: Laboratory, count: int) -> Read:
-    """Return what reads a readout's inputs: detectors from the first on, nothing at the others."""
+def _inputs(laboratory: Laboratory, count: int) -> ReadVolts:
+    """Return the function that reads a readout's inputs: the detectors first, 0 V at the other inputs."""
 
     def read(inputs: Sequence[int]) -> NDArray[np.float64]:
         volts = np.zeros(len(inputs))

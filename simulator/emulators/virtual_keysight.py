@@ -1,9 +1,9 @@
-"""Keysight DAQ970A, in the command set of the 34970A: one voltmeter behind a scanner, three cards of twenty inputs.
+"""Emulated Keysight DAQ970A (34970A command set): one voltmeter behind a scanner, three cards of twenty inputs.
 
-Inputs are named slot·100 + place: 101 to 120, 201 to 220, 301 to 320.
+The inputs' channel numbers are 100 · slot + position: 101 to 120, 201 to 220, 301 to 320.
 
-Source: the maker's command reference. Not known from there, and taken as follows: noise (3·10⁻⁶ of the range at one power-line
-cycle, less with the square root of more), and times for a channel.
+Source: the maker's command reference. It does not give the following, which is assumed: the noise (3·10⁻⁶ of the range
+at one power-line cycle, divided by the square root of the number of cycles), and the times per channel.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from photonloop.simulator.emulators.emulator import to_step
-from photonloop.simulator.emulators.laboratory import Read
-from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.emulators.laboratory import ReadVolts
+from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, ScpiInstrument, ScpiProfile, plain_error
 from photonloop.simulator.emulators.scpi_parser import ScpiError, boolean, channel_list, choice, number
 
 SLOTS, PLACES = 3, 20
@@ -43,9 +43,9 @@ class _Settings:
 
 
 class _Scanner:
-    """The voltmeter with its scanner: what the commands act on."""
+    """The state of the voltmeter and its scanner, and the functions of the commands."""
 
-    def __init__(self, read: Read, rng: np.random.Generator) -> None:
+    def __init__(self, read: ReadVolts, rng: np.random.Generator) -> None:
         self.settings = _Settings()
         self._read = read
         self._rng = rng
@@ -120,7 +120,7 @@ class _Scanner:
         if not self.settings.scan:
             raise ScpiError(-221)
         if self.settings.trigger == "BUS":
-            raise ScpiError(-214)  # the trigger could never come: the bus waits for the answer
+            raise ScpiError(-214)  # the trigger cannot come: the bus waits for the answer
         self._run_scan()
         return self.fetch(call)
 
@@ -148,42 +148,52 @@ class _Scanner:
         return to_step(volts + noise_v, 1e-7 * span_v)
 
 
-def keysight(read: Read, rng: np.random.Generator, *, serial: str = "MY58000123") -> ScpiInstrument:
-    """Return a DAQ970A whose inputs are wired to what `read` measures, counted from 0; `rng` draws the voltmeter's noise."""
+def keysight(read: ReadVolts, rng: np.random.Generator, *, serial: str = "MY58000123") -> ScpiInstrument:
+    """Return a DAQ970A.
+
+    Parameters
+    ----------
+    read
+        Measures the voltages at inputs, which are counted from 0.
+    rng
+        Random numbers for the voltmeter's noise.
+    serial
+        Serial number.
+    """
     meter = _Scanner(read, rng)
     settings = meter.settings
     volts = "[SENSe:]VOLTage[:DC]"
     scanning = meter.scanning_s
     commands = [
-        Command("CONFigure:VOLTage[:DC]", meter.configure, most=3),
-        Command("MEASure:VOLTage[:DC]", ask=meter.measure, takes_s=scanning, most=3),
+        Command("CONFigure:VOLTage[:DC]", meter.configure, max_arguments=3),
+        Command("MEASure:VOLTage[:DC]", query=meter.measure, takes_s=scanning, max_arguments=3),
         Command("ROUTe:SCAN", lambda c: meter.take_scan(channel_list(c.argument())), meter.ask_scan),
-        Command("ROUTe:SCAN:SIZE", ask=lambda _: f"+{len(settings.scan)}"),
-        Command(f"{volts}:RANGe", lambda c: meter.set_range(c.argument()), lambda _: f"{settings.range_v:+.8E}", most=2),
-        Command(f"{volts}:RANGe:AUTO", meter.set_auto, lambda _: str(int(settings.is_auto)), most=2),
-        Command(f"{volts}:NPLCycles", meter.set_cycles, lambda _: f"{settings.cycles:+.8E}", most=2),
+        Command("ROUTe:SCAN:SIZE", query=lambda _: f"+{len(settings.scan)}"),
+        Command(f"{volts}:RANGe", lambda c: meter.set_range(c.argument()), lambda _: f"{settings.range_v:+.8E}", max_arguments=2),
+        Command(f"{volts}:RANGe:AUTO", meter.set_auto, lambda _: str(int(settings.is_auto)), max_arguments=2),
+        Command(f"{volts}:NPLCycles", meter.set_cycles, lambda _: f"{settings.cycles:+.8E}", max_arguments=2),
         Command("TRIGger:SOURce", meter.set_trigger, lambda _: "BUS" if settings.trigger == "BUS" else "IMM"),
         Command("FORMat:READing:CHANnel", meter.set_format, lambda _: str(int(settings.with_channels))),
         Command("INITiate[:IMMediate]", meter.start, takes_s=scanning),
         Command("*TRG", meter.trigger, takes_s=scanning),
-        Command("FETCh", ask=meter.fetch),
-        Command("READ", ask=meter.read_now, takes_s=scanning),
+        Command("FETCh", query=meter.fetch),
+        Command("READ", query=meter.read_now, takes_s=scanning),
         Command("ABORt", meter.abort),
-        Command("SYSTem:CTYPe", ask=_card),
-        Command("SYSTem:VERSion", ask=lambda _: "1994.0"),
+        Command("SYSTem:CTYPe", query=_card),
+        Command("SYSTem:VERSion", query=lambda _: "1994.0"),
     ]
     identity = f"Keysight Technologies,DAQ970A,{serial},A.03.01-01.00-03.01-00.02-02-00"
-    return ScpiInstrument(Manners(identity, plain_error, exchange_s=1e-3), commands, meter.restore, ErrorQueue(20))
+    return ScpiInstrument(ScpiProfile(identity, plain_error, exchange_s=1e-3), commands, meter.restore, ErrorQueue(20))
 
 
 def channel_name(index: int) -> int:
-    """Return what the instrument calls the input counted from 0."""
+    """Return the channel number of an input counted from 0."""
     slot, place = divmod(index, PLACES)
     return 100 * (slot + 1) + place + 1
 
 
 def _input(channel: int) -> int:
-    """Return the input, counted from 0, that a channel's name stands for; ScpiError -222 where there is none."""
+    """Return the input, counted from 0, of a channel number; ScpiError -222 if there is none."""
     slot, place = divmod(channel, 100)
     if not (1 <= slot <= SLOTS and 1 <= place <= PLACES):
         raise ScpiError(-222)

@@ -1,10 +1,10 @@
-"""LabJack T7: 14 analog inputs, 2 outputs, Modbus TCP; several registers travel in one request.
+"""Emulated LabJack T7: 14 analog inputs, 2 outputs, Modbus TCP with several registers per request.
 
     request   transaction (2)  0 (2)  length (2)  unit (1)  function (1)  address (2)  count (2)  …
     answer    transaction (2)  0 (2)  length (2)  unit (1)  function (1)  bytes (1)  data …       big-endian throughout
 
-Source: the maker's public register map. Not known from there, and taken as follows: what an input beyond its range reads
-(-9999), and times for a reading by resolution index.
+Source: the maker's public register map. It does not give the following, which is assumed: the reading of an input
+beyond its range (-9999), and the time of a reading by resolution index.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import struct
 from collections.abc import Callable
 
 from photonloop.simulator.emulators.emulator import Framing, TimedReply, to_step
-from photonloop.simulator.emulators.laboratory import Read
+from photonloop.simulator.emulators.laboratory import ReadVolts
 
 INPUTS, OUTPUTS = 14, 2
 RANGES_V = (10.0, 1.0, 0.1, 0.01)
 OVERLOAD = -9999.0
 DAC_FULL_V = 5.0
 _SAMPLE_S = (1.1e-3, 0.04e-3, 0.06e-3, 0.1e-3, 0.16e-3, 0.3e-3, 0.55e-3, 1.1e-3, 1.1e-3)
-"""Time of one input by resolution index 0 … 8; 0 stands for 8."""
+"""Time per input [s] for resolution index 0 to 8. Index 0 means 8."""
 
 BAD_FUNCTION, BAD_ADDRESS, BAD_VALUE, DEVICE_FAILURE = 1, 2, 3, 4
 _READ, _READ_INPUT, _WRITE = 3, 4, 16
@@ -38,19 +38,19 @@ class VirtualLabJackT7:
     Parameters
     ----------
     read
-        What is wired to the inputs.
+        Measures the voltages at the inputs.
     serial
-        Its serial number.
+        Serial number.
     """
 
-    def __init__(self, read: Read, serial: int = 470010123) -> None:
+    def __init__(self, read: ReadVolts, serial: int = 470010123) -> None:
         self._read = read
         self._serial = serial
         self.reset()
 
     @property
     def framing(self) -> Framing:
-        """Modbus TCP: the header says how long a message is."""
+        """Modbus TCP: the header contains the length of the message."""
         return _messages
 
     def handle(self, message: bytes, *, unread: bool = False) -> TimedReply:
@@ -64,17 +64,17 @@ class VirtualLabJackT7:
         return TimedReply(_answer(message, bytes([function]) + data), 0.6e-3 + takes_s)
 
     def refuse(self, message: bytes, code: int, channel: int) -> bytes:
-        """Answer with exception `code` in place of carrying out the request."""
+        """Answer with exception `code` and do not carry out the request."""
         del channel
         return _answer(message, bytes([message[7] | 0x80, code]))
 
-    def complain(self, code: int, channel: int) -> bytes:
-        """Say nothing: a Modbus server speaks only when asked."""
+    def report_error(self, code: int, channel: int) -> bytes:
+        """Send nothing: a Modbus server only answers requests."""
         del code, channel
         return b""
 
     def reset(self) -> bytes:
-        """Settings and outputs as at power-up."""
+        """Set settings and outputs to their values at power-up."""
         self._range_v = [RANGES_V[0]] * INPUTS
         self._resolution = [0] * INPUTS
         self._settling_us = [0.0] * INPUTS
@@ -115,7 +115,7 @@ class VirtualLabJackT7:
         return data, 0.0
 
     def _register(self, address: int) -> bytes:
-        """Return one value, two or four bytes."""
+        """Return the value at an address, two or four bytes."""
         for first, values, width in self._tables():
             if first <= address < first + width * len(values) and (address - first) % width == 0:
                 value = values[(address - first) // width]
@@ -134,7 +134,7 @@ class VirtualLabJackT7:
         return single[address]
 
     def _tables(self) -> tuple[tuple[int, list, int], ...]:
-        """Return settings that are arrays: first register, values, registers a value."""
+        """Return the settings that are arrays: first register, values, registers per value."""
         return (
             (1000, self._dac_v, 2),
             (40000, self._range_v, 2),
@@ -144,7 +144,7 @@ class VirtualLabJackT7:
         )
 
     def _write(self, address: int, data: bytes) -> None:
-        """Write values; all of them are checked before the first is taken."""
+        """Write values. All of them are checked before the first is written."""
         todo: list[Callable[[], None]] = []
         while data:
             wide = self._width(address) == 2
@@ -186,7 +186,7 @@ class VirtualLabJackT7:
         raise _ModbusError(BAD_ADDRESS)
 
     def _converted(self, index: int, volts: float) -> float:
-        """Return what the 16-bit converter makes of a voltage in its range, plus and minus 5 % beyond."""
+        """Convert a voltage as the 16-bit converter does; its range extends 5 % beyond the nominal one."""
         span_v = self._range_v[index]
         if abs(volts) > 1.05 * span_v:
             return OVERLOAD
@@ -194,7 +194,7 @@ class VirtualLabJackT7:
 
 
 def _span_v(value: float) -> float:
-    """Return the smallest range that holds `value`, as the unit chooses it."""
+    """Return the smallest range that includes `value`."""
     _check(0.0 <= value <= RANGES_V[0])
     return min(v for v in RANGES_V if v >= value)
 
@@ -209,7 +209,7 @@ def _answer(request: bytes, body: bytes) -> bytes:
 
 
 def _messages(buffer: bytearray) -> list[bytes]:
-    """Take whole requests off the buffer; what is no Modbus at all is thrown away, as the unit does."""
+    """Remove and return whole requests. Bytes that are not Modbus TCP are discarded, as the real unit does."""
     found = []
     while len(buffer) >= 8:
         protocol, length = struct.unpack(">HH", buffer[2:6])

@@ -1,8 +1,9 @@
-"""QDevil QDAC-II: 24 voltage sources, ±10 V, SCPI over TCP.
+"""Emulated QDevil QDAC-II: 24 voltage sources, ±10 V, SCPI over TCP.
 
-Source: the maker's public drivers and simulation tables. Not known from there, and taken as follows: that outputs stop at 10 mA,
-that a full error queue holds 16, the number of digits in answers, that a voltage set while a list is in use waits for
-VOLT:MODE FIX, and that an output in fixed mode which still waits for a trigger goes to VOLT:TRIG upon it, 0 V unless told.
+Source: the maker's public drivers and simulation tables. They do not give the following, which is assumed: outputs are
+limited to 10 mA; the error queue holds 16 errors; the number of digits in answers; a voltage set while a list is in use
+takes effect at VOLT:MODE FIX; an output in fixed mode that still waits for a trigger goes to VOLT:TRIG at the trigger,
+0 V by default.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from dataclasses import dataclass, field
 
 from photonloop.simulator.emulators.emulator import to_step
 from photonloop.simulator.emulators.laboratory import Load
-from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument
+from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, ScpiInstrument, ScpiProfile
 from photonloop.simulator.emulators.scpi_parser import ScpiError, boolean, channel_list, choice, error_text, number
 
 CHANNELS = 24
 RANGE_V = {"HIGH": 10.0, "LOW": 2.0}
 STEP_V = 20.0 / 2**25
-MOST_A = 0.010
-MOST_POINTS = 65536
+MAX_A = 0.010
+MAX_POINTS = 65536
 TRIGGERS = ("IMMediate", "BUS", "HOLD", *(f"INT{k}" for k in range(1, 17)), *(f"EXT{k}" for k in range(1, 6)))
 
 
 @dataclass
 class QdacChannel:
-    """One output as set.
+    """The settings and the state of one output.
 
-    `level_v` is what FIXED mode holds, `next_v` what it holds after a trigger, `volts` what stands at the terminal now.
+    `level_v` is the voltage in FIXED mode, `next_v` the voltage after a trigger, `volts` the present voltage at the
+    terminal.
     """
 
     level_v: float = 0.0
@@ -51,19 +53,19 @@ class QdacChannel:
 
 
 class QdacChannels:
-    """All outputs and what they drive.
+    """All outputs and their loads.
 
     Parameters
     ----------
     loads
-        What the first outputs drive; the others are open.
+        Loads of the first outputs. The others are open.
     clock
-        Seconds, for slews and lists: these are times that the user sets, so no speed of the bench scales them.
+        Returns the time [s] for slews and lists. The user sets these times, so the bench's speed does not scale them.
     """
 
     def __init__(self, loads: Sequence[Load], clock: Callable[[], float] = time.monotonic) -> None:
         if len(loads) > CHANNELS:
-            raise ValueError(f"{len(loads)} loads are more than a QDAC-II drives, {CHANNELS}")
+            raise ValueError(f"there are {len(loads)} loads, expected at most {CHANNELS}, the channels of a QDAC-II")
         self.loads = [*loads, *[Load()] * (CHANNELS - len(loads))]
         self.clock = clock
         self.all: list[QdacChannel] = []
@@ -71,14 +73,14 @@ class QdacChannels:
         self.reset()
 
     def reset(self) -> None:
-        """Zero volts, settings as at power-up."""
+        """Set all outputs to 0 V and all settings to their values at power-up."""
         self.all = [QdacChannel() for _ in range(CHANNELS)]
         self._moving.clear()
         for index in range(CHANNELS):
             self._put(index, 0.0)
 
     def set_level(self, index: int, volts: float) -> None:
-        """Set what FIXED mode holds; ScpiError -222 beyond the range."""
+        """Set the voltage of FIXED mode; ScpiError -222 beyond the range."""
         output = self.all[index]
         if abs(volts) > RANGE_V[output.span] + 1e-12:
             raise ScpiError(-222)
@@ -87,7 +89,7 @@ class QdacChannels:
             self.go(index)
 
     def go(self, index: int) -> None:
-        """Move to the level, at once or at the slew that is set."""
+        """Move to the level, at once or at the slew rate that is set."""
         output = self.all[index]
         if math.isinf(output.slew_v_per_s):
             self._put(index, output.level_v)
@@ -98,7 +100,7 @@ class QdacChannels:
             self._moving.add(index)
 
     def start(self, index: int) -> None:
-        """Begin a list, or go on to its next point."""
+        """Start a list, or go to its next point."""
         output = self.all[index]
         if output.mode != "LIST" or not output.points:
             return
@@ -111,7 +113,7 @@ class QdacChannels:
             self.update()
 
     def fire(self, trigger: str) -> None:
-        """Give a trigger to whoever waits for it."""
+        """Trigger all outputs that wait for `trigger`."""
         for index, output in enumerate(self.all):
             if output.trigger == trigger and (output.is_armed or output.continuous):
                 output.is_armed = False
@@ -120,18 +122,18 @@ class QdacChannels:
                 self.start(index)
 
     def stop(self, index: int) -> None:
-        """Stay where it is."""
+        """Stop slewing or playing a list, at the present voltage."""
         self.update()
         self.all[index].since_s = None
         self._moving.discard(index)
 
     def abort(self, index: int) -> None:
-        """Stop, and wait for no trigger unless that is continuous."""
+        """Stop, and wait for no trigger any more unless triggering is continuous."""
         self.stop(index)
         self.all[index].is_armed = False
 
     def update(self) -> None:
-        """Bring every output that slews or plays a list to where it is by now."""
+        """Set every output that slews or plays a list to its voltage at the present time."""
         if not self._moving:
             return
         now_s = self.clock()
@@ -155,24 +157,24 @@ class QdacChannels:
                     self._put(index, output.volts + math.copysign(reach_v, gap_v))
 
     def current_a(self, index: int) -> float:
-        """Return what flows now [A]."""
+        """Return the present current [A]."""
         self.update()
         return self.loads[index].current_a(self.all[index].volts)
 
     def _put(self, index: int, volts: float) -> None:
-        most_v = MOST_A * self.loads[index].resistance_ohm
+        most_v = MAX_A * self.loads[index].resistance_ohm
         self.all[index].volts = max(-most_v, min(most_v, volts))
         self.loads[index].hold(self.all[index].volts)
 
 
-class _Panel:
-    """What the commands do to the outputs. Settings name their output by a number or by a list of channels."""
+class _QdacCommands:
+    """The functions of the commands. A command names outputs by a number in its header or by a channel list."""
 
     def __init__(self, outputs: QdacChannels) -> None:
         self._outputs = outputs
 
-    def tell(self, function: Callable[[int, str], object]) -> Callable[[Call], None]:
-        """Return a setting of one value."""
+    def assign(self, function: Callable[[int, str], object]) -> Callable[[Call], None]:
+        """Return a command with one value: `function` is called with every output and the value."""
 
         def run(call: Call) -> None:
             indexes, rest = _channels(call)
@@ -184,15 +186,15 @@ class _Panel:
         return run
 
     def put(self, name: str, read: Callable[[str], object]) -> Callable[[Call], None]:
-        """Return a setting that is only kept."""
-        return self.tell(lambda index, text: setattr(self._outputs.all[index], name, read(text)))
+        """Return a command that stores its value in field `name` of an output."""
+        return self.assign(lambda index, text: setattr(self._outputs.all[index], name, read(text)))
 
     def check(self, read: Callable[[str], object]) -> Callable[[Call], None]:
-        """Return a setting of the current meters, which are exact here: checked, and nothing else."""
-        return self.tell(lambda _, text: read(text))
+        """Return a command of the current meters, whose value is only checked: here they are exact."""
+        return self.assign(lambda _, text: read(text))
 
     def act(self, function: Callable[[int], None]) -> Callable[[Call], None]:
-        """Return a command without a value."""
+        """Return a command without a value: `function` is called with every output."""
 
         def run(call: Call) -> None:
             for index in _channels(call)[0]:
@@ -200,8 +202,8 @@ class _Panel:
 
         return run
 
-    def ask(self, show: Callable[[QdacChannel], str]) -> Callable[[Call], str]:
-        """Return a query."""
+    def query(self, show: Callable[[QdacChannel], str]) -> Callable[[Call], str]:
+        """Return a query: `show` formats the answer of one output."""
 
         def run(call: Call) -> str:
             self._outputs.update()
@@ -231,7 +233,7 @@ class _Panel:
             for index in indexes:
                 output = self._outputs.all[index]
                 found = [*output.points, *values] if append else list(values)
-                if len(found) > MOST_POINTS or any(abs(value) > RANGE_V[output.span] + 1e-12 for value in values):
+                if len(found) > MAX_POINTS or any(abs(value) > RANGE_V[output.span] + 1e-12 for value in values):
                     raise ScpiError(-222)
                 output.points, output.place, output.since_s = found, -1, None
 
@@ -252,54 +254,58 @@ class _Panel:
 
 
 def qdac2(outputs: QdacChannels, *, serial: str = "A000123") -> ScpiInstrument:
-    """Return a QDAC-II around `outputs`."""
-    panel = _Panel(outputs)
-    tell, put, act, ask = panel.tell, panel.put, panel.act, panel.ask
+    """Return a QDAC-II with the given outputs."""
+    functions = _QdacCommands(outputs)
+    assign, put, act, query = functions.assign, functions.put, functions.act, functions.query
     errors = ErrorQueue(16)
     source = "SOURce#"
     commands = [
-        Command(f"{source}:VOLTage[:LEVel]", tell(lambda i, t: outputs.set_level(i, number(t))), ask(_shown("level_v")), most=2),
-        Command(f"{source}:VOLTage:LAST", ask=ask(_shown("volts"))),
-        Command(
-            f"{source}:VOLTage:TRIGgered", put("next_v", lambda t: number(t, low=-10.0, high=10.0)), ask(_shown("next_v")), most=2
+        _setting(f"{source}:VOLTage[:LEVel]", assign(lambda i, t: outputs.set_level(i, number(t))), query(_shown("level_v"))),
+        Command(f"{source}:VOLTage:LAST", query=query(_shown("volts"))),
+        _setting(
+            f"{source}:VOLTage:TRIGgered", put("next_v", lambda t: number(t, low=-10.0, high=10.0)), query(_shown("next_v"))
         ),
-        Command(f"{source}:VOLTage:MODE", tell(panel.mode), ask(lambda o: "LIST" if o.mode == "LIST" else "FIX"), most=2),
-        Command(f"{source}:VOLTage:SLEW", put("slew_v_per_s", _slew), ask(_shown("slew_v_per_s")), most=2),
-        Command(f"{source}:RANGe", tell(panel.span), ask(lambda o: o.span), most=2),
-        Command(f"{source}:LIST:VOLTage", panel.points(append=False), ask(_list), most=MOST_POINTS),
-        Command(f"{source}:LIST:VOLTage:APPend", panel.points(append=True), most=MOST_POINTS),
-        Command(f"{source}:LIST:POINts", ask=ask(lambda o: str(len(o.points)))),
-        Command(f"{source}:LIST:DWELl", put("dwell_s", lambda t: number(t, low=1e-6, high=3600)), ask(_shown("dwell_s")), most=2),
-        Command(
+        _setting(f"{source}:VOLTage:MODE", assign(functions.mode), query(lambda o: "LIST" if o.mode == "LIST" else "FIX")),
+        _setting(f"{source}:VOLTage:SLEW", put("slew_v_per_s", _slew), query(_shown("slew_v_per_s"))),
+        _setting(f"{source}:RANGe", assign(functions.span), query(lambda o: o.span)),
+        Command(f"{source}:LIST:VOLTage", functions.points(append=False), query(_list), max_arguments=MAX_POINTS),
+        Command(f"{source}:LIST:VOLTage:APPend", functions.points(append=True), max_arguments=MAX_POINTS),
+        Command(f"{source}:LIST:POINts", query=query(lambda o: str(len(o.points)))),
+        _setting(f"{source}:LIST:DWELl", put("dwell_s", lambda t: number(t, low=1e-6, high=3600)), query(_shown("dwell_s"))),
+        _setting(
             f"{source}:LIST:TMODe",
             put("stepwise", lambda t: choice(t, ("AUTO", "STEPped")) == "STEPPED"),
-            ask(lambda o: "STEPPED" if o.stepwise else "AUTO"),
-            most=2,
+            query(lambda o: "STEPPED" if o.stepwise else "AUTO"),
         ),
-        Command(f"{source}:LIST:COUNt", put("count", lambda t: number(t, low=1)), ask(_shown("count")), most=2),
-        Command(f"{source}:DC:TRIGger:SOURce", put("trigger", lambda t: choice(t, TRIGGERS)), ask(lambda o: o.trigger), most=2),
-        Command(f"{source}:DC:INITiate", act(panel.initiate)),
-        Command(f"{source}:DC:INITiate:CONTinuous", put("continuous", boolean), ask(lambda o: str(int(o.continuous))), most=2),
+        _setting(f"{source}:LIST:COUNt", put("count", lambda t: number(t, low=1)), query(_shown("count"))),
+        _setting(f"{source}:DC:TRIGger:SOURce", put("trigger", lambda t: choice(t, TRIGGERS)), query(lambda o: o.trigger)),
+        Command(f"{source}:DC:INITiate", act(functions.initiate)),
+        _setting(f"{source}:DC:INITiate:CONTinuous", put("continuous", boolean), query(lambda o: str(int(o.continuous)))),
         Command(f"{source}:DC:ABORt", act(outputs.abort)),
         Command("TINTernal", lambda c: outputs.fire(f"INT{int(number(c.argument(), low=1, high=16))}")),
         Command("*TRG", lambda _: outputs.fire("BUS")),
-        Command("ABORt", panel.abort),
-        Command("READ#", ask=panel.amps, takes_s=0.02),  # one power-line cycle
-        Command("SENSe#:RANGe", panel.check(lambda t: choice(t, ("LOW", "HIGH"))), most=2),
-        Command("SENSe#:NPLCycles", panel.check(lambda t: number(t, low=1, high=100)), most=2),
-        Command("SYSTem:ERRor:ALL", ask=lambda _: ",".join(_worded(code) for code in errors.take_all())),
-        Command("SYSTem:ERRor:COUNt", ask=lambda _: str(len(errors))),
+        Command("ABORt", functions.abort),
+        Command("READ#", query=functions.amps, takes_s=0.02),  # one power-line cycle
+        _setting("SENSe#:RANGe", functions.check(lambda t: choice(t, ("LOW", "HIGH")))),
+        _setting("SENSe#:NPLCycles", functions.check(lambda t: number(t, low=1, high=100))),
+        Command("SYSTem:ERRor:ALL", query=lambda _: ",".join(_format_error(code) for code in errors.take_all())),
+        Command("SYSTem:ERRor:COUNt", query=lambda _: str(len(errors))),
     ]
-    manners = Manners(f"QDevil, QDAC-II, {serial}, 13-1.57", _worded, exchange_s=0.5e-3)
-    return ScpiInstrument(manners, commands, outputs.reset, errors)
+    profile = ScpiProfile(f"QDevil, QDAC-II, {serial}, 13-1.57", _format_error, exchange_s=0.5e-3)
+    return ScpiInstrument(profile, commands, outputs.reset, errors)
 
 
-def _worded(code: int) -> str:
+def _setting(pattern: str, execute: Callable[[Call], None], query: Callable[[Call], str] | None = None) -> Command:
+    """Return a command whose arguments are a value and a list of channels."""
+    return Command(pattern, execute, query, max_arguments=2)
+
+
+def _format_error(code: int) -> str:
     return f'{code}, "{error_text(code)}"'
 
 
 def _channels(call: Call) -> tuple[list[int], tuple[str, ...]]:
-    """Return the outputs that a command is for, counted from 0, and its other arguments."""
+    """Return the outputs that a command names, counted from 0, and its other arguments."""
     rest = call.arguments
     if rest and rest[-1].startswith("("):
         named, rest = channel_list(rest[-1]), rest[:-1]

@@ -19,13 +19,13 @@ from photonloop.drivers.station.loading import load_station
 from photonloop.drivers.station.schema import Station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.laboratory import STAMPS, stamped_sequence
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
 IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
-CHOICES = Choices(heaters="qdac2", modulators="scpi-source", detectors="scpi-readout", laser="scpi-laser")
+CHOICES = BenchChoices(heaters="qdac2", modulators="scpi-source", detectors="scpi-readout", laser="scpi-laser")
 HELD_V = np.linspace(0.5, 1.5, 16)
 SETTINGS_V = HELD_V + np.random.default_rng(0).uniform(-0.01, 0.01, (20, 16))
 """More than one list of 16 channels holds."""
@@ -36,7 +36,7 @@ STEP, LOAD = "tint", "list:volt"
 
 @contextmanager
 def opened(
-    tmp_path: Path, change: Callable[[Station], Station] = lambda station: station, choices: Choices = CHOICES
+    tmp_path: Path, change: Callable[[Station], Station] = lambda station: station, choices: BenchChoices = CHOICES
 ) -> Iterator[tuple[Bench, RunningBench]]:
     """Yield a bench that steps through lists, and the virtual one behind it."""
     with running(IDEAL, choices, stamped=True) as virtual:
@@ -121,7 +121,7 @@ def test_few_settings_and_settings_that_need_ramps_are_written_out(tmp_path: Pat
 
 
 def test_only_heaters_that_change_are_listed_and_modulators_on_the_same_source_leave_them_alone(tmp_path: Path) -> None:
-    with opened(tmp_path, choices=Choices("qdac2", "qdac2", "scpi-readout", "scpi-laser")) as (bench, virtual):
+    with opened(tmp_path, choices=BenchChoices("qdac2", "qdac2", "scpi-readout", "scpi-laser")) as (bench, virtual):
         messages = heard(virtual)
         some = np.tile(HELD_V, (6, 1))
         some[:, 3:5] = SETTINGS_V[:6, 3:5]
@@ -151,7 +151,7 @@ def test_an_answer_that_is_lost_costs_no_setting(fault: str, after: int, match: 
             assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
             assert holds(virtual, HELD_V)
             assert modes(virtual) == {"FIX"}
-        assert virtual.state()["instruments"]["qdac2"]["struck"] == {fault: 1}
+        assert virtual.state()["instruments"]["qdac2"]["faults"] == {fault: 1}
         assert not bench.status().faults
 
 

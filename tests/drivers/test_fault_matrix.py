@@ -1,12 +1,14 @@
-"""Faults of every transport on virtual instruments: how the bench ends, and what the table of them finds."""
+"""The fault matrix on virtual instruments: outcomes of the bench, and the errors that the matrix detects."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import partial
 from pathlib import Path
 
+import fault_cases
 import fault_matrix
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from photonloop.drivers.station.loading import load_station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import TextTransport
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
 
@@ -25,7 +27,7 @@ IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 WRITES = "\x01\x10"
 
 
-def test_every_transport_and_every_fault_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_fault_of_every_transport_has_a_good_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     assert fault_matrix.main(["--json", "--small"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["hangs"], found["stale"]) == (0, 0)
@@ -33,7 +35,7 @@ def test_every_transport_and_every_fault_ends_well(capsys: pytest.CaptureFixture
     assert len(cases) == 3 * 5 * 3
     assert {c["outcome"] for c in cases.values()} == {"retry-and-continue", "clean stop"}
     assert all(c["readings"] >= 48 for c in cases.values())
-    # A reading does no harm when it is repeated; a source that was away is not driven on as if nothing had been.
+    # Readings are repeated without harm. A source that lost power must not be driven on without a clean stop.
     for transport in ("visa-tcp", "serial", "modbus-tcp"):
         for fault in ("silence", "late", "garbage"):
             assert cases[transport, fault, "read"]["outcome"] == "retry-and-continue"
@@ -44,12 +46,12 @@ def test_every_transport_and_every_fault_ends_well(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(("transport", "phase"), [("visa-tcp", "idle"), ("serial", "apply")])
-def test_an_instrument_that_is_restarted_at_every_word_is_given_up(
-    transport: str, phase: fault_matrix.Phase, tmp_path: Path
+def test_an_instrument_that_restarts_at_every_message_ends_in_a_clean_stop(
+    transport: str, phase: fault_cases.Phase, tmp_path: Path
 ) -> None:
-    drives_between = next(drives_between for drives_between in fault_matrix.WAYS if drives_between.transport == transport)
-    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(drives_between, virtual, "reset", phase, lasting=True, locks=tmp_path)
+    setup = next(setup for setup in fault_cases.SETUPS if setup.transport == transport)
+    with running(IDEAL, setup.choices, stamped=True) as virtual:
+        case = fault_cases.run_case(setup, virtual, "reset", phase, lasting=True, locks=tmp_path)
     assert case.good, case
     assert case.outcome == "clean stop"
 
@@ -58,52 +60,48 @@ def test_an_instrument_that_is_restarted_at_every_word_is_given_up(
     ("transport", "fault", "phase"),
     [("visa-tcp", "garbage", "apply"), ("visa-tcp", "late", "idle"), ("serial", "garbage", "idle")],
 )
-def test_a_source_that_hears_and_is_not_understood_stands_at_zero(
-    transport: str, fault: str, phase: fault_matrix.Phase, tmp_path: Path
+def test_a_source_that_carries_out_commands_but_cannot_be_understood_is_at_zero(
+    transport: str, fault: str, phase: fault_cases.Phase, tmp_path: Path
 ) -> None:
-    drives_between = next(drives_between for drives_between in fault_matrix.WAYS if drives_between.transport == transport)
-    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(drives_between, virtual, fault, phase, lasting=True, locks=tmp_path)
+    setup = next(setup for setup in fault_cases.SETUPS if setup.transport == transport)
+    with running(IDEAL, setup.choices, stamped=True) as virtual:
+        case = fault_cases.run_case(setup, virtual, fault, phase, lasting=True, locks=tmp_path)
     assert case.good, case
-    assert (case.outcome, case.safe) == ("clean stop", fault_matrix.UNCONFIRMED)
-    named = drives_between.struck[phase]
-    assert (
-        f"the rest of the bench was made safe, {named} was sent to its safe state, but nothing confirms that it is there"
-        in case.detail
-    )
+    assert (case.outcome, case.safe) == ("clean stop", fault_cases.UNCONFIRMED)
+    assert re.search(f"the rest of the bench was made safe.*{setup.faulty[phase]}.*confirm", case.detail), case.detail
 
 
-def test_the_table_knows_a_source_that_hears_and_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driven_source_that_carries_out_commands_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTransport, "send_without_reply", lambda *_: None)
-    drives_between = fault_matrix.WAYS[0]
-    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
-        case = fault_matrix.run_case(drives_between, virtual, "garbage", "apply", lasting=True, locks=tmp_path)
+    setup = fault_cases.SETUPS[0]
+    with running(IDEAL, setup.choices, stamped=True) as virtual:
+        case = fault_cases.run_case(setup, virtual, "garbage", "apply", lasting=True, locks=tmp_path)
     assert not case.good
-    assert "the source hears, and its heaters are driven" in case.detail
+    assert "the source carries out commands, but its heaters are driven" in case.detail
 
 
-def test_the_table_knows_a_stale_reading_and_a_slow_call(tmp_path: Path) -> None:
-    drives_between = fault_matrix.WAYS[0]
-    with running(IDEAL, drives_between.choices, stamped=True) as virtual:
+def test_stale_readings_and_slow_calls_are_detected(tmp_path: Path) -> None:
+    setup = fault_cases.SETUPS[0]
+    with running(IDEAL, setup.choices, stamped=True) as virtual:
         station = load_station(virtual.addresses.station)
-        clock = fault_matrix.SkippingClock()
+        clock = fault_cases.SkippingClock()
         opener = partial(open_table, tmp_path)
         with open_bench(station, opener, clock=clock, locks=tmp_path) as bench:
-            watcher = fault_matrix.Watcher(bench, virtual, clock, deadline_s=-fault_matrix.MARGIN_S)
-            watcher.evaluate()
-            assert (watcher.traced, watcher.stale) == (24, 0)
+            runner = fault_cases.CaseRunner(bench, virtual, clock, deadline_s=-fault_cases.MARGIN_S)
+            runner.evaluate()
+            assert (runner.traced, runner.stale) == (24, 0)
             evaluate = bench.evaluate
-            kept = evaluate(fault_matrix._SETTINGS_V, fault_matrix._LIGHT, "mesh0")
+            kept = evaluate(fault_cases.SETTINGS_V, fault_cases.LIGHT, "mesh0")
             bench.evaluate = lambda *_: kept  # pyright: ignore[reportAttributeAccessIssue]
-            watcher.evaluate()
-            assert watcher.stale == 24
-            with pytest.raises(fault_matrix._HungError):
-                watcher.call(lambda: time.sleep(0.1))
-            assert watcher.hangs == 1
+            runner.evaluate()
+            assert runner.stale == 24
+            with pytest.raises(fault_cases.HangError):
+                runner.call(lambda: time.sleep(0.1))
+            assert runner.hangs == 1
 
 
-def test_a_readout_that_fell_silent_over_its_settings_gets_them_before_it_is_read_again() -> None:
-    with running(IDEAL, Choices(detectors="labjack-t7"), stamped=True) as virtual:
+def test_a_readout_that_did_not_answer_its_settings_gets_them_again_before_it_is_read() -> None:
+    with running(IDEAL, BenchChoices(detectors="labjack-t7"), stamped=True) as virtual:
         unit = virtual.bench.units["labjack-t7"]
         link = ConnectionSettings(virtual.addresses.instruments["labjack-t7"], timeout_s=0.25)
         labjack = open_instrument("labjack-t7", link, {"resolution": 5})
@@ -119,9 +117,9 @@ def test_a_readout_that_fell_silent_over_its_settings_gets_them_before_it_is_rea
 
 
 @pytest.mark.parametrize("kind", ["disconnect", "reset"])
-def test_a_source_that_is_lost_whenever_it_is_set_up_is_given_up(kind: str, tmp_path: Path) -> None:
-    with running(IDEAL, fault_matrix.WAYS[0].choices) as virtual:
-        station = fault_matrix.timed(load_station(virtual.addresses.station))
+def test_a_source_that_is_lost_whenever_it_is_set_up_raises(kind: str, tmp_path: Path) -> None:
+    with running(IDEAL, fault_cases.SETUPS[0].choices) as virtual:
+        station = fault_cases.with_short_timeouts(load_station(virtual.addresses.station))
         with open_bench(station, partial(open_table, tmp_path), locks=tmp_path) as bench:
             bench.apply(np.full(16, 1.0))
             virtual.inject("scpi-source", "disconnect", now=True)

@@ -27,13 +27,13 @@ from photonloop.drivers.station.loading import load_station
 from photonloop.drivers.station.schema import Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
 NOBODY = "TCPIP::127.0.0.1::9::SOCKET"
-CHOICES = Choices("scpi-source", "qdac2", "labjack-t7", "santec-tsl570")
+CHOICES = BenchChoices("scpi-source", "qdac2", "labjack-t7", "santec-tsl570")
 
 
 @contextmanager

@@ -13,14 +13,14 @@ from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.output_channels import OutputChannels, move
 from photonloop.drivers.instrument import ChannelLimits
 from photonloop.drivers.station.loading import load_station
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
 
 
 @pytest.mark.parametrize("v_per_s", [20.0, 200.0])
 def test_readings_wait_for_a_qdac_that_slews(v_per_s: float, tmp_path: Path) -> None:
-    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qdac2", "scpi-source")) as virtual:
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), BenchChoices("qdac2", "scpi-source")) as virtual:
         path = tmp_path / "station.toml"
         limits = f"[limits]\nslew_v_per_s = {v_per_s}"
         path.write_text(virtual.addresses.station.read_text().replace("[limits]", limits))
@@ -52,7 +52,7 @@ def test_what_an_instrument_still_has_to_do_is_counted() -> None:
 
 def test_a_station_of_virtual_instruments_ramps_in_time(tmp_path: Path) -> None:
     """An instrument's slew does not make the ramps of the bench longer."""
-    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qdac2", "scpi-source")) as virtual:
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), BenchChoices("qdac2", "scpi-source")) as virtual:
         path = tmp_path / "station.toml"
         path.write_text(virtual.addresses.station.read_text().replace("[limits]", "[limits]\nslew_v_per_s = 50.0"))
         with open_bench(load_station(path), lambda table: open_table(tmp_path, table), locks=tmp_path) as bench:

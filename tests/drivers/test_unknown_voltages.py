@@ -20,7 +20,7 @@ from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
 from photonloop.drivers.station.loading import load_station
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
@@ -51,7 +51,7 @@ def sets_then_asks_both(station: str) -> str:
 
 @contextmanager
 def bench_with(edit: Callable[[str], str], tmp_path: Path) -> Iterator[tuple[RunningBench, Bench]]:
-    choices = Choices("scpi-source", "qdac2", "scpi-readout", "scpi-laser", "legacy")
+    choices = BenchChoices("scpi-source", "qdac2", "scpi-readout", "scpi-laser", "legacy")
     with running(load_chip("ideal", ports=4, stages=1, seed=0), choices) as virtual:
         station = virtual.addresses.station
         text = edit(station.read_text()).replace('driver = "scpi-source"', f'driver = "scpi-source"\ntimeout_s = {TIMEOUT_S}', 1)

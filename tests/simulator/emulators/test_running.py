@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +193,24 @@ def test_the_serial_line_is_pulled_out_and_comes_back_under_its_name(bench: Runn
         assert line.hear() == "E02:03"
 
 
+def test_a_serial_path_can_be_opened_as_soon_as_the_old_line_is_closed(
+    bench: RunningBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+    found: list[bool] = []
+    with closing(Serial(bench)) as line:
+        path = Path(line.path)
+
+        def close_and_look(file: int) -> None:
+            close(file)
+            found.append(path.exists())
+
+        monkeypatch.setattr(os, "close", close_and_look)
+        bench.inject("qontrol", "disconnect", now=True)
+        monkeypatch.undo()
+    assert found == [True, True]  # both ends of the old terminal were closed, and the path led to the new one by then
+
+
 def test_nobody_reads_the_serial_line(bench: RunningBench) -> None:
     with closing(Serial(bench)) as line:
         for _ in range(40):
@@ -231,7 +250,7 @@ def test_the_control_port(bench: RunningBench) -> None:
             "there is no instrument 'labjak' on the bench; did you mean 'labjack-t7'?"
         )
         assert "fault: kind is 'slow'" in str(do(do="inject", instrument="pm100d", fault={"kind": "slow"})["error"])
-        assert "cannot strike now" in str(do(do="inject", instrument="pm100d", fault={"kind": "late", "now": True})["error"])
+        assert "cannot happen now" in str(do(do="inject", instrument="pm100d", fault={"kind": "late", "now": True})["error"])
         assert do(do="dance")["error"] == "do is 'dance', expected inject, clear, state or log"
         assert do(do="log", since="x")["ok"] is False
         file.write("{\n")

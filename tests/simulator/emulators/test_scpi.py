@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, Manners, ScpiInstrument, plain_error
+from photonloop.simulator.emulators.scpi_engine import Call, Command, ErrorQueue, ScpiInstrument, ScpiProfile, plain_error
 from photonloop.simulator.emulators.scpi_parser import (
     ScpiError,
     boolean,
@@ -87,10 +87,10 @@ def test_headers() -> None:
             parse_header(wrong)
 
 
-# ---- the engine ---------------------------------------------------------------------------------------------------------
+# ---- the engine ------------------------------------------------------------------------------------------------------
 
 
-def instrument(*, one_query: bool = False, depth: int = 4) -> ScpiInstrument:
+def instrument(*, single_query: bool = False, depth: int = 4) -> ScpiInstrument:
     level = {"volts": 0.0}
 
     def tell(call: Call) -> None:
@@ -98,11 +98,11 @@ def instrument(*, one_query: bool = False, depth: int = 4) -> ScpiInstrument:
 
     commands = [
         Command("SOURce#:VOLTage[:LEVel]", tell, lambda _: f"{level['volts']:g}"),
-        Command("SOURce#:CURRent", ask=lambda call: str(call.numbers[0])),
-        Command("READ", ask=lambda _: "7", takes_s=0.5),
+        Command("SOURce#:CURRent", query=lambda call: str(call.numbers[0])),
+        Command("READ", query=lambda _: "7", takes_s=0.5),
     ]
-    manners = Manners("MAKER,MODEL,1,2", plain_error, one_query=one_query, exchange_s=0.1)
-    return ScpiInstrument(manners, commands, lambda: level.update(volts=0.0), ErrorQueue(depth))
+    profile = ScpiProfile("MAKER,MODEL,1,2", plain_error, single_query=single_query, exchange_s=0.1)
+    return ScpiInstrument(profile, commands, lambda: level.update(volts=0.0), ErrorQueue(depth))
 
 
 def said(device: ScpiInstrument, text: str, *, unread: bool = False) -> str:
@@ -139,7 +139,7 @@ def test_status_registers_and_clearing() -> None:
 
 
 def test_one_query_at_a_time() -> None:
-    device = instrument(one_query=True)
+    device = instrument(single_query=True)
     assert not device.handle(b"READ?").interrupts
     second = device.handle(b"READ?", unread=True)
     assert (second.data, second.interrupts, second.takes_s) == (b"7\n", True, pytest.approx(0.6))

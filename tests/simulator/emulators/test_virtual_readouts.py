@@ -33,7 +33,7 @@ def tells(device: ScpiInstrument, text: str) -> str:
     return device.handle(text.encode()).data.decode()
 
 
-# ---- LabJack ------------------------------------------------------------------------------------------------------------
+# ---- LabJack ---------------------------------------------------------------------------------------------------------
 
 
 def asks(device: VirtualLabJackT7, body: bytes, transaction: int = 7) -> bytes:
@@ -121,7 +121,7 @@ def test_labjack_messages_may_come_in_pieces_and_together() -> None:
     assert not noise
 
 
-# ---- Keysight -----------------------------------------------------------------------------------------------------------
+# ---- Keysight --------------------------------------------------------------------------------------------------------
 
 
 def scanner(*volts: float) -> tuple[ScpiInstrument, Wires]:
@@ -182,7 +182,7 @@ def test_keysight_overload_and_time() -> None:
     assert device.handle(b"READ?").takes_s == pytest.approx(2 * 0.2, rel=0.05)
 
 
-# ---- PM100D -------------------------------------------------------------------------------------------------------------
+# ---- PM100D ----------------------------------------------------------------------------------------------------------
 
 
 def meter(light: LaserLight) -> ScpiInstrument:

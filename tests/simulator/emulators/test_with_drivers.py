@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.errors import DeviceError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
@@ -53,13 +53,13 @@ def opened(bench: RunningBench, names: Sequence[str], timeout_s: float = 0.0) ->
 @pytest.mark.parametrize(
     "choices",
     [
-        Choices("qontrol", "qdac2", "labjack-t7", "santec-tsl570"),
-        Choices("scpi-source", "qontrol", "keysight-daq970a", "scpi-laser"),
-        Choices("qdac2", "scpi-source", "scpi-readout", "santec-tsl570", laser_command_set="scpi"),
+        BenchChoices("qontrol", "qdac2", "labjack-t7", "santec-tsl570"),
+        BenchChoices("scpi-source", "qontrol", "keysight-daq970a", "scpi-laser"),
+        BenchChoices("qdac2", "scpi-source", "scpi-readout", "santec-tsl570", laser_command_set="scpi"),
     ],
     ids=["first", "second", "third"],
 )
-def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
+def test_light_travels_from_driver_to_driver(choices: BenchChoices) -> None:
     parameters = load_chip("ideal", ports=4, stages=1, seed=1)
     with running(parameters, choices) as bench:
         wiring, laboratory = bench.bench.wiring, bench.bench.laboratory
@@ -91,7 +91,7 @@ def test_light_travels_from_driver_to_driver(choices: Choices) -> None:
 def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fault: str) -> None:
     unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
     errors = import_module("photonloop.protocols.errors").DeviceError
-    choices = Choices(heaters, "scpi-source" if heaters == "qdac2" else "qdac2", "scpi-readout", "scpi-laser")
+    choices = BenchChoices(heaters, "scpi-source" if heaters == "qdac2" else "qdac2", "scpi-readout", "scpi-laser")
     with running(load_chip("ideal", ports=2, stages=1), choices) as bench, opened(bench, [heaters], timeout_s=0.2) as here:
         source = here[heaters]
         channels = bench.bench.wiring.heater_channels
@@ -117,7 +117,7 @@ def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fa
 def test_a_laser_that_hears_and_is_not_understood_goes_dark(laser: str) -> None:
     unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
     errors = import_module("photonloop.protocols.errors").DeviceError
-    choices = Choices("scpi-source", "qdac2", "scpi-readout", laser)
+    choices = BenchChoices("scpi-source", "qdac2", "scpi-readout", laser)
     with running(load_chip("ideal", ports=2, stages=1), choices) as bench, opened(bench, [laser], timeout_s=0.2) as here:
         here[laser].set_power_w(0.01)
         here[laser].on()
@@ -177,7 +177,7 @@ def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -
 
 def test_a_chain_that_is_opened_again_keeps_what_it_holds() -> None:
     """Whoever opens it and sets one channel has not touched the others."""
-    with running(load_chip("ideal", ports=4, stages=1, seed=1), Choices("qontrol", "qdac2")) as bench:
+    with running(load_chip("ideal", ports=4, stages=1, seed=1), BenchChoices("qontrol", "qdac2")) as bench:
         held = bench.bench.laboratory.heater_v
         with opened(bench, ["qontrol"]) as here:
             here["qontrol"].set_volts({0: 1.0, 1: 3.0})

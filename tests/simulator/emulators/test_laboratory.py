@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from photonloop.protocols.config import ConfigError
-from photonloop.simulator.emulators.bench_choices import Choices
+from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, STAMPS, Laboratory, LaserLight, stamped_sequence
 from photonloop.simulator.emulators.virtual_bench import build, wire
 from photonloop.simulator.emulators.virtual_labjack import VirtualLabJackT7
@@ -111,24 +111,24 @@ def test_stamps_survive_a_sixteen_bit_converter() -> None:
         assert {stamped_sequence(float(a), laboratory.full_scale_a[0]) for a in amps} == {laboratory.measurements % STAMPS}
 
 
-# ---- wiring -------------------------------------------------------------------------------------------------------------
+# ---- wiring ----------------------------------------------------------------------------------------------------------
 
 
 def test_small_chips_fit_the_first_of_everything() -> None:
-    wiring = wire(16, 4, 4, Choices())
+    wiring = wire(16, 4, 4, BenchChoices())
     assert (wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser) == (
         "qontrol",
         "qdac2",
         "labjack-t7",
         "santec-tsl570",
     )
-    large = wire(4096, 64, 64, Choices())
+    large = wire(4096, 64, 64, BenchChoices())
     assert (large.modulators, large.detectors) == ("scpi-source", "scpi-readout")
-    assert wire(64, 8, 16, Choices()).detectors == "keysight-daq970a"
+    assert wire(64, 8, 16, BenchChoices()).detectors == "keysight-daq970a"
 
 
 def test_one_source_may_drive_both() -> None:
-    wiring = wire(16, 4, 4, Choices(heaters="qdac2", modulators="qdac2"))
+    wiring = wire(16, 4, 4, BenchChoices(heaters="qdac2", modulators="qdac2"))
     assert wiring.heater_channels == tuple(range(16))
     assert wiring.modulator_channels == (16, 17, 18, 19)
 
@@ -136,14 +136,14 @@ def test_one_source_may_drive_both() -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        (Choices(heaters="qdac"), "heaters: there is no 'qdac' on the bench; did you mean 'qdac2'?"),
-        (Choices(heaters="qdac2"), "heaters and modulators need 72 channels, more than qdac2 has (24)"),
-        (Choices(heaters="qdac2", modulators="qontrol"), "heaters need 64 channels, more than qdac2 has (24)"),
-        (Choices(detectors="labjack-t7"), "detectors need 16 inputs, more than labjack-t7 has (14)"),
-        (Choices(laser="pm100d"), "laser: there is no 'pm100d' on the bench"),
+        (BenchChoices(heaters="qdac"), "heaters: there is no 'qdac' on the bench; did you mean 'qdac2'?"),
+        (BenchChoices(heaters="qdac2"), "heaters and modulators need 72 channels, more than qdac2 has (24)"),
+        (BenchChoices(heaters="qdac2", modulators="qontrol"), "heaters need 64 channels, more than qdac2 has (24)"),
+        (BenchChoices(detectors="labjack-t7"), "detectors need 16 inputs, more than labjack-t7 has (14)"),
+        (BenchChoices(laser="pm100d"), "laser: there is no 'pm100d' on the bench"),
     ],
 )
-def test_what_does_not_fit_is_told(choices: Choices, words: str) -> None:
+def test_what_does_not_fit_is_told(choices: BenchChoices, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         wire(64, 8, 16, choices)
     assert words in str(refused.value)
@@ -164,7 +164,7 @@ def test_every_choice_is_wired_to_the_chip() -> None:
         ("scpi-source", "qontrol", "santec-tsl570"),
         ("qdac2", "qdac2", "scpi-laser"),
     ):
-        bench = build(parameters, Choices(heaters=heaters, modulators=modulators, laser=laser))
+        bench = build(parameters, BenchChoices(heaters=heaters, modulators=modulators, laser=laser))
         wiring, units, laboratory = bench.wiring, bench.units, bench.laboratory
         units[heaters].emulator.handle(says[heaters](wiring.heater_channels[5], 2.0))
         units[modulators].emulator.handle(says[modulators](wiring.modulator_channels[2], 4.0))

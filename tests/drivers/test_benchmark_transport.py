@@ -1,4 +1,4 @@
-"""The benchmark runs, and finds what it is about."""
+"""The benchmark of transports runs, and shows the cost of Nagle's algorithm and of single commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks/transport.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks" / "transport_costs.py"
 
 
 def test_nagle_and_single_commands_cost_time():

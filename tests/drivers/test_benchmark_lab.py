@@ -1,4 +1,4 @@
-"""The benchmark of benches runs, and finds what it is about."""
+"""The benchmark of benches runs, and shows the cost of Nagle's algorithm and the savings of lists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from benchmarks import lab
 
 
-def test_nagle_costs_where_commands_are_not_joined(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nagles_algorithm_costs_time_if_commands_are_not_joined(capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.main(["--nodelay", "--json", "--updates", "10", "--slow-updates", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["updates"] == 10
-    assert found["round_trips_per_update"] >= 11  # 3 drives, 4 times light, 4 readings
+    assert found["round_trips_per_update"] >= 11  # 3 drives, 4 light settings, 4 readings
     assert found["one_by_one_ratio"] > 2
 
 

@@ -1,11 +1,11 @@
-"""The door for tests and scripts: one JSON object a line, over TCP on this machine.
+"""The control port of a virtual bench, for tests and scripts: one JSON object per line, over TCP on this machine.
 
-    {"do": "inject", "instrument": "labjack-t7", "fault": {"kind": "late", "delay_s": 0.5}}   -> {"ok": true}
-    {"do": "clear"}                            forget the faults that have not struck yet     -> {"ok": true}
-    {"do": "state"}                            what is held, lit, counted                     -> {"ok": true, "heater_v": […], …}
-    {"do": "log", "since": 41}                 measurements after number 41                   -> {"ok": true, "log": […]}
+    {"do": "inject", "instrument": "labjack-t7", "fault": {"kind": "late", "delay_s": 0.5}}   -> {"ok": true} {"do":
+    "clear"}                            remove the pending faults                      -> {"ok": true} {"do": "state"}
+    voltages, light and counters                   -> {"ok": true, "heater_v": […], …} {"do": "log", "since": 41}
+    measurements after number 41                   -> {"ok": true, "log": […]}
 
-Whatever cannot be done is answered {"ok": false, "error": "one sentence"}.
+A request that is refused is answered {"ok": false, "error": "one sentence"}.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from photonloop.simulator.emulators.virtual_bench import VirtualBench
 
 
 def answer(bench: VirtualBench, line: bytes) -> dict[str, Any]:
-    """Do what one line asks for; return what to answer."""
+    """Carry out the request in one line; return the answer."""
     try:
         request = json.loads(line)
         if not isinstance(request, dict):
-            raise ConfigError("expected one JSON object a line")
-        return {"ok": True, **_done(bench, request)}
+            raise ConfigError("expected one JSON object per line")
+        return {"ok": True, **_carry_out(bench, request)}
     except json.JSONDecodeError as error:
         return {"ok": False, "error": f"not JSON: {error}"}
     except (ConfigError, ValidationError, ValueError) as error:
@@ -36,7 +36,13 @@ def answer(bench: VirtualBench, line: bytes) -> dict[str, Any]:
 
 
 def inject(bench: VirtualBench, instrument: str, fault: UnitFault) -> None:
-    """Plan a fault of an instrument; ConfigError where there is no such instrument, or the fault cannot strike so."""
+    """Schedule a fault of an instrument.
+
+    Raises
+    ------
+    ConfigError
+        There is no such instrument, or a fault marked `now` is of a kind that needs a message.
+    """
     unit = bench.units.get(instrument)
     if unit is None:
         raise ConfigError(f"there is no instrument {instrument!r} on the bench{suggestion(instrument, list(bench.units))}")
@@ -47,7 +53,7 @@ def inject(bench: VirtualBench, instrument: str, fault: UnitFault) -> None:
 
 
 def state(bench: VirtualBench) -> dict[str, Any]:
-    """Return what is held, lit and counted, as plain data."""
+    """Return voltages, light and counters as plain data."""
     laboratory = bench.laboratory
     return {
         "heater_v": laboratory.heater_v.tolist(),
@@ -64,19 +70,19 @@ def state(bench: VirtualBench) -> dict[str, Any]:
         "physics_s": laboratory.physics_s,
         "instruments": {
             name: {
-                "messages": unit.counts.messages,
-                "answers": unit.counts.answers,
-                "connections": unit.counts.connections,
-                "struck": dict(unit.counts.struck),
-                "working_s": unit.counts.working_s,
-                "planned": len(unit.faults),
+                "messages": unit.counters.messages,
+                "answers": unit.counters.answers,
+                "connections": unit.counters.connections,
+                "faults": dict(unit.counters.faults),
+                "working_s": unit.counters.working_s,
+                "pending_faults": len(unit.faults),
             }
             for name, unit in bench.units.items()
         },
     }
 
 
-def _done(bench: VirtualBench, request: dict[str, Any]) -> dict[str, Any]:
+def _carry_out(bench: VirtualBench, request: dict[str, Any]) -> dict[str, Any]:
     match request.get("do"):
         case "inject":
             inject(bench, str(request.get("instrument")), validate(UnitFault, dict(request.get("fault") or {}), "fault"))
@@ -129,7 +135,7 @@ class ControlServer:
             while line := await reader.readline():
                 writer.write(json.dumps(answer(self._bench, line)).encode() + b"\n")
                 await writer.drain()
-        except (ConnectionError, ValueError):  # gone, or a line without an end
+        except (ConnectionError, ValueError):  # the client has left, or a line is too long
             pass
         finally:
             writer.close()

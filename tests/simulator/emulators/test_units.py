@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from photonloop.simulator.emulators.generic_scpi import scpi_source
 from photonloop.simulator.emulators.laboratory import LaserLight, Load
-from photonloop.simulator.emulators.links import Action, ClientLink, Unit
-from photonloop.simulator.emulators.unit_faults import UnitFault, UnitFaults
+from photonloop.simulator.emulators.unit_faults import PendingFaults, UnitFault
+from photonloop.simulator.emulators.units import ClientConnection, ConnectionAction, Unit
 from photonloop.simulator.emulators.virtual_bench import build
 from photonloop.simulator.emulators.virtual_pm100d import pm100d
 from photonloop.simulator.emulators.virtual_qontrol import QontrolChain
@@ -28,10 +28,10 @@ class Client:
     """The other end of a link."""
 
     def __init__(self, unit: Unit) -> None:
-        self.is_unsolicited: list[Action] = []
-        self.link: ClientLink = unit.connect(self.is_unsolicited.append)
+        self.is_unsolicited: list[ConnectionAction] = []
+        self.link: ClientConnection = unit.connect(self.is_unsolicited.append)
 
-    def says(self, text: str) -> list[Action]:
+    def says(self, text: str) -> list[ConnectionAction]:
         return self.link.receive(text.encode())[0]
 
 
@@ -70,7 +70,7 @@ def test_silence_neither_carries_out_nor_answers() -> None:
     assert client.says("VOLT 1,(@1);:VOLT? (@1)\n") == client.says("*IDN?\n") == []
     assert volts[0] == 0.0
     assert client.says("VOLT? (@1)\n")[0].data == b"+0.000000E+00\n"
-    assert here.counts.struck == {"silence": 2}
+    assert here.counters.faults == {"silence": 2}
 
 
 def test_late_is_carried_out_at_once_and_answered_later_in_order() -> None:
@@ -99,10 +99,10 @@ def test_disconnect_and_reset_break_every_connection_of_a_socket() -> None:
         client.says("VOLT 2,(@1)\n")
         here.inject(UnitFault(kind=kind, match="(@2)"))
         assert client.says("VOLT? (@1)\n") != []
-        assert client.says("VOLT 1,(@2)\n") == [Action(breaks=True)]
-        assert other.is_unsolicited == [Action(breaks=True)]
+        assert client.says("VOLT 1,(@2)\n") == [ConnectionAction(breaks=True)]
+        assert other.is_unsolicited == [ConnectionAction(breaks=True)]
         assert volts == {**dict.fromkeys(range(8), 0.0), 0: 2.0 if kind == "disconnect" else 0.0}
-        assert here.links == []
+        assert here.connections == []
         assert Client(here).says("VOLT? (@2)\n")[0].data == b"+0.000000E+00\n"
 
 
@@ -111,18 +111,18 @@ def test_a_serial_line_lives_through_a_reset_and_hears_of_it() -> None:
     client = Client(here)
     client.says("v0=3\nvmax0=5\n")
     here.inject(UnitFault(kind="reset"))
-    assert client.says("v0=4\n") == [Action(b"E90:00\n", watch.now_s)]
+    assert client.says("v0=4\n") == [ConnectionAction(b"E90:00\n", watch.now_s)]
     assert volts[0] == 0.0
     assert client.says("v0=6\n")[0].data == b"OK\n"  # the limit is forgotten
     here.inject(UnitFault(kind="reset", now=True))
-    assert client.is_unsolicited == [Action(b"E90:00\n", watch.now_s)]
+    assert client.is_unsolicited == [ConnectionAction(b"E90:00\n", watch.now_s)]
 
 
 def test_errors_unasked_and_in_place_of_an_answer() -> None:
     here, watch, volts = unit(serial=True)
     client = Client(here)
     here.inject(UnitFault(kind="error", code=2, channel=5, now=True))
-    assert client.is_unsolicited == [Action(b"E02:05\n", watch.now_s)]
+    assert client.is_unsolicited == [ConnectionAction(b"E02:05\n", watch.now_s)]
     here.inject(UnitFault(kind="error", code=15))
     assert client.says("v0=1\n")[0].data == b"E15:00\n"
     assert volts[0] == 0.0
@@ -145,23 +145,23 @@ def test_an_answer_thrown_away_unread() -> None:
 
 
 def test_faults_wait_for_their_message() -> None:
-    plan = UnitFaults()
+    plan = PendingFaults()
     plan.add(UnitFault(kind="silence", match="read", after=1, count=2))
     plan.add(UnitFault(kind="late"))
-    struck = [getattr(plan.strike(text), "kind", None) for text in (b"X", b"READ?", b"READ?", b"read?", b"READ?")]
+    struck = [getattr(plan.take(text), "kind", None) for text in (b"X", b"READ?", b"READ?", b"read?", b"READ?")]
     assert struck == ["late", None, "silence", "silence", None]
     assert len(plan) == 0
 
 
 def test_only_what_strikes_by_itself_can_strike_now() -> None:
     here, _, _ = unit()
-    with pytest.raises(ValueError, match="fault late strikes a message"):
+    with pytest.raises(ValueError, match="fault late needs a message"):
         here.inject(UnitFault(kind="late", now=True))
 
 
 def test_a_client_without_end_is_let_go() -> None:
     here, _, _ = unit()
-    assert Client(here).says("x" * (1 << 20) + "y") == [Action(breaks=True)]
+    assert Client(here).says("x" * (1 << 20) + "y") == [ConnectionAction(breaks=True)]
 
 
 WORDS = st.sampled_from(
@@ -181,7 +181,7 @@ def test_no_bytes_bring_an_instrument_down(parts: list[bytes]) -> None:
         link = here.connect(lambda _: None)
         link.receive(b"".join(parts) + b"\n\r")
         link.close()
-        assert here.counts.messages >= 0, name
+        assert here.counters.messages >= 0, name
     assert np.isfinite(BENCH.laboratory.heater_v).all()
     assert np.isfinite(BENCH.laboratory.modulator_v).all()
     BENCH.laboratory.measure(0)

@@ -1,9 +1,9 @@
-"""What the transports' cures are worth: Nagle's algorithm off, commands joined, serial answers read in blocks.
+"""Measure the time that transports save by TCP_NODELAY, by joined commands, and by reading serial answers in blocks.
 
-    python scripts/benchmarks/transport.py [--json] [--rounds 40] [--lines 64]
+    python scripts/benchmarks/transport_costs.py [--json] [--rounds 40] [--lines 64]
 
-The instrument is a second process on loopback, or behind a pseudo-terminal, that answers at once. Both ways of each pair take
-turns, so that a machine whose speed drifts slows both; times are medians.
+The instrument is a second process on loopback or behind a pseudo-terminal, and answers at once. The two methods of each
+pair take turns, so that a machine whose speed drifts slows both. Times are medians.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.drivers.transports.text import Dialect, TextTransport
 
 _FORK = multiprocessing.get_context("fork")
-_WHO = "ACME,M1,7,1.0"
+_IDENTITY = "ACME,M1,7,1.0"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--lines", type=int, default=64, help="channels of one update, lines of one serial answer")
+    parser.add_argument("--rounds", type=int, default=40, help="repetitions of each method")
+    parser.add_argument("--lines", type=int, default=64, help="channels per update, and lines per serial answer")
     options = parser.parse_args(arguments)
     results = {**tcp_times(options.rounds, options.lines), **serial_times(options.rounds, options.lines)}
     if options.json:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tcp_times(rounds: int, lines: int) -> dict[str, float]:
-    """Return medians [ms] and ratios over a socket."""
+    """Return medians [ms] and ratios over a TCP socket."""
     with tcp_instrument() as address:
         fast, slow = (open_text(ConnectionSettings(address, nodelay=nodelay), Dialect()) for nodelay in (True, False))
 
@@ -83,7 +83,7 @@ def tcp_times(rounds: int, lines: int) -> dict[str, float]:
 
 
 def serial_times(rounds: int, lines: int) -> dict[str, float]:
-    """Return medians [ms] and their ratio over a pseudo-terminal: one answer of many lines."""
+    """Return medians [ms] and their ratio for one answer of many lines over a pseudo-terminal."""
     with serial_instrument(lines) as path:
         transport = open_text(ConnectionSettings(path), Dialect())
 
@@ -109,7 +109,7 @@ def serial_times(rounds: int, lines: int) -> dict[str, float]:
 
 
 def medians_s(rounds: int, one: Callable[[], None], other: Callable[[], None]) -> tuple[float, float]:
-    """Return the median times of two ways, taken in turn."""
+    """Time two functions in turn; return the median times [s]."""
     pairs = [(timed_s(one), timed_s(other)) for _ in range(rounds)]
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
@@ -122,7 +122,7 @@ def timed_s(act: Callable[[], None]) -> float:
 
 @contextmanager
 def tcp_instrument() -> Iterator[str]:
-    """Yield the address of an instrument in a process of its own."""
+    """Run an instrument in a process of its own; yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     process = _FORK.Process(target=_serve_tcp, args=(listener,), daemon=True)
     process.start()
@@ -144,7 +144,7 @@ def _serve_tcp(listener: socket.socket) -> None:
                 *lines, pending[ready] = (pending[ready] + data).split(b"\n")
                 for line in lines:
                     if line == b"*IDN?":
-                        ready.sendall(_WHO.encode() + b"\n")
+                        ready.sendall(_IDENTITY.encode() + b"\n")
                     elif line.endswith(b"?"):
                         ready.sendall(b'0,"No error"\n')
             else:
@@ -153,7 +153,7 @@ def _serve_tcp(listener: socket.socket) -> None:
 
 @contextmanager
 def serial_instrument(lines: int) -> Iterator[str]:
-    """Yield the path of a pseudo-terminal behind which a process of its own answers with `lines` lines."""
+    """Run an instrument that answers with `lines` lines in a process of its own; yield its pseudo-terminal."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     process = _FORK.Process(target=_serve_serial, args=(master, lines), daemon=True)
@@ -169,7 +169,7 @@ def _serve_serial(master: int, lines: int) -> None:
     answer = b"".join(b"+%d.000000 V\n" % (n % 10) for n in range(lines))
     while True:
         for line in os.read(master, 65536).split(b"\n")[:-1]:
-            os.write(master, _WHO.encode() + b"\n" if line == b"*IDN?" else answer)
+            os.write(master, _IDENTITY.encode() + b"\n" if line == b"*IDN?" else answer)
 
 
 if __name__ == "__main__":
