@@ -49,7 +49,7 @@ class EstimatorSpec(_Spec):
     """How a descent direction is had from losses alone."""
 
     name: Literal["directional", "spsa"] = "spsa"
-    step: _Positive | Literal["auto"] = "auto"
+    probe_step_rad: _Positive | Literal["auto"] = "auto"
     """[rad] `spsa`: of every phase; `directional`: length of the step over each group of phases. `auto`: measured."""
     directions: Annotated[int, Field(ge=1, le=128)] = 4
     """Directions probed an update; each costs two settings."""

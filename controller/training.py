@@ -71,7 +71,7 @@ class Result:
     wall_s: float
 
 
-def stage_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
+def load_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
     """Stage the encoded training and test parts; return how many test values lay outside the training range.
 
     Raises
@@ -121,7 +121,7 @@ def train(
             dataset = _load(experiment, stop)
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_fits(experiment, link.description, layers, dataset.y_train.size)
-        clipped = stage_parts(link, experiment, dataset)
+        clipped = load_parts(link, experiment, dataset)
         path = new_run(runs, experiment.name)
         write_aside(path / EXPERIMENT, as_toml(experiment).encode())
         write_device(path, link.description)
@@ -192,7 +192,7 @@ def resume(
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_variables(run, state, layers)
         check_fits(experiment, link.description, layers, dataset.y_train.size)
-        stage_parts(link, experiment, dataset)
+        load_parts(link, experiment, dataset)
         if changed is not None:
             watch.warn(f"{string} is another chip than the one learned on so far: {changed.told}")
             write_device(run, link.description)
@@ -236,7 +236,7 @@ def evaluate(
             watch.warn(f"{string} is another chip than run {run} learned on: {changed.told}")
         layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]
         check_variables(run, state, layers)
-        stage_parts(link, experiment, dataset)
+        load_parts(link, experiment, dataset)
         prediction = predict(link, layers, state.variables, TEST, dataset.y_test.size)
     finally:
         link.close()

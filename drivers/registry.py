@@ -88,7 +88,7 @@ def find_driver(name: str) -> Driver:
     return found
 
 
-def read_settings(name: str, settings: Mapping[str, Any], folder: Path = Path()) -> BaseModel:
+def validate_settings(name: str, settings: Mapping[str, Any], folder: Path = Path()) -> BaseModel:
     """Return the table [instruments.settings] of a station file in `folder` as the settings of driver `name`.
 
     Raises
@@ -118,20 +118,20 @@ def open_instrument(
     link
         Where the instrument is.
     settings
-        What `read_settings` returned, or the table it would be given.
+        What `validate_settings` returned, or the table it would be given.
     folder
         Where the files that settings name are looked for: beside the station file.
 
     Raises
     ------
     ConfigError
-        See `find_driver` and `read_settings`.
+        See `find_driver` and `validate_settings`.
     DeviceError
         What the instrument says, or that it says nothing.
     """
     driver = find_driver(name)
     if not isinstance(settings, BaseModel):
-        settings = read_settings(name, settings, folder)
+        settings = validate_settings(name, settings, folder)
     instrument = driver.open(link, settings)
     if not isinstance(instrument, _PROTOCOLS[driver.kind]):
         instrument.close()

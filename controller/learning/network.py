@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
-from photonloop.controller.learning.rng import Purpose, stream
+from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
 from photonloop.controller.learning.variables import Phases, to_drive
 from photonloop.protocols.config import ConfigError
@@ -84,7 +84,7 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
         raise ConfigError(f"network.layers is {count}, but the device has {len(description.stages)} stages")
     layers: list[Layer] = []
     for number, stage in enumerate(description.stages[:count]):
-        rng = stream(experiment.seed, Purpose.PROTOTYPES, number)
+        rng = rng_stream(experiment.seed, Purpose.PROTOTYPES, number)
         try:
             rule = make_rule(experiment.rule, classes, stage.tap_ports, rng)
         except ValueError as error:
@@ -103,7 +103,7 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     return drive
 
 
-def portion(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
+def evaluation_size(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
     """Return how many settings and samples of a stage one evaluation may have, of as many settings as you like.
 
     The device's limits are max_batch, max_readings and max_settings. A message of drives has its own, and in real time an
@@ -123,10 +123,10 @@ def portion(description: DeviceDescription, stage: StageDescription, samples: in
     return max(1, settings), samples
 
 
-def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
+def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
 
-    No evaluation is larger than `portion` says.
+    No evaluation is larger than `evaluation_size`.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows
         As `ReconnectingDevice.evaluate`; "device" where a reading is NaN or infinite.
     """
     stage, drives = layer.stage, to_drive(settings, link.description.drive)
-    count, samples = portion(link.description, stage, rows.rows.size)
+    count, samples = evaluation_size(link.description, stage, rows.rows.size)
     parts = [
         [
             link.evaluate(drives[first : first + count], LoadedRows(rows.name, rows.rows[start : start + samples]), stage.name)
@@ -154,16 +154,16 @@ def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows
     )
 
 
-def read_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
+def measure_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `phases`, shape (channels,), for rows of loaded inputs."""
-    return read_settings(link, layer, phases[np.newaxis], rows)
+    return measure_settings(link, layer, phases[np.newaxis], rows)
 
 
 def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
     """Return what every layer and the whole network answer to the first `samples` loaded `inputs`."""
     link.apply(held_drive(link.description, layers, variables))
     rows = LoadedRows(inputs, np.arange(samples))
-    read = [read_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
+    read = [measure_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])

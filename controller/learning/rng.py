@@ -16,12 +16,12 @@ class Purpose(IntEnum):
 
     PROTOTYPES = 1
     START = 2
-    STEP = 3
+    PROBE_STEP = 3
     SHUFFLE = 4
     PROBES = 5
-    LOOK = 6
+    ACCURACY_ROWS = 6
 
 
-def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
+def rng_stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
     """Return the generator for `purpose`, for these numbers (layer, epoch, update …)."""
     return np.random.default_rng([seed, purpose, *numbers])

@@ -19,11 +19,11 @@ from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.estimators.probe_step import choose_step, longest_step
-from photonloop.controller.learning.network import Layer, Prediction, held_drive, predict, read_layer, read_settings
+from photonloop.controller.learning.network import Layer, Prediction, held_drive, measure_layer, measure_settings, predict
 from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
 from photonloop.controller.learning.progress import EpochReport, Listener, Stopwatch
 from photonloop.controller.learning.reading_flags import FlagWatch
-from photonloop.controller.learning.rng import Purpose, stream
+from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.variables import (
     Bounds,
     Phases,
@@ -36,7 +36,7 @@ from photonloop.controller.learning.variables import (
     to_drive,
 )
 from photonloop.controller.runs.checkpoint import Checkpoint, to_arrays
-from photonloop.controller.runs.journal import Measured, fingerprint
+from photonloop.controller.runs.journal import Measured, variables_digest
 from photonloop.controller.runs.npz_files import write_npz
 from photonloop.controller.runs.run_folder import EVALUATION, RunFolder, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
@@ -160,7 +160,7 @@ class Session:
         while state.update < self._updates:
             self._stop.check(f"after update {state.total}")
             variables = state.variables[number]
-            around = fingerprint(variables if state.base is None else state.base)
+            around = variables_digest(variables if state.base is None else state.base)
             recorded = self._recorded_for(state.total, around)
             if recorded is None and not self._link.under_way:
                 start(drives, rows)
@@ -224,7 +224,7 @@ class Session:
         layer, state, spec = self._layers[number], self.state, self._experiment.estimator
         description = self._link.description
         bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
-        start = start_variables(bounds, stream(self._experiment.seed, Purpose.START, number))
+        start = start_variables(bounds, rng_stream(self._experiment.seed, Purpose.START, number))
         drive_step = lsb_rad(description.drive)
         measured = 0
 
@@ -233,15 +233,15 @@ class Session:
             measured += len(offsets)
             return self._losses_at(layer, reflect(start + offsets, bounds), self._rows(number, 0))
 
-        if spec.step == "auto":
+        if spec.probe_step_rad == "auto":
             self._link.apply(held_drive(description, self._layers, [*state.variables, start]))
-            rng = stream(self._experiment.seed, Purpose.STEP, number)
+            rng = rng_stream(self._experiment.seed, Purpose.PROBE_STEP, number)
             choice = choose_step(losses_at, layer.stage.channels, layer.stage.ports, drive_step, rng)
-            step_rad, reasons = self._estimator.step_from_rms(choice.per_phase_rad, layer.groups), choice.reasons
+            step_rad, reasons = self._estimator.step_from_rms(choice.rms_rad, layer.groups), choice.reasons
             step_rad, held = self._with_room(layer, step_rad)
             reasons = (*reasons, *held)
         else:
-            step_rad, reasons = spec.step, ("given in the experiment file",)
+            step_rad, reasons = spec.probe_step_rad, ("given in the experiment file",)
         # Only now, so that a session ended while measuring has not half begun the layer.
         state.variables.append(start)
         state.initial.append(start.copy())
@@ -255,7 +255,7 @@ class Session:
         self._tell(f"{layer.name}: probe step {rms_from_step:.3g} rad a phase ({'; '.join(reasons)})")
         if rms_from_step < drive_step:
             self._warn(
-                f"{layer.name}: estimator.step moves a phase by {rms_from_step:.3g} rad, less than one step of the drive source "
+                f"{layer.name}: estimator.probe_step_rad moves a phase by {rms_from_step:.3g} rad, less than one step of the drive source "
                 f"around V_π, {drive_step:.3g} rad: probes will mostly measure quantisation"
             )
 
@@ -278,18 +278,18 @@ class Session:
         """Return the rows of the training part for one update: a fresh shuffle every epoch."""
         epoch, batch = divmod(update, self._batches)
         if self._order[:2] != (layer, epoch):
-            rng = stream(self._experiment.seed, Purpose.SHUFFLE, layer, epoch)
+            rng = rng_stream(self._experiment.seed, Purpose.SHUFFLE, layer, epoch)
             self._order = (layer, epoch, rng.permutation(self._samples.train_labels.size))
         return self._order[2][batch * self._batch : (batch + 1) * self._batch]
 
     def _probe(self, number: int, update: int) -> Probe:
-        rng = stream(self._experiment.seed, Purpose.PROBES, number, update)
+        rng = rng_stream(self._experiment.seed, Purpose.PROBES, number, update)
         layer, count = self._layers[number], self._experiment.estimator.directions
         directions = self._estimator.draw(layer.stage.channels, layer.groups, count, rng)
         return Probe(directions, self.state.steps[number])
 
     def _losses_at(self, layer: Layer, settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        readings = read_settings(self._link, layer, settings, LoadedRows(TRAIN, rows))
+        readings = measure_settings(self._link, layer, settings, LoadedRows(TRAIN, rows))
         self._look_at_flags(layer, readings.flags, "while its probe step was measured")
         return layer.rule.losses(readings.values, self._samples.train_labels[rows])
 
@@ -350,7 +350,7 @@ class Session:
         known, most = self._samples.train_labels.size, self._samples.test_labels.size
         if known <= most:
             return np.arange(known)
-        return np.sort(stream(self._experiment.seed, Purpose.LOOK).permutation(known)[:most])
+        return np.sort(rng_stream(self._experiment.seed, Purpose.ACCURACY_ROWS).permutation(known)[:most])
 
     def _accuracy(self, number: int, part: str) -> float:
         layer, samples = self._layers[number], self._samples
@@ -358,7 +358,7 @@ class Session:
         if part == TRAIN:
             rows = self._looked_at()
             labels = samples.train_labels[rows]
-        readings = read_layer(self._link, layer, self.state.variables[number], LoadedRows(part, rows))
+        readings = measure_layer(self._link, layer, self.state.variables[number], LoadedRows(part, rows))
         self._look_at_flags(layer, readings.flags, f"of the {part} part after update {self.state.total}")
         return float((layer.rule.scores(readings.values[0]).argmax(axis=1) == labels).mean())
 

@@ -19,7 +19,7 @@ from photonloop.drivers.bench.instrument_opening import Opener, close_instrument
 from photonloop.drivers.bench.make_safe import make_sources_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
-from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
+from photonloop.drivers.registry import find_driver, open_instrument, stated_channels, validate_settings
 from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station, load_reference
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, Through
 from photonloop.drivers.transports.instrument_address import check_address
@@ -61,7 +61,7 @@ def check_table(folder: Path, table: InstrumentTable) -> int:
         There is no such driver, or a setting or the address does not fit it.
     """
     try:
-        settings = read_settings(table.driver, table.settings, folder)
+        settings = validate_settings(table.driver, table.settings, folder)
         drives_between = find_driver(table.driver).open
         if isinstance(drives_between, Through):  # drivers of others may have addresses of their own
             check_address(table.address, library=table.library, socket=drives_between.needs_socket)

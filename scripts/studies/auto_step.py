@@ -2,7 +2,7 @@
 
     python scripts/studies/auto_step.py [--json | --markdown] [--seeds 0 1 2] [--device sim:soi] [--epochs 100]
 
-For every seed a short session learns `examples/digits.toml` with `estimator.step = "auto"`. Then the chip of the same seed, in
+For every seed a short session learns `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then the chip of the same seed, in
 this process, is put where the session stood when it chose: each layer at its starting variables, the layers before it learned.
 There slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and compared with those of the exact
 gradient (`photonloop.simulator.truth.chip_truth`). Their cosine is that of an estimate with the gradient but for a factor,
@@ -27,8 +27,8 @@ from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.network import Layer, build_network, held_drive
+from photonloop.controller.learning.progress import EpochReport
 from photonloop.controller.learning.rules.prototype import PrototypeRule
-from photonloop.controller.learning.session import EpochReport
 from photonloop.controller.learning.variables import reflect, stage_bounds, to_drive
 from photonloop.controller.runs.run_folder import read_checkpoint, read_events
 from photonloop.controller.training import train
@@ -132,7 +132,12 @@ def compare_layer(
 
 def compare(device: str, seed: int, epochs: int) -> list[Comparison]:
     """Return the comparison of every layer for the chip of `seed`."""
-    overrides = [f"seed={seed}", "estimator.step='auto'", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
+    overrides = [
+        f"seed={seed}",
+        "estimator.probe_step_rad='auto'",
+        f"training.epochs={epochs}",
+        f"training.evaluate_every={epochs}",
+    ]
     experiment = load_experiment(EXPERIMENT, overrides, device=device)
     dataset = load_dataset(experiment.data)
     with tempfile.TemporaryDirectory() as runs:

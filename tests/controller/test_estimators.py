@@ -7,7 +7,7 @@ import pytest
 
 from photonloop.controller.experiment import EstimatorSpec
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
-from photonloop.controller.learning.estimators.probe_step import DRIVE_STEPS, choose_step, longest_step
+from photonloop.controller.learning.estimators.probe_step import MIN_LSBS, choose_step, longest_step
 
 GROUPS = [slice(0, 12), slice(12, 20)]
 
@@ -85,18 +85,18 @@ def test_auto_step_is_near_the_least_error(noise: float) -> None:
     # Along signs d: curvature bend·(b·d)³ with b·d Gaussian of variance n, so its mean square is 15·bend²·n³.
     stray = bend * np.sqrt(15 * channels**3)
     best = min((noise**2 / (4 * stray**2)) ** (1 / 6), longest_step(ports))
-    assert best / 2 < choice.per_phase_rad < best * 2
+    assert best / 2 < choice.rms_rad < best * 2
     assert sum(measured) < 250
 
 
 def test_auto_step_is_never_below_the_drive_source() -> None:
     losses, _ = cubic(1e-9, 0.05, 100, 1)
     choice = choose_step(losses, 100, 16, 0.02, np.random.default_rng(0))
-    assert choice.per_phase_rad == pytest.approx(DRIVE_STEPS * 0.02)
+    assert choice.rms_rad == pytest.approx(MIN_LSBS * 0.02)
     assert any("drive source" in reason for reason in choice.reasons)
 
 
 def test_auto_step_of_a_straight_loss_is_the_longest() -> None:
     losses, _ = cubic(1e-2, 0.0, 100, 1)
     choice = choose_step(losses, 100, 8, 0.0, np.random.default_rng(0))
-    assert choice.per_phase_rad > 0.3 * longest_step(8)
+    assert choice.rms_rad > 0.3 * longest_step(8)

@@ -29,17 +29,17 @@ def test_examples_load_and_come_back_from_toml(example: Path, tmp_path: Path) ->
 
 def test_every_default_is_written_out(tmp_path: Path) -> None:
     text = as_toml(load_experiment(write(tmp_path, SMALL)))
-    for line in ('step = "auto"', "beta2 = 0.999", 'loss = "softmax"', "checkpoint_s = 10.0", 'device = "sim:soi"'):
+    for line in ('probe_step_rad = "auto"', "beta2 = 0.999", 'loss = "softmax"', "checkpoint_s = 10.0", 'device = "sim:soi"'):
         assert line in text
 
 
 def test_overrides_reach_into_tables(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL)
-    options = ["training.epochs=5", "rule.loss=cosine", "estimator.step=0.1", 'name="y"', "data.source = digits"]
+    options = ["training.epochs=5", "rule.loss=cosine", "estimator.probe_step_rad=0.1", 'name="y"', "data.source = digits"]
     experiment = load_experiment(path, options, device="sim:ideal")
     assert experiment.training.epochs == 5
     assert experiment.rule.loss == "cosine"
-    assert experiment.estimator.step == 0.1
+    assert experiment.estimator.probe_step_rad == 0.1
     assert (experiment.name, experiment.data.source, experiment.device) == ("y", "digits", "sim:ideal")
 
 
@@ -49,7 +49,7 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
         (SMALL + "[training]\nepoch = 3\n", "unknown key 'training.epoch'; did you mean 'epochs'?"),
         (SMALL + "[trainin]\nepochs = 3\n", "unknown key 'trainin'; did you mean 'training'?"),
         (SMALL + "[training]\nepochs = 0\n", "training.epochs is 0, but should be greater than or equal to 1"),
-        (SMALL + "[estimator]\nstep = -1.0\n", "estimator.step is -1.0, but should be greater than 0"),
+        (SMALL + "[estimator]\nprobe_step_rad = -1.0\n", "estimator.probe_step_rad is -1.0, but should be greater than 0"),
         (SMALL + '[estimator]\nname = "spas"\n', "estimator.name is 'spas', but should be 'directional' or 'spsa'"),
         (SMALL + "[network]\nports = 'many'\n", "network.ports is 'many', but should be a valid integer"),
         ('[data]\nsource = "iris"\n', "key 'name' is missing"),

@@ -14,7 +14,7 @@ from photonloop.controller.device.compatibility import check_fits
 from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
-from photonloop.controller.learning.network import build_network, portion, read_settings
+from photonloop.controller.learning.network import build_network, evaluation_size, measure_settings
 from photonloop.controller.learning.progress import EpochReport
 from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.session import Samples, Session
@@ -22,7 +22,7 @@ from photonloop.controller.learning.variables import to_drive
 from photonloop.controller.runs.checkpoint import from_arrays
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.controller.training import stage_parts
+from photonloop.controller.training import load_parts
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
@@ -65,7 +65,7 @@ def session(
 ) -> tuple[Session, ReconnectingDevice, RunFolder, Notes]:
     path.mkdir(exist_ok=True)
     notes, dataset, link = Notes(), load_dataset(experiment.data), ReconnectingDevice(opener, stop=stop)
-    stage_parts(link, experiment, dataset)
+    load_parts(link, experiment, dataset)
     folder = RunFolder(path)
     made = Session(
         experiment=experiment,
@@ -292,7 +292,7 @@ def test_dead_hardware_stops_the_session_and_leaves_it_resumable(tmp_path: Path)
 
 
 def test_a_step_below_the_drive_source_is_warned_of(tmp_path: Path) -> None:
-    paper = EstimatorSpec(name="directional", step=1e-3)
+    paper = EstimatorSpec(name="directional", probe_step_rad=1e-3)
     experiment = iris(estimator=paper, training=TrainingSpec(epochs=1, batch=60))
     _, notes = run(tmp_path, experiment, "soi")
     assert any("less than one step of the drive source" in message for message in notes.messages)
@@ -330,7 +330,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
 
 
 def test_a_binding_total_power_limit_is_lived_with(tmp_path: Path) -> None:
-    experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(step=0.1))
+    experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(probe_step_rad=0.1))
     parameters = load_chip("soi", ports=8, stages=1, seed=0)
     tight = parameters.model_copy(update={"limits": parameters.limits.model_copy(update={"mean_power_w": 0.012})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(tight)))
@@ -362,8 +362,8 @@ def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
         ({}, "training.batch is 60, but the device takes 32 samples at once"),
         ({"training": TrainingSpec(batch=16)}, "estimator.directions is 4, but the device takes 6 settings at once"),
         (
-            {"training": TrainingSpec(batch=16), "estimator": EstimatorSpec(directions=1, step=50.0)},
-            "estimator.step is 50, but",
+            {"training": TrainingSpec(batch=16), "estimator": EstimatorSpec(directions=1, probe_step_rad=50.0)},
+            "estimator.probe_step_rad is 50, but",
         ),
     ):
         experiment = iris(**changes)
@@ -493,10 +493,10 @@ def test_a_look_is_cut_into_what_the_device_takes(
     link = ReconnectingDevice(lambda: OpenDevice(device))
     link.load_inputs("x", inputs)
     stage = link.description.stages[0]
-    assert portion(link.description, stage, samples) == expected
+    assert evaluation_size(link.description, stage, samples) == expected
     layer = build_network(iris(), link.description, 3)[0]
     phases = rng.random((settings, stage.channels))
-    read = read_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
+    read = measure_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
     drives = to_drive(phases, link.description.drive)
     np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
     assert read.flags.shape == read.time_s.shape == (settings,)
@@ -508,10 +508,10 @@ def test_in_real_time_a_look_is_cut_into_evaluations_of_a_second() -> None:
     description = Chip(load_chip("ideal", ports=8, stages=1), realtime=True).describe()
     drive = description.drive.model_copy(update={"settle_s": 0.05})
     slow = description.model_copy(update={"drive": drive, "readout": description.readout.model_copy(update={"sample_s": 0.001})})
-    assert portion(slow, slow.stages[0], 50) == (10, 50)
-    assert portion(slow, slow.stages[0], 5000) == (1, 1000)
+    assert evaluation_size(slow, slow.stages[0], 50) == (10, 50)
+    assert evaluation_size(slow, slow.stages[0], 5000) == (1, 1000)
     slower = slow.model_copy(update={"readout": description.readout.model_copy(update={"sample_s": 7.0})})
-    assert portion(slower, slow.stages[0], 50) == (1, 1)
+    assert evaluation_size(slower, slow.stages[0], 50) == (1, 1)
 
 
 @pytest.mark.parametrize("settings", [32, 1])

@@ -52,8 +52,8 @@ class Estimator(Protocol):
         """Return the descent direction, shape (channels,), from measured slopes along each direction, shape (count,)."""
         ...
 
-    def step_from_rms(self, per_phase_rad: float, groups: list[slice]) -> float:
-        """Return the step that moves phases by `per_phase_rad` root mean square (in the largest group)."""
+    def step_from_rms(self, rms_rad: float, groups: list[slice]) -> float:
+        """Return the step that moves phases by `rms_rad` root mean square (in the largest group)."""
         ...
 
     def probe_extent(self, step_rad: float, groups: list[slice]) -> Phases:

@@ -30,9 +30,9 @@ def combine(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]
     return mean
 
 
-def step_from_rms(per_phase_rad: float, groups: list[slice]) -> float:
-    """Return the length over the largest group that moves its phases by `per_phase_rad` root mean square."""
-    return per_phase_rad * _largest(groups) ** 0.5
+def step_from_rms(rms_rad: float, groups: list[slice]) -> float:
+    """Return the length over the largest group that moves its phases by `rms_rad` root mean square."""
+    return rms_rad * _largest(groups) ** 0.5
 
 
 def probe_extent(step_rad: float, groups: list[slice]) -> Phases:

@@ -23,7 +23,7 @@ DIRECTIONS = 16
 """Directions probed at every step of the ladder."""
 LADDER = (0.125, 0.25, 0.5, 1.0)
 """Steps probed, as fractions of the longest."""
-DRIVE_STEPS = 4.0
+MIN_LSBS = 4.0
 """A phase must move by at least so many steps of the drive source."""
 ROUNDING = 2.0**-24
 """Readings travel in single precision: the relative noise that even an ideal loss has."""
@@ -38,7 +38,7 @@ class StepChoice:
 
     Parameters
     ----------
-    per_phase_rad
+    rms_rad
         Root-mean-square step of one phase [rad].
     noise
         Standard deviation of one loss at a fixed setting.
@@ -46,7 +46,7 @@ class StepChoice:
         Plain sentences for the log.
     """
 
-    per_phase_rad: float
+    rms_rad: float
     noise: float
     reasons: tuple[str, ...]
 
@@ -72,7 +72,7 @@ def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: 
         Measures losses at offsets [rad] from the present variables, REPEATS + 2 · DIRECTIONS · len(LADDER) in all.
     channels, ports
         Variables of the layer, and ports of its mesh.
-    drive_step_rad
+    lsb_rad
         Phase of one step of the drive source [rad]; 0 where continuous.
     rng
         Draws the directions probed.
@@ -88,7 +88,7 @@ def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: 
     else:
         best = float(steps[-1])
         reason = f"no curvature seen above the noise up to {best:.3g} rad a phase"
-    floor, ceiling = DRIVE_STEPS * lsb_rad, float(steps[-1])
+    floor, ceiling = MIN_LSBS * lsb_rad, float(steps[-1])
     chosen = max(min(best, ceiling), floor)
     reasons = [
         f"loss {mean:.4g} with noise {noise:.2g} a setting ({REPEATS} repeats)",
@@ -96,12 +96,12 @@ def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: 
         reason,
     ]
     if chosen == floor and floor > 0:
-        reasons.append(f"raised to {DRIVE_STEPS:.0f} steps of the drive source, {floor:.3g} rad")
+        reasons.append(f"raised to {MIN_LSBS:.0f} steps of the drive source, {floor:.3g} rad")
     elif best > ceiling:
         reasons.append(f"held at {ceiling:.3g} rad, where a path through {ports} ports loses its phase")
     signal = slope * chosen * np.sqrt(2.0) / noise
     reasons.append(f"chosen {chosen:.3g} rad a phase: signal {signal:.3g} times the noise")
-    return StepChoice(per_phase_rad=float(chosen), noise=noise, reasons=tuple(reasons))
+    return StepChoice(rms_rad=float(chosen), noise=noise, reasons=tuple(reasons))
 
 
 def _slopes(losses: Losses, signs: Phases, step_rad: float) -> NDArray[np.float64]:

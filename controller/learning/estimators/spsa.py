@@ -24,9 +24,9 @@ def combine(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]
     return np.einsum("k,kc->c", slopes / slopes.size, directions)
 
 
-def step_from_rms(per_phase_rad: float, groups: list[slice]) -> float:
-    """Return `per_phase_rad`: the step of every phase is the step."""
-    return per_phase_rad
+def step_from_rms(rms_rad: float, groups: list[slice]) -> float:
+    """Return `rms_rad`: the step of every phase is the step."""
+    return rms_rad
 
 
 def probe_extent(step_rad: float, groups: list[slice]) -> Phases:
