@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.controller.data.datasets import DataError
-
-_CHUNK = 4096
+from photonloop.controller.data.checks import CHUNK, DataError
 
 Scale = Literal["feature", "global", "image"]
 
@@ -120,15 +118,15 @@ def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInp
         )
     amplitudes = np.zeros((len(x), ports), dtype=np.float32)
     clipped = 0
-    for start in range(0, len(x), _CHUNK):
+    for start in range(0, len(x), CHUNK):
         # Double precision, so that no difference of two single-precision numbers overflows.
-        values = x[start : start + _CHUNK].astype(np.float64)
+        values = x[start : start + CHUNK].astype(np.float64)
         clipped += int(np.count_nonzero((values < encoding.low) | (values > encoding.high)))
         high = values.max(axis=1, keepdims=True) if encoding.scale == "image" else encoding.high
         span = high - encoding.low
         limited = np.clip(values, encoding.low, np.maximum(high, encoding.low)) - encoding.low
         scaled = np.divide(limited, span, out=np.zeros_like(values), where=span > 0)
-        amplitudes[start : start + _CHUNK, :features] = scaled
+        amplitudes[start : start + CHUNK, :features] = scaled
     if encoding.reference > 0:
         amplitudes[:, features] = encoding.reference
     return EncodedInputs(amplitudes, clipped)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.datasets import load_digits, load_iris
 
-from photonloop.controller.data.datasets import DataError, DataSpec, load_dataset
+from photonloop.controller.data.checks import DataError
+from photonloop.controller.data.datasets import DataSpec, load_dataset
 
 
 def _archive(path: Path, **changes: object) -> Path:
@@ -173,7 +174,7 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"x_train": np.ones((12, 0)), "x_test": np.ones((6, 0))}, ["x_train", "(12, 0)"]),
         ({"x_train": np.ones(12)}, ["x_train", "(12,)"]),
         ({"x_train": np.ones((12, 30), complex)}, ["x_train", "complex"]),
-        ({"y_train": np.full(12, 3), "y_test": np.full(6, 3)}, ["one class 3", "at least 2"]),
+        ({"y_train": np.full(12, 3), "y_test": np.full(6, 3)}, ["only class 3", "at least 2"]),
     ],
 )
 def test_bad_archives_get_one_sentence(tmp_path: Path, changes: dict[str, object], words: list[str]) -> None:
@@ -183,8 +184,8 @@ def test_bad_archives_get_one_sentence(tmp_path: Path, changes: dict[str, object
 
 
 def test_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
-    assert "not there" in _sentence(DataSpec(source=str(tmp_path / "none.npz")))
-    assert "not there" in _sentence(DataSpec(source="mnist", path=str(tmp_path)))
+    assert "does not exist" in _sentence(DataSpec(source=str(tmp_path / "none.npz")))
+    assert "does not exist" in _sentence(DataSpec(source="mnist", path=str(tmp_path)))
     good = _archive(tmp_path / "good.npz").read_bytes()
     bad = tmp_path / "bad.npz"
     for content in (b"", b"not a zip", good[:100], good[: len(good) // 2], b"\x80\x04K\x01."):
