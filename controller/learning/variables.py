@@ -91,7 +91,9 @@ def stage_bounds(
 def longest_with_room(
     description: DeviceDescription, stage: StageDescription, probe_extent: Callable[[float], Phases], step_rad: float
 ) -> float:
-    """Return `step_rad`, or the longest step below it that leaves variables half their range; `probe_extent` is proportional to it.
+    """Return `step_rad`, or the longest shorter step that leaves variables half their range.
+
+    `probe_extent` must be proportional to the step.
 
     Raises
     ------

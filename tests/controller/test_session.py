@@ -14,9 +14,11 @@ from photonloop.controller.device.compatibility import check_fits
 from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
+from photonloop.controller.learning.accuracy import training_rows
+from photonloop.controller.learning.layer_start import layer_bounds
 from photonloop.controller.learning.network import build_network, evaluation_size, measure_settings
 from photonloop.controller.learning.progress import EpochReport
-from photonloop.controller.learning.reading_flags import FlagWatch
+from photonloop.controller.learning.reading_flags import FlagWarnings
 from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.learning.variables import to_drive
 from photonloop.controller.runs.checkpoint import from_arrays
@@ -206,11 +208,11 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
     coarse = coarse.model_copy(update={"dac": coarse.dac.model_copy(update={"bits": 5})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(coarse)))
     made.run()
-    bounds, limits = made._boxes(made._layers[0], made.state.steps[0])
+    bounds, limits = layer_bounds(link.description, made._layers[0], made._estimator, made.state.steps[0])
     share = (bounds.high - bounds.low) / (limits.high - limits.low)
     assert share.min() >= 0.5 - 1e-9
     reasons = next(e["reasons"] for e in read_events(tmp_path) if e["event"] == "step_chosen")
-    assert "held at" in reasons[-1]
+    assert "limited to" in reasons[-1]
     link.close()
     folder.close()
 
@@ -228,14 +230,12 @@ def test_updates_that_are_no_numbers_do_not_reach_the_checkpoint(tmp_path: Path,
     assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 0
 
 
-def test_training_accuracy_is_of_rows_from_everywhere(tmp_path: Path) -> None:
-    made, link, folder, _ = session(tmp_path, iris(), lambda: OpenDevice(chip("ideal", iris())))
-    rows = made._looked_at()
+def test_training_accuracy_uses_rows_from_the_whole_training_part() -> None:
+    rows = training_rows(0, 120, 30)
     assert len(rows) == len(set(rows)) == 30
     assert rows.max() > 90
-    assert np.array_equal(rows, made._looked_at())
-    link.close()
-    folder.close()
+    assert np.array_equal(rows, training_rows(0, 120, 30))
+    assert np.array_equal(training_rows(0, 20, 30), np.arange(20))
 
 
 class Flaky:
@@ -319,7 +319,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
         return readings
 
     link.finish = broken
-    with pytest.raises(DeviceError, match="a loss that is no number"):
+    with pytest.raises(DeviceError, match="the loss of layer 1 at update 5 is NaN"):
         made.run()
     link.close()
     folder.close()
@@ -569,14 +569,14 @@ def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: in
 
 
 def test_another_kind_of_flag_in_the_same_layer_is_told_too() -> None:
-    watch = FlagWatch()
-    assert watch.look("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
-    told = watch.look("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
-    assert told == "layer 1: readings of update 2 are saturated; said once a layer"
-    assert watch.look("layer 1", FLAG_SATURATED, "of the test part") is None
-    told = watch.look("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
-    assert told == "layer 1: readings of the test part were taken before they had settled; said once a layer"
+    warnings = FlagWarnings()
+    assert warnings.new_warning("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
+    told = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
+    assert told == "layer 1: readings of update 2 are saturated; reported once per layer"
+    assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test part") is None
+    told = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
+    assert told == "layer 1: readings of the test part were taken before they had settled; reported once per layer"
     assert (
-        watch.look("layer 2", 1 << 5, "of the test part")
-        == "layer 2: readings of the test part are flagged 0x20; said once a layer"
+        warnings.new_warning("layer 2", 1 << 5, "of the test part")
+        == "layer 2: readings of the test part are flagged 0x20; reported once per layer"
     )
