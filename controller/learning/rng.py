@@ -1,7 +1,7 @@
-"""Every random number of a session, from one seed, by purpose: nothing drawn for one purpose shifts another.
+"""Random streams of a session: one seed, and an independent stream per purpose.
 
-A stream is a function of its numbers, never of what was drawn before. So a resumed session draws for update 5000 what the
-unbroken one drew, without replaying anything.
+A stream depends on its numbers only, not on what was drawn before. A resumed session therefore draws the same numbers for
+update 5000 as an uninterrupted one, without replaying the draws before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of what a seed means: never change one, only add."""
+    """Purpose of a random stream. The numbers define what a seed reproduces: add new ones, never change an existing one."""
 
     PROTOTYPES = 1
     START = 2
@@ -23,5 +23,5 @@ class Purpose(IntEnum):
 
 
 def rng_stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
-    """Return the generator for `purpose`, for these numbers (layer, epoch, update …)."""
+    """Return the generator for `purpose` and `numbers` (layer, epoch, update …)."""
     return np.random.default_rng([seed, purpose, *numbers])
