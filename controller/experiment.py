@@ -50,7 +50,7 @@ class EstimatorSpec(_Spec):
 
     name: Literal["directional", "spsa"] = "spsa"
     probe_step_rad: _Positive | Literal["auto"] = "auto"
-    """Probe step [rad]. `spsa`: change of every phase; `directional`: length over each group of phases. `auto`: measured."""
+    """Probe step [rad]. spsa: change of every phase · directional: length over each group of phases · auto: measured."""
     directions: Annotated[int, Field(ge=1, le=128)] = 4
     """Directions probed per update; each costs two settings."""
 
@@ -77,7 +77,7 @@ class TrainingSpec(_Spec):
     batch: _Count = 128
     """Samples per update. Samples that do not fill a last batch are left out of that epoch."""
     pipelined: bool = True
-    """Probe for update n + 1 around the variables before update n, so that the device works while update n is computed."""
+    """Probe for update n + 1 around the variables before update n: the device works while update n is computed."""
     evaluate_every: _Count = 20
     """Epochs between measurements of the accuracies."""
     checkpoint_s: _Positive = 10.0
@@ -148,7 +148,7 @@ def _value(text: str, *, is_text: bool) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     value = parsed["value"]
-    # Text like 2024, true or 1e3 parses as another TOML type. More than one key means that the text contains a line end.
+    # Text like 2024, true or 1e3 parses as another TOML type. More than one key: the text contains a line end.
     return text if len(parsed) > 1 or (is_text and not isinstance(value, str)) else value
 
 

@@ -166,8 +166,8 @@ def resume(
 ) -> Result:
     """Continue the session in folder `run`, on the device it was trained on.
 
-    To continue on another chip of the same shape, name it as `device`: variables and optimiser state are kept, and the run
-    folder stores the description of the new chip.
+    To continue on another chip of the same shape, name it as `device`: variables and optimiser state are kept, and the
+    run folder stores the description of the new chip.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ def resume(
     Raises
     ------
     ConfigError, DataError, DeviceError, SessionStopped
-        As for `train`. Also ConfigError if `run` is no run folder, its checkpoint is damaged, or the device is another one
-        than before.
+        As for `train`. Also ConfigError if `run` is no run folder, its checkpoint is damaged, or the device is another
+        one than before.
     """
     experiment = open_run(run)
     string = device or experiment.device
@@ -255,7 +255,7 @@ def evaluate(
 
 
 def load_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
-    """Load the encoded training and test parts on the device; return how many test values lay outside the training range.
+    """Load the encoded training and test parts on the device; return how many test values were outside the range.
 
     Raises
     ------

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class DataError(ConfigError):
-    """The data cannot be used for training. The message is one sentence that names the field, the value and the bound."""
+    """The data cannot be used for training. The message names the field, the value and the bound."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def class_numbers(
     Raises
     ------
     DataError
-        The two parts have different types, the test part has a label that the training part lacks, or there is one class.
+        The two parts have different types, the test part has a label that the training part lacks, or
+        there is only one class.
     """
     if y_train.dtype.kind != y_test.dtype.kind:
         raise DataError(f"y_train has type {y_train.dtype}, but y_test has type {y_test.dtype}: both need the same labels")

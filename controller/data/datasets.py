@@ -37,7 +37,7 @@ class DataSpec(BaseModel):
     path: str | None = None
     """Path of mnist.npz. Default: $PHOTONLOOP_DATA/mnist.npz if it exists, else a download by scikit-learn."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction of the samples used for the test, each class in proportion. Only for sources without a split (digits, iris)."""
+    """Fraction of the samples in the test part, each class in proportion. Only for sources without a split (digits, iris)."""
     split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the split, and of the shuffle before the limits are applied."""
     image: ImageReduction = "none"
@@ -45,7 +45,7 @@ class DataSpec(BaseModel):
     size: _Count | None = None
     """Pixels per side after crop or pool."""
     train_limit: _Count | None = None
-    """Highest number of training samples, taken from a seeded shuffle. A larger limit contains the samples of a smaller one."""
+    """Highest number of training samples, taken from a seeded shuffle. A larger limit includes those of a smaller one."""
     test_limit: _Count | None = None
     """Highest number of test samples."""
 
@@ -97,9 +97,9 @@ def load_dataset(spec: DataSpec) -> Dataset:
     Raises
     ------
     DataError
-        The file is missing, damaged or lacks an array, or holds pickled objects; there are NaN, parts of different lengths
-        or feature counts, empty parts, labels that are not classes, test labels that the training part lacks, or fewer
-        than two classes; images cannot be cropped or pooled as requested; or a download failed.
+        The file is missing, damaged or lacks an array, or holds pickled objects; there are NaN, parts of different
+        lengths or feature counts, empty parts, labels that are not classes, test labels that the training part lacks,
+        or fewer than two classes; images cannot be cropped or pooled as requested; or a download failed.
     """
     raw = _read(spec)
     check_features(raw)

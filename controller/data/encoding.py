@@ -29,11 +29,11 @@ class EncodingSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     reference: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Amplitude of constant light on the port after the last feature; 0: none. Rules compare the direction of readings only, so
-    without it a network cannot distinguish a bright sample from a dim one of the same proportions."""
+    """Amplitude of constant light on the port after the last feature; 0: none. Rules compare the direction of readings
+    only, so without it a network cannot distinguish a bright sample from a dim one of the same proportions."""
     scale: Scale = "feature"
-    """feature: range of each feature · global: range of all features together, which keeps their proportions · image: each
-    sample is divided by its own maximum, as FFzero does with pixels."""
+    """feature: range of each feature · global: range of all features together, which keeps their proportions · image:
+    each sample is divided by its own maximum, as FFzero does with pixels."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Encoding:
     reference
         Amplitude of the constant light on the port after the features; 0: none.
     low, high
-        Range of each feature that is mapped to [0, 1], float64, shape (features,). With scale "image" low is 0 and high is
-        infinite, because each sample has its own maximum.
+        Range of each feature that is mapped to [0, 1], float64, shape (features,). With scale "image" low is 0 and high
+        is infinite, because each sample has its own maximum.
     """
 
     scale: Scale
@@ -66,8 +66,8 @@ class EncodedInputs:
     amplitudes
         float32, in [0, 1], shape (samples, ports).
     clipped
-        Number of values outside the training range, which were limited to it. Always 0 for the training part; callers should
-        warn if it is not 0.
+        Number of values outside the training range, which were limited to it. Always 0 for the training part; callers
+        should warn if it is not 0.
     """
 
     amplitudes: NDArray[np.float32]

@@ -60,7 +60,7 @@ def image_features(
 def _area_weights(pixels: int, cells: int) -> Features:
     """Return weights, shape (cells, pixels), that average a line of `pixels` over `cells` equal lengths.
 
-    A pixel shared by two cells counts in each in proportion to its overlap: 28 pixels on 8 cells are 3.5 pixels per cell.
+    A pixel shared by two cells counts in each in proportion to its overlap: 28 pixels on 8 cells are 3.5 per cell.
     """
     edges = np.arange(cells + 1) * (pixels / cells)
     start = np.arange(pixels)

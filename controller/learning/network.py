@@ -1,7 +1,7 @@
 """A network of layers on the stages of a device: building it, measuring its layers, and its predictions.
 
-Layers are cascaded on one chip. Layer k is stage k: its readings are taken at its own tap, and its light passes through the
-nonlinearity to the next stage.
+Layers are cascaded on one chip. Layer k is stage k: its readings are taken at its own tap, and its light passes through
+the nonlinearity to the next stage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings,
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
-"""Highest size of the drives of one evaluation [bytes]. They are sent as one message; servers accept at least twice this."""
+"""Largest drives of one evaluation [bytes]. They are one message, and servers accept messages of at least twice this."""
 
 LONGEST_S = 1.0
 """Longest evaluation [s] on a device in real time, outside updates: longer measurements are divided into several."""
@@ -106,8 +106,8 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
 def evaluation_size(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
     """Return the highest number of settings and of samples, at most `samples`, in one evaluation of a stage.
 
-    The bounds are max_batch, max_readings and max_settings of the device, and `DRIVE_BYTES`. On a device in real time an
-    evaluation also takes about `LONGEST_S` at most, so that a request to stop is answered soon.
+    The bounds are max_batch, max_readings and max_settings of the device, and `DRIVE_BYTES`. On a device in real time
+    an evaluation also takes about `LONGEST_S` at most, so that a request to stop is answered soon.
     """
     limits, settle_s, sample_s = description.limits, description.drive.settle_s, description.readout.sample_s
     in_time = LONGEST_S / sample_s if description.clock == "real" and sample_s > 0 else samples
@@ -160,7 +160,7 @@ def measure_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: 
 
 
 def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
-    """Return the predictions of every layer and of the whole network for the first `samples` rows of the loaded `inputs`."""
+    """Return the predictions of every layer and of the network for the first `samples` rows of the loaded `inputs`."""
     link.apply(held_drive(link.description, layers, variables))
     rows = LoadedRows(inputs, np.arange(samples))
     read = [measure_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]

@@ -1,7 +1,7 @@
 """Random streams of a session: one seed, and an independent stream per purpose.
 
-A stream depends on its numbers only, not on what was drawn before. A resumed session therefore draws the same numbers for
-update 5000 as an uninterrupted one, without replaying the draws before it.
+A stream depends on its numbers only, not on what was drawn before. A resumed session therefore draws the same numbers
+for update 5000 as an uninterrupted one, without replaying the draws before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """Purpose of a random stream. The numbers define what a seed reproduces: add new ones, never change an existing one."""
+    """Purpose of a random stream. Add new numbers, but never change one: seeds would give other sessions."""
 
     PROTOTYPES = 1
     START = 2

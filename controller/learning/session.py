@@ -1,10 +1,10 @@
 """The in-situ training session: layers are trained one after another, update by update, by evaluations on the device.
 
-    probe ──▶ settings ──▶ device.evaluate ──▶ readings ──▶ rule: losses ──▶ estimator: direction ──▶ optimiser ──▶ variables
-      ▲                                                       │
-      └── drawn while the device is busy                      └──▶ journal (all that a resumed session needs)
+    probe ─▶ settings ─▶ device.evaluate ─▶ readings ─▶ rule: losses ─▶ estimator: direction ─▶ optimiser ─▶ variables
+      ▲                                                   │
+      └── drawn while the device is busy                  └─▶ journal (all that a resumed session needs)
 
-The session never has access to a phase, field or gradient of the device, so it runs on a simulator and on a bench alike.
+The session never has access to a phase, field or gradient of the device, so it runs on a simulator or a bench.
 """
 
 from __future__ import annotations
@@ -370,6 +370,7 @@ class Session:
 
     def _save(self) -> None:
         self._folder.checkpoint(to_arrays(self.state, self._experiment.seed))
-        for update, measured in self._journal.items():  # the checkpoint emptied the journal: keep what is still to be replayed
+        # The checkpoint emptied the journal: write back the losses that are still to be replayed.
+        for update, measured in self._journal.items():
             self._folder.record(update, measured)
         self._saved_at = time.monotonic()

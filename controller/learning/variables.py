@@ -1,8 +1,8 @@
 """Variables and their bounds: nominal heater phases [rad], and the conversion to a drive [V].
 
 A variable is a *nominal heater phase* x = π · P / P_π, with the power P of one heater and the nominal P_π of the device
-description: the phase of a heater that is as designed and has no offset. The true phase of an uncalibrated heater differs
-by its own P_π and its unknown offset. Training by probes does not need to know them.
+description: the phase of a heater that is as designed and has no offset. The true phase of an uncalibrated heater
+differs by its own P_π and its unknown offset. Training by probes does not need to know them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def lsb_rad(drive: DriveDescription) -> float:
 def stage_bounds(
     description: DeviceDescription, stage: StageDescription, extent_rad: float | Phases, reserve_rad: float = 0.0
 ) -> Bounds:
-    """Return the bounds of the variables of `stage`, such that probes around them stay within every limit of the device.
+    """Return the bounds of the variables of `stage`, such that probes around them are within the limits of the device.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def stage_bounds(
 
     Notes
     -----
-    The signs of a probe cancel in the total power on average only. The bounds leave room for five standard deviations of
-    their sum.
+    The signs of a probe cancel in the total power on average only. The bounds leave room for five standard deviations
+    of their sum.
     """
     ceiling_v = highest_drive_v(description, stage.first_channel, stage.channels)
     # Slightly inside: the conversion to volts rounds, and the device would refuse a drive above its limit.
@@ -148,7 +148,7 @@ def reflect(phases: Phases, bounds: Bounds) -> Phases:
 
 
 def project(phases: Phases, bounds: Bounds) -> Phases:
-    """Return `phases` reflected into the bounds, and scaled towards the lower bounds if their sum is above `bounds.total`.
+    """Return `phases` reflected into the bounds, and scaled towards the lower bounds if they exceed `bounds.total`.
 
     Reflection keeps a random walk uniform; clipping would make it accumulate at the bounds. Wrapping by 2π would need a
     calibrated chip.

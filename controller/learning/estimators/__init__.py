@@ -1,10 +1,11 @@
 """Estimators: a descent direction from the losses of probe settings.
 
-An estimator chooses settings around the present variables and computes a direction from their losses. It needs no access to
-readings, data or labels, so it works for any device and any rule.
+An estimator chooses settings around the present variables and computes a direction from their losses. It needs no
+access to readings, data or labels, so it works for any device and any rule.
 
-Settings come in pairs, plus and minus each direction d. For a small step c, (L(x + c·d) − L(x − c·d)) / 2c is the directional
-derivative along d. Batch, drift and second-order terms are common to the two settings of a pair and cancel in the difference.
+Settings come in pairs, plus and minus each direction d. For a small step c, (L(x + c·d) − L(x − c·d)) / 2c is the
+directional derivative along d. Batch, drift and second-order terms are common to the two settings of a pair and cancel
+in the difference.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Estimator(Protocol):
         ...
 
     def combine(self, directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
-        """Return the descent direction, shape (channels,), from measured slopes along each direction, shape (count,)."""
+        """Return the descent direction, shape (channels,), from the slopes along each direction, shape (count,)."""
         ...
 
     def step_from_rms(self, rms_rad: float, groups: list[slice]) -> float:
@@ -77,6 +78,6 @@ def estimator(spec: EstimatorSpec) -> Estimator:
 
 
 def slopes(probe: Probe, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the measured directional derivatives, shape (directions,), from the losses of `probe.settings`, in that order."""
+    """Return the measured directional derivatives, shape (directions,), from the losses of `probe.settings`."""
     pairs = len(losses) // 2
     return (losses[:pairs] - losses[pairs:]) / (2 * probe.step_rad)

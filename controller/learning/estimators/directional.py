@@ -1,8 +1,9 @@
 """Directional derivatives along Gaussian directions of unit length, as in FFzero (arXiv 2603.24790).
 
-Each group of phases (θ, φ, γ) has its own unit direction u, and one pair of losses is used for all groups. The update of the
-paper is w ← w − η·dim(w)·g with g = (L(w + εu) − L(w − εu)) / 2ε · u, the mean over K directions. The direction returned here
-includes the factor dim(w) of each group: since E[dim · u uᵀ] = 1, it is an unbiased gradient. The optimiser applies η.
+Each group of phases (θ, φ, γ) has its own unit direction u, and one pair of losses is used for all groups. The update
+of the paper is w ← w − η·dim(w)·g with g = (L(w + εu) − L(w − εu)) / 2ε · u, the mean over K directions. The direction
+returned here includes the factor dim(w) of each group: since E[dim · u uᵀ] = 1, it is an unbiased gradient. The
+optimiser applies η.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def step_from_rms(rms_rad: float, groups: list[slice]) -> float:
 
 
 def probe_extent(step_rad: float, groups: list[slice]) -> Phases:
-    """Return four standard deviations of the change of each phase, which depends on its group; at most the step itself."""
+    """Return four standard deviations of the change of each phase, or the step if it is smaller, shape (channels,)."""
     extent = np.empty(max(group.stop for group in groups))
     for group in groups:
         extent[group] = step_rad * min(1.0, 4.0 / (group.stop - group.start) ** 0.5)

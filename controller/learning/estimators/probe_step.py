@@ -1,8 +1,8 @@
 """Choice of the probe step: long enough to exceed the noise, short enough to measure a derivative.
 
-A slope measured with step c per phase has two errors. Noise σ of one loss contributes σ²/2c². Curvature contributes r²c⁴: along
-direction j the measured slope is a_j + b_j·c², and the part r_j of b_j that is not proportional to a_j, of mean square r²,
-changes the direction of the estimate. The sum of the two errors is least at c⁶ = σ² / 4r².
+A slope measured with step c per phase has two errors. Noise σ of one loss contributes σ²/2c². Curvature contributes
+r²c⁴: along direction j the measured slope is a_j + b_j·c², and the part r_j of b_j that is not proportional to a_j, of
+mean square r², changes the direction of the estimate. The sum of the two errors is least at c⁶ = σ² / 4r².
 
 Both σ and r are measured on the device before training: σ by repeating one setting, r by probing the same directions at
 several steps. The step must also be several DAC steps, or quantisation determines the direction.
@@ -73,7 +73,8 @@ def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: 
     Parameters
     ----------
     losses
-        Measures losses at offsets [rad] from the present variables; called for REPEATS + 2 · DIRECTIONS · len(LADDER) settings.
+        Measures losses at offsets [rad] from the present variables; called for REPEATS + 2 · DIRECTIONS · len(LADDER)
+        settings.
     channels, ports
         Number of variables of the layer, and ports of its mesh.
     lsb_rad
@@ -115,7 +116,7 @@ def _slopes(losses: Losses, signs: Phases, step_rad: float) -> NDArray[np.float6
 
 
 def _fit(steps: NDArray[np.float64], slopes: NDArray[np.float64], noise: float) -> tuple[float, float]:
-    """Return the root-mean-square slope a and the curvature r of a fit a_j + b_j·c² to slopes, shape (steps, directions)."""
+    """Return root-mean-square slope a and curvature r of a fit a_j + b_j·c² to slopes, shape (steps, directions)."""
     # The noise of a row is σ/(√2 c): multiplied by c, all rows have the same noise.
     design = np.stack((steps, steps**3), axis=1)
     solution = np.linalg.pinv(design)

@@ -1,7 +1,7 @@
 """Simultaneous perturbation (SPSA): every phase changes by plus or minus the same amount (Spall 1992, eq. 2.2).
 
-If the loss is linear over the step, E[d (d·∇L)] = ∇L for independent signs d = ±1. The mean of slope × direction is then an
-unbiased gradient.
+If the loss is linear over the step, E[d (d·∇L)] = ∇L for independent signs d = ±1. The mean of slope × direction is
+then an unbiased gradient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Prototype rule of FFzero (arXiv 2603.24790): the readings of a class should be parallel to its fixed prototype.
+"""Prototype rule of FFzero (arXiv 2603.24790): readings of a class should point along its fixed prototype.
 
-The goodness s_j is the cosine between the readings of a layer and prototype j. The prototypes of C classes are the corners of
-a regular simplex, with pairwise cosine −1/(C−1). All classes are therefore equally far apart. Prototypes are not trained.
+The goodness s_j is the cosine between the readings of a layer and prototype j. The prototypes of C classes are the
+corners of a regular simplex, with pairwise cosine −1/(C−1). All classes are therefore equally far apart. Prototypes are
+not trained.
 """
 
 from __future__ import annotations
