@@ -50,7 +50,7 @@ class EstimatorSpec(_Spec):
 
     name: Literal["directional", "spsa"] = "spsa"
     probe_step_rad: _Positive | Literal["auto"] = "auto"
-    """Probe step [rad]. spsa: change of every phase · directional: length over each group of phases · auto: measured."""
+    """Probe step [rad]. spsa: change of every phase · directional: length per group of phases · auto: measured."""
     directions: Annotated[int, Field(ge=1, le=128)] = 4
     """Directions probed per update; each costs two settings."""
 

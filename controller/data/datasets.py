@@ -37,7 +37,7 @@ class DataSpec(BaseModel):
     path: str | None = None
     """Path of mnist.npz. Default: $PHOTONLOOP_DATA/mnist.npz if it exists, else a download by scikit-learn."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction of the samples in the test part, each class in proportion. Only for sources without a split (digits, iris)."""
+    """Fraction of the samples in the test part, each class in proportion. Only for digits and iris."""
     split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the split, and of the shuffle before the limits are applied."""
     image: ImageReduction = "none"
@@ -45,9 +45,9 @@ class DataSpec(BaseModel):
     size: _Count | None = None
     """Pixels per side after crop or pool."""
     train_limit: _Count | None = None
-    """Highest number of training samples, taken from a seeded shuffle. A larger limit includes those of a smaller one."""
+    """Most training samples to use, taken from a seeded shuffle. A larger limit includes those of a smaller one."""
     test_limit: _Count | None = None
-    """Highest number of test samples."""
+    """Most test samples to use."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -21,7 +21,7 @@ from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings,
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
-"""Largest drives of one evaluation [bytes]. They are one message, and servers accept messages of at least twice this."""
+"""Largest drives of one evaluation [bytes]. They are one message, and servers accept at least twice this size."""
 
 LONGEST_S = 1.0
 """Longest evaluation [s] on a device in real time, outside updates: longer measurements are divided into several."""
