@@ -1,7 +1,7 @@
-"""The experiment file: what is learned, by which rule, on which device. TOML, validated before any light.
+"""The experiment file: data, network, training method and device, as validated TOML.
 
-`load_experiment` reads a file, applies `--set` options and fills in every default; `as_toml` writes the whole back, so that
-a run folder says in full what was run.
+`load_experiment` reads a file, applies `--set` options and fills in defaults. `as_toml` writes an experiment with every
+default, so that a run folder holds a complete record.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class _Spec(BaseModel):
 
 
 class NetworkSpec(_Spec):
-    """Layers on stages: layer k is the mesh and tap of stage k, cascaded."""
+    """Cascaded layers: layer k is the mesh and the tap of stage k."""
 
     ports: Annotated[int, Field(ge=2, le=1024)] | None = None
-    """Ports of the virtual chip that `sim…` starts; absent: as many as the features need. Other devices bring their own."""
+    """Ports of the virtual chip that `sim…` starts. Default: as many as the features need. Other devices ignore it."""
     layers: Annotated[int, Field(ge=1, le=8)] = 1
 
 
@@ -40,27 +40,27 @@ class RuleSpec(_Spec):
     name: Literal["prototype"] = "prototype"
     loss: Literal["cosine", "margin", "softmax"] = "softmax"
     margin: Annotated[float, Field(gt=0, le=1e4)] = 0.3
-    """For `margin`: by how much the true class should lead (FFzero: 0.3)."""
+    """For `margin`: by how much the goodness of the true class should exceed the others (FFzero: 0.3)."""
     scale: Annotated[float, Field(gt=0, le=1e4)] = 20.0
     """For `softmax`: cosines are multiplied by this before the cross-entropy."""
 
 
 class EstimatorSpec(_Spec):
-    """How a descent direction is had from losses alone."""
+    """How a descent direction is estimated from losses."""
 
     name: Literal["directional", "spsa"] = "spsa"
-    step: _Positive | Literal["auto"] = "auto"
-    """[rad] `spsa`: of every phase; `directional`: length of the step over each group of phases. `auto`: measured."""
+    probe_step_rad: _Positive | Literal["auto"] = "auto"
+    """Probe step [rad]. spsa: change of every phase · directional: length per group of phases · auto: measured."""
     directions: Annotated[int, Field(ge=1, le=128)] = 4
-    """Directions probed an update; each costs two settings."""
+    """Directions probed per update; each costs two settings."""
 
 
 class OptimizerSpec(_Spec):
-    """How a direction becomes new variables."""
+    """How variables are updated from a direction."""
 
     name: Literal["sgd", "momentum", "adam"] = "adam"
     rate: Annotated[float, Field(gt=0, le=1e6)] = 0.02
-    """Learning rate [rad for `adam`, rad² a unit of loss for the others]."""
+    """Learning rate [rad for `adam`, rad² per unit of loss for the others]."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine`: from `rate` down to zero over each layer's updates."""
     momentum: _Share = 0.9
@@ -70,26 +70,26 @@ class OptimizerSpec(_Spec):
 
 
 class TrainingSpec(_Spec):
-    """How long, in what portions."""
+    """Length and schedule of the training."""
 
     epochs: _Count = 1000
     """Passes over the training part, for each layer."""
     batch: _Count = 128
-    """Samples of an update; the rest of a pass that does not fill a batch waits for the next shuffle."""
+    """Samples per update. Samples that do not fill a last batch are left out of that epoch."""
     pipelined: bool = True
-    """Probe update n + 1 around the variables before update n, so that the device works while update n is computed."""
+    """Probe for update n + 1 around the variables before update n: the device works while update n is computed."""
     evaluate_every: _Count = 20
-    """Epochs between two looks at the accuracies."""
+    """Epochs between measurements of the accuracies."""
     checkpoint_s: _Positive = 10.0
-    """Seconds between checkpoints. A journal of losses covers what lies between, so nothing is lost."""
+    """Time between checkpoints [s]. Losses measured in between are kept in a journal, so nothing is lost."""
 
 
 class Experiment(_Spec):
-    """Everything a session needs to know."""
+    """All settings of a training session."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Of prototypes, starting variables, probes and shuffles, and of the virtual chip where `sim…` starts one."""
+    """Seed of prototypes, starting variables, probes and shuffles, and of the virtual chip if `sim…` starts one."""
     device: str = "sim:soi"
     data: DataSpec
     encoding: EncodingSpec = EncodingSpec()
@@ -101,12 +101,12 @@ class Experiment(_Spec):
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None, device: str | None = None) -> Experiment:
-    """Return the experiment in the file at `path`, with `overrides` ("training.epochs=5") and `device` put over it.
+    """Return the experiment in the file at `path`, with `overrides` ("training.epochs=5") and `device` applied.
 
     Raises
     ------
     ConfigError
-        One sentence on the first thing that does not fit.
+        The file or an override is invalid; the message names the first invalid key.
     """
     tables = read_toml(path, "experiment file")
     for override in overrides or []:
@@ -117,7 +117,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None, device: str 
 
 
 def as_toml(experiment: Experiment) -> str:
-    """Return `experiment` as TOML with every default written out; absent values are left out."""
+    """Return `experiment` as TOML with every default; None values are left out."""
     lines: list[str] = []
     tables = experiment.model_dump(exclude_none=True)
     lines += [f"{key} = {_literal(value)}" for key, value in tables.items() if not isinstance(value, dict)]
@@ -142,18 +142,18 @@ def _put(tables: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str, *, is_text: bool) -> Any:
-    """Return the value that a shell user wrote: TOML, or a bare word, as in rule.loss=cosine and name=2024."""
+    """Return the value of a `--set` option: TOML, or text without quotes, as in rule.loss=cosine and name=2024."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
     value = parsed["value"]
-    # A text like 2024, true or 1e3 is TOML of another kind; more than one key is a text with a line end in it.
+    # Text like 2024, true or 1e3 parses as another TOML type. More than one key: the text contains a line end.
     return text if len(parsed) > 1 or (is_text and not isinstance(value, str)) else value
 
 
 def _takes_text(path: list[str]) -> bool:
-    """Return whether the key at `path` of an experiment holds text of any kind."""
+    """Return whether the key at `path` of an experiment accepts arbitrary text."""
     model: Any = Experiment
     for name in path[:-1]:
         field = model.model_fields.get(name)
@@ -165,5 +165,5 @@ def _takes_text(path: list[str]) -> bool:
 
 
 def _literal(value: Any) -> str:
-    # JSON strings, numbers, booleans and lists of them are TOML as well.
+    # JSON strings, numbers, booleans and lists of them are valid TOML.
     return json.dumps(value, ensure_ascii=False)

@@ -1,13 +1,14 @@
-"""From an experiment to a finished run: data, device, network, session and folder put together.
+"""Train, resume and evaluate: device, data, network, session and run folder put together.
 
-What `photonloop train` and `photonloop evaluate` do, as functions for scripts and notebooks.
+These functions do what `photonloop train` and `photonloop evaluate` do, for scripts and notebooks.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import numpy as np
 from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.device.compatibility import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
+from photonloop.controller.device.device_difference import Difference
 from photonloop.controller.device.processes import OpenDevice, VirtualChip, check_device_string, open_device
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, as_toml
 from photonloop.controller.learning.network import Layer, Prediction, build_network, predict
 from photonloop.controller.learning.progress import Listener
-from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
+from photonloop.controller.learning.session_reporting import SessionReporter
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.provenance import (
     changed_device,
@@ -41,12 +43,10 @@ from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
-Opener = Callable[[], OpenDevice]
-
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished session, or an evaluation, answers.
+    """The result of a finished session, or of an evaluation.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class Result:
     device
         Device string.
     test_accuracy
-        Of the vote over all layers.
+        Accuracy of the vote over all layers.
     layers
         Name and test accuracy of each layer.
     evaluations
         Settings measured over the whole run.
     wall_s
-        Seconds of this session.
+        Duration of this session [s].
     """
 
     run: str
@@ -72,20 +72,32 @@ class Result:
     wall_s: float
 
 
-def stage_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
-    """Stage the encoded training and test parts; return how many test values lay outside the training range.
+@dataclass(frozen=True)
+class _Setup:
+    """An experiment with its data and its open device.
 
-    Raises
-    ------
-    DataError
-        More features than the device has input ports.
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    device
+        Device string of the open device.
+    dataset
+        The data.
+    link
+        The open device.
+    lease_key
+        Key of the device's write lease.
+    changed
+        How the device differs from the one the run was trained on; None for the same device, and for a new run.
     """
-    encoding = fit_encoding(dataset.x_train, experiment.encoding)
-    ports = link.description.input_ports
-    train, test = encode(dataset.x_train, encoding, ports), encode(dataset.x_test, encoding, ports)
-    link.load_inputs(TRAIN, train.amplitudes)
-    link.load_inputs(TEST, test.amplitudes)
-    return test.clipped
+
+    experiment: Experiment
+    device: str
+    dataset: Dataset
+    link: ReconnectingDevice
+    lease_key: str
+    changed: Difference | None
 
 
 def train(
@@ -98,53 +110,51 @@ def train(
 ) -> Result:
     """Run a new session of `experiment` in a new folder under `runs`.
 
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    runs
+        Folder of the run folders.
+    listener
+        Receives messages and progress.
+    stop
+        Stops the session when requested.
+    keys
+        Folder of the CURVE keys for a device server.
+
     Raises
     ------
     ConfigError, DataError
-        Something does not fit, before anything is applied.
+        Experiment, data and device do not fit each other; nothing was applied to the device.
     DeviceError
-        The device cannot be had, or failed beyond mending.
+        The device cannot be opened, or failed and reconnecting did not help.
     SessionStopped
-        `stop` was asked for; where a run folder had been made by then, the run can be resumed.
+        `stop` was requested. If a run folder exists by then, the run can be resumed.
     """
     check_device_string(experiment.device)
     experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
-    stop = stop or Stop()
-    # A virtual chip is built to the data; whether any other device is there is known sooner than the data is read.
-    dataset = _load(experiment, stop) if experiment.device.startswith("sim") else None
-    chip = virtual_chip(experiment.device, experiment, dataset) if dataset is not None else VirtualChip()
-    lease_key = secrets.token_hex(16)
-    opener = _opener(experiment.device, chip, experiment.name, lease_key, keys, stop)
-    watch = _Watch(listener)
-    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
-    try:
-        if dataset is None:
-            dataset = _load(experiment, stop)
-        layers = build_network(experiment, link.description, len(dataset.classes))
-        check_fits(experiment, link.description, layers, dataset.y_train.size)
-        clipped = stage_parts(link, experiment, dataset)
+    stop, reporter = stop or Stop(), SessionReporter(listener)
+    with ExitStack() as folders, _set_up(experiment, experiment.device, None, reporter, stop, keys) as setup:
+        layers, clipped = _build_network(setup)
         path = new_run(runs, experiment.name)
         write_atomically(path / EXPERIMENT, as_toml(experiment).encode())
-        write_device(path, link.description)
-        folder = watch.folder = RunFolder(path)
+        write_device(path, setup.link.description)
+        reporter.folder = folder = folders.enter_context(closing(RunFolder(path)))
         if clipped:
-            watch.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
-        folder.event(
+            reporter.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
+        reporter.event(
             "start",
             device=experiment.device,
             seed=experiment.seed,
-            lease_key=lease_key,
-            data=digest(dataset),
+            lease_key=setup.lease_key,
+            data=digest(setup.dataset),
             experiment=fingerprint(experiment),
             clipped=clipped,
             versions=versions(),
         )
         listener.message(f"run {path}")
-        return _run_session(experiment, link, layers, dataset, Checkpoint(), folder, listener, stop)
-    finally:
-        link.close()
-        if watch.folder is not None:
-            watch.folder.close()
+        return _run_session(setup, layers, Checkpoint(), folder, listener, stop)
 
 
 def resume(
@@ -155,55 +165,54 @@ def resume(
     stop: Stop | None = None,
     keys: Path | None = None,
 ) -> Result:
-    """Go on with the session in folder `run`, on the chip it learned on.
+    """Continue the session in folder `run`, on the device it was trained on.
 
-    To go on with another chip of the same shape, name it as `device`: variables and optimiser are taken over, and the run folder
-    keeps the new chip's description.
+    To continue on another chip of the same shape, name it as `device`: variables and optimiser state are kept, and the
+    run folder stores the description of the new chip.
 
-    Raises as `train` does, and `ConfigError` where the folder is no run, its checkpoint is damaged, or the device is another
-    one than it was.
+    Parameters
+    ----------
+    run
+        The run folder.
+    listener, stop, keys
+        As for `train`.
+    device
+        Device string. None: the device of the experiment.
+
+    Raises
+    ------
+    ConfigError, DataError, DeviceError, SessionStopped
+        As for `train`. Also ConfigError if `run` is no run folder, its checkpoint is damaged, or the device is another
+        one than before.
     """
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
     stop = stop or Stop()
-    folder = RunFolder(run)  # before anything is read: a session that is just stopping may still write
-    watch = _Watch(listener, folder)
-    try:
+    # The folder is locked before anything is read: a session that is just stopping may still write to it.
+    with closing(RunFolder(run)) as folder:
+        reporter = SessionReporter(listener, folder)
         state = read_saved_checkpoint(run, experiment)
-        dataset = _load(experiment, stop)
-        lease_key = str(started(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
-        opener = _opener(string, same_chip(string, run, experiment), experiment.name, lease_key, keys, stop)
-        link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
-    except BaseException:
-        folder.close()
-        raise
-    try:
-        changed = changed_device(run, string, link.description)
-        if changed is not None and device is None:
-            raise ConfigError(
-                f"{string} is another chip than run {run} learned on: {changed.told}; put that one back, or go on with this "
-                f"one by naming it: photonloop train --resume {run} --device {string}"
-            )
-        if changed is not None and state.finished:
-            raise ConfigError(
-                f"run {run} is finished, and {string} is another chip than it learned on ({changed.told}): measure it there by "
-                f"photonloop evaluate {run} --device {string}"
-            )
-        layers = build_network(experiment, link.description, len(dataset.classes))
-        check_variables(run, state, layers)
-        check_fits(experiment, link.description, layers, dataset.y_train.size)
-        stage_parts(link, experiment, dataset)
-        if changed is not None:
-            watch.warn(f"{string} is another chip than the one learned on so far: {changed.told}")
-            write_device(run, link.description)
-        folder.event("resume", device=string, update=state.total, versions=versions())
-        told = "finished: measuring it again" if state.finished else f"resuming after update {state.total + folder.journalled}"
-        watch.tell(f"run {run}: {told}")
-        return _run_session(experiment, link, layers, dataset, state, folder, listener, stop, string)
-    finally:
-        link.close()
-        folder.close()
+        with _set_up(experiment, string, run, reporter, stop, keys, keeps_lease=True) as setup:
+            changed = setup.changed
+            if changed is not None and device is None:
+                raise ConfigError(
+                    f"{string} is another chip than the one run {run} was trained on: {changed.told}; reconnect that one, or "
+                    f"continue with this one by naming it: photonloop train --resume {run} --device {string}"
+                )
+            if changed is not None and state.finished:
+                raise ConfigError(
+                    f"run {run} is finished, and {string} is another chip than the one it was trained on ({changed.told}): to "
+                    f"measure its accuracy there, use photonloop evaluate {run} --device {string}"
+                )
+            layers, _ = _build_network(setup, run, state)
+            if changed is not None:
+                reporter.warn(f"{string} is another chip than the one the run was trained on so far: {changed.told}")
+                write_device(run, setup.link.description)
+            reporter.event("resume", device=string, update=state.total, versions=versions())
+            after = f"resuming after update {state.total + folder.journalled}"
+            reporter.message(f"run {run}: {'finished, measuring it again' if state.finished else after}")
+            return _run_session(setup, layers, state, folder, listener, stop)
 
 
 def evaluate(
@@ -214,38 +223,93 @@ def evaluate(
     stop: Stop | None = None,
     keys: Path | None = None,
 ) -> Result:
-    """Return the test accuracies of the network in folder `run` as it is now, measured on a device.
+    """Return the test accuracies of the network in folder `run` in its present state, measured on a device.
 
-    Another chip of the same shape is warned of and measured. Raises as `resume` does otherwise, and `ConfigError` where no layer
-    has been begun.
+    Another chip of the same shape is measured too, with a warning. Nothing in the run folder changes.
+
+    Parameters
+    ----------
+    run, listener, device, stop, keys
+        As for `resume`.
+
+    Raises
+    ------
+    ConfigError, DataError, DeviceError, SessionStopped
+        As for `resume`. Also ConfigError if no layer has been started yet.
     """
     began = time.monotonic()
     experiment = open_run(run)
     string = device or experiment.device
     check_device_string(string)
-    stop = stop or Stop()
+    stop, reporter = stop or Stop(), SessionReporter(listener)
     state = read_saved_checkpoint(run, experiment)
     if not state.variables:
-        raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
-    dataset = _load(experiment, stop)
-    started(run, experiment, dataset)
-    watch = _Watch(listener)
-    opener = _opener(string, same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys, stop)
-    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
-    try:
-        if (changed := changed_device(run, string, link.description)) is not None:
-            watch.warn(f"{string} is another chip than run {run} learned on: {changed.told}")
-        layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]
-        check_variables(run, state, layers)
-        stage_parts(link, experiment, dataset)
-        prediction = predict(link, layers, state.variables, TEST, dataset.y_test.size)
-    finally:
-        link.close()
-    flags = FlagWatch()
-    for layer, seen in zip(layers, prediction.flags, strict=True):
-        if (sentence := flags.look(layer.name, seen, "of the test part")) is not None:
-            watch.warn(sentence)
-    return _result(run, string, layers, prediction, dataset, state, began)
+        raise ConfigError(f"run {run} has not been trained yet: photonloop train --resume {run}")
+    with _set_up(experiment, string, run, reporter, stop, keys) as setup:
+        if setup.changed is not None:
+            reporter.warn(f"{string} is another chip than the one run {run} was trained on: {setup.changed.told}")
+        layers, _ = _build_network(setup, run, state, trains=False)
+        prediction = predict(setup.link, layers, state.variables, TEST, setup.dataset.y_test.size)
+    for layer, flags in zip(layers, prediction.flags, strict=True):
+        reporter.flags(layer, flags, "of the test part")
+    return _result(run, setup, layers, prediction, state, began)
+
+
+def load_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
+    """Load the encoded training and test parts on the device; return how many test values were outside the range.
+
+    Raises
+    ------
+    DataError
+        There are more features than the device has input ports.
+    """
+    encoding = fit_encoding(dataset.x_train, experiment.encoding)
+    ports = link.description.input_ports
+    train, test = encode(dataset.x_train, encoding, ports), encode(dataset.x_test, encoding, ports)
+    link.load_inputs(TRAIN, train.amplitudes)
+    link.load_inputs(TEST, test.amplitudes)
+    return test.clipped
+
+
+@contextmanager
+def _set_up(
+    experiment: Experiment,
+    device: str,
+    run: Path | None,
+    reporter: SessionReporter,
+    stop: Stop,
+    keys: Path | None,
+    *,
+    keeps_lease: bool = False,
+) -> Iterator[_Setup]:
+    """Load the data and open the device; make the device safe and close it on exit.
+
+    Parameters
+    ----------
+    experiment, device, reporter, stop, keys
+        As for `train` and `resume`.
+    run
+        Folder of an existing run, whose data and device are checked; None for a new run.
+    keeps_lease
+        Open the device under the lease key of the run, which takes it over from an earlier session of the same run.
+    """
+    # A virtual chip is built to the data. Any other device is opened first: if it is absent, that shows without delay.
+    dataset = _load(experiment, stop) if run is not None or device.startswith("sim") else None
+    lease_key, chip = secrets.token_hex(16), VirtualChip()
+    if dataset is not None and run is not None:
+        start = started(run, experiment, dataset)
+        lease_key = str(start.get("lease_key", "")) or lease_key if keeps_lease else lease_key
+        chip = same_chip(device, run, experiment)
+    elif dataset is not None:
+        chip = virtual_chip(device, experiment, dataset)
+
+    def opener() -> OpenDevice:
+        return open_device(device, write=True, chip=chip, label=experiment.name, lease_key=lease_key, keys=keys, stop=stop)
+
+    link = ReconnectingDevice(opener, stop=stop, lost=reporter.device_lost, found=reporter.device_back, still=reporter.message)
+    with closing(link):
+        changed = None if run is None else changed_device(run, device, link.description)
+        yield _Setup(experiment, device, dataset or _load(experiment, stop), link, lease_key, changed)
 
 
 def _load(experiment: Experiment, stop: Stop) -> Dataset:
@@ -253,21 +317,30 @@ def _load(experiment: Experiment, stop: Stop) -> Dataset:
         return load_dataset(experiment.data)
 
 
+def _build_network(
+    setup: _Setup, run: Path | None = None, state: Checkpoint | None = None, *, trains: bool = True
+) -> tuple[list[Layer], int]:
+    """Build the network on the device and load the inputs; return its layers, and how many test values were limited.
+
+    With `trains` false, only the layers that `state` has variables for, and limits on updates are not checked.
+    """
+    experiment, description = setup.experiment, setup.link.description
+    layers = build_network(experiment, description, len(setup.dataset.classes))
+    if run is not None and state is not None:
+        layers = layers if trains else layers[: len(state.variables)]
+        check_variables(run, state, layers)
+    if trains:
+        check_fits(experiment, description, layers, setup.dataset.y_train.size)
+    return layers, load_parts(setup.link, experiment, setup.dataset)
+
+
 def _run_session(
-    experiment: Experiment,
-    link: ReconnectingDevice,
-    layers: list[Layer],
-    dataset: Dataset,
-    state: Checkpoint,
-    folder: RunFolder,
-    listener: Listener,
-    stop: Stop,
-    device: str | None = None,
+    setup: _Setup, layers: list[Layer], state: Checkpoint, folder: RunFolder, listener: Listener, stop: Stop
 ) -> Result:
-    began = time.monotonic()
+    began, dataset = time.monotonic(), setup.dataset
     session = Session(
-        experiment=experiment,
-        link=link,
+        experiment=setup.experiment,
+        link=setup.link,
         layers=layers,
         samples=Samples(dataset.y_train, dataset.y_test, tuple(str(label) for label in dataset.classes)),
         state=state,
@@ -281,55 +354,21 @@ def _run_session(
         words = str(reason) or "interrupted"
         folder.event("stopped", update=state.total, reason=words)
         folder.log(f"stopped: {words}")
-        listener.message(f"the run stands as it was at its last step: photonloop train --resume {folder.path}")
+        listener.message(f"the run is saved up to its last update; to continue: photonloop train --resume {folder.path}")
         raise
-    result = _result(folder.path, device or experiment.device, layers, prediction, dataset, state, began)
+    result = _result(folder.path, setup, layers, prediction, state, began)
     folder.event("result", **vars(result))
     return result
 
 
-def _result(
-    run: Path, device: str, layers: list[Layer], prediction: Prediction, dataset: Dataset, state: Checkpoint, began: float
-) -> Result:
-    right = prediction.layers == dataset.y_test
+def _result(run: Path, setup: _Setup, layers: list[Layer], prediction: Prediction, state: Checkpoint, began: float) -> Result:
+    labels = setup.dataset.y_test
+    correct = prediction.layers == labels
     return Result(
         run=str(run),
-        device=device,
-        test_accuracy=float(np.mean(prediction.vote == dataset.y_test)),
-        layers=[{"name": layer.name, "test_accuracy": float(right[k].mean())} for k, layer in enumerate(layers)],
+        device=setup.device,
+        test_accuracy=float(np.mean(prediction.vote == labels)),
+        layers=[{"name": layer.name, "test_accuracy": float(correct[k].mean())} for k, layer in enumerate(layers)],
         evaluations=state.evaluations,
         wall_s=round(time.monotonic() - began, 3),
     )
-
-
-def _opener(string: str, chip: VirtualChip, label: str, lease_key: str, keys: Path | None, stop: Stop) -> Opener:
-    def opener() -> OpenDevice:
-        return open_device(string, write=True, chip=chip, label=label, lease_key=lease_key, keys=keys, stop=stop)
-
-    return opener
-
-
-class _Watch:
-    """Passes on what the link tells: to the listener, and to the run folder once there is one."""
-
-    def __init__(self, listener: Listener, folder: RunFolder | None = None) -> None:
-        self.listener, self.folder = listener, folder
-
-    def lost(self, message: str) -> None:
-        self._pass_on("device_lost", message)
-
-    def found(self, message: str) -> None:
-        self._pass_on("device_back", message)
-
-    def tell(self, message: str) -> None:
-        if self.folder is not None:
-            self.folder.log(message)
-        self.listener.message(message)
-
-    def warn(self, message: str) -> None:
-        self._pass_on("warning", message)
-
-    def _pass_on(self, event: str, message: str) -> None:
-        if self.folder is not None:
-            self.folder.event(event, message=message)
-        self.tell(f"warning: {message}" if event == "warning" else message)

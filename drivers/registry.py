@@ -89,7 +89,7 @@ def find_driver(name: str) -> Driver:
     return found
 
 
-def read_settings(name: str, settings: Mapping[str, Any], folder: Path = Path()) -> BaseModel:
+def validate_settings(name: str, settings: Mapping[str, Any], folder: Path = Path()) -> BaseModel:
     """Validate the table [instruments.settings] of a station file in `folder` as settings of driver `name`.
 
     No instrument is opened.
@@ -121,20 +121,20 @@ def open_instrument(
     link
         Address, library and timeout of the connection.
     settings
-        The result of `read_settings`, or the table that it takes.
+        The result of `validate_settings`, or the table that it takes.
     folder
         Folder of the files that settings name: the folder of the station file.
 
     Raises
     ------
     ConfigError
-        See `find_driver` and `read_settings`.
+        See `find_driver` and `validate_settings`.
     DeviceError
         The instrument does not answer, or reports an error.
     """
     driver = find_driver(name)
     if not isinstance(settings, BaseModel):
-        settings = read_settings(name, settings, folder)
+        settings = validate_settings(name, settings, folder)
     instrument = driver.open(link, settings)
     if not isinstance(instrument, _PROTOCOLS[driver.kind]):
         instrument.close()

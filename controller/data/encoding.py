@@ -1,12 +1,12 @@
-"""From features to light: numbers become field amplitudes at the input ports.
+"""Encoding of features as field amplitudes at the input ports.
 
     feature 0 ──▶ [0, 1] ──▶ port 0
        ⋮                        ⋮
     feature F−1 ─▶ [0, 1] ──▶ port F−1
-             reference ─────▶ port F, where there is a reference
+             reference ─────▶ port F (only with a reference)
                      0 ─────▶ further ports (dark)
 
-The range is learned from the training part only, so that nothing of the test part reaches the chip's training.
+The range of the features is taken from the training part only, so that the test part has no influence on training.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.controller.data.datasets import DataError
-
-_CHUNK = 4096
+from photonloop.controller.data.checks import CHUNK, DataError
 
 Scale = Literal["feature", "global", "image"]
 
@@ -31,26 +29,26 @@ class EncodingSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     reference: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Amplitude of constant light on the port after the last feature; 0: none. Readings are compared by direction, so a
-    network without it cannot tell a bright sample from a dim one of the same proportions."""
+    """Amplitude of constant light on the port after the last feature; 0: none. Rules compare the direction of readings
+    only, so without it a network cannot distinguish a bright sample from a dim one of the same proportions."""
     scale: Scale = "feature"
-    """feature: least to greatest value of each feature · global: least to greatest value of all features together, so that
-    they keep their proportions · image: each sample by its own greatest value, as FFzero does with pixels."""
+    """feature: range of each feature · global: range of all features together, which keeps their proportions · image:
+    each sample is divided by its own maximum, as FFzero does with pixels."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What was learned from the training part.
+    """Scale and ranges, fitted to the training part.
 
     Parameters
     ----------
     scale
-        How values become amplitudes, as in `EncodingSpec`.
+        As in `EncodingSpec`.
     reference
         Amplitude of the constant light on the port after the features; 0: none.
     low, high
         Range of each feature that is mapped to [0, 1], float64, shape (features,). With scale "image" low is 0 and high
-        infinite: each sample brings its own.
+        is infinite, because each sample has its own maximum.
     """
 
     scale: Scale
@@ -68,7 +66,8 @@ class EncodedInputs:
     amplitudes
         float32, in [0, 1], shape (samples, ports).
     clipped
-        Count of values outside the training range, limited to it. Always 0 on the training part; say it where it is not.
+        Number of values outside the training range, which were limited to it. Always 0 for the training part; callers
+        should warn if it is not 0.
     """
 
     amplitudes: NDArray[np.float32]
@@ -76,12 +75,12 @@ class EncodedInputs:
 
 
 def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
-    """Learn the ranges from the training part, shape (samples, features).
+    """Return the encoding fitted to the training part, shape (samples, features).
 
     Raises
     ------
     DataError
-        For NaN or infinity, and for negative values with scale "image".
+        There are NaN or infinite values, or negative values with scale "image".
     """
     _check(x_train, "x_train")
     features = x_train.shape[1]
@@ -98,14 +97,14 @@ def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
 
 
 def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInputs:
-    """Return amplitudes for `ports` input ports: the features, then the reference light where there is one, then darkness.
+    """Return amplitudes for `ports` input ports: the features, then the reference light if there is one, then 0.
 
-    A constant feature, and an image without light, gives 0. Values outside the training range are limited and counted.
+    A constant feature and an all-zero image give 0. Values outside the training range are limited and counted.
 
     Raises
     ------
     DataError
-        For more features than ports, another feature count than the encoding's, NaN or infinity.
+        There are more features than ports, another number of features than in `encoding`, or NaN or infinite values.
     """
     _check(x, "x")
     features = len(encoding.low)
@@ -113,22 +112,22 @@ def encode(x: NDArray[np.float32], encoding: Encoding, ports: int) -> EncodedInp
         raise DataError(f"the data has {x.shape[1]} features, but the encoding was made for {features}")
     needed = features + (encoding.reference > 0)
     if needed > ports:
-        told = f"{features} features" + (" and encoding.reference takes a port" if needed > features else "")
+        needs = f"{features} features" + (" and encoding.reference takes a port" if needed > features else "")
         raise DataError(
-            f"the data has {told}, but the device has {ports} input ports: "
-            "take fewer features (images: data.image and data.size) or a larger device"
+            f"the data has {needs}, but the device has {ports} input ports: "
+            "use fewer features (for images: data.image and data.size) or a larger device"
         )
     amplitudes = np.zeros((len(x), ports), dtype=np.float32)
     clipped = 0
-    for start in range(0, len(x), _CHUNK):
-        # Double precision, so that no difference of two single-precision numbers overflows.
-        values = x[start : start + _CHUNK].astype(np.float64)
+    for start in range(0, len(x), CHUNK):
+        # In double precision the difference of two single-precision numbers cannot overflow.
+        values = x[start : start + CHUNK].astype(np.float64)
         clipped += int(np.count_nonzero((values < encoding.low) | (values > encoding.high)))
         high = values.max(axis=1, keepdims=True) if encoding.scale == "image" else encoding.high
         span = high - encoding.low
         limited = np.clip(values, encoding.low, np.maximum(high, encoding.low)) - encoding.low
         scaled = np.divide(limited, span, out=np.zeros_like(values), where=span > 0)
-        amplitudes[start : start + _CHUNK, :features] = scaled
+        amplitudes[start : start + CHUNK, :features] = scaled
     if encoding.reference > 0:
         amplitudes[:, features] = encoding.reference
     return EncodedInputs(amplitudes, clipped)

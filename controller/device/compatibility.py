@@ -64,11 +64,11 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
                 f"estimator.directions {spec.directions} and training.batch {batch} make {readings} readings, but the device "
                 f"takes {limits.max_readings} at once"
             )
-        if spec.step != "auto":
+        if spec.probe_step_rad != "auto":
             try:
-                stage_bounds(description, layer.stage, estimator(spec).probe_extent(spec.step, layer.groups))
+                stage_bounds(description, layer.stage, estimator(spec).probe_extent(spec.probe_step_rad, layer.groups))
             except ValueError as error:
-                raise ConfigError(f"estimator.step is {spec.step:g}, but {error}") from None
+                raise ConfigError(f"estimator.probe_step_rad is {spec.probe_step_rad:g}, but {error}") from None
 
 
 def same_chip(device: str, run: Path, experiment: Experiment) -> VirtualChip:

@@ -1,1 +1,1 @@
-"""In-situ learning: session, network, variables, rules, estimators, optimisers."""
+"""In-situ training: session, network, variables, rules, estimators and optimisers."""

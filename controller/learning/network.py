@@ -1,7 +1,7 @@
-"""A network is layers on stages: what each layer may move, what it wants, and what it answers.
+"""A network of layers on the stages of a device: building it, measuring its layers, and its predictions.
 
-Layers are cascaded on one chip: layer k is stage k, light goes on through the nonlinearity to the next, and every layer's
-readings are taken at its own tap.
+Layers are cascaded on one chip. Layer k is stage k: its readings are taken at its own tap, and its light passes through
+the nonlinearity to the next stage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
-from photonloop.controller.learning.rng import Purpose, stream
+from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
 from photonloop.controller.learning.variables import Phases, to_drive
 from photonloop.protocols.config import ConfigError
@@ -21,10 +21,10 @@ from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings,
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
-"""Drives of one evaluation travel as one message; servers take twice as much and more."""
+"""Largest drives of one evaluation [bytes]. They are one message, and servers accept at least twice this size."""
 
 LONGEST_S = 1.0
-"""A look at a device in real time is cut into evaluations of about this length."""
+"""Longest evaluation [s] on a device in real time, outside updates: longer measurements are divided into several."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Layer:
     Parameters
     ----------
     name
-        For people.
+        Name in messages and reports.
     stage
-        Where it lives on the device.
+        The stage of the device that implements it.
     groups
         Kinds of phase shifters (θ, φ, γ) as slices of the stage's channels.
     rule
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network answers to some samples.
+    """Predictions of a network for some samples.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
     Raises
     ------
     ConfigError
-        More layers than stages, or a layer with fewer readings than classes.
+        There are more layers than stages, or a layer has fewer readings than there are classes.
     """
     count = experiment.network.layers
     if count > len(description.stages):
         raise ConfigError(f"network.layers is {count}, but the device has {len(description.stages)} stages")
     layers: list[Layer] = []
     for number, stage in enumerate(description.stages[:count]):
-        rng = stream(experiment.seed, Purpose.PROTOTYPES, number)
+        rng = rng_stream(experiment.seed, Purpose.PROTOTYPES, number)
         try:
             rule = make_rule(experiment.rule, classes, stage.tap_ports, rng)
         except ValueError as error:
@@ -95,7 +95,7 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
 
 
 def held_drive(description: DeviceDescription, layers: list[Layer], variables: list[Phases]) -> NDArray[np.float64]:
-    """Return the drive [V] of the whole device at `variables`; stages without variables rest at the lowest drive."""
+    """Return the drive [V] of the whole device at `variables`; stages without variables are at the lowest drive."""
     drive = np.full(description.channels, description.drive.min_v)
     for layer, phases in zip(layers, variables, strict=False):
         first = layer.stage.first_channel
@@ -103,11 +103,11 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     return drive
 
 
-def portion(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
-    """Return how many settings and samples of a stage one evaluation may have, of as many settings as you like.
+def evaluation_size(description: DeviceDescription, stage: StageDescription, samples: int) -> tuple[int, int]:
+    """Return the highest number of settings and of samples, at most `samples`, in one evaluation of a stage.
 
-    The device's limits are max_batch, max_readings and max_settings. A message of drives has its own, and in real time an
-    evaluation should be over after `LONGEST_S`, so that nobody who wants to stop waits longer.
+    The bounds are max_batch, max_readings and max_settings of the device, and `DRIVE_BYTES`. On a device in real time
+    an evaluation also takes about `LONGEST_S` at most, so that a request to stop is answered soon.
     """
     limits, settle_s, sample_s = description.limits, description.drive.settle_s, description.readout.sample_s
     in_time = LONGEST_S / sample_s if description.clock == "real" and sample_s > 0 else samples
@@ -123,20 +123,20 @@ def portion(description: DeviceDescription, stage: StageDescription, samples: in
     return max(1, settings), samples
 
 
-def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
-    """Return the readings of one layer at `settings`, shape (settings, channels), whatever it takes of evaluations.
+def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
+    """Return the readings of one layer at `settings`, shape (settings, channels), in as many evaluations as needed.
 
-    No evaluation is larger than `portion` says.
+    No evaluation is larger than `evaluation_size`.
 
     Raises
     ------
     SessionStopped
-        The user wants to stop; asked before every evaluation.
+        A stop was requested; checked before every evaluation.
     DeviceError
-        As `ReconnectingDevice.evaluate`; "device" where a reading is NaN or infinite.
+        As `ReconnectingDevice.evaluate`. Code "device" if a reading is NaN or infinite.
     """
     stage, drives = layer.stage, to_drive(settings, link.description.drive)
-    count, samples = portion(link.description, stage, rows.rows.size)
+    count, samples = evaluation_size(link.description, stage, rows.rows.size)
     parts = [
         [
             link.evaluate(drives[first : first + count], LoadedRows(rows.name, rows.rows[start : start + samples]), stage.name)
@@ -146,7 +146,7 @@ def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows
     ]
     values = np.concatenate([np.concatenate([part.values for part in some], axis=1) for some in parts])
     if not np.isfinite(values).all():
-        raise DeviceError("device", f"readings of {layer.name} hold a value that is no number")
+        raise DeviceError("device", f"readings of {layer.name} contain NaN or infinity: check its detectors")
     return Readings(
         values=values,
         time_s=np.concatenate([some[0].time_s for some in parts]),
@@ -154,16 +154,16 @@ def read_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows
     )
 
 
-def read_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
+def measure_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
     """Return the readings of one layer at `phases`, shape (channels,), for rows of loaded inputs."""
-    return read_settings(link, layer, phases[np.newaxis], rows)
+    return measure_settings(link, layer, phases[np.newaxis], rows)
 
 
 def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
-    """Return what every layer and the whole network answer to the first `samples` loaded `inputs`."""
+    """Return the predictions of every layer and of the network for the first `samples` rows of the loaded `inputs`."""
     link.apply(held_drive(link.description, layers, variables))
     rows = LoadedRows(inputs, np.arange(samples))
-    read = [read_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
+    read = [measure_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])

@@ -1,7 +1,6 @@
-"""Direction to new variables: gradient descent, momentum, Adam, with a learning-rate schedule.
+"""Optimisers: gradient descent, momentum and Adam, with a learning-rate schedule.
 
-One function for all three, over a small state of two moments: what an optimiser remembers is data, so that a checkpoint is
-just these arrays.
+One function implements all three on a state of two moments, which a checkpoint stores as plain arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from photonloop.controller.learning.variables import Phases
 
 @dataclass
 class Moments:
-    """What an optimiser remembers between updates.
+    """State of an optimiser between updates.
 
     Parameters
     ----------
@@ -33,19 +32,19 @@ class Moments:
 
 
 def fresh_moments(channels: int) -> Moments:
-    """Return the memory of an optimiser before its first update."""
+    """Return the state of an optimiser before its first update."""
     return Moments(updates=0, first=np.zeros(channels), second=np.zeros(channels))
 
 
 def learning_rate(spec: OptimizerSpec, update: int, updates: int) -> float:
-    """Return the rate of update number `update` (from 0) out of `updates`."""
+    """Return the learning rate of update number `update` (from 0) out of `updates`."""
     if spec.schedule == "constant":
         return spec.rate
     return spec.rate * 0.5 * (1 + math.cos(math.pi * update / updates))
 
 
 def descend(spec: OptimizerSpec, moments: Moments, direction: Phases, rate: float) -> Phases:
-    """Return the change of the variables [rad], shape (channels,), and move `moments` on by one update.
+    """Return the change of the variables [rad], shape (channels,), and advance `moments` in place by one update.
 
     `sgd`: −η·g. `momentum`: v ← μ·v + g, −η·v (Polyak). `adam`: Kingma & Ba 2015, algorithm 1, with bias correction.
     """

@@ -1,4 +1,4 @@
-"""How far a session is, for whoever watches it live."""
+"""Progress of a session: epoch reports, their listener, and the pace of evaluations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class EpochReport:
-    """Progress at the end of an epoch; accuracies only where they were just measured."""
+    """Progress at the end of an epoch. Accuracies are None unless they were measured at this epoch."""
 
     layer: int
     layers: int
@@ -26,24 +26,24 @@ class EpochReport:
 
 
 class Listener(Protocol):
-    """Whoever watches a session live."""
+    """Receives the progress and the messages of a session."""
 
     def epoch(self, report: EpochReport) -> None:
-        """Take note of an epoch's end."""
+        """Receive the report of a finished epoch."""
         ...
 
     def message(self, text: str) -> None:
-        """Take note of something a person should read."""
+        """Receive a message for the user."""
         ...
 
 
 class Stopwatch:
-    """Wall time of a session and its pace, from where it began or went on.
+    """Wall time and pace of a session since it was started or resumed.
 
     Parameters
     ----------
     evaluations
-        Settings measured before.
+        Settings measured before that.
     """
 
     def __init__(self, evaluations: int) -> None:
@@ -52,11 +52,11 @@ class Stopwatch:
 
     @property
     def wall_s(self) -> float:
-        """Seconds since the session began or went on."""
+        """Seconds since the session was started or resumed."""
         return time.monotonic() - self._began_s
 
     def evaluations_per_s(self, evaluations: int) -> float:
-        """Return the mean pace, at `evaluations` settings measured."""
+        """Return the mean evaluations per second, given the number of settings measured so far."""
         return (evaluations - self._before) / max(self.wall_s, 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""What a device flags about its own readings, told once a layer: a warning that comes with every update is not read."""
+"""Warnings of flagged readings, once per layer and kind of flag."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED
 _WORDS = {FLAG_SATURATED: "are saturated", FLAG_UNSETTLED: "were taken before they had settled"}
 
 
-class FlagWatch:
-    """Remembers what was flagged in which layer of a session."""
+class FlagWarnings:
+    """Words warnings of flagged readings and remembers which flags each layer was warned of."""
 
     def __init__(self) -> None:
-        self._told: dict[str, int] = {}
+        self._warned: dict[str, int] = {}
 
-    def look(self, layer: str, flags: NDArray[np.uint32] | int, occasion: str) -> str | None:
-        """Return a sentence on the flags of some settings where they show something new; None otherwise.
+    def new_warning(self, layer: str, flags: NDArray[np.uint32] | int, occasion: str) -> str | None:
+        """Return a warning if readings of `layer` carry a flag that was not warned of before, else None.
 
         Parameters
         ----------
         layer
-            Name of the layer that was read.
+            Name of the layer.
         flags
-            Bitwise or of FLAG_*, of one setting or of many.
+            Bitwise or of FLAG_*, of one setting or of several.
         occasion
             What the readings were for, as in "of update 12".
         """
         seen = flags if isinstance(flags, int) else int(np.bitwise_or.reduce(flags))
-        told = self._told.get(layer, 0)
-        new = seen & ~told
+        warned = self._warned.get(layer, 0)
+        new = seen & ~warned
         if not new:
             return None
-        self._told[layer] = told | seen
+        self._warned[layer] = warned | seen
         words = [word for flag, word in _WORDS.items() if new & flag] or [f"are flagged {new:#x}"]
-        return f"{layer}: readings {occasion} {' and '.join(words)}; said once a layer"
+        return f"{layer}: readings {occasion} {' and '.join(words)}; reported once per layer"

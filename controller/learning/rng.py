@@ -1,7 +1,7 @@
-"""Every random number of a session, from one seed, by purpose: nothing drawn for one purpose shifts another.
+"""Random streams of a session: one seed, and an independent stream per purpose.
 
-A stream is a function of its numbers, never of what was drawn before. So a resumed session draws for update 5000 what the
-unbroken one drew, without replaying anything.
+A stream depends on its numbers only, not on what was drawn before. A resumed session therefore draws the same numbers
+for update 5000 as an uninterrupted one, without replaying the draws before it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of what a seed means: never change one, only add."""
+    """Purpose of a random stream. Add new numbers, but never change one: seeds would give other sessions."""
 
     PROTOTYPES = 1
     START = 2
-    STEP = 3
+    PROBE_STEP = 3
     SHUFFLE = 4
     PROBES = 5
-    LOOK = 6
+    ACCURACY_ROWS = 6
 
 
-def stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
-    """Return the generator for `purpose`, for these numbers (layer, epoch, update …)."""
+def rng_stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
+    """Return the generator for `purpose` and `numbers` (layer, epoch, update …)."""
     return np.random.default_rng([seed, purpose, *numbers])

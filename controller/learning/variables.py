@@ -1,8 +1,8 @@
-"""Between what is learned and what is sent: nominal heater phases [rad] and volts.
+"""Variables and their bounds: nominal heater phases [rad], and the conversion to a drive [V].
 
-A learned variable is the *nominal heater phase* x = π · P / P_π, with the power P of one heater and the description's
-nominal P_π: what the phase would be if the heater were as designed and its offset zero. The true phase of an uncalibrated
-heater differs by its own P_π and its unknown offset, which learning by probing does not need to know.
+A variable is a *nominal heater phase* x = π · P / P_π, with the power P of one heater and the nominal P_π of the device
+description: the phase of a heater that is as designed and has no offset. The true phase of an uncalibrated heater
+differs by its own P_π and its unknown offset. Training by probes does not need to know them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Phases = NDArray[np.float64]
 """Nominal heater phases [rad], shape (channels,) or (settings, channels)."""
 
 POWER_SHARE = 0.98
-"""Share of the device's total heater power that variables may use: the rest is room for probes around them."""
+"""Share of the total heater power that variables may use. The rest is for the probes around them."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where the variables of one stage may live.
+    """Bounds of the variables of one stage.
 
     Parameters
     ----------
     low, high
         Bounds of every variable [rad], shape (channels,).
     total
-        Highest sum over the stage's variables [rad]: its share of the total heater power; infinity where there is none.
+        Highest sum of the stage's variables [rad], its share of the total heater power; infinity if there is no limit.
     """
 
     low: Phases
@@ -51,39 +51,52 @@ def phases_of_drive(drive_v: Drive, drive: DriveDescription) -> Phases:
 
 
 def lsb_rad(drive: DriveDescription) -> float:
-    """Return the phase [rad] of one step of the drive source around V_π, dφ = 2π·dV/V_π; 0 where it is continuous."""
+    """Return the phase [rad] of one DAC step around V_π, dφ = 2π·dV/V_π; 0 for a continuous source."""
     pi_v = np.sqrt(drive.pi_power_w * drive.resistance_ohm)
     return float(2 * np.pi * drive.step_v / pi_v)
 
 
 def stage_bounds(
-    description: DeviceDescription, stage: StageDescription, reach_rad: float | Phases, reserve_rad: float = 0.0
+    description: DeviceDescription, stage: StageDescription, extent_rad: float | Phases, reserve_rad: float = 0.0
 ) -> Bounds:
-    """Return where variables of `stage` may live so that a probe `reach_rad` to either side stays inside every limit.
+    """Return the bounds of the variables of `stage`, such that probes around them are within the limits of the device.
 
-    `reach_rad` is one number, or one for every channel of the stage.
-
-    Signs of a probe cancel in the total power only on average: room is left for five deviations of their sum, at a step of
-    `reach_rad` or, where that is larger, `reserve_rad`.
+    Parameters
+    ----------
+    description, stage
+        The device and its stage.
+    extent_rad
+        How far a probe moves each phase to either side [rad]: one number, or one per channel of the stage.
+    reserve_rad
+        A larger extent to be assumed for the total power only.
 
     Raises
     ------
     ValueError
-        The limits leave less than 2·`reach_rad` of range.
+        The limits leave less than 2·`extent_rad` of range.
+
+    Notes
+    -----
+    The signs of a probe cancel in the total power on average only. The bounds leave room for five standard deviations
+    of their sum.
     """
     ceiling_v = highest_drive_v(description, stage.first_channel, stage.channels)
-    # The volt is computed from the phase and back with rounding: a hair inside, or the limit itself would be refused.
-    high = phases_of_drive(ceiling_v, description.drive) * (1 - 1e-9) - reach_rad
-    low = np.full(stage.channels, float(phases_of_drive(np.array(description.drive.min_v), description.drive))) + reach_rad
+    # Slightly inside: the conversion to volts rounds, and the device would refuse a drive above its limit.
+    high = phases_of_drive(ceiling_v, description.drive) * (1 - 1e-9) - extent_rad
+    low = np.full(stage.channels, float(phases_of_drive(np.array(description.drive.min_v), description.drive))) + extent_rad
     if np.any(high <= low):
-        raise ValueError(f"a step of {np.max(reach_rad):.3g} rad leaves no room within the drive limits of stage {stage.name}")
+        raise ValueError(
+            f"probes of {np.max(extent_rad):.3g} rad leave no range within the drive limits of stage {stage.name}: "
+            "use a shorter step"
+        )
     limit_w = description.limits.total_power_w
     share_w = limit_w * POWER_SHARE * stage.channels / description.channels if limit_w > 0 else np.inf
-    spread = 5 * float(np.linalg.norm(np.broadcast_to(np.maximum(reach_rad, reserve_rad), stage.channels)))
+    spread = 5 * float(np.linalg.norm(np.broadcast_to(np.maximum(extent_rad, reserve_rad), stage.channels)))
     total = np.pi * share_w / description.drive.pi_power_w - spread
     if total < float(low.sum()):
         raise ValueError(
-            f"a step of {np.max(reach_rad):.3g} rad heats stage {stage.name} beyond its share of total_power_w {limit_w:.3g}"
+            f"probes of {np.max(extent_rad):.3g} rad heat stage {stage.name} beyond its share of total_power_w {limit_w:.3g}: "
+            "use a shorter step"
         )
     return Bounds(low=low, high=high, total=float(total))
 
@@ -91,12 +104,14 @@ def stage_bounds(
 def longest_with_room(
     description: DeviceDescription, stage: StageDescription, probe_extent: Callable[[float], Phases], step_rad: float
 ) -> float:
-    """Return `step_rad`, or the longest step below it that leaves variables half their range; `probe_extent` is proportional to it.
+    """Return `step_rad`, or the longest shorter step that leaves variables half their range.
+
+    `probe_extent` must be proportional to the step.
 
     Raises
     ------
     ValueError
-        The total power leaves no room for any step.
+        The limit of total power leaves no room for any step.
     """
     widest = stage_bounds(description, stage, 0.0)
     share = float(np.max(4.0 * probe_extent(step_rad) / (widest.high - widest.low)))
@@ -113,18 +128,18 @@ def longest_with_room(
 
 
 def start_variables(bounds: Bounds, rng: np.random.Generator) -> Phases:
-    """Return starting variables, uniform over one turn of phase (less where the box is narrower), shape (channels,)."""
+    """Return starting variables, uniform over 2π or over the bounds if these are narrower, shape (channels,)."""
     width = np.minimum(2 * np.pi, bounds.high - bounds.low)
     return project(bounds.low + width * rng.random(bounds.low.size), bounds)
 
 
 def reflect(phases: Phases, bounds: Bounds) -> Phases:
-    """Return `phases`, shape (…, channels), reflected at the bounds of the box; untouched where they lie inside."""
+    """Return `phases`, shape (…, channels), with values outside the bounds reflected at them."""
     below, above = phases < bounds.low, phases > bounds.high
     if not (below.any() or above.any()):
         return phases
     outside = below | above
-    # A handful of thousands, usually: the rest need no arithmetic.
+    # Usually a few of thousands: only these are computed.
     low, width = (np.broadcast_to(bound, phases.shape)[outside] for bound in (bounds.low, bounds.high - bounds.low))
     folded = np.mod(phases[outside] - low, 2 * width)
     inside = phases.copy()
@@ -133,9 +148,10 @@ def reflect(phases: Phases, bounds: Bounds) -> Phases:
 
 
 def project(phases: Phases, bounds: Bounds) -> Phases:
-    """Return `phases` reflected into the box, then, where they heat more than the stage may, all drawn towards its floor.
+    """Return `phases` reflected into the bounds, and scaled towards the lower bounds if they exceed `bounds.total`.
 
-    Reflection keeps a random walk uniform where clipping would pile it up at the bounds; wrapping by 2π needs a calibration.
+    Reflection keeps a random walk uniform; clipping would make it accumulate at the bounds. Wrapping by 2π would need a
+    calibrated chip.
     """
     inside = reflect(phases, bounds)
     excess, floor = float(inside.sum()), float(bounds.low.sum())

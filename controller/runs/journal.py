@@ -35,7 +35,7 @@ class Measured:
     around: int
 
 
-def fingerprint(variables: Phases) -> int:
+def variables_digest(variables: Phases) -> int:
     """Return a number that tells these variables from others."""
     return zlib.crc32(np.ascontiguousarray(variables, "<f8").data)
 

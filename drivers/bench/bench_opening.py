@@ -19,7 +19,7 @@ from photonloop.drivers.bench.instrument_opening import Opener, close_instrument
 from photonloop.drivers.bench.make_safe import make_sources_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
-from photonloop.drivers.registry import find_driver, open_instrument, read_settings, stated_channels
+from photonloop.drivers.registry import find_driver, open_instrument, stated_channels, validate_settings
 from photonloop.drivers.station.loading import load_reference
 from photonloop.drivers.station.schema import InstrumentTable, LimitsTable, Station
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, TransportOpener
@@ -65,7 +65,7 @@ def check_table(folder: Path, table: InstrumentTable) -> int:
         The driver does not exist, or a setting or the address is not valid for it.
     """
     try:
-        settings = read_settings(table.driver, table.settings, folder)
+        settings = validate_settings(table.driver, table.settings, folder)
         opener = find_driver(table.driver).open
         if isinstance(opener, TransportOpener):  # drivers of other packages may have other kinds of addresses
             check_address(table.address, library=table.library, socket=opener.needs_socket)

@@ -30,7 +30,7 @@ from photonloop.controller.learning.progress import SilentListener
 from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
-from photonloop.controller.training import stage_parts
+from photonloop.controller.training import load_parts
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
@@ -53,7 +53,7 @@ def experiment_of(ports: int, batch: int, directions: int, epochs: int, *, pipel
         seed=SEED,
         data=DataSpec(source="digits") if side == 8 else DataSpec(source="digits", image="pool", size=side),
         network=NetworkSpec(ports=ports, layers=1),
-        estimator=EstimatorSpec(name="spsa", step=0.05, directions=directions),
+        estimator=EstimatorSpec(name="spsa", probe_step_rad=0.05, directions=directions),
         training=TrainingSpec(epochs=epochs, batch=batch, evaluate_every=epochs, checkpoint_s=3600.0, pipelined=pipelined),
     )
 
@@ -64,7 +64,7 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
     link = ReconnectingDevice(opener)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
-        stage_parts(link, experiment, dataset)
+        load_parts(link, experiment, dataset)
         with tempfile.TemporaryDirectory() as folder_path:
             folder = RunFolder(Path(folder_path))
             session = Session(

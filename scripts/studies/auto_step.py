@@ -2,7 +2,7 @@
 
     python scripts/studies/auto_step.py [--json | --markdown] [--seeds 0 1 2] [--device sim:soi] [--epochs 100]
 
-For every seed a short session runs `examples/digits.toml` with `estimator.step = "auto"`. Then a chip of the same seed,
+For every seed a short session runs `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then a chip of the same seed,
 in this process, is set to the state in which the session chose its step: the layer at its initial variables, the layers
 before it learned. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and
 compared with the slopes of the exact gradient (`photonloop.simulator.truth.chip_truth`). Their cosine differs from the
@@ -122,7 +122,7 @@ def compare_layer(
 
 def compare(device: str, seed: int, epochs: int) -> list[Comparison]:
     """Return the comparisons of all layers for the chip of `seed`."""
-    overrides = [f"seed={seed}", "estimator.step='auto'", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
+    overrides = [f"seed={seed}", "estimator.probe_step_rad='auto'", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
     experiment = load_experiment(EXPERIMENT, overrides, device=device)
     dataset = load_dataset(experiment.data)
     with tempfile.TemporaryDirectory() as runs:

@@ -1,4 +1,4 @@
-"""Data: what comes out is what the source holds, and what cannot be learned from is refused in one sentence."""
+"""Data sets: they hold what their source holds, and unusable data is refused with one sentence."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.datasets import load_digits, load_iris
 
-from photonloop.controller.data.datasets import DataError, DataSpec, load_dataset
+from photonloop.controller.data.checks import DataError
+from photonloop.controller.data.datasets import DataSpec, load_dataset
 
 
 def _archive(path: Path, **changes: object) -> Path:
-    """Write a small good archive of 12 + 6 images of 6 × 5 pixels in three classes; None leaves a key out."""
+    """Write a small good archive of 12 + 6 images of 6 × 5 pixels in three classes; None omits an array."""
     rng = np.random.default_rng(3)
     arrays: dict[str, object] = {
         "x_train": rng.uniform(0, 9, (12, 6, 5)).astype(np.float32),
@@ -37,7 +38,7 @@ def _sentence(spec: DataSpec) -> str:
     return text
 
 
-def test_digits_are_the_digits() -> None:
+def test_digits_hold_all_samples_of_scikit_learn() -> None:
     data = load_dataset(DataSpec(source="digits"))
     assert data.x_train.dtype == np.float32 and data.y_train.dtype == np.int64
     assert data.feature_shape == (8, 8) and data.classes == tuple(range(10))
@@ -59,7 +60,7 @@ def test_split_is_stratified_seeded_and_repeatable() -> None:
     assert not np.array_equal(data.x_train, other.x_train)
 
 
-def test_archive_maps_labels_in_their_order(tmp_path: Path) -> None:
+def test_class_numbers_follow_the_sorted_labels(tmp_path: Path) -> None:
     data = load_dataset(DataSpec(source=str(_archive(tmp_path / "a.npz"))))
     assert data.classes == (3, 5, 7)
     np.testing.assert_array_equal(data.y_train, np.tile([2, 0, 1], 4))
@@ -67,7 +68,7 @@ def test_archive_maps_labels_in_their_order(tmp_path: Path) -> None:
     assert data.x_train.shape == (12, 30) and data.feature_shape == (6, 5)
 
 
-def test_archive_takes_text_labels_and_whole_floats(tmp_path: Path) -> None:
+def test_labels_may_be_text_or_whole_floats(tmp_path: Path) -> None:
     names = np.array(["cat", "ant", "bee"])
     path = _archive(tmp_path / "a.npz", y_train=np.tile(names, 4), y_test=np.tile(names, 2))
     assert load_dataset(DataSpec(source=str(path))).classes == ("ant", "bee", "cat")
@@ -76,7 +77,7 @@ def test_archive_takes_text_labels_and_whole_floats(tmp_path: Path) -> None:
     assert data.classes == (0, 2) and all(type(label) is int for label in data.classes)
 
 
-def test_limits_take_a_seeded_choice_and_larger_contain_smaller(tmp_path: Path) -> None:
+def test_limits_draw_at_random_and_a_larger_limit_contains_a_smaller_one(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     x = np.arange(200, dtype=np.float32).reshape(100, 2)
     np.savez(path, x_train=x, y_train=np.tile([0, 1], 50), x_test=x, y_test=np.tile([0, 1], 50))
@@ -85,12 +86,12 @@ def test_limits_take_a_seeded_choice_and_larger_contain_smaller(tmp_path: Path) 
     assert small.x_train.shape == (20, 2) and small.x_test.shape == (7, 2) and large.x_test.shape == (100, 2)
     np.testing.assert_array_equal(small.x_train, large.x_train[:20])
     assert not np.array_equal(small.x_train, x[:20])
-    # A label goes with its own sample: row r holds (2r, 2r + 1) and the label r mod 2.
+    # Each sample keeps its own label: row r holds (2r, 2r + 1) and has the label r mod 2.
     np.testing.assert_array_equal(small.x_train[:, 0] / 2 % 2, small.y_train)
     assert len(load_dataset(DataSpec(source=str(path), train_limit=1000)).x_train) == 100
 
 
-def test_crop_takes_the_middle(tmp_path: Path) -> None:
+def test_crop_keeps_the_middle_pixels(tmp_path: Path) -> None:
     image = np.arange(36, dtype=np.float32).reshape(1, 6, 6).repeat(4, axis=0)
     path = _archive(tmp_path / "a.npz", x_train=image, x_test=image, y_train=np.array([0, 1, 0, 1]), y_test=np.zeros(4, int))
     data = load_dataset(DataSpec(source=str(path), image="crop", size=2))
@@ -108,7 +109,7 @@ def test_pool_is_the_mean_over_equal_areas(
     path = tmp_path_factory.mktemp("pool") / "a.npz"
     np.savez(path, x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 0, 1])
     pooled = load_dataset(DataSpec(source=str(path), image="pool", size=size)).x_train.reshape(4, size, size)
-    # Oracle: blow every pixel up to size × size equal ones, after which the cells divide evenly.
+    # Oracle: replace every pixel by size × size equal ones, so that the cells divide evenly.
     fine = images.repeat(size, axis=1).repeat(size, axis=2)
     expected = fine.reshape(4, size, height, size, width).mean(axis=(2, 4))
     np.testing.assert_allclose(pooled, expected, rtol=2e-6)
@@ -122,7 +123,7 @@ def test_mnist_from_path_and_from_the_data_folder(tmp_path: Path, monkeypatch: p
     np.testing.assert_array_equal(by_path.x_train, by_folder.x_train)
 
 
-def test_mnist_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_is_downloaded_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHOTONLOOP_DATA", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
     calls = []
@@ -142,7 +143,7 @@ def test_mnist_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(first.x_train, again.x_train)
 
 
-def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_reports_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHOTONLOOP_DATA", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
 
@@ -173,18 +174,18 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"x_train": np.ones((12, 0)), "x_test": np.ones((6, 0))}, ["x_train", "(12, 0)"]),
         ({"x_train": np.ones(12)}, ["x_train", "(12,)"]),
         ({"x_train": np.ones((12, 30), complex)}, ["x_train", "complex"]),
-        ({"y_train": np.full(12, 3), "y_test": np.full(6, 3)}, ["one class 3", "at least 2"]),
+        ({"y_train": np.full(12, 3), "y_test": np.full(6, 3)}, ["only class 3", "at least 2"]),
     ],
 )
-def test_bad_archives_get_one_sentence(tmp_path: Path, changes: dict[str, object], words: list[str]) -> None:
+def test_unusable_archives_are_refused_with_one_sentence(tmp_path: Path, changes: dict[str, object], words: list[str]) -> None:
     text = _sentence(DataSpec(source=str(_archive(tmp_path / "a.npz", **changes))))
     for word in words:
         assert word in text
 
 
-def test_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
-    assert "not there" in _sentence(DataSpec(source=str(tmp_path / "none.npz")))
-    assert "not there" in _sentence(DataSpec(source="mnist", path=str(tmp_path)))
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    assert "does not exist" in _sentence(DataSpec(source=str(tmp_path / "none.npz")))
+    assert "does not exist" in _sentence(DataSpec(source="mnist", path=str(tmp_path)))
     good = _archive(tmp_path / "good.npz").read_bytes()
     bad = tmp_path / "bad.npz"
     for content in (b"", b"not a zip", good[:100], good[: len(good) // 2], b"\x80\x04K\x01."):
@@ -195,7 +196,7 @@ def test_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
     assert "single array" in _sentence(DataSpec(source=str(bad)))
 
 
-def test_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_a_flipped_byte_never_raises_another_error(tmp_path: Path) -> None:
     good = _archive(tmp_path / "good.npz").read_bytes()
     bad = tmp_path / "bad.npz"
     rng = np.random.default_rng(0)
@@ -210,12 +211,12 @@ def test_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
     assert refused > 100
 
 
-def test_training_part_that_a_limit_empties_of_a_label(tmp_path: Path) -> None:
+def test_a_limit_that_leaves_a_class_out_is_refused(tmp_path: Path) -> None:
     text = _sentence(DataSpec(source=str(_archive(tmp_path / "a.npz")), train_limit=2))
     assert "limited to 2 samples" in text and "labels missing from the training part" in text
 
 
-def test_images_that_cannot_be_cut(tmp_path: Path) -> None:
+def test_images_too_small_to_crop_or_pool_are_refused(tmp_path: Path) -> None:
     path = str(_archive(tmp_path / "a.npz"))
     assert "6 × 5" in _sentence(DataSpec(source=path, image="crop", size=6))
     assert "6 × 5" in _sentence(DataSpec(source=path, image="pool", size=7))
@@ -223,7 +224,7 @@ def test_images_that_cannot_be_cut(tmp_path: Path) -> None:
     assert "'crop'" in text and "(120, 4)" in text
 
 
-def test_split_too_small_for_its_classes() -> None:
+def test_a_split_without_every_class_is_refused() -> None:
     text = _sentence(DataSpec(source="digits", test_fraction=0.001))
     assert "test_fraction is 0.001" in text and "10 classes" in text
 
@@ -241,6 +242,6 @@ def test_split_too_small_for_its_classes() -> None:
         ({"source": "digits", "train_limits": 3}, "Extra inputs"),
     ],
 )
-def test_spec_refuses(fields: dict[str, object], words: str) -> None:
+def test_inconsistent_specs_are_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         DataSpec.model_validate(fields)

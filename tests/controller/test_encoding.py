@@ -1,4 +1,4 @@
-"""Encoding: amplitudes in [0, 1], ranges from the training part alone, nothing limited in silence."""
+"""Encoding: amplitudes in [0, 1], ranges from the training part only, and a count of limited values."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from photonloop.controller.data.datasets import DataError
+from photonloop.controller.data.checks import DataError
 from photonloop.controller.data.encoding import EncodingSpec, Scale, encode, fit_encoding
 
 _TRAIN = np.array([[0.0, 10.0, 5.0], [4.0, 30.0, 5.0], [2.0, 20.0, 5.0]], dtype=np.float32)
 
 
-def test_feature_scale_is_min_max_of_each_feature() -> None:
+def test_feature_scale_uses_the_range_of_each_feature() -> None:
     encoded = encode(_TRAIN, fit_encoding(_TRAIN, EncodingSpec()), 3)
     np.testing.assert_array_equal(encoded.amplitudes, np.array([[0, 0, 0], [1, 1, 0], [0.5, 0.5, 0]], dtype=np.float32))
     assert encoded.clipped == 0 and encoded.amplitudes.dtype == np.float32
@@ -23,7 +23,7 @@ def test_global_scale_keeps_proportions() -> None:
     np.testing.assert_allclose(encoded.amplitudes, _TRAIN / 30.0, rtol=1e-6)
 
 
-def test_image_scale_is_pixel_over_image_maximum() -> None:
+def test_image_scale_divides_by_the_maximum_of_the_image() -> None:
     images = np.concatenate([_TRAIN, np.zeros((1, 3), np.float32)])
     encoded = encode(images, fit_encoding(images, EncodingSpec(scale="image")), 3)
     np.testing.assert_allclose(encoded.amplitudes[:3], _TRAIN / _TRAIN.max(axis=1, keepdims=True), rtol=1e-6)
@@ -43,7 +43,7 @@ def test_values_outside_the_training_range_are_limited_and_counted(
     assert encoded.clipped == clipped
 
 
-def test_other_ports_stay_dark() -> None:
+def test_remaining_ports_are_dark() -> None:
     encoded = encode(_TRAIN, fit_encoding(_TRAIN, EncodingSpec()), 8)
     assert encoded.amplitudes.shape == (3, 8)
     np.testing.assert_array_equal(encoded.amplitudes[:, 3:], 0)
@@ -64,7 +64,7 @@ def test_amplitudes_stay_in_the_unit_interval(scale: Scale, x: np.ndarray, other
         assert np.all((amplitudes >= 0) & (amplitudes <= 1))
 
 
-def test_encoding_of_a_sample_does_not_depend_on_its_neighbours() -> None:
+def test_encoding_of_a_sample_does_not_depend_on_other_samples() -> None:
     x = np.random.default_rng(0).normal(size=(9001, 4)).astype(np.float32)
     encoding = fit_encoding(x, EncodingSpec())
     whole = encode(x, encoding, 4).amplitudes
@@ -73,7 +73,7 @@ def test_encoding_of_a_sample_does_not_depend_on_its_neighbours() -> None:
     np.testing.assert_array_equal(encode(x[8000:8003], encoding, 4).amplitudes, whole[8000:8003])
 
 
-def test_refusals() -> None:
+def test_unusable_data_is_refused() -> None:
     encoding = fit_encoding(_TRAIN, EncodingSpec())
     wide = np.zeros((2, 65), np.float32)
     with pytest.raises(DataError, match="the data has 65 features, but the device has 64 input ports"):
@@ -88,7 +88,7 @@ def test_refusals() -> None:
         fit_encoding(_TRAIN[:0], EncodingSpec())
 
 
-def test_reference_light_stands_on_the_port_after_the_features() -> None:
+def test_reference_light_is_on_the_port_after_the_features() -> None:
     x = np.array([[0.0, 1.0], [2.0, 0.0]], dtype=np.float32)
     encoding = fit_encoding(x, EncodingSpec(reference=0.5))
     amplitudes = encode(x, encoding, 4).amplitudes

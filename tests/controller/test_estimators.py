@@ -1,4 +1,4 @@
-"""Estimators and the choice of their step, against functions whose gradient is known in closed form."""
+"""Estimators and the choice of the probe step, on functions with a known gradient."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from photonloop.controller.experiment import EstimatorSpec
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
-from photonloop.controller.learning.estimators.probe_step import DRIVE_STEPS, choose_step, longest_step
+from photonloop.controller.learning.estimators.probe_step import MIN_LSBS, choose_step, longest_step
 
 GROUPS = [slice(0, 12), slice(12, 20)]
 
@@ -20,7 +20,7 @@ def test_mean_direction_is_the_gradient_of_a_linear_loss(name: str) -> None:
     directions = chosen.draw(20, GROUPS, 40_000, rng)
     probe = Probe(directions, 0.01)
     losses = probe.settings(np.ones(20)) @ gradient + 3.0
-    # One estimate has deviation about |gradient|·√(dim/K) a component: 5 of them bound the mean of 40 000.
+    # A component of one estimate has a standard deviation of about |gradient|·√(dim/K): allow 5 of those of the mean.
     mean = chosen.combine(directions, slopes(probe, losses), GROUPS)
     assert np.abs(mean - gradient).max() < 5 * np.linalg.norm(gradient) * np.sqrt(2 / 40_000) * 1.5
 
@@ -32,7 +32,7 @@ def test_directional_directions_have_unit_length_over_every_group() -> None:
         np.testing.assert_allclose(np.linalg.norm(directions[:, group], axis=1), 1.0)
 
 
-def test_directional_follows_the_paper_for_one_direction() -> None:
+def test_directional_agrees_with_the_formula_of_the_paper() -> None:
     chosen = estimator(EstimatorSpec(name="directional"))
     rng = np.random.default_rng(3)
     w, epsilon = rng.standard_normal(20), 1e-3
@@ -58,13 +58,13 @@ def test_spsa_signs_are_balanced_and_independent() -> None:
 
 
 @pytest.mark.parametrize("name", ["spsa", "directional"])
-def test_step_and_per_phase_step_are_inverse(name: str) -> None:
+def test_step_from_rms_and_rms_from_step_are_inverse(name: str) -> None:
     chosen = estimator(EstimatorSpec(name=name))  # pyright: ignore[reportArgumentType]
     assert chosen.rms_from_step(chosen.step_from_rms(0.03, GROUPS), GROUPS) == pytest.approx(0.03)
 
 
 def cubic(noise: float, bend: float, channels: int, seed: int):
-    """Losses a·x + bend·Σ(b_i x_i)³ with Gaussian noise: a slope's curvature is known."""
+    """Losses a·x + bend·(b·x)³ with Gaussian noise, for which the curvature of a slope is known."""
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal(channels), rng.standard_normal(channels)
     measured = []
@@ -77,26 +77,26 @@ def cubic(noise: float, bend: float, channels: int, seed: int):
 
 
 @pytest.mark.parametrize("noise", [1e-4, 1e-2])
-def test_auto_step_is_near_the_least_error(noise: float) -> None:
+def test_auto_step_is_near_the_step_of_least_error(noise: float) -> None:
     channels, bend, ports = 200, 0.05, 16
     losses, measured = cubic(noise, bend, channels, 5)
     choice = choose_step(losses, channels, ports, 0.0, np.random.default_rng(0))
     assert choice.noise == pytest.approx(noise, rel=0.6)
-    # Along signs d: curvature bend·(b·d)³ with b·d Gaussian of variance n, so its mean square is 15·bend²·n³.
+    # Along signs d the curvature is bend·(b·d)³. b·d is Gaussian with variance n, so the mean square is 15·bend²·n³.
     stray = bend * np.sqrt(15 * channels**3)
     best = min((noise**2 / (4 * stray**2)) ** (1 / 6), longest_step(ports))
-    assert best / 2 < choice.per_phase_rad < best * 2
+    assert best / 2 < choice.rms_rad < best * 2
     assert sum(measured) < 250
 
 
-def test_auto_step_is_never_below_the_drive_source() -> None:
+def test_auto_step_is_at_least_several_dac_steps() -> None:
     losses, _ = cubic(1e-9, 0.05, 100, 1)
     choice = choose_step(losses, 100, 16, 0.02, np.random.default_rng(0))
-    assert choice.per_phase_rad == pytest.approx(DRIVE_STEPS * 0.02)
+    assert choice.rms_rad == pytest.approx(MIN_LSBS * 0.02)
     assert any("drive source" in reason for reason in choice.reasons)
 
 
-def test_auto_step_of_a_straight_loss_is_the_longest() -> None:
+def test_auto_step_of_a_linear_loss_is_long() -> None:
     losses, _ = cubic(1e-2, 0.0, 100, 1)
     choice = choose_step(losses, 100, 8, 0.0, np.random.default_rng(0))
-    assert choice.per_phase_rad > 0.3 * longest_step(8)
+    assert choice.rms_rad > 0.3 * longest_step(8)

@@ -9,12 +9,12 @@ from photonloop.controller.experiment import OptimizerSpec
 from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
 
 
-def test_sgd_walks_against_the_direction() -> None:
+def test_sgd_steps_against_the_direction() -> None:
     change = descend(OptimizerSpec(name="sgd"), fresh_moments(2), np.array([1.0, -2.0]), 0.1)
     np.testing.assert_allclose(change, [-0.1, 0.2])
 
 
-def test_momentum_sums_a_geometric_series() -> None:
+def test_momentum_accumulates_a_geometric_series() -> None:
     spec, moments = OptimizerSpec(name="momentum", momentum=0.5), fresh_moments(1)
     changes = [float(descend(spec, moments, np.array([1.0]), 1.0)[0]) for _ in range(20)]
     assert changes[:3] == pytest.approx([-1.0, -1.5, -1.75])
@@ -22,7 +22,7 @@ def test_momentum_sums_a_geometric_series() -> None:
 
 
 def test_adam_under_a_constant_direction_moves_by_the_rate() -> None:
-    # With bias correction both moments are exact means: m̂/√v̂ is the sign, from the first update on.
+    # With bias correction both moments are exact means, so m̂/√v̂ is the sign from the first update on.
     spec, moments = OptimizerSpec(name="adam"), fresh_moments(2)
     for _ in range(5):
         change = descend(spec, moments, np.array([3.0, -0.2]), 0.01)
@@ -39,7 +39,7 @@ def test_adam_follows_algorithm_1() -> None:
         assert descend(spec, moments, np.array([g]), 0.1)[0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_cosine_schedule_falls_from_rate_to_nothing() -> None:
+def test_cosine_schedule_falls_from_rate_to_zero() -> None:
     spec = OptimizerSpec(rate=0.2)
     assert learning_rate(spec, 0, 100) == pytest.approx(0.2)
     assert learning_rate(spec, 50, 100) == pytest.approx(0.1)

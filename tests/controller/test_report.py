@@ -90,7 +90,7 @@ scale = 10.0
 
 [estimator]
 name = "spsa"
-step = "auto"
+probe_step_rad = "auto"
 directions = 1
 
 [optimizer]

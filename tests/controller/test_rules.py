@@ -1,4 +1,4 @@
-"""The prototype rule against geometry, and against scikit-learn and SciPy for its losses."""
+"""The prototype rule: geometry of the prototypes, and losses compared with scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_prototypes_are_corners_of_a_regular_simplex(classes: int, more: int, se
     np.testing.assert_allclose(corners.sum(axis=0), 0.0, atol=1e-12)
 
 
-def test_prototypes_have_no_preferred_direction() -> None:
+def test_prototypes_are_uniformly_distributed() -> None:
     rng = np.random.default_rng(0)
     draws = np.stack([prototypes(3, 5, rng)[0] for _ in range(4000)])
     np.testing.assert_allclose(draws.T @ draws / 4000, np.eye(5) / 5, atol=0.02)
@@ -36,7 +36,7 @@ def test_fewer_readings_than_classes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("loss", ["cosine", "margin", "softmax"])
-def test_losses_follow_their_formulas(loss: str) -> None:
+def test_losses_agree_with_their_formulas(loss: str) -> None:
     rng = np.random.default_rng(2)
     rule = make_rule(RuleSpec(loss=loss, scale=10.0), 4, 6, np.random.default_rng(7))  # pyright: ignore[reportArgumentType]
     corners = prototypes(4, 6, np.random.default_rng(7))
@@ -55,23 +55,23 @@ def test_losses_follow_their_formulas(loss: str) -> None:
         assert rule.losses(readings, targets)[setting] == pytest.approx(expected, rel=1e-5)
 
 
-def test_losses_ignore_how_bright_the_light_is() -> None:
+def test_losses_do_not_depend_on_optical_power() -> None:
     rule = make_rule(RuleSpec(), 3, 5, np.random.default_rng(0))
     readings = np.random.default_rng(1).random((1, 4, 5)).astype(np.float32)
     targets = np.array([0, 1, 2, 0])
     assert rule.losses(1e-6 * readings, targets) == pytest.approx(rule.losses(readings, targets), rel=1e-5)
 
 
-def test_a_dark_layer_has_no_goodness_and_a_finite_loss() -> None:
+def test_a_dark_layer_has_zero_goodness_and_a_finite_loss() -> None:
     rule = make_rule(RuleSpec(), 3, 5, np.random.default_rng(0))
     dark = np.zeros((1, 2, 5), dtype=np.float32)
     assert not rule.scores(dark).any()
     assert rule.losses(dark, np.array([0, 1]))[0] == pytest.approx(np.log(3))
 
 
-def test_vote_takes_the_majority_and_the_last_layer_on_a_tie() -> None:
+def test_majority_vote_uses_the_last_layer_for_ties() -> None:
     predictions = np.array([[0, 0, 2], [0, 1, 1], [1, 2, 0]])
     last = np.array([[0.1, 0.9, 0.0], [0.3, 0.1, 0.6], [0.5, 0.2, 0.4]], dtype=np.float32)
     assert majority_vote(predictions, last).tolist() == [0, 2, 0]
-    # Two layers that disagree tie; the last layer's goodness decides between the two classes voted for.
+    # Two layers that disagree give a tie: the goodness of the last layer decides between their two classes.
     assert majority_vote(np.array([[2], [0]]), np.array([[0.4, 0.9, 0.5]], dtype=np.float32)).tolist() == [2]

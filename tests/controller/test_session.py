@@ -14,15 +14,17 @@ from photonloop.controller.device.compatibility import check_fits
 from photonloop.controller.device.processes import OpenDevice
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
-from photonloop.controller.learning.network import build_network, portion, read_settings
+from photonloop.controller.learning.accuracy import training_rows
+from photonloop.controller.learning.layer_start import layer_bounds
+from photonloop.controller.learning.network import build_network, evaluation_size, measure_settings
 from photonloop.controller.learning.progress import EpochReport
-from photonloop.controller.learning.reading_flags import FlagWatch
+from photonloop.controller.learning.reading_flags import FlagWarnings
 from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.learning.variables import to_drive
 from photonloop.controller.runs.checkpoint import from_arrays
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.controller.training import stage_parts
+from photonloop.controller.training import load_parts
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
@@ -65,7 +67,7 @@ def session(
 ) -> tuple[Session, ReconnectingDevice, RunFolder, Notes]:
     path.mkdir(exist_ok=True)
     notes, dataset, link = Notes(), load_dataset(experiment.data), ReconnectingDevice(opener, stop=stop)
-    stage_parts(link, experiment, dataset)
+    load_parts(link, experiment, dataset)
     folder = RunFolder(path)
     made = Session(
         experiment=experiment,
@@ -206,11 +208,11 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
     coarse = coarse.model_copy(update={"dac": coarse.dac.model_copy(update={"bits": 5})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(coarse)))
     made.run()
-    bounds, limits = made._boxes(made._layers[0], made.state.steps[0])
+    bounds, limits = layer_bounds(link.description, made._layers[0], made._estimator, made.state.steps[0])
     share = (bounds.high - bounds.low) / (limits.high - limits.low)
     assert share.min() >= 0.5 - 1e-9
     reasons = next(e["reasons"] for e in read_events(tmp_path) if e["event"] == "step_chosen")
-    assert "held at" in reasons[-1]
+    assert "limited to" in reasons[-1]
     link.close()
     folder.close()
 
@@ -228,14 +230,12 @@ def test_updates_that_are_no_numbers_do_not_reach_the_checkpoint(tmp_path: Path,
     assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 0
 
 
-def test_training_accuracy_is_of_rows_from_everywhere(tmp_path: Path) -> None:
-    made, link, folder, _ = session(tmp_path, iris(), lambda: OpenDevice(chip("ideal", iris())))
-    rows = made._looked_at()
+def test_training_accuracy_uses_rows_from_the_whole_training_part() -> None:
+    rows = training_rows(0, 120, 30)
     assert len(rows) == len(set(rows)) == 30
     assert rows.max() > 90
-    assert np.array_equal(rows, made._looked_at())
-    link.close()
-    folder.close()
+    assert np.array_equal(rows, training_rows(0, 120, 30))
+    assert np.array_equal(training_rows(0, 20, 30), np.arange(20))
 
 
 class Flaky:
@@ -292,7 +292,7 @@ def test_dead_hardware_stops_the_session_and_leaves_it_resumable(tmp_path: Path)
 
 
 def test_a_step_below_the_drive_source_is_warned_of(tmp_path: Path) -> None:
-    paper = EstimatorSpec(name="directional", step=1e-3)
+    paper = EstimatorSpec(name="directional", probe_step_rad=1e-3)
     experiment = iris(estimator=paper, training=TrainingSpec(epochs=1, batch=60))
     _, notes = run(tmp_path, experiment, "soi")
     assert any("less than one step of the drive source" in message for message in notes.messages)
@@ -319,7 +319,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
         return readings
 
     link.finish = broken
-    with pytest.raises(DeviceError, match="a loss that is no number"):
+    with pytest.raises(DeviceError, match="the loss of layer 1 at update 5 is NaN"):
         made.run()
     link.close()
     folder.close()
@@ -330,7 +330,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
 
 
 def test_a_binding_total_power_limit_is_lived_with(tmp_path: Path) -> None:
-    experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(step=0.1))
+    experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(probe_step_rad=0.1))
     parameters = load_chip("soi", ports=8, stages=1, seed=0)
     tight = parameters.model_copy(update={"limits": parameters.limits.model_copy(update={"mean_power_w": 0.012})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(tight)))
@@ -362,8 +362,8 @@ def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
         ({}, "training.batch is 60, but the device takes 32 samples at once"),
         ({"training": TrainingSpec(batch=16)}, "estimator.directions is 4, but the device takes 6 settings at once"),
         (
-            {"training": TrainingSpec(batch=16), "estimator": EstimatorSpec(directions=1, step=50.0)},
-            "estimator.step is 50, but",
+            {"training": TrainingSpec(batch=16), "estimator": EstimatorSpec(directions=1, probe_step_rad=50.0)},
+            "estimator.probe_step_rad is 50, but",
         ),
     ):
         experiment = iris(**changes)
@@ -493,10 +493,10 @@ def test_a_look_is_cut_into_what_the_device_takes(
     link = ReconnectingDevice(lambda: OpenDevice(device))
     link.load_inputs("x", inputs)
     stage = link.description.stages[0]
-    assert portion(link.description, stage, samples) == expected
+    assert evaluation_size(link.description, stage, samples) == expected
     layer = build_network(iris(), link.description, 3)[0]
     phases = rng.random((settings, stage.channels))
-    read = read_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
+    read = measure_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
     drives = to_drive(phases, link.description.drive)
     np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
     assert read.flags.shape == read.time_s.shape == (settings,)
@@ -508,10 +508,10 @@ def test_in_real_time_a_look_is_cut_into_evaluations_of_a_second() -> None:
     description = Chip(load_chip("ideal", ports=8, stages=1), realtime=True).describe()
     drive = description.drive.model_copy(update={"settle_s": 0.05})
     slow = description.model_copy(update={"drive": drive, "readout": description.readout.model_copy(update={"sample_s": 0.001})})
-    assert portion(slow, slow.stages[0], 50) == (10, 50)
-    assert portion(slow, slow.stages[0], 5000) == (1, 1000)
+    assert evaluation_size(slow, slow.stages[0], 50) == (10, 50)
+    assert evaluation_size(slow, slow.stages[0], 5000) == (1, 1000)
     slower = slow.model_copy(update={"readout": description.readout.model_copy(update={"sample_s": 7.0})})
-    assert portion(slower, slow.stages[0], 50) == (1, 1)
+    assert evaluation_size(slower, slow.stages[0], 50) == (1, 1)
 
 
 @pytest.mark.parametrize("settings", [32, 1])
@@ -569,14 +569,14 @@ def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: in
 
 
 def test_another_kind_of_flag_in_the_same_layer_is_told_too() -> None:
-    watch = FlagWatch()
-    assert watch.look("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
-    told = watch.look("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
-    assert told == "layer 1: readings of update 2 are saturated; said once a layer"
-    assert watch.look("layer 1", FLAG_SATURATED, "of the test part") is None
-    told = watch.look("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
-    assert told == "layer 1: readings of the test part were taken before they had settled; said once a layer"
+    warnings = FlagWarnings()
+    assert warnings.new_warning("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
+    told = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
+    assert told == "layer 1: readings of update 2 are saturated; reported once per layer"
+    assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test part") is None
+    told = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
+    assert told == "layer 1: readings of the test part were taken before they had settled; reported once per layer"
     assert (
-        watch.look("layer 2", 1 << 5, "of the test part")
-        == "layer 2: readings of the test part are flagged 0x20; said once a layer"
+        warnings.new_warning("layer 2", 1 << 5, "of the test part")
+        == "layer 2: readings of the test part are flagged 0x20; reported once per layer"
     )

@@ -1,4 +1,4 @@
-"""Sessions on chips that are no plain mesh, over the whole real path: command, simulator process, run folder, report."""
+"""Sessions on an SVD mesh and a weight bank, by the command: simulator process, run folder and report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def photonloop(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("topology", "epochs", "least"), [("svd", 600, 0.85), ("weight_bank", 1200, 0.75)])
-def test_iris_is_learned(topology: str, epochs: int, least: float, tmp_path: Path) -> None:
+def test_iris_is_trained_on_other_topologies(topology: str, epochs: int, least: float, tmp_path: Path) -> None:
     chip = EXAMPLES / "chips" / "weight_bank.toml"
     if topology == "svd":
         chip = tmp_path / "svd.toml"
@@ -29,7 +29,7 @@ def test_iris_is_learned(topology: str, epochs: int, least: float, tmp_path: Pat
     ended = photonloop("train", EXAMPLES / "iris.toml", "--device", f"sim:{chip}", *options, "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
-    # A guess is right for a third of them.
+    # Chance level is one third.
     assert answer["test_accuracy"] >= least
     run = tmp_path / answer["run"]
     (stage,) = json.loads((run / "device.json").read_text())["stages"]

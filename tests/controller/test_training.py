@@ -99,9 +99,9 @@ def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench
     with pytest.raises(ConfigError) as caught:
         training.resume(run, listener=Notes())
     for part in (
-        "tcp://lab:5555 is another chip than run",
+        "tcp://lab:5555 is another chip than the one run",
         "serials.parameters is",
-        "put that one back",
+        "reconnect that one",
         f"photonloop train --resume {run} --device tcp://lab:5555",
     ):
         assert part in str(caught.value)
@@ -109,12 +109,12 @@ def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench
     notes = Notes()
     assert training.evaluate(run, listener=notes).layers
     assert [message.partition(": serials")[0] for message in notes.messages] == [
-        f"warning: tcp://lab:5555 is another chip than run {run} learned on"
+        f"warning: tcp://lab:5555 is another chip than the one run {run} was trained on"
     ]
     assert stored(run) == began, "nothing was learned there"
     notes = Notes()
     training.resume(run, device="tcp://lab:5555", listener=notes)
-    assert any(message.startswith("warning: tcp://lab:5555 is another chip than the one") for message in notes.messages)
+    assert any(message.startswith("warning: tcp://lab:5555 is another chip than the one the run") for message in notes.messages)
     assert any(event["event"] == "warning" and "another chip" in event["message"] for event in read_events(run))
     assert stored(run) == bench.describe(), "the run is of that chip from now on"
     training.resume(run, listener=Notes())
@@ -165,7 +165,7 @@ def test_saturated_detectors_are_warned_of_when_a_run_is_measured(bench: Bench, 
     bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
     notes = Notes()
     training.evaluate(run, listener=notes)
-    assert "warning: layer 1: readings of the test part are saturated; said once a layer" in notes.messages
+    assert "warning: layer 1: readings of the test part are saturated; reported once per layer" in notes.messages
 
 
 @pytest.mark.parametrize("act", [training.resume, training.evaluate])

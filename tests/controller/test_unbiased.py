@@ -1,4 +1,4 @@
-"""Estimates from readings alone are, on average, the true gradient: the adjoint one of an ideal chip."""
+"""Estimators are unbiased: the mean estimate agrees with the adjoint gradient of an ideal chip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PORTS, SAMPLES, DIRECTIONS, STEP_RAD = 5, 8, 16_000, 0.004
 
 
 def losses(readings: NDArray) -> NDArray[np.float64]:
-    """Mean over samples of how far a reading's direction is from a fixed one, shape (settings,)."""
+    """Return the mean over samples of 1 − cosine between a reading and a fixed direction, shape (settings,)."""
     wanted = np.cos(2.0 * np.arange(PORTS))
     values = readings.astype(np.float64)
     return np.mean(1 - (values @ wanted) / np.linalg.norm(values, axis=-1), axis=-1)
@@ -52,7 +52,7 @@ def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None
         probe = Probe(chosen.draw(stage.channels, groups, 500, rng), step)
         readings = chip.evaluate(to_drive(probe.settings(variables), drive), LoadedRows("light", np.arange(SAMPLES)), stage.name)
         found = slopes(probe, losses(readings.values))
-        # One direction at a time, as an update with one pair of settings would see it.
+        # One direction per estimate, as in an update with one pair of settings.
         estimates[start : start + 500] = [
             chosen.combine(direction[np.newaxis], slope[np.newaxis], groups)
             for direction, slope in zip(probe.directions, found, strict=True)
@@ -61,6 +61,6 @@ def test_mean_estimate_is_the_adjoint_gradient(name: str, topology: str) -> None
     off = (mean - true) / deviation
     assert np.abs(off).max() < 5
     assert np.mean(off**2) == pytest.approx(1.0, abs=6 * np.sqrt(2 / off.size))
-    # As long as it should be, not only in the right direction: (d·g)²/|g|² has mean 1 and variance 2 at most.
+    # The length is correct too, not only the direction: (d·g)²/|g|² has mean 1 and a variance of at most 2.
     assert mean @ true / (true @ true) == pytest.approx(1.0, abs=5 * np.sqrt(2 / DIRECTIONS))
     assert mean @ true / (np.linalg.norm(mean) * np.linalg.norm(true)) > 0.99

@@ -1,4 +1,4 @@
-"""Variables and volts: round trips, reflection, limits."""
+"""Variables: conversion to volts, reflection and limits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def description(total_power_w: float = 0.0, power_w: float = 0.0, bits: int = 16
     )
 
 
-def test_pi_takes_the_power_for_pi() -> None:
+def test_a_phase_of_pi_takes_the_power_p_pi() -> None:
     drive = description().drive
     assert to_drive(np.array([np.pi]), drive)[0] == pytest.approx((0.025 * 800) ** 0.5)
 
@@ -66,7 +66,7 @@ def test_volts_and_nominal_phases_are_inverse(phase: float) -> None:
     assert phases_of_drive(to_drive(np.array([phase]), drive), drive)[0] == pytest.approx(phase, rel=1e-12)
 
 
-def test_drive_step_is_the_finite_difference_at_v_pi() -> None:
+def test_lsb_rad_is_the_finite_difference_at_v_pi() -> None:
     drive = description().drive
     v_pi = to_drive(np.array([np.pi]), drive)
     moved = phases_of_drive(v_pi + drive.step_v, drive)[0] - np.pi
@@ -75,28 +75,28 @@ def test_drive_step_is_the_finite_difference_at_v_pi() -> None:
 
 
 @given(st.floats(-1e3, 1e3))
-def test_folding_is_a_mirror_at_either_bound(phase: float) -> None:
+def test_reflect_mirrors_at_both_bounds(phase: float) -> None:
     bounds = Bounds(low=np.array([0.5]), high=np.array([2.0]), total=np.inf)
-    folded = reflect(np.array([phase]), bounds)[0]
-    assert 0.5 <= folded <= 2.0 + 1e-9
+    reflected = reflect(np.array([phase]), bounds)[0]
+    assert 0.5 <= reflected <= 2.0 + 1e-9
     for bound in (0.5, 2.0):
-        assert reflect(np.array([2 * bound - phase]), bounds)[0] == pytest.approx(folded, abs=1e-9)
+        assert reflect(np.array([2 * bound - phase]), bounds)[0] == pytest.approx(reflected, abs=1e-9)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.3), st.sampled_from([0.0, 0.2]), st.sampled_from([0.0, 0.04]))
 def test_projected_variables_and_their_probes_pass_the_limits(seed: int, step: float, total_w: float, power_w: float) -> None:
     device = description(total_w, power_w)
     rng = np.random.default_rng(seed)
-    boxes = [stage_bounds(device, stage, step) for stage in device.stages]
-    wild = [project(50 * rng.standard_normal(4), bounds) for bounds in boxes]
-    start = [start_variables(bounds, rng) for bounds in boxes]
+    all_bounds = [stage_bounds(device, stage, step) for stage in device.stages]
+    wild = [project(50 * rng.standard_normal(4), bounds) for bounds in all_bounds]
+    start = [start_variables(bounds, rng) for bounds in all_bounds]
     for variables in (wild, start):
         check_held_drive(device, np.concatenate([to_drive(v, device.drive) for v in variables]))
-        # Signs that cancel in power, as they do on average: what is left of the limit is for the rest.
+        # Signs that cancel in the total power, as they do on average. The margin of the bounds is for other cases.
         probed = [v + step * np.array([1.0, -1.0, 1.0, -1.0]) for v in variables]
         check_held_drive(device, np.concatenate([to_drive(v, device.drive) for v in probed]))
 
 
-def test_a_step_with_no_room_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves no room"):
+def test_probes_that_leave_no_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave no range"):
         stage_bounds(description(), description().stages[0], 40.0)

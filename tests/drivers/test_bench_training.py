@@ -23,7 +23,7 @@ reference = 1.0
 [network]
 ports = 6
 [estimator]
-step = 0.05
+probe_step_rad = 0.05
 directions = 2
 [optimizer]
 rate = 0.1

@@ -10,7 +10,7 @@ import pytest
 from support.misbehaving_peer import tcp_peer
 
 from photonloop.drivers.instrument import Laser, Readout
-from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, read_settings
+from photonloop.drivers.registry import GROUP, driver_names, find_driver, open_instrument, validate_settings
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -76,7 +76,7 @@ def test_drivers_of_other_packages_are_found(foreign: Path):
     assert "box" in driver_names()
     assert find_driver("box").summary == "A box"
     with pytest.raises(ConfigError, match="settings of driver box: gain is 'much', but should be a valid number"):
-        read_settings("box", {"gain": "much"})
+        validate_settings("box", {"gain": "much"})
 
 
 def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):

@@ -1,10 +1,11 @@
-"""Estimators: a descent direction from losses alone.
+"""Estimators: a descent direction from the losses of probe settings.
 
-An estimator asks for settings around the present variables and turns their losses into a direction. It never sees light,
-data or labels, so anything that can be shone through can be learned by it.
+An estimator chooses settings around the present variables and computes a direction from their losses. It needs no
+access to readings, data or labels, so it works for any device and any rule.
 
-Settings come in pairs, plus and minus each direction d: for a small step, (L(x + c·d) − L(x − c·d)) / 2c is the directional
-derivative along d, and the pair shares batch, drift and second-order terms, which cancel in the difference.
+Settings come in pairs, plus and minus each direction d. For a small step c, (L(x + c·d) − L(x − c·d)) / 2c is the
+directional derivative along d. Batch, drift and second-order terms are common to the two settings of a pair and cancel
+in the difference.
 """
 
 from __future__ import annotations
@@ -22,49 +23,49 @@ from photonloop.controller.learning.variables import Phases
 
 @dataclass(frozen=True)
 class Probe:
-    """Settings to be measured for one update.
+    """Settings to measure for one update.
 
     Parameters
     ----------
     directions
-        Shape (directions, channels), of length as the estimator has it.
+        Directions of the estimator, shape (directions, channels).
     step_rad
-        Multiplies a direction into an offset.
+        Probe step [rad]: an offset is the step times a direction.
     """
 
     directions: Phases
     step_rad: float
 
     def settings(self, variables: Phases) -> Phases:
-        """Return the settings, shape (2 · directions, channels): all pluses, then all minuses."""
+        """Return the settings, shape (2 · directions, channels): first all plus settings, then all minus settings."""
         offsets = self.step_rad * self.directions
         return np.concatenate((variables + offsets, variables - offsets))
 
 
 class Estimator(Protocol):
-    """From random directions to a descent direction. Implementations are modules with these two functions."""
+    """A method to estimate a descent direction. Implementations are modules with these functions."""
 
     def draw(self, channels: int, groups: list[slice], count: int, rng: np.random.Generator) -> Phases:
         """Return `count` random directions, shape (count, channels); `groups` are the kinds of phase shifters."""
         ...
 
     def combine(self, directions: Phases, slopes: NDArray[np.float64], groups: list[slice]) -> Phases:
-        """Return the descent direction, shape (channels,), from measured slopes along each direction, shape (count,)."""
+        """Return the descent direction, shape (channels,), from the slopes along each direction, shape (count,)."""
         ...
 
-    def step_from_rms(self, per_phase_rad: float, groups: list[slice]) -> float:
-        """Return the step that moves phases by `per_phase_rad` root mean square (in the largest group)."""
+    def step_from_rms(self, rms_rad: float, groups: list[slice]) -> float:
+        """Return the probe step [rad] that changes the phases of the largest group by `rms_rad` root mean square."""
         ...
 
     def probe_extent(self, step_rad: float, groups: list[slice]) -> Phases:
-        """Return how far [rad] a probe moves each phase, or seldom further: variables keep so far from the limits.
+        """Return how far a probe moves each phase [rad], shape (channels,), proportional to the step.
 
-        Shape (channels,), proportional to the step.
+        Variables keep this distance from the limits. For random lengths it is a bound that is rarely exceeded.
         """
         ...
 
     def rms_from_step(self, step_rad: float, groups: list[slice]) -> float:
-        """Return the root-mean-square change of a single phase [rad] that `step_rad` makes: the inverse of `step_from_rms`."""
+        """Return the root-mean-square change of a phase [rad] for a probe step: the inverse of `step_from_rms`."""
         ...
 
 

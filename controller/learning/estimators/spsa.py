@@ -1,7 +1,7 @@
-"""Simultaneous perturbation: every phase steps up or down by the same amount (Spall 1992, eq. 2.2).
+"""Simultaneous perturbation (SPSA): every phase changes by plus or minus the same amount (Spall 1992, eq. 2.2).
 
-For losses linear over the step, E[d (d·∇L)] = ∇L for independent signs d = ±1, so the mean of slope × direction is an
-unbiased gradient.
+If the loss is linear over the step, E[d (d·∇L)] = ∇L for independent signs d = ±1. The mean of slope × direction is
+then an unbiased gradient.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def combine(directions: Phases, slopes: NDArray[np.float64], groups: list[slice]
     return np.einsum("k,kc->c", slopes / slopes.size, directions)
 
 
-def step_from_rms(per_phase_rad: float, groups: list[slice]) -> float:
-    """Return `per_phase_rad`: the step of every phase is the step."""
-    return per_phase_rad
+def step_from_rms(rms_rad: float, groups: list[slice]) -> float:
+    """Return `rms_rad`: every phase changes by the step."""
+    return rms_rad
 
 
 def probe_extent(step_rad: float, groups: list[slice]) -> Phases:
-    """Return `step_rad` for every phase: none moves further."""
+    """Return `step_rad` for every phase, shape (channels,)."""
     return np.full(max(group.stop for group in groups), step_rad)
 
 
 def rms_from_step(step_rad: float, groups: list[slice]) -> float:
-    """Return `step_rad`: the step is the step of every phase."""
+    """Return `step_rad`: every phase changes by the step."""
     return step_rad

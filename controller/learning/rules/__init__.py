@@ -1,6 +1,6 @@
-"""Rules: the local objective of one layer, from its readings and the targets alone.
+"""Rules: the local objective of one layer, computed from its own readings and the targets.
 
-A rule is what a layer of the network wants. It sees the readings of that layer's own tap: no other layer, no phase.
+A rule has access to the readings at the layer's own tap only: no other layer, no phase.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ class Rule(Protocol):
     """The local objective of one layer."""
 
     def losses(self, readings: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the loss of every setting, shape (settings,), from readings (settings, samples, ports)."""
+        """Return the loss of every setting, shape (settings,), from readings, shape (settings, samples, ports)."""
         ...
 
     def scores(self, readings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the goodness of every class, shape (…, samples, classes), from readings (…, samples, ports)."""
+        """Return the goodness of every class, shape (…, samples, classes), from readings, shape (…, samples, ports)."""
         ...
 
 
 def make_rule(spec: RuleSpec, classes: int, tap_ports: int, rng: np.random.Generator) -> Rule:
-    """Return the rule that `spec` names for a layer of `tap_ports` readings; `rng` draws what is fixed for good.
+    """Return the rule that `spec` names for a layer of `tap_ports` readings; `rng` draws its fixed prototypes.
 
     Raises
     ------
     ValueError
-        The layer has fewer readings than classes.
+        The layer has fewer readings than there are classes.
     """
     return PrototypeRule(prototypes(classes, tap_ports, rng).astype(np.float32), spec.loss, spec.margin, spec.scale)
 
 
 def majority_vote(predictions: NDArray[np.int64], last_scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the class that most layers predict, shape (samples,); ties go to the last layer's goodness.
+    """Return the class that most layers predict, shape (samples,). The goodness of the last layer decides a tie.
 
     Parameters
     ----------
     predictions
-        One row a layer, shape (layers, samples).
+        Predicted classes, shape (layers, samples).
     last_scores
         Goodness of the last layer, shape (samples, classes).
     """

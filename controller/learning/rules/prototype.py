@@ -1,7 +1,8 @@
-"""Prototype rule of FFzero (arXiv 2603.24790): readings of a class should point along that class's fixed prototype.
+"""Prototype rule of FFzero (arXiv 2603.24790): readings of a class should point along its fixed prototype.
 
-Goodness s_j is the cosine between the readings of a layer and prototype j. The prototypes of C classes are the corners of a
-regular simplex, pairwise cosine −1/(C−1): no class is nearer to another, and nothing about them is learned.
+The goodness s_j is the cosine between the readings of a layer and prototype j. The prototypes of C classes are the
+corners of a regular simplex, with pairwise cosine −1/(C−1). All classes are therefore equally far apart. Prototypes are
+not trained.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-_TINY = np.float32(1e-30)  # keeps the cosine of a wholly dark reading at 0 rather than NaN
+_TINY = np.float32(1e-30)  # the cosine of a completely dark reading is 0, not NaN
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class PrototypeRule:
     prototypes
         Unit vectors, shape (classes, tap ports).
     loss
-        `cosine`: mean(1 − s_y), as the paper trains its photonic network. `margin`: Σ_{j≠y} max(0, m + s_j − s_y), as
-        it trains perceptrons (its sum counts j = y too, a constant m). `softmax`: cross-entropy of scale · s.
-    margin, scale
-        m and the scale of the two.
+        `cosine`: mean(1 − s_y), the paper's loss for its photonic network. `margin`: Σ_{j≠y} max(0, m + s_j − s_y), the
+        paper's loss for perceptrons (its sum includes j = y, a constant m). `softmax`: cross-entropy of scale · s.
+    margin
+        m of `margin`.
+    scale
+        Scale of `softmax`.
     """
 
     prototypes: NDArray[np.float32]
@@ -55,7 +58,7 @@ class PrototypeRule:
 
 
 def prototypes(classes: int, dimension: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return corners of a regular simplex under a Haar-random rotation, shape (classes, dimension), each of unit length.
+    """Return the unit-length corners of a regular simplex, rotated at random (Haar), shape (classes, dimension).
 
     Raises
     ------
@@ -63,10 +66,10 @@ def prototypes(classes: int, dimension: int, rng: np.random.Generator) -> NDArra
         Fewer than two classes, or dimension < classes.
     """
     if classes < 2:
-        raise ValueError(f"prototypes for {classes} class: at least 2 are needed")
+        raise ValueError(f"there is {classes} class, but prototypes need at least 2")
     if dimension < classes:
         raise ValueError(f"{classes} classes need a layer of at least {classes} readings, but this one has {dimension}")
     corners = np.sqrt(classes / (classes - 1)) * (np.eye(classes) - 1 / classes)
-    # QR of a Gaussian matrix with the signs of R put right is Haar (Mezzadri 2007).
+    # Q of a Gaussian matrix is Haar-distributed once the signs of the diagonal of R are made positive (Mezzadri 2007).
     q, r = np.linalg.qr(rng.standard_normal((dimension, classes)))
     return corners @ (q * np.sign(np.diag(r))).T
