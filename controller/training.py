@@ -16,23 +16,27 @@ import numpy as np
 
 from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
-from photonloop.controller.device.compatibility import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
-from photonloop.controller.device.processes import OpenDevice, VirtualChip, check_device_string, open_device
+from photonloop.controller.device.address import DeviceAddress, with_absolute_path
+from photonloop.controller.device.compatibility import check_fits, same_chip, virtual_chip
+from photonloop.controller.device.open_device import OpenDevice, check_device, open_device
+from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, as_toml
 from photonloop.controller.learning.network import Layer, Prediction, build_network, predict
 from photonloop.controller.learning.progress import Listener
 from photonloop.controller.learning.reading_flags import FlagWatch
 from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
-from photonloop.controller.runs.checkpoint import Checkpoint
+from photonloop.controller.runs.checkpoint import RUN_FORMAT, Checkpoint
 from photonloop.controller.runs.provenance import (
     changed_device,
     check_variables,
     digest,
     fingerprint,
     open_run,
+    read_device,
     read_saved_checkpoint,
     started,
+    with_absolute_paths,
     write_device,
 )
 from photonloop.controller.runs.run_folder import EXPERIMENT, RunFolder, new_run, versions, write_aside
@@ -106,16 +110,16 @@ def train(
     SessionStopped
         `stop` was asked for; where a run folder had been made by then, the run can be resumed.
     """
-    check_device_string(experiment.device)
-    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
+    address = with_absolute_path(check_device(experiment.device, keys))
+    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": str(address)})
     stop = stop or Stop()
     # A virtual chip is built to the data; whether any other device is there is known sooner than the data is read.
-    dataset = _load(experiment, stop) if experiment.device.startswith("sim") else None
-    chip = virtual_chip(experiment.device, experiment, dataset) if dataset is not None else VirtualChip()
+    dataset = _load(experiment, stop) if address.kind == "sim" else None
+    chip = virtual_chip(address, experiment, dataset) if dataset is not None else VirtualChip()
     lease_key = secrets.token_hex(16)
-    opener = _opener(experiment.device, chip, experiment.name, lease_key, keys, stop)
+    opener = _opener(address, chip, experiment.name, lease_key, keys, stop)
     watch = _Watch(listener)
-    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+    link = ReconnectingDevice(opener, stop=stop, on_lost=watch.lost, on_restored=watch.found, on_waiting=watch.tell)
     try:
         if dataset is None:
             dataset = _load(experiment, stop)
@@ -130,6 +134,7 @@ def train(
             watch.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
         folder.event(
             "start",
+            run_format=RUN_FORMAT,
             device=experiment.device,
             seed=experiment.seed,
             lease_key=lease_key,
@@ -163,8 +168,7 @@ def resume(
     one than it was.
     """
     experiment = open_run(run)
-    string = device or experiment.device
-    check_device_string(string)
+    address = check_device(device or experiment.device, keys)
     stop = stop or Stop()
     folder = RunFolder(run)  # before anything is read: a session that is just stopping may still write
     watch = _Watch(listener, folder)
@@ -172,34 +176,35 @@ def resume(
         state = read_saved_checkpoint(run, experiment)
         dataset = _load(experiment, stop)
         lease_key = str(started(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
-        opener = _opener(string, same_chip(string, run, experiment), experiment.name, lease_key, keys, stop)
-        link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+        chip = same_chip(address, read_device(run), experiment.seed)
+        opener = _opener(address, chip, experiment.name, lease_key, keys, stop)
+        link = ReconnectingDevice(opener, stop=stop, on_lost=watch.lost, on_restored=watch.found, on_waiting=watch.tell)
     except BaseException:
         folder.close()
         raise
     try:
-        changed = changed_device(run, string, link.description)
+        changed = changed_device(run, address, link.description)
         if changed is not None and device is None:
             raise ConfigError(
-                f"{string} is another chip than run {run} learned on: {changed.told}; put that one back, or go on with this "
-                f"one by naming it: photonloop train --resume {run} --device {string}"
+                f"{address} is another chip than run {run} learned on: {changed.detail}; put that one back, or go on with this "
+                f"one by naming it: photonloop train --resume {run} --device {address}"
             )
         if changed is not None and state.finished:
             raise ConfigError(
-                f"run {run} is finished, and {string} is another chip than it learned on ({changed.told}): measure it there by "
-                f"photonloop evaluate {run} --device {string}"
+                f"run {run} is finished, and {address} is another chip than it learned on ({changed.detail}): "
+                f"measure it there with photonloop evaluate {run} --device {address}"
             )
         layers = build_network(experiment, link.description, len(dataset.classes))
         check_variables(run, state, layers)
         check_fits(experiment, link.description, layers, dataset.y_train.size)
         stage_parts(link, experiment, dataset)
         if changed is not None:
-            watch.warn(f"{string} is another chip than the one learned on so far: {changed.told}")
+            watch.warn(f"{address} is another chip than the one learned on so far: {changed.detail}")
             write_device(run, link.description)
-        folder.event("resume", device=string, update=state.total, versions=versions())
+        folder.event("resume", device=str(address), update=state.total, versions=versions())
         told = "finished: measuring it again" if state.finished else f"resuming after update {state.total + folder.journalled}"
         watch.tell(f"run {run}: {told}")
-        return _run_session(experiment, link, layers, dataset, state, folder, listener, stop, string)
+        return _run_session(experiment, link, layers, dataset, state, folder, listener, stop, str(address))
     finally:
         link.close()
         folder.close()
@@ -220,8 +225,7 @@ def evaluate(
     """
     began = time.monotonic()
     experiment = open_run(run)
-    string = device or experiment.device
-    check_device_string(string)
+    address = check_device(device or experiment.device, keys)
     stop = stop or Stop()
     state = read_saved_checkpoint(run, experiment)
     if not state.variables:
@@ -229,11 +233,12 @@ def evaluate(
     dataset = _load(experiment, stop)
     started(run, experiment, dataset)
     watch = _Watch(listener)
-    opener = _opener(string, same_chip(string, run, experiment), experiment.name, secrets.token_hex(16), keys, stop)
-    link = ReconnectingDevice(opener, stop=stop, lost=watch.lost, found=watch.found, still=watch.tell)
+    chip = same_chip(address, read_device(run), experiment.seed)
+    opener = _opener(address, chip, experiment.name, secrets.token_hex(16), keys, stop)
+    link = ReconnectingDevice(opener, stop=stop, on_lost=watch.lost, on_restored=watch.found, on_waiting=watch.tell)
     try:
-        if (changed := changed_device(run, string, link.description)) is not None:
-            watch.warn(f"{string} is another chip than run {run} learned on: {changed.told}")
+        if (changed := changed_device(run, address, link.description)) is not None:
+            watch.warn(f"{address} is another chip than run {run} learned on: {changed.detail}")
         layers = build_network(experiment, link.description, len(dataset.classes))[: len(state.variables)]
         check_variables(run, state, layers)
         stage_parts(link, experiment, dataset)
@@ -244,7 +249,7 @@ def evaluate(
     for layer, seen in zip(layers, prediction.flags, strict=True):
         if (sentence := flags.look(layer.name, seen, "of the test part")) is not None:
             watch.warn(sentence)
-    return _result(run, string, layers, prediction, dataset, state, began)
+    return _result(run, str(address), layers, prediction, dataset, state, began)
 
 
 def _load(experiment: Experiment, stop: Stop) -> Dataset:
@@ -301,9 +306,9 @@ def _result(
     )
 
 
-def _opener(string: str, chip: VirtualChip, label: str, lease_key: str, keys: Path | None, stop: Stop) -> Opener:
+def _opener(address: DeviceAddress, chip: VirtualChip, label: str, lease_key: str, keys: Path | None, stop: Stop) -> Opener:
     def opener() -> OpenDevice:
-        return open_device(string, write=True, chip=chip, label=label, lease_key=lease_key, keys=keys, stop=stop)
+        return open_device(address, write=True, chip=chip, label=label, lease_key=lease_key, keys=keys, stop=stop)
 
     return opener
 

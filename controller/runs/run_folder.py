@@ -27,8 +27,8 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.controller.runs.journal import Journal, Measured
+from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.protocols.config import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"

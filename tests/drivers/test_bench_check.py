@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from support import filed_instruments as filed
 
-from photonloop.controller.device.compatibility import pinned
-from photonloop.controller.device.processes import check_device_string
+from photonloop.controller.device.address import parse_device_string, with_absolute_path
+from photonloop.controller.device.open_device import check_device, open_device
 from photonloop.drivers.bench.bench_opening import check_table
 from photonloop.drivers.bench.survey import planned
 from photonloop.drivers.station.schema import load_station
@@ -190,18 +190,16 @@ def test_only_a_lab_has_instruments_to_check(tmp_path: Path) -> None:
 
 def test_device_strings_of_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     station = filed.station(tmp_path)
-    check_device_string(f"lab:{station}?max_v=3")
+    check_device(f"lab:{station}?max_v=3")
     monkeypatch.chdir(tmp_path)
-    assert pinned("lab:station.toml?max_v=3") == f"lab:{tmp_path}/station.toml?max_v=3"
+    assert str(with_absolute_path(parse_device_string("lab:station.toml?max_v=3"))) == f"lab:{tmp_path}/station.toml?max_v=3"
     station.write_text("name = 3")
     with pytest.raises(ConfigError, match="station .* name is 3"):
-        check_device_string(f"lab:{station}")
+        check_device(f"lab:{station}")
 
 
 def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a session which lost its bench waits for it, and one that begins is told."""
-    from photonloop.controller.device.processes import open_device
-
     for key, value in filed.install(tmp_path).items():
         monkeypatch.setenv(key, value)
     with pytest.raises(DeviceError, match="does not answer") as caught:

@@ -7,10 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from photonloop.controller.cli.main import main
+from photonloop.controller.data.datasets import DataSpec
 from photonloop.controller.learning.optimizers import Moments
-from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays, to_arrays
+from photonloop.controller.runs.checkpoint import RUN_FORMAT, Checkpoint, from_arrays, to_arrays
 from photonloop.controller.runs.journal import Measured
-from photonloop.controller.runs.run_folder import CHECKPOINT, JOURNAL, METRICS, RunFolder, new_run, read_checkpoint, read_events
+from photonloop.controller.runs.provenance import open_run, with_absolute_paths
+from photonloop.controller.runs.run_folder import (
+    CHECKPOINT,
+    EXPERIMENT,
+    JOURNAL,
+    METRICS,
+    RunFolder,
+    new_run,
+    read_checkpoint,
+    read_events,
+)
 from photonloop.protocols.config import ConfigError
 
 
@@ -126,10 +138,63 @@ def test_state_survives_the_checkpoint_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_something_else_is_refused() -> None:
     arrays = to_arrays(some_state(), 3)
-    with pytest.raises(ConfigError, match="seed 3, but the run wants 1 and 4"):
+    with pytest.raises(ConfigError, match="here has seed 3, but the run has seed 4"):
         from_arrays(arrays, 4, "here")
     for missing in ("meta", "variables_1", "second"):
         with pytest.raises(ConfigError, match="is damaged"):
             from_arrays({k: v for k, v in arrays.items() if k != missing}, 3, "here")
     with pytest.raises(ConfigError, match="is damaged"):
         from_arrays({**arrays, "variables_0": np.array([np.nan, 0.0])}, 3, "here")
+
+
+def test_a_checkpoint_of_another_format_is_refused() -> None:
+    arrays = to_arrays(some_state(), 3)
+    older = str(arrays["meta"]).replace(f'"format": {RUN_FORMAT}', '"format": 1')
+    with pytest.raises(ConfigError, match="here has run format 1, but this version reads 2: start a new run"):
+        from_arrays({**arrays, "meta": np.array(older)}, 3, "here")
+
+
+def old_run(folder: Path, start: str) -> Path:
+    """Return a hand-made run of another format, with a key in its experiment that this version does not have."""
+    run = folder / "old"
+    run.mkdir()
+    (run / EXPERIMENT).write_text('name = "old"\nno_longer_a_key = 3\n[data]\nsource = "iris"\n', encoding="utf-8")
+    (run / METRICS).write_text(f'{{"event": "warning"}}\n{start}\n{{"event": "epoch"}}\n', encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ('{"event": "start", "seed": 0}', "an earlier version of photonloop (run format 1, this version reads 2)"),
+        ('{"event": "start", "run_format": 1}', "an earlier version of photonloop (run format 1, this version reads 2)"),
+        ('{"event": "start", "run_format": 3}', "another version of photonloop (run format 3, this version reads 2)"),
+    ],
+)
+@pytest.mark.parametrize("command", [("train", "--resume"), ("evaluate",), ("report",)])
+def test_runs_of_another_format_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], start: str, sentence: str
+) -> None:
+    run = old_run(tmp_path, start)
+    before = sorted(path.name for path in run.iterdir())
+    assert main([*command, str(run)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"photonloop {command[0]}: run {run} was written by {sentence}: start a new run\n"
+    assert not printed.out
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_run_killed_before_its_first_event_can_be_opened(tmp_path: Path) -> None:
+    (tmp_path / EXPERIMENT).write_text('name = "young"\n[data]\nsource = "iris"\n', encoding="utf-8")
+    assert open_run(tmp_path).name == "young"
+
+
+def test_mnist_stays_the_file_that_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mnist.npz").touch()
+    monkeypatch.setenv("PHOTONLOOP_DATA", str(tmp_path))
+    kept = with_absolute_paths(DataSpec(source="mnist"))
+    assert kept.path == str(tmp_path / "mnist.npz")
+    monkeypatch.delenv("PHOTONLOOP_DATA")
+    assert with_absolute_paths(kept).path == kept.path
+    assert with_absolute_paths(DataSpec(source="mnist")).path is None
+    assert with_absolute_paths(DataSpec(source="iris")).path is None

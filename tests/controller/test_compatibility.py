@@ -34,8 +34,8 @@ def test_the_same_chip_is_the_same_also_in_real_time() -> None:
 def test_another_chip_of_the_same_shape_is_one_that_variables_fit(changes: dict[str, object], told: str) -> None:
     found = difference(describe(), describe(**changes))
     assert found is not None
-    assert found.fits
-    assert found.told.startswith(told)
+    assert found.same_shape
+    assert found.detail.startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_another_chip_of_the_same_shape_is_one_that_variables_fit(changes: dict[
 def test_another_shape_or_other_limits_weigh_more_than_a_name(changes: dict[str, object], told: str) -> None:
     found = difference(describe(), describe(**changes))
     assert found is not None
-    assert not found.fits
-    assert found.told == told
+    assert not found.same_shape
+    assert found.detail == told
 
 
 def test_long_values_are_not_spelled_out() -> None:
@@ -62,7 +62,7 @@ def test_long_values_are_not_spelled_out() -> None:
     stage = before.stages[0].model_copy(update={"layout": rows[::-1]})
     found = difference(before, before.model_copy(update={"stages": (stage, before.stages[1])}))
     assert found is not None
-    assert found.told == "stages.0.layout is not what it was"
+    assert found.detail == "stages.0.layout has changed"
 
 
 def test_an_edited_chip_file_has_other_serials_and_a_spelled_out_default_has_not() -> None:

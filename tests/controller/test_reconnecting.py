@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from photonloop.controller.device import waiting
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.reconnecting import MOST_BREAKS, ReconnectingDevice
 from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
@@ -67,7 +67,7 @@ class Bench:
 
 def linked(bench: Bench, stop: Stop) -> tuple[ReconnectingDevice, list[str], Callable[[], Readings]]:
     told: list[str] = []
-    link = ReconnectingDevice(bench.open, stop=stop, lost=told.append, found=told.append, still=told.append)
+    link = ReconnectingDevice(bench.open, stop=stop, on_lost=told.append, on_restored=told.append, on_waiting=told.append)
     link.load_inputs("train", np.ones((3, 4), np.float32))
     drives = np.ones((1, link.description.channels))
     return link, told, lambda: link.evaluate(drives, STAGED, link.description.stages[0].name)
@@ -100,7 +100,7 @@ def test_a_session_that_was_taken_over_stops_and_does_not_take_back() -> None:
     link, _, evaluate = linked(bench, Clock())
     evaluate()
     bench.leased_to = "b"
-    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken the device over: this one stops") as caught:
+    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken the device over: this session stops") as caught:
         evaluate()
     assert caught.value.code == "lease"
     assert bench.opened == 1
