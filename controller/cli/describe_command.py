@@ -12,7 +12,7 @@ from rich.text import Text
 
 from photonloop.controller.cli.device_options import check_chip_options, chip_size
 from photonloop.controller.cli.printing import print_json, print_lines
-from photonloop.controller.device.address import DeviceAddress
+from photonloop.controller.device.address import DeviceAddress, parse_device_string
 from photonloop.controller.device.open_device import check_device, open_device
 from photonloop.controller.device.processes import simulator_command
 from photonloop.controller.learning.variables import lsb_rad
@@ -22,8 +22,9 @@ from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChan
 
 def run(args: argparse.Namespace) -> int:
     """Print the description and status of a device, without its lease; with `--clear-fault`, clear one fault first."""
-    address = check_device(args.device, args.keys)
+    address = parse_device_string(args.device)
     check_chip_options(args, address)
+    check_device(address, args.keys)
     if args.physics:
         return _physics(args, address)
     write = args.clear_fault is not None

@@ -20,7 +20,8 @@ def check_chip_options(args: argparse.Namespace, address: DeviceAddress) -> None
     """
     given = vars(args)
     for name in _CHIP_OPTIONS:
-        if given.get(name) not in {None, False}:
+        value = given.get(name)
+        if value is not None and value is not False:  # --seed 0 is given, too
             check_option_applies(f"--{name}", "sim", address)
 
 
