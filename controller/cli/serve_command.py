@@ -68,7 +68,7 @@ def _relay(args: argparse.Namespace, address: DeviceAddress) -> int:
     finally:
         opened.close()
     if client.lost is not None:
-        raise DeviceError("transport", f"the device behind this server is gone: {client.lost}")
+        raise DeviceError("transport", f"the lease of the device behind this server is lost: {client.lost}")
     return 0
 
 

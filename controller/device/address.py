@@ -62,7 +62,7 @@ class DeviceAddress:
     @property
     def is_chip_file(self) -> bool:
         """Whether the device is a virtual chip of a chip file, which fixes its ports, stages and seed."""
-        return self.chip.endswith(".toml")
+        return self.chip.endswith(".toml") or "/" in self.chip  # as the simulator distinguishes files from presets
 
     @property
     def station_reference(self) -> str:

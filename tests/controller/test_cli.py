@@ -284,7 +284,7 @@ def test_a_relay_serves_the_device_of_another_server_and_ends_with_it(experiment
     behind.terminate()
     _, printed = relay.communicate(timeout=30)
     assert relay.returncode == 1
-    assert "the device behind this server is gone" in printed
+    assert "the lease of the device behind this server is lost" in printed
     behind.communicate(timeout=10)
 
 

@@ -22,6 +22,7 @@ from photonloop.protocols.config import ConfigError
         ("sim", "sim", {"chip": "soi"}),
         ("sim:ideal", "sim", {"chip": "ideal"}),
         ("sim:chips/a.toml", "sim", {"chip": "chips/a.toml"}),
+        ("sim:./chip", "sim", {"chip": "./chip"}),
         ("lab:station.toml", "lab", {"station": "station.toml"}),
         ("lab:a/station.toml?max_v=5&total_w=0.2", "lab", {"station": "a/station.toml", "limits": "max_v=5&total_w=0.2"}),
         ("tcp://127.0.0.1:5555", "server", {"server": "tcp://127.0.0.1:5555"}),
@@ -32,7 +33,7 @@ def test_device_strings_are_parsed_into_kind_and_options(text: str, kind: str, f
     address = parse_device_string(text)
     assert address == DeviceAddress(text, kind, **fields)  # pyright: ignore[reportArgumentType]
     assert str(address) == text
-    assert address.is_chip_file == (text == "sim:chips/a.toml")
+    assert address.is_chip_file == (text in {"sim:chips/a.toml", "sim:./chip"})
 
 
 @pytest.mark.parametrize("text", ["", "simm", "simulator:soi", "lab", "http://127.0.0.1:80", "TCP://127.0.0.1:1", "station.toml"])
@@ -52,6 +53,7 @@ def test_the_station_reference_keeps_the_limits_of_the_session() -> None:
         ("sim", "sim"),
         ("sim:soi", "sim:soi"),
         ("sim:chip.toml", "sim:{here}/chip.toml"),
+        ("sim:./chip", "sim:{here}/chip"),
         ("lab:station.toml", "lab:{here}/station.toml"),
         ("lab:station.toml?max_v=3", "lab:{here}/station.toml?max_v=3"),
         ("ipc://chip.sock", "ipc://{here}/chip.sock"),
