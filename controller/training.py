@@ -30,12 +30,12 @@ from photonloop.controller.runs.checkpoint import RUN_FORMAT, Checkpoint
 from photonloop.controller.runs.provenance import (
     changed_device,
     check_variables,
-    digest,
-    fingerprint,
+    dataset_digest,
+    experiment_digest,
     open_run,
     read_device,
     read_saved_checkpoint,
-    started,
+    read_start_event,
     with_absolute_paths,
     write_device,
 )
@@ -138,8 +138,8 @@ def train(
             device=experiment.device,
             seed=experiment.seed,
             lease_key=lease_key,
-            data=digest(dataset),
-            experiment=fingerprint(experiment),
+            data=dataset_digest(dataset),
+            experiment=experiment_digest(experiment),
             clipped=clipped,
             versions=versions(),
         )
@@ -175,7 +175,7 @@ def resume(
     try:
         state = read_saved_checkpoint(run, experiment)
         dataset = _load(experiment, stop)
-        lease_key = str(started(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
+        lease_key = str(read_start_event(run, experiment, dataset).get("lease_key", "")) or secrets.token_hex(16)
         chip = same_chip(address, read_device(run), experiment.seed)
         opener = _opener(address, chip, experiment.name, lease_key, keys, stop)
         link = ReconnectingDevice(opener, stop=stop, on_lost=watch.lost, on_restored=watch.found, on_waiting=watch.tell)
@@ -231,7 +231,7 @@ def evaluate(
     if not state.variables:
         raise ConfigError(f"run {run} has learned nothing yet: photonloop train --resume {run}")
     dataset = _load(experiment, stop)
-    started(run, experiment, dataset)
+    read_start_event(run, experiment, dataset)
     watch = _Watch(listener)
     chip = same_chip(address, read_device(run), experiment.seed)
     opener = _opener(address, chip, experiment.name, secrets.token_hex(16), keys, stop)

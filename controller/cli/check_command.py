@@ -1,4 +1,4 @@
-"""`photonloop check`: identify the instruments of a station and check its wiring and limits, without driving anything."""
+"""`photonloop check`: identify a station's instruments, and check wiring and limits, without driving anything."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first Ctrl-C, SIGTERM or hang-up of the terminal into a wish to stop; a second Ctrl-C interrupts at once.
+    """Yield a `Stop` that the first SIGINT, SIGTERM or SIGHUP asks to stop; a second Ctrl-C interrupts at once.
 
-    Under nohup, which ignores hang-ups, they stay ignored.
+    Under nohup, which ignores SIGHUP, it stays ignored.
     """
     stop = Stop()
 
@@ -48,9 +48,10 @@ def stop_on_signals() -> Iterator[Stop]:
 
 @contextmanager
 def show_progress() -> Iterator[Listener]:
-    """Yield a listener that shows a session on standard error: as live bars on a terminal, otherwise one line every few seconds.
+    """Yield a listener that shows the progress of a session on standard error.
 
-    If the terminal or the pipe is closed, the session continues without output.
+    A terminal gets live bars, anything else one line every few seconds. If the terminal or the pipe is closed, the
+    session continues without output.
     """
     console = Console(file=cast(TextIO, PipeTolerantStream(sys.stderr)), highlight=False)
     if not console.is_terminal:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(run: Path, stop: Stop, *, quiet: bool) -> None:
-    """Write the report of a finished run. If it cannot be written, print a message; the run is finished all the same."""
+    """Write the report of a finished run; print a message if it cannot be written."""
     try:
         with stop.at_once("while the report was written"):
             report = write_report(run)

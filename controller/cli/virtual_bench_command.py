@@ -1,6 +1,6 @@
-"""`photonloop virtual-bench`: run virtual instruments in front of a virtual chip, to try the hardware path without hardware.
+"""`photonloop virtual-bench`: run virtual instruments in front of a virtual chip.
 
-The instruments run in a process of their own, which ends with this command.
+With them a station can be tried without hardware. The instruments run in a process of their own, which ends with this command.
 """
 
 from __future__ import annotations

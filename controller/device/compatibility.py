@@ -1,7 +1,7 @@
 """Experiments and devices fitted to each other.
 
-A virtual chip is built to the experiment. Every other device is what it is: `check_fits` refuses an experiment that it cannot
-carry out.
+A virtual chip is built to the experiment. Every other device is what it is: `check_fits` refuses an experiment that it
+cannot carry out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def virtual_chip(address: DeviceAddress, experiment: Experiment, dataset: Datase
 
 
 def same_chip(address: DeviceAddress, before: DeviceDescription, seed: int) -> VirtualChip:
-    """Return ports, stages and seed of the virtual chip that a run began on; all None for a chip file, which fixes them."""
+    """Return ports, stages and seed of a run's virtual chip; all None for a chip file, which fixes them."""
     if address.is_chip_file:
         return VirtualChip()
     return VirtualChip(ports=before.input_ports, stages=len(before.stages), seed=seed)

@@ -1,8 +1,8 @@
 """Compare the device of a run with the one that it continues on.
 
-A run's variables are nominal heater phases of one chip. If ports, drives or limits differ, variables have another meaning on
-the other device, or are refused. On another chip of the same shape they have the same meaning, but accuracy is lower until the
-run has been trained further there.
+A run's variables are nominal heater phases of one chip. If ports, drives or limits differ, variables have another
+meaning on the other device, or are refused. On another chip of the same shape they have the same meaning, but accuracy
+is lower until the run has been trained further there.
 """
 
 from __future__ import annotations

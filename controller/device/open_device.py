@@ -51,8 +51,8 @@ def check_device(device: str | DeviceAddress, keys: Path | None = None) -> Devic
     Raises
     ------
     ConfigError
-        The string is of no known kind, its station file or its limits are wrong, or `keys` are given for a device that is
-        not a server.
+        The string is of no known kind, its station file or its limits are wrong, or `keys` are given for a device that
+        is not a server.
     """
     address = parse_device_string(device) if isinstance(device, str) else device
     if keys is not None:
@@ -101,8 +101,8 @@ def open_device(
     SessionStopped
         `stop` was asked for before the device was open. No process is left running.
     DeviceError
-        "transport" if no server answers (within 3 s at a network address), "lease" if another controller holds the lease,
-        "interlock" if a fault is latched that this writer did not cause.
+        "transport" if no server answers (within 3 s at a network address), "lease" if another controller holds the
+        lease, "interlock" if a fault is latched that this writer did not cause.
     """
     address = check_device(device, keys)
     process = None

@@ -20,7 +20,7 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import module_command
 
 START_TIMEOUT_S = 180.0
-"""Time for a process to announce its address. The first start of a simulator after an installation compiles its kernels."""
+"""Time for a process to announce its address. After an installation a simulator compiles its kernels first."""
 
 SIMULATOR_END_TIMEOUT_S = 3.0
 
@@ -133,8 +133,8 @@ def start_process(
     ConfigError
         The preset, chip file or station file cannot be used. The sentence is the process's own.
     DeviceError
-        "transport" if the process ends or does not announce an address in time, or if an instrument does not answer or is in
-        use; "device" if an instrument reports an error.
+        "transport" if the process ends or does not announce an address in time, or if an instrument does not answer or
+        is in use; "device" if an instrument reports an error.
     SessionStopped
         `stop` was asked for meanwhile. The process is ended.
     """

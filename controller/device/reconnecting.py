@@ -1,11 +1,11 @@
 """A device that may fail and come back during a session: loaded inputs, held drive and pending requests are restored.
 
-A session uses its device through a `ReconnectingDevice`. If the connection breaks, it opens the device again: it starts an
-embedded simulator anew, or waits for a server. Then it loads the inputs again, applies the held drive and repeats the request.
-That is harmless, because drives are absolute and an evaluation does not change the device.
+A session uses its device through a `ReconnectingDevice`. If the connection breaks, it opens the device again: it starts
+an embedded simulator anew, or waits for a server. Then it loads the inputs again, applies the held drive and repeats
+the request. That is harmless, because drives are absolute and an evaluation does not change the device.
 
-It gives up if the device breaks at the same request several times, or if another session has taken the device over. These
-cases are for the user to look into.
+It gives up if the device breaks at the same request several times, or if another session has taken the device over.
+These cases are for the user to look into.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 Request = tuple[Drive, LoadedRows, str]
 
 RECOVERABLE = frozenset({"transport", "lease", "deadline"})
-"""Error codes after which a new connection may help. All others are for the user: a limit, a latched fault, broken hardware."""
+"""Error codes after which a new connection may help. It does not help against a limit, a fault or broken hardware."""
 
 MOST_BREAKS = 8
 """Failures in a row, with no answer in between, after which a device is given up."""
@@ -53,9 +53,9 @@ class SubmittingDevice(Protocol):
 class ReconnectingDevice:
     """The device of a session, which is opened again whenever its connection breaks.
 
-    `load_inputs`, `apply` and `evaluate` check whether the user wants to stop before they send anything: they either carry out
-    the request, or raise `SessionStopped` and leave the device as it was. `start` and `finish` do not check, because their
-    caller has an update to finish; the caller checks between updates.
+    `load_inputs`, `apply` and `evaluate` check whether the user wants to stop before they send anything: they either
+    carry out the request, or raise `SessionStopped` and leave the device as it was. `start` and `finish` do not check,
+    because their caller has an update to finish; the caller checks between updates.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class ReconnectingDevice:
         return self._retry(wait_or_evaluate)
 
     def cancel(self) -> None:
-        """Cancel all evaluations that `start` sent: the device stops at its next setting, and the readings are discarded."""
+        """Cancel all evaluations that `start` sent. The device stops at its next setting; readings are discarded."""
         cancelled = [pending for _, pending in self._requests if pending is not None]
         self._requests.clear()
         with suppress(DeviceError):  # a lost device has nothing left to cancel

@@ -31,16 +31,16 @@ def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, on_waiting: Ca
     stop
         Ends the wait.
     on_waiting
-        Called with one sentence on how long the wait has been and why: after ten seconds, then at growing intervals of at
-        most ten minutes. A wait of one night takes a page of the log.
+        Called with one sentence on how long the wait has been and why: after ten seconds, then at growing intervals of
+        at most ten minutes. A wait of one night takes a page of the log.
 
     Raises
     ------
     SessionStopped
         `stop` was asked for.
     DeviceError
-        Any error that waiting does not help against: another controller holds the lease, a fault is latched, a simulator
-        does not start.
+        Any error that waiting does not help against: another controller holds the lease, a fault is latched, a
+        simulator does not start.
     """
     began_s = time.monotonic()
     report_at_s = FIRST_REPORT_S

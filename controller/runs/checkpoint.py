@@ -31,7 +31,8 @@ class Checkpoint:
     initial
         Variables of each layer before its first update [rad].
     base
-        Variables around which the probes of the next update are made, if they are not the present ones (pipelined) [rad].
+        Variables around which the probes of the next update are made, if they are not the present ones (pipelined)
+        [rad].
     moments
         Memory of the optimiser for the present layer.
     update

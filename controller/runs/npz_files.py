@@ -1,7 +1,7 @@
 """Write and read .npz files that are replaced atomically and checked for damage.
 
-If any byte of a file is wrong, `read_npz` either raises `ConfigError` or returns exactly what was written: it compares the
-checksum of every array before NumPy reads it.
+If any byte of a file is wrong, `read_npz` either raises `ConfigError` or returns exactly what was written: it compares
+the checksum of every array before NumPy reads it.
 """
 
 from __future__ import annotations

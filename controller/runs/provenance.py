@@ -56,7 +56,7 @@ def with_absolute_paths(spec: DataSpec) -> DataSpec:
     return spec.model_copy(update={key: str(Path(file).expanduser().resolve()) for key, file in files.items() if file})
 
 
-def digest(dataset: Dataset) -> str:
+def dataset_digest(dataset: Dataset) -> str:
     """Return a digest of all features and labels."""
     found = hashlib.sha256()
     for part in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
@@ -64,12 +64,12 @@ def digest(dataset: Dataset) -> str:
     return found.hexdigest()
 
 
-def fingerprint(experiment: Experiment) -> str:
+def experiment_digest(experiment: Experiment) -> str:
     """Return a digest of everything in `experiment` that affects learning: all but the name and the device."""
     return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
 
 
-def started(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+def read_start_event(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     """Return the "start" event of a run, after a check that its experiment and its data have not changed.
 
     Raises
@@ -78,9 +78,9 @@ def started(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, An
         The experiment or the data have changed since the run began.
     """
     event = _start_event(run)
-    if event.get("experiment", now := fingerprint(experiment)) != now:
+    if event.get("experiment", now := experiment_digest(experiment)) != now:
         raise ConfigError(f"experiment.toml of run {run} has changed since the run began: put it back, or start a new run")
-    if event.get("data", now := digest(dataset)) != now:
+    if event.get("data", now := dataset_digest(dataset)) != now:
         raise ConfigError(f"the data of run {run} has changed since the run began: put it back, or start a new run")
     return event
 

@@ -83,14 +83,15 @@ class RunFolder:
         return len(self._recorded)
 
     def take_journal(self) -> dict[int, Measured]:
-        """Return the losses that an earlier session measured after its checkpoint, by update; empty from the second call on."""
+        """Return the losses that an earlier session measured after its checkpoint, by update. Later calls return none."""
         recorded, self._recorded = self._recorded, {}
         return recorded
 
     def checkpoint(self, arrays: Mapping[str, Any]) -> None:
         """Replace the checkpoint, then empty the journal.
 
-        If the process is killed in between, the new checkpoint counts, and the journal's records of earlier updates are ignored.
+        If the process is killed in between, the new checkpoint counts, and the journal's records of earlier updates are
+        ignored.
         """
         write_npz(self.path / CHECKPOINT, arrays)
         self._journal.empty()

@@ -370,7 +370,7 @@ def test_a_session_whose_device_another_client_made_safe_stops_until_the_fault_i
 
 
 def slow(folder: Path, module: str) -> dict[str, str]:
-    """Return an environment in which a process that imports `module` creates the file `here` and then blocks for ten minutes.
+    """Return an environment in which the import of `module` creates the file `here` and then takes ten minutes.
 
     It works by PYTHONPATH, because modules in the working folder are not imported.
     """
@@ -491,5 +491,5 @@ def test_a_resumed_copy_of_a_run_takes_the_device_over_once(experiment: Path, tm
     assert "photonloop train --resume runs/small" in printed
     assert printed.count("device lost") == 1
     wait_for(lambda: (tmp_path / "runs" / "copy" / "journal.bin").stat().st_size != copied, second)
-    # Between two updates the sentence names the update; at any other point, as in a measurement of the accuracies, it does not.
+    # The sentence names the update if the session stopped between two updates, and not at any other point.
     assert stops(second, signal.SIGINT).startswith("photonloop train: stopped as asked")
