@@ -25,9 +25,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Yield a `Stop` that the first SIGINT, SIGTERM or SIGHUP asks to stop; a second Ctrl-C interrupts at once.
+    """Turn the first Ctrl-C, SIGTERM or hang-up of the terminal into a wish to stop; a second Ctrl-C interrupts at once.
 
-    Under nohup, which ignores SIGHUP, it stays ignored.
+    Under nohup, which ignores hang-ups, they stay ignored.
     """
     stop = Stop()
 
