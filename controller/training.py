@@ -17,24 +17,28 @@ import numpy as np
 
 from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
-from photonloop.controller.device.compatibility import check_fits, pinned, same_chip, virtual_chip, with_absolute_paths
+from photonloop.controller.device.address import DeviceAddress, with_absolute_path
+from photonloop.controller.device.compatibility import check_fits, same_chip, virtual_chip
 from photonloop.controller.device.device_difference import Difference
-from photonloop.controller.device.processes import OpenDevice, VirtualChip, check_device_string, open_device
+from photonloop.controller.device.open_device import OpenDevice, check_device, open_device
+from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, as_toml
 from photonloop.controller.learning.network import Layer, Prediction, build_network, predict
 from photonloop.controller.learning.progress import Listener
 from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
 from photonloop.controller.learning.session_reporting import SessionReporter
-from photonloop.controller.runs.checkpoint import Checkpoint
+from photonloop.controller.runs.checkpoint import RUN_FORMAT, Checkpoint
 from photonloop.controller.runs.provenance import (
     changed_device,
     check_variables,
-    digest,
-    fingerprint,
+    dataset_digest,
+    experiment_digest,
     open_run,
+    read_device,
     read_saved_checkpoint,
-    started,
+    read_start_event,
+    with_absolute_paths,
     write_device,
 )
 from photonloop.controller.runs.run_folder import EXPERIMENT, RunFolder, new_run, versions
@@ -81,7 +85,7 @@ class _Setup:
     experiment
         The experiment.
     device
-        Device string of the open device.
+        Address of the open device.
     dataset
         The data.
     link
@@ -93,7 +97,7 @@ class _Setup:
     """
 
     experiment: Experiment
-    device: str
+    device: DeviceAddress
     dataset: Dataset
     link: ReconnectingDevice
     lease_key: str
@@ -132,10 +136,10 @@ def train(
     SessionStopped
         `stop` was requested. If a run folder exists by then, the run can be resumed.
     """
-    check_device_string(experiment.device)
-    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": pinned(experiment.device)})
+    address = with_absolute_path(check_device(experiment.device, keys))
+    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": str(address)})
     stop, reporter = stop or Stop(), SessionReporter(listener)
-    with ExitStack() as folders, _set_up(experiment, experiment.device, None, reporter, stop, keys) as setup:
+    with ExitStack() as folders, _set_up(experiment, address, None, reporter, stop, keys) as setup:
         layers, clipped = _build_network(setup)
         path = new_run(runs, experiment.name)
         write_atomically(path / EXPERIMENT, as_toml(experiment).encode())
@@ -145,11 +149,12 @@ def train(
             reporter.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
         reporter.event(
             "start",
+            run_format=RUN_FORMAT,
             device=experiment.device,
             seed=experiment.seed,
             lease_key=setup.lease_key,
-            data=digest(setup.dataset),
-            experiment=fingerprint(experiment),
+            data=dataset_digest(setup.dataset),
+            experiment=experiment_digest(experiment),
             clipped=clipped,
             versions=versions(),
         )
@@ -186,30 +191,29 @@ def resume(
         one than before.
     """
     experiment = open_run(run)
-    string = device or experiment.device
-    check_device_string(string)
+    address = check_device(device or experiment.device, keys)
     stop = stop or Stop()
     # The folder is locked before anything is read: a session that is just stopping may still write to it.
     with closing(RunFolder(run)) as folder:
         reporter = SessionReporter(listener, folder)
         state = read_saved_checkpoint(run, experiment)
-        with _set_up(experiment, string, run, reporter, stop, keys, keeps_lease=True) as setup:
+        with _set_up(experiment, address, run, reporter, stop, keys, keeps_lease=True) as setup:
             changed = setup.changed
             if changed is not None and device is None:
                 raise ConfigError(
-                    f"{string} is another chip than the one run {run} was trained on: {changed.told}; reconnect that one, or "
-                    f"continue with this one by naming it: photonloop train --resume {run} --device {string}"
+                    f"{address} is another chip than the one run {run} was trained on: {changed.detail}; reconnect that one, or "
+                    f"continue with this one by naming it: photonloop train --resume {run} --device {address}"
                 )
             if changed is not None and state.finished:
                 raise ConfigError(
-                    f"run {run} is finished, and {string} is another chip than the one it was trained on ({changed.told}): to "
-                    f"measure its accuracy there, use photonloop evaluate {run} --device {string}"
+                    f"run {run} is finished, and {address} is another chip than the one it was trained on ({changed.detail}): to "
+                    f"measure its accuracy there, use photonloop evaluate {run} --device {address}"
                 )
             layers, _ = _build_network(setup, run, state)
             if changed is not None:
-                reporter.warn(f"{string} is another chip than the one the run was trained on so far: {changed.told}")
+                reporter.warn(f"{address} is another chip than the one the run was trained on so far: {changed.detail}")
                 write_device(run, setup.link.description)
-            reporter.event("resume", device=string, update=state.total, versions=versions())
+            reporter.event("resume", device=str(address), update=state.total, versions=versions())
             after = f"resuming after update {state.total + folder.journalled}"
             reporter.message(f"run {run}: {'finished, measuring it again' if state.finished else after}")
             return _run_session(setup, layers, state, folder, listener, stop)
@@ -239,15 +243,14 @@ def evaluate(
     """
     began = time.monotonic()
     experiment = open_run(run)
-    string = device or experiment.device
-    check_device_string(string)
+    address = check_device(device or experiment.device, keys)
     stop, reporter = stop or Stop(), SessionReporter(listener)
     state = read_saved_checkpoint(run, experiment)
     if not state.variables:
         raise ConfigError(f"run {run} has not been trained yet: photonloop train --resume {run}")
-    with _set_up(experiment, string, run, reporter, stop, keys) as setup:
+    with _set_up(experiment, address, run, reporter, stop, keys) as setup:
         if setup.changed is not None:
-            reporter.warn(f"{string} is another chip than the one run {run} was trained on: {setup.changed.told}")
+            reporter.warn(f"{address} is another chip than the one run {run} was trained on: {setup.changed.detail}")
         layers, _ = _build_network(setup, run, state, trains=False)
         prediction = predict(setup.link, layers, state.variables, TEST, setup.dataset.y_test.size)
     for layer, flags in zip(layers, prediction.flags, strict=True):
@@ -274,7 +277,7 @@ def load_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Datase
 @contextmanager
 def _set_up(
     experiment: Experiment,
-    device: str,
+    device: DeviceAddress,
     run: Path | None,
     reporter: SessionReporter,
     stop: Stop,
@@ -294,19 +297,25 @@ def _set_up(
         Open the device under the lease key of the run, which takes it over from an earlier session of the same run.
     """
     # A virtual chip is built to the data. Any other device is opened first: if it is absent, that shows without delay.
-    dataset = _load(experiment, stop) if run is not None or device.startswith("sim") else None
+    dataset = _load(experiment, stop) if run is not None or device.kind == "sim" else None
     lease_key, chip = secrets.token_hex(16), VirtualChip()
     if dataset is not None and run is not None:
-        start = started(run, experiment, dataset)
+        start = read_start_event(run, experiment, dataset)
         lease_key = str(start.get("lease_key", "")) or lease_key if keeps_lease else lease_key
-        chip = same_chip(device, run, experiment)
+        chip = same_chip(device, read_device(run), experiment.seed)
     elif dataset is not None:
         chip = virtual_chip(device, experiment, dataset)
 
     def opener() -> OpenDevice:
         return open_device(device, write=True, chip=chip, label=experiment.name, lease_key=lease_key, keys=keys, stop=stop)
 
-    link = ReconnectingDevice(opener, stop=stop, lost=reporter.device_lost, found=reporter.device_back, still=reporter.message)
+    link = ReconnectingDevice(
+        opener,
+        stop=stop,
+        on_lost=reporter.device_lost,
+        on_restored=reporter.device_back,
+        on_waiting=reporter.message,
+    )
     with closing(link):
         changed = None if run is None else changed_device(run, device, link.description)
         yield _Setup(experiment, device, dataset or _load(experiment, stop), link, lease_key, changed)
@@ -366,7 +375,7 @@ def _result(run: Path, setup: _Setup, layers: list[Layer], prediction: Predictio
     correct = prediction.layers == labels
     return Result(
         run=str(run),
-        device=setup.device,
+        device=str(setup.device),
         test_accuracy=float(np.mean(prediction.vote == labels)),
         layers=[{"name": layer.name, "test_accuracy": float(correct[k].mean())} for k, layer in enumerate(layers)],
         evaluations=state.evaluations,

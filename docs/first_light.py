@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from photonloop.controller.device.processes import open_device
+from photonloop.controller.device.open_device import open_device
 
 opened = open_device("lab:station.toml", write=True)
 try:

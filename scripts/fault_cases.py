@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
-from photonloop.drivers.station.schema import Station, load_station
+from photonloop.drivers.station.loading import load_station
+from photonloop.drivers.station.schema import Station
 from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.emulators.bench_choices import SERIAL, BenchChoices

@@ -1,1 +1,1 @@
-"""The `photonloop` command, a file a subcommand."""
+"""The `photonloop` command; one file per subcommand."""

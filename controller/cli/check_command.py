@@ -1,4 +1,4 @@
-"""`photonloop check`: is the bench there, is everything wired, what does it allow; nothing is driven."""
+"""`photonloop check`: identify a station's instruments, and check wiring and limits, without driving anything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from photonloop.controller.cli.describe_command import limit_rows
 from photonloop.controller.cli.printing import print_json
+from photonloop.controller.device.address import parse_device_string
 from photonloop.drivers.bench.bench_opening import check_table, open_table
 from photonloop.drivers.bench.survey import Survey, planned, survey
 from photonloop.drivers.station.loading import load_reference
@@ -21,13 +22,13 @@ from photonloop.protocols.errors import DeviceError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask every instrument of a station, or with `--dry-run` none, and print one table."""
-    kind, _, reference = args.device.partition(":")
-    if kind != "lab":
+    """Query all instruments of a station, or none with `--dry-run`, and print one table."""
+    address = parse_device_string(args.device)
+    if address.kind != "lab":
         raise ConfigError(
             f"device is {args.device!r}, but only lab:station.toml has instruments to check: try photonloop describe"
         )
-    path, station, string_limits = load_reference(reference)
+    path, station, string_limits = load_reference(address.station_reference)
     if args.dry_run:
         found = planned(station, partial(check_table, path.parent))
     else:
@@ -73,7 +74,7 @@ def _print(device: str, station: Station, string_limits: LimitsTable, found: Sur
         table.add_row(*(cells[name] for name in columns))
     console.print(table)
     figures = Table("", "", show_header=False)
-    rows = _bench_rows(found.description) if found.description is not None else _stated_rows(station, string_limits)
+    rows = _bench_rows(found.description) if found.description is not None else _given_rows(station, string_limits)
     for name, value in rows:
         figures.add_row(name, value)
     console.print(figures)
@@ -83,8 +84,8 @@ def _counted(station: Station) -> str:
     stages = len(station.stages)
     heaters = sum(len(stage.heaters.channels) for stage in station.stages)
     detectors = sum(len(stage.detectors.channels) for stage in station.stages)
-    told = f"{stages} stage{'s' if stages > 1 else ''}, {heaters} heaters"
-    return f"{told}, {len(station.inputs.channels)} inputs, {detectors} detectors"
+    mesh = f"{stages} stage{'s' if stages > 1 else ''}, {heaters} heaters"
+    return f"{mesh}, {len(station.inputs.channels)} inputs, {detectors} detectors"
 
 
 def _use(what: str, numbers: tuple[int, ...]) -> str:
@@ -92,7 +93,7 @@ def _use(what: str, numbers: tuple[int, ...]) -> str:
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """Return channel numbers as people write them: 0…7, 12."""
+    """Return channel numbers as ranges, as in "0…7, 12"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -106,9 +107,9 @@ def _bench_rows(description: DeviceDescription) -> list[tuple[str, str]]:
     return [("limits", "of instruments, station and session together"), *limit_rows(description)]
 
 
-def _stated_rows(station: Station, string_limits: LimitsTable) -> list[tuple[str, str]]:
-    rows = [("limits", "as stated; what the instruments allow is not known yet")]
+def _given_rows(station: Station, string_limits: LimitsTable) -> list[tuple[str, str]]:
+    rows = [("limits", "as given; the limits of the instruments are not known yet")]
     for name, limits in (("station", station.limits), ("session", string_limits)):
-        told = ", ".join(f"{key} {value:g}" for key, value in limits.model_dump().items() if value is not None)
-        rows.append((name, told or "none"))
+        given = ", ".join(f"{key} {value:g}" for key, value in limits.model_dump().items() if value is not None)
+        rows.append((name, given or "none"))
     return rows

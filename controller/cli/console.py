@@ -1,4 +1,4 @@
-"""What a person at a terminal sees, and how they stop a session."""
+"""Progress of a session in the terminal, and stopping it by signals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from photonloop.controller.cli.printing import PipeTolerantStream, tell
+from photonloop.controller.cli.printing import PipeTolerantStream, print_message
 from photonloop.controller.learning.progress import EpochReport, Listener
 from photonloop.controller.stopping import Stop
 
 PLAIN_EVERY_S = 5.0
-"""Seconds between progress lines where standard error is no terminal."""
+"""Seconds between progress lines if standard error is not a terminal."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,23 +47,24 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def watching() -> Iterator[Listener]:
-    """Yield a listener that shows a session on standard error: live on a terminal, a line now and then elsewhere.
+def show_progress() -> Iterator[Listener]:
+    """Yield a listener that shows the progress of a session on standard error.
 
-    Whoever reads it may go away: a session goes on without being watched.
+    A terminal gets live bars, anything else one line every few seconds. If the terminal or the pipe is closed, the
+    session continues without output.
     """
     console = Console(file=cast(TextIO, PipeTolerantStream(sys.stderr)), highlight=False)
     if not console.is_terminal:
         yield _PlainLines()
         return
-    # The bar takes what the words leave, nothing where that is nothing.
+    # The bar takes the width that the text leaves, which may be nothing.
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"), BarColumn(bar_width=None))
     with Progress(*columns, console=console, refresh_per_second=5, expand=True) as progress:
         yield _LiveBars(progress)
 
 
 class _LiveBars:
-    """One bar a layer."""
+    """One bar per layer."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -85,21 +86,21 @@ class _LiveBars:
 
 
 class _PlainLines:
-    """One line now and then."""
+    """One line every few seconds."""
 
     def __init__(self) -> None:
-        self._told_at = -PLAIN_EVERY_S
+        self._printed_at = -PLAIN_EVERY_S
         self._accuracy = ""
 
     def epoch(self, report: EpochReport) -> None:
         if report.test_accuracy is not None:
             self._accuracy = f" · test {report.test_accuracy:.3f}"
-        if time.monotonic() - self._told_at >= PLAIN_EVERY_S or report.epoch == report.epochs:
+        if time.monotonic() - self._printed_at >= PLAIN_EVERY_S or report.epoch == report.epochs:
             self.message(f"layer {report.layer + 1}/{report.layers} " + _figures(report, self._accuracy))
-            self._told_at = time.monotonic()
+            self._printed_at = time.monotonic()
 
     def message(self, text: str) -> None:
-        tell(text)
+        print_message(text)
 
 
 def _figures(report: EpochReport, accuracy: str) -> str:

@@ -1,4 +1,4 @@
-"""`photonloop describe`: what a device is, what it allows, how it is."""
+"""`photonloop describe`: print the stages, limits and health of a device."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from photonloop.controller.cli.printing import print_json, show
-from photonloop.controller.device.processes import VirtualChip, check_device_string, open_device, simulator_command
+from photonloop.controller.cli.device_options import check_chip_options, chip_size
+from photonloop.controller.cli.printing import print_json, print_lines
+from photonloop.controller.device.address import DeviceAddress, parse_device_string
+from photonloop.controller.device.open_device import check_device, open_device
+from photonloop.controller.device.processes import simulator_command
 from photonloop.controller.learning.variables import lsb_rad
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at a device without becoming its writer; with `--clear-fault`, clear one fault first."""
-    if not args.device.startswith("sim") and (args.ports, args.stages, args.seed) != (None, None, None):
-        raise ConfigError(f"--ports, --stages and --seed build a virtual chip, but {args.device} is one already")
-    chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
+    """Print the description and status of a device, without its lease; with `--clear-fault`, clear one fault first."""
+    address = parse_device_string(args.device)
+    check_chip_options(args, address)
+    check_device(address, args.keys)
     if args.physics:
-        return _physics(args, chip)
-    if args.clear_fault is not None:
-        opened = open_device(
-            args.device, write=True, chip=chip, label="photonloop describe", keys=args.keys, clear=args.clear_fault
-        )
-    else:
-        opened = open_device(args.device, write=False, chip=chip, label="photonloop describe", keys=args.keys)
+        return _physics(args, address)
+    write = args.clear_fault is not None
+    opened = open_device(
+        address, write=write, chip=chip_size(args), label="photonloop describe", keys=args.keys, clear=args.clear_fault
+    )
     try:
         description, status = opened.device.describe(), opened.device.status()
     finally:
@@ -42,15 +43,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _physics(args: argparse.Namespace, chip: VirtualChip) -> int:
-    """Print what a virtual chip is made of. Only the simulator knows: it is asked in a process of its own."""
-    check_device_string(args.device)
-    if not args.device.startswith("sim"):
-        raise ConfigError(f"--physics shows what a virtual chip is made of, but what is behind {args.device} is not built here")
-    command = [*simulator_command(args.device, chip), "--physics", "--json"]
+def _physics(args: argparse.Namespace, address: DeviceAddress) -> int:
+    """Print the parameters of a virtual chip, which its simulator prints in a process of its own."""
+    command = [*simulator_command(address.chip, chip_size(args)), "--physics", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ConfigError((done.stderr.strip().splitlines() or ["the simulator said nothing"])[-1])
+        raise ConfigError((done.stderr.strip().splitlines() or ["the simulator ended without an error message"])[-1])
     answer = json.loads(done.stdout)
     if args.json:
         print_json({"device": args.device, **answer})
@@ -67,13 +65,13 @@ def _physics(args: argparse.Namespace, chip: VirtualChip) -> int:
     with console.capture() as drawn:
         console.print(f"{args.device}: {answer['chip']}", markup=False)
         console.print(table)
-    show(drawn.get().rstrip())
+    print_lines(drawn.get().rstrip())
     return 0
 
 
 def _print(device: str, description: DeviceDescription, status: DeviceStatus) -> None:
     serials = [f"{name} {serial}" for name, serial in description.serials.items() if serial != description.name]
-    stages = Table("stage", "topology", "ports", "channels", "taps", "full scale", "then")
+    stages = Table("stage", "topology", "ports", "channels", "taps", "full scale", "nonlinearity")
     for stage, full_scale in zip(description.stages, description.readout.full_scale, strict=True):
         last = stage.first_channel + stage.channels - 1
         stages.add_row(
@@ -93,33 +91,33 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
         console.print(f"{device}: {' · '.join([f'{description.kind} {description.name!r}', *serials])}", markup=False)
         console.print(stages)
         console.print(figures)
-    show(drawn.get().rstrip())
+    print_lines(drawn.get().rstrip())
 
 
 def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
     drive, readout = description.drive, description.readout
-    step = f"{_engineering(drive.step_v, 'V')} or {lsb_rad(drive):.2g} rad at π a step"
+    step = f"{_engineering(drive.lsb_v, 'V')} or {lsb_rad(drive):.2g} rad at π per step"
     resolution = f"{drive.bits} bit: {step}" if drive.bits else "continuous"
-    virtual = "virtual: advances by what a lab would take" if description.clock == "virtual" else "real time"
+    clock = "virtual: advances by the time that each operation takes in a lab" if description.clock == "virtual" else "real time"
     return [
         (
             "inputs",
             f"{description.input_ports} ports, {'amplitude and phase' if description.phases_settable else 'amplitude only'}",
         ),
         ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}"),
-        ("a heater", f"nominally {drive.resistance_ohm:g} Ω and {drive.pi_power_w * 1e3:.4g} mW for π"),
-        ("a new drive", f"{drive.settle_s * 1e6:g} µs to settle"),
-        ("a sample", f"{readout.sample_s * 1e6:g} µs to read, {f'{readout.bits} bit' if readout.bits else 'continuous'}"),
-        ("clock", virtual),
+        ("heater", f"nominally {drive.resistance_ohm:g} Ω and {drive.pi_power_w * 1e3:.4g} mW for π"),
+        ("new drive", f"{drive.settle_s * 1e6:g} µs to settle"),
+        ("sample", f"{readout.sample_s * 1e6:g} µs to read, {f'{readout.bits} bit' if readout.bits else 'continuous'}"),
+        ("clock", clock),
     ]
 
 
 def limit_rows(description: DeviceDescription) -> list[tuple[str, str]]:
-    """Return the limits of a device as names and words."""
+    """Return the rows of a table of the limits of a device: name and text."""
     limits = description.limits
     return [
-        ("limit a channel", f"{_one(limits.voltage_v)} V, {_one(limits.current_a, 1e3)} mA, {_one(limits.power_w, 1e3)} mW"),
-        ("limit in all", f"{limits.total_power_w:.4g} W" if limits.total_power_w else "none"),
+        ("limit per channel", f"{_one(limits.voltage_v)} V, {_one(limits.current_a, 1e3)} mA, {_one(limits.power_w, 1e3)} mW"),
+        ("total power limit", f"{limits.total_power_w:.4g} W" if limits.total_power_w else "none"),
         ("slew", f"{limits.slew_v_per_s:g} V/s" if limits.slew_v_per_s else "no limit"),
         (
             "one evaluation",
@@ -132,7 +130,7 @@ def _health(status: DeviceStatus) -> list[tuple[str, str]]:
     state = "safe" if status.safe else f"driven, {status.heater_power_w:.4g} W"
     rows = [
         ("state", state + (", evaluating" if status.busy else "")),
-        ("writer", status.leased_to or "nobody"),
+        ("writer", status.leased_to or "none"),
         ("device clock", f"{status.clock_s:.6g} s, {status.evaluations} settings read"),
     ]
     rows += [(f"fault {fault.name}", fault.detail) for fault in status.faults]

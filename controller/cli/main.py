@@ -1,6 +1,6 @@
-"""Entry point of `photonloop`: the options of every subcommand, and one plain sentence for whatever goes wrong.
+"""Entry point of `photonloop`: the options of every subcommand, and one sentence for every error.
 
-Nothing heavy is imported here: `photonloop --help` answers at once, and each subcommand brings its own.
+No large package is imported here, so that `photonloop --help` answers at once. Each subcommand imports its own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from photonloop.controller.cli.printing import tell
+from photonloop.controller.cli.printing import print_message
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEVICE_HELP = "sim, sim:PRESET, sim:chip.toml, tcp://HOST:PORT, ipc://PATH or lab:station.toml"
 
@@ -27,27 +31,27 @@ _MODULES = {
     "virtual-bench": "virtual_bench_command",
     "keys": "keys_command",
 }
-"""Where the `run` of each command is; imported only when it is asked for, so that --help answers at once."""
+"""Module of each subcommand; its `run` is imported when the subcommand is called."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `photonloop` with `argv` and return its exit code: 0 done, 1 failed with one sentence, 2 wrong usage."""
+    """Run `photonloop` with `argv` and return its exit code: 0 success, 1 failure with one sentence, 2 wrong usage."""
     args = _parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     try:
         command = import_module(f"photonloop.controller.cli.{_MODULES[args.command]}")
         return int(command.run(args))
-    except ValueError as error:  # ConfigError and DataError say one sentence; so does a plain one, if less well
+    except ValueError as error:  # ConfigError and DataError are ValueErrors
         sentence = str(error)
     except KeyboardInterrupt:
         sentence = "interrupted"
-    except BrokenPipeError:  # whoever read standard output has seen enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
     except Exception as error:
-        # Both bring more than --help should wait for.
+        # Imported only here, because they import packages that --help does without.
         from photonloop.controller.stopping import SessionStopped  # noqa: PLC0415
         from photonloop.protocols.errors import DeviceError  # noqa: PLC0415
 
@@ -57,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             sentence = str(error)
         else:
             raise
-    tell(f"photonloop {args.command}: {sentence}")
+    print_message(f"photonloop {args.command}: {sentence}")
     return 1
 
 
@@ -67,76 +71,110 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"photonloop {version('photonloop')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_describe, _add_check, _add_serve, _add_train, _add_evaluate, _add_report, _add_virtual_bench, _add_keys):
+        add(commands)
+    return parser
 
-    describe = commands.add_parser("describe", help="what a device is: stages, limits, health")
+
+def _add_describe(commands: Subcommands) -> None:
+    describe = commands.add_parser("describe", help="print the stages, limits and health of a device")
     describe.add_argument("device", help=DEVICE_HELP)
-    describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, after you looked into it")
-    describe.add_argument("--physics", action="store_true", help="sim: every parameter of the chip with unit and source")
-    _add_chip(describe)
-    _add_common(describe)
+    describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, once you have looked into it")
+    describe.add_argument("--physics", action="store_true", help="sim: print every parameter of the chip with unit and source")
+    _add_chip_options(describe)
+    _add_json(describe)
+    _add_client_keys(describe)
 
-    check = commands.add_parser("check", help="whether the instruments of a bench are there and wired; drives nothing")
+
+def _add_check(commands: Subcommands) -> None:
+    check = commands.add_parser("check", help="check the instruments and the wiring of a station; nothing is driven")
     check.add_argument("device", help="lab:station.toml")
-    check.add_argument("--dry-run", action="store_true", help="touch no instrument: read the station file and show the wiring")
-    _add_common(check, device=False)
+    check.add_argument("--dry-run", action="store_true", help="open no instrument: read the station file and print the wiring")
+    _add_json(check)
 
+
+def _add_serve(commands: Subcommands) -> None:
     serve = commands.add_parser("serve", help="put a device on the network")
     serve.add_argument("device", help=DEVICE_HELP)
     serve.add_argument(
         "--bind", default="tcp://127.0.0.1:5555", metavar="ADDR", help="tcp://HOST:PORT or ipc://PATH [%(default)s]"
     )
-    serve.add_argument("--device-keys", type=Path, metavar="DIR", help="keys for DEVICE, where that is a server with keys")
-    serve.add_argument("--realtime", action="store_true", help="sim: take as long as the lab would")
-    _add_chip(serve)
-    _add_common(serve)
+    serve.add_argument(
+        "--server-keys", type=Path, metavar="DIR", help="folder of this server's keys; required if other machines can reach it"
+    )
+    serve.add_argument("--realtime", action="store_true", help="sim: operations take as long as in a lab")
+    _add_chip_options(serve)
+    _add_json(serve)
+    _add_client_keys(serve)
 
-    train = commands.add_parser("train", help="run an in-situ training session, or go on with one")
-    train.add_argument("experiment", nargs="?", type=Path, metavar="EXPERIMENT.toml")
+
+def _add_train(commands: Subcommands) -> None:
+    train = commands.add_parser("train", help="run an in-situ training session, or resume one")
+    train.add_argument("experiment", nargs="?", type=Path, metavar="EXPERIMENT.toml", help="experiment file of a new run")
     train.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in --set training.epochs=5")
-    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go [%(default)s]")
-    _add_common(train)
+    train.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in this folder")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the file, as in training.epochs=5"
+    )
+    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="parent of new run folders [%(default)s]")
+    _add_json(train)
+    _add_client_keys(train)
 
+
+def _add_evaluate(commands: Subcommands) -> None:
     evaluate = commands.add_parser("evaluate", help="measure the test accuracy of a run on a device")
-    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="run folder")
     evaluate.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    _add_common(evaluate)
+    _add_json(evaluate)
+    _add_client_keys(evaluate)
 
-    report = commands.add_parser("report", help="write the report of a run anew")
-    report.add_argument("run", type=Path, metavar="RUN")
-    _add_common(report, device=False)
 
-    bench = commands.add_parser("virtual-bench", help="run virtual instruments in front of a virtual chip, with a station file")
+def _add_report(commands: Subcommands) -> None:
+    report = commands.add_parser("report", help="write the report of a run again")
+    report.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    _add_json(report)
+
+
+def _add_virtual_bench(commands: Subcommands) -> None:
+    bench = commands.add_parser(
+        "virtual-bench", help="run virtual instruments in front of a virtual chip, and write their station file"
+    )
     bench.add_argument("--chip", default="soi", metavar="CHIP", help="preset or chip file [%(default)s]")
     bench.add_argument("--ports", type=int, default=8, metavar="N", help="ports of the chip [%(default)s]")
     bench.add_argument("--stages", type=int, default=1, metavar="K", help="meshes of the chip [%(default)s]")
-    bench.add_argument("--seed", type=int, metavar="S", help="which chip of its kind")
-    bench.add_argument("--heaters", metavar="NAME", help="what drives the heaters: qontrol, qdac2, scpi-source")
-    bench.add_argument("--modulators", metavar="NAME", help="what drives the input modulators: qdac2, qontrol, scpi-source")
-    bench.add_argument("--detectors", metavar="NAME", help="what reads: labjack-t7, keysight-daq970a, scpi-readout")
-    bench.add_argument("--laser", metavar="NAME", help="what shines: santec-tsl570, scpi-laser")
-    bench.add_argument("--speed", type=float, metavar="F", help="factor on response times: 1 as in the lab, 0 none [0]")
-    bench.add_argument("--out", type=Path, metavar="DIR", help="where station.toml and the serial line go (a temporary folder)")
-    _add_common(bench, device=False)
-
-    keys = commands.add_parser("keys", help="make keys for a server that is reached from other machines")
-    keys.add_argument("folder", type=Path, metavar="DIR")
-    keys.add_argument("--client", action="append", default=[], metavar="NAME", help="a client to make keys for; again for more")
-    _add_common(keys, device=False)
-    return parser
+    bench.add_argument("--seed", type=int, metavar="S", help="seed of the chip's fabrication errors and noise")
+    bench.add_argument("--heaters", metavar="NAME", help="source of the heaters: qontrol, qdac2, scpi-source")
+    bench.add_argument("--modulators", metavar="NAME", help="source of the input modulators: qdac2, qontrol, scpi-source")
+    bench.add_argument("--detectors", metavar="NAME", help="readout: labjack-t7, keysight-daq970a, scpi-readout")
+    bench.add_argument("--laser", metavar="NAME", help="laser: santec-tsl570, scpi-laser")
+    bench.add_argument("--speed", type=float, metavar="F", help="factor on response times: 1 as in a lab, 0 without delays [0]")
+    bench.add_argument("--out", type=Path, metavar="DIR", help="folder for station.toml and the serial line [a temporary folder]")
+    _add_json(bench)
 
 
-def _add_common(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output and nothing else there")
-    if device:
-        parser.add_argument("--keys", type=Path, metavar="DIR", help="folder of keys, for servers on other machines")
+def _add_keys(commands: Subcommands) -> None:
+    keys = commands.add_parser("keys", help="create keys for a server that other machines can reach")
+    keys.add_argument("folder", type=Path, metavar="DIR", help="folder of the server's keys")
+    keys.add_argument(
+        "--client", action="append", default=[], metavar="NAME", help="create the keys of client NAME; repeat it for more"
+    )
+    _add_json(keys)
 
 
-def _add_chip(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, and nothing else")
+
+
+def _add_client_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keys", type=Path, metavar="DIR", help="tcp://, ipc://: folder of keys with which to connect to the device server"
+    )
+
+
+def _add_chip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ports", type=int, metavar="N", help="sim: ports of the chip")
     parser.add_argument("--stages", type=int, metavar="K", help="sim: meshes of the chip")
-    parser.add_argument("--seed", type=int, metavar="S", help="sim: which chip of its kind")
+    parser.add_argument("--seed", type=int, metavar="S", help="sim: seed of the chip's fabrication errors and noise")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Words for people on standard error, answers on standard output; that nobody reads them any more ends neither.
+"""Print messages on standard error and results on standard output.
 
-A session runs through the night; the pipe or the terminal it was started at may not.
+A closed pipe or terminal is not an error: a session that runs through the night may outlive both.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class PipeTolerantStream:
         return self._stream.fileno()
 
 
-def tell(text: str) -> None:
+def print_message(text: str) -> None:
     """Print one line on standard error."""
-    last_resort = PipeTolerantStream(sys.stderr)
-    last_resort.write(text + "\n")
-    last_resort.flush()
+    stream = PipeTolerantStream(sys.stderr)
+    stream.write(text + "\n")
+    stream.flush()
 
 
-def show(*lines: str) -> None:
-    """Print lines on standard output; a full disk there is an error, a reader who has gone is none."""
+def print_lines(*lines: str) -> None:
+    """Print lines on standard output. A closed pipe or terminal is ignored; a full disk raises OSError."""
     try:
         print("\n".join(lines), flush=True)
     except OSError as error:
@@ -62,7 +62,7 @@ def show(*lines: str) -> None:
 
 def print_json(answer: Any) -> None:
     """Print one JSON object on standard output."""
-    show(json.dumps(answer, ensure_ascii=False))
+    print_lines(json.dumps(answer, ensure_ascii=False))
 
 
 def _to_nobody(stream: TextIO) -> None:

@@ -1,20 +1,20 @@
-"""`photonloop report`: the HTML report of a run, finished or not."""
+"""`photonloop report`: write the HTML report of a run, finished or not."""
 
 from __future__ import annotations
 
 import argparse
 
-from photonloop.controller.cli.printing import print_json, show
+from photonloop.controller.cli.printing import print_json, print_lines
 from photonloop.controller.report import write_report
 from photonloop.controller.runs.provenance import open_run
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the report and say where it is."""
+    """Write the report and print its path."""
     open_run(args.run)
     report = write_report(args.run)
     if args.json:
         print_json({"run": str(args.run), "report": str(report)})
     else:
-        show(str(report))
+        print_lines(str(report))
     return 0

@@ -1,4 +1,4 @@
-"""`photonloop serve`: a device on the network, behind the same server whatever it is."""
+"""`photonloop serve`: put any device on the network, behind a device server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import argparse
 import signal
 
 from photonloop.controller.cli.console import stop_on_signals
-from photonloop.controller.cli.printing import print_json, show
-from photonloop.controller.device.processes import VirtualChip, check_device_string, open_device, start_process
+from photonloop.controller.cli.device_options import check_chip_options, chip_size
+from photonloop.controller.cli.printing import print_json, print_lines
+from photonloop.controller.device.address import DeviceAddress, parse_device_string
+from photonloop.controller.device.open_device import check_device, open_device
+from photonloop.controller.device.processes import start_process
+from photonloop.protocols.client.device_client import DeviceClient
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
@@ -15,24 +19,26 @@ from photonloop.protocols.server.device_server import DeviceServer, ServerOption
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, then leave the device safe."""
-    check_device_string(args.device)
-    if args.device.startswith(("sim", "lab:")):
-        return _serve_process(args)
-    return _relay(args)
+    address = parse_device_string(args.device)
+    if args.keys is not None and address.kind != "server":
+        raise ConfigError(
+            f"--keys is for connecting to a device server, but the device is {address}: give the keys of the new server by "
+            "--server-keys"
+        )
+    check_chip_options(args, address)
+    check_device(address, args.keys)
+    return _relay(args, address) if address.kind == "server" else _serve_process(args, address)
 
 
-def _serve_process(args: argparse.Namespace) -> int:
-    """The process of a simulator or a bench is a server already: it only has to be told where."""
+def _serve_process(args: argparse.Namespace, address: DeviceAddress) -> int:
+    """Serve a virtual chip or a station, whose process is a device server itself."""
     options = ["--bind", args.bind]
-    if args.keys is not None:
-        options += ["--keys", str(args.keys)]
+    if args.server_keys is not None:
+        options += ["--keys", str(args.server_keys)]
     if args.realtime:
-        if not args.device.startswith("sim"):
-            raise ConfigError(f"--realtime is for virtual chips, and {args.device} takes the time that it takes")
         options.append("--realtime")
-    chip = VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
     with stop_on_signals() as stop:
-        process = start_process(args.device, chip, options, stop=stop)
+        process = start_process(address, chip_size(args), options, stop=stop)
         try:
             _announce(args, process.address)
             while not stop.asked and not process.ends_within(0.25):
@@ -40,29 +46,29 @@ def _serve_process(args: argparse.Namespace) -> int:
         finally:
             process.end()
     if not stop.asked:
-        raise DeviceError("transport", f"the device's process ended by itself: {process.last_words() or 'it said nothing'}")
+        reason = process.last_error_line() or "it printed no error message"
+        raise DeviceError("transport", f"the process of the device ended by itself: {reason}")
     return 0
 
 
-def _relay(args: argparse.Namespace) -> int:
-    """Serve a device that another server holds, to other people or under other keys."""
-    opened = open_device(args.device, write=True, label="photonloop serve", keys=args.device_keys)
-
-    def lost() -> str | None:
-        return getattr(opened.device, "lost", None)
-
+def _relay(args: argparse.Namespace, address: DeviceAddress) -> int:
+    """Serve the device of another server, to other clients or with other keys."""
+    opened = open_device(address, write=True, label="photonloop serve", keys=args.keys)
+    client = opened.device
+    assert isinstance(client, DeviceClient)
     try:
-        # A relay whose device is gone would answer for a chip that nobody holds.
-        server = DeviceServer(opened.device, args.bind, options=ServerOptions(keys=args.keys, on_tick=lambda: lost() is None))
-        address = server.bind()
+        # A relay that has lost the lease of its device ends: it cannot answer for a device that it does not hold.
+        options = ServerOptions(keys=args.server_keys, on_tick=lambda: client.lost is None)
+        server = DeviceServer(client, args.bind, options=options)
+        bound = server.bind()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: server.stop())
-        _announce(args, address)
+        _announce(args, bound)
         server.run()
     finally:
         opened.close()
-    if (reason := lost()) is not None:
-        raise DeviceError("transport", f"the device behind this server is gone: {reason}")
+    if client.lost is not None:
+        raise DeviceError("transport", f"the lease of the device behind this server is lost: {client.lost}")
     return 0
 
 
@@ -70,4 +76,4 @@ def _announce(args: argparse.Namespace, address: str) -> None:
     if args.json:
         print_json({"address": address, "device": args.device})
     else:
-        show(f"serving {args.device} at {address} until Ctrl-C")
+        print_lines(f"serving {args.device} at {address} until Ctrl-C")

@@ -1,6 +1,6 @@
-"""`photonloop virtual-bench`: virtual instruments in front of a virtual chip, for trying the hardware path without hardware.
+"""`photonloop virtual-bench`: run virtual instruments in front of a virtual chip.
 
-The instruments live in a process of their own, which ends with this command.
+With them a station can be tried without hardware. The instruments run in a process of their own, which ends with this command.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from photonloop.controller.cli.console import stop_on_signals
-from photonloop.controller.cli.printing import print_json, show
-from photonloop.controller.device.processes import DeviceProcess, StartRefusedError, launch
+from photonloop.controller.cli.printing import print_json, print_lines
+from photonloop.controller.device.processes import DeviceProcess, ProcessStartError, launch
 from photonloop.controller.stopping import Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
@@ -22,31 +22,32 @@ OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detector
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a bench until Ctrl-C or SIGTERM."""
+    """Run a virtual bench until Ctrl-C or SIGTERM."""
     with stop_on_signals() as stop:
         bench, announced = start_bench(args, stop)
         try:
-            _tell(args, announced)
+            _print_announcement(args, announced)
             while not stop.asked and not bench.ends_within(0.25):
                 pass
         finally:
             bench.end()
     if not stop.asked:
-        raise DeviceError("transport", f"the bench ended by itself: {bench.last_words() or 'it said nothing'}")
+        reason = bench.last_error_line() or "it printed no error message"
+        raise DeviceError("transport", f"the virtual bench ended by itself: {reason}")
     return 0
 
 
 def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, dict[str, Any]]:
-    """Start the instruments and return their process with what it announced (`photonloop.simulator.emulators.__main__`).
+    """Start the virtual instruments; return their process and its announcement (see `photonloop.simulator.emulators`).
 
     Raises
     ------
     ConfigError
-        The bench cannot be built like this; its own sentence.
+        The options do not make a bench. The sentence is the process's own.
     DeviceError
-        "transport" where it ends or stays silent instead of announcing itself.
+        "transport" if the process ends or does not announce itself in time.
     SessionStopped
-        `stop` was asked for meanwhile; the process is ended.
+        `stop` was asked for meanwhile. The process is ended.
     """
     command = module_command("photonloop.simulator.emulators", "--parent", str(os.getpid()))
     for name in OPTIONS:
@@ -54,32 +55,33 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
             command += [f"--{name}", str(value)]
     try:
         return launch(command, "control", stop)
-    except StartRefusedError as refused:
-        if refused.words and refused.code in {1, 2}:
-            raise ConfigError(refused.words) from None
-        raise DeviceError("transport", f"the bench did not start: {refused.words or 'it said nothing'}") from None
+    except ProcessStartError as error:
+        if error.error_line and error.exit_code in {1, 2}:
+            raise ConfigError(error.error_line) from None
+        reason = error.error_line or "it printed no error message"
+        raise DeviceError("transport", f"the virtual bench did not start: {reason}") from None
 
 
-def _tell(args: argparse.Namespace, announced: dict[str, Any]) -> None:
+def _print_announcement(args: argparse.Namespace, announced: dict[str, Any]) -> None:
     if args.json:
         print_json(announced)
         return
-    station = _as_seen_from_here(Path(announced["station"]))
+    station = _relative_to_working_folder(Path(announced["station"]))
     instruments: dict[str, str] = announced["instruments"]
     width = max(map(len, instruments))
-    show(
+    print_lines(
         f"virtual bench of chip {announced['chip']}, {announced['ports']} ports, until Ctrl-C",
         "",
         *(f"  {name:<{width}}  {address}" for name, address in instruments.items()),
-        f"  {'control':<{width}}  {announced['control']}  (faults, state and log, one JSON object a line)",
+        f"  {'control':<{width}}  {announced['control']}  (faults, state and log, one JSON object per line)",
         "",
-        f"station file: {station}, so try",
+        f"station file: {station}; try",
         f"  photonloop check lab:{station}",
         f"  photonloop describe lab:{station}",
         f"  photonloop train examples/iris.toml --device lab:{station}",
     )
 
 
-def _as_seen_from_here(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+def _relative_to_working_folder(path: Path) -> Path:
+    folder = Path.cwd()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path

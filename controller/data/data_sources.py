@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.controller.data.checks import Array, DataError, RawData
+from photonloop.controller.data.data_checks import Array, DataError, RawData
 from photonloop.controller.runs.npz_files import DAMAGED
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photonloop.controller.data.checks import Array, DataError, Label, RawData, as_labels, check_features, class_numbers
+from photonloop.controller.data.data_checks import Array, DataError, Label, RawData, as_labels, check_features, class_numbers
 from photonloop.controller.data.data_sources import download_mnist, read_digits, read_iris, read_npz
 from photonloop.controller.data.images import Features, ImageReduction, flat_features, image_features
 from photonloop.controller.data.splits import chosen_rows, stratified_split

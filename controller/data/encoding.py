@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from photonloop.controller.data.checks import CHUNK, DataError
+from photonloop.controller.data.data_checks import CHUNK, DataError
 
 Scale = Literal["feature", "global", "image"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.data.checks import CHUNK, Array, DataError
+from photonloop.controller.data.data_checks import CHUNK, Array, DataError
 
 ImageReduction = Literal["none", "crop", "pool"]
 Features = NDArray[np.float32]

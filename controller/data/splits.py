@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.data.checks import Array, DataError, RawData
+from photonloop.controller.data.data_checks import Array, DataError, RawData
 
 
 def stratified_split(x: Array, y: Array, test_fraction: float, seed: int) -> RawData:

@@ -1,1 +1,1 @@
-"""Devices as a session uses them: addresses, processes, reconnection, compatibility."""
+"""Devices as a session uses them: device strings, processes, reconnection and compatibility."""

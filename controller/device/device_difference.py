@@ -1,7 +1,8 @@
-"""Whether a device is the one that was there before: the same, another chip that the variables fit, or neither.
+"""Compare the device of a run with the one that it continues on.
 
-Variables are nominal heater phases of one chip. On a device of other ports, drives or limits they mean something else, or are
-refused; on another chip of the same shape they mean the same and reach less, until learning has gone on there.
+A run's variables are nominal heater phases of one chip. If ports, drives or limits differ, variables have another
+meaning on the other device, or are refused. On another chip of the same shape they have the same meaning, but accuracy
+is lower until the run has been trained further there.
 """
 
 from __future__ import annotations
@@ -14,41 +15,42 @@ from typing import Any
 from photonloop.protocols.device import DeviceDescription
 
 _SHAPE = ("input_ports", "stages.*", "drive.*", "limits.*")
-"""What decides over the meaning of variables and over what may be sent."""
+"""Fields that decide what variables mean and which drives the device accepts."""
 
 _NOT_SHAPE = ("stages.*.name", "drive.bits", "drive.range_v", "drive.settle_s", "limits.slew_v_per_s", "limits.max_*")
-"""Of these, what does not: how finely, how fast, in what portions."""
+"""Exceptions from `_SHAPE`: names, resolution, speed and sizes of requests."""
 
-_NO_MATTER = ("clock",)
-"""The same chip served in real time is the same chip."""
+_IGNORED = ("clock",)
+"""A chip that is served in real time is the same chip."""
 
-_LONGEST = 40
+_LONGEST_VALUE = 40
+"""Characters of a value that a message quotes."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a device differs from the one that was there before.
+    """How a device differs from an earlier one.
 
     Parameters
     ----------
-    fits
-        True where variables mean the same on both.
-    told
-        The first difference, for people: "limits.voltage_v is 8.0 and was 10.8".
+    same_shape
+        True if variables have the same meaning on both.
+    detail
+        The first difference, as in "limits.voltage_v is 8.0 and was 10.8".
     """
 
-    fits: bool
-    told: str
+    same_shape: bool
+    detail: str
 
 
 def difference(before: DeviceDescription, now: DeviceDescription) -> Difference | None:
-    """Return how `now` differs from `before`, the gravest first; None where it is the same device."""
+    """Return how `now` differs from `before`, or None if it is the same device. A difference of shape goes first."""
     found = [
-        Difference(fits=not _is_shape(path), told=told)
-        for path, told in _differences("", before.model_dump(), now.model_dump())
-        if path not in _NO_MATTER
+        Difference(same_shape=not _is_shape(path), detail=detail)
+        for path, detail in _differences("", before.model_dump(), now.model_dump())
+        if path not in _IGNORED
     ]
-    return min(found, key=lambda each: each.fits, default=None)
+    return min(found, key=lambda each: each.same_shape, default=None)
 
 
 def _is_shape(path: str) -> bool:
@@ -68,10 +70,10 @@ def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
     elif path == "stages":
         yield f"{path}.*", f"it has {len(now)} stages and had {len(before)}"
     elif before != now:
-        words = [_words(value) for value in (now, before)]
-        short = max(map(len, words)) <= _LONGEST
-        yield path, f"{path} is {words[0]} and was {words[1]}" if short else f"{path} is not what it was"
+        values = [_text(value) for value in (now, before)]
+        short = max(map(len, values)) <= _LONGEST_VALUE
+        yield path, f"{path} is {values[0]} and was {values[1]}" if short else f"{path} has changed"
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     return "absent" if value is None else str(value)

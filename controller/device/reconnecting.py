@@ -1,11 +1,11 @@
-"""A device that may die and come back: loaded inputs, held drive and the request in flight survive it.
+"""A device that may fail and come back during a session: loaded inputs, held drive and pending requests are restored.
 
-A session speaks to its device through a `ReconnectingDevice`. When the way to the device breaks, the link opens it again (an
-embedded simulator is started anew, a remote server waited for), puts loaded inputs and held drive back and repeats the
-request. That is harmless: drives are absolute, and an evaluation leaves nothing behind.
+A session uses its device through a `ReconnectingDevice`. If the connection breaks, it opens the device again: it starts
+an embedded simulator anew, or waits for a server. Then it loads the inputs again, applies the held drive and repeats
+the request. That is harmless, because drives are absolute and an evaluation does not change the device.
 
-It does not do so for ever: a device that breaks at the same request again and again, and one that another session has taken
-over, are for a person.
+It gives up if the device breaks at the same request several times, or if another session has taken the device over.
+These cases are for the user to look into.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain, islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from photonloop.controller.device.device_difference import difference
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
 from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PhotonicDevice, Readings
@@ -26,38 +26,47 @@ from photonloop.protocols.errors import DeviceError
 Answer = TypeVar("Answer")
 Request = tuple[Drive, LoadedRows, str]
 
-BROKEN = frozenset({"transport", "lease", "deadline"})
-"""Codes after which a fresh connection may help. All else is for a person: a limit, a latched fault, dead hardware."""
+RECOVERABLE = frozenset({"transport", "lease", "deadline"})
+"""Error codes after which a new connection may help. It does not help against a limit, a fault or broken hardware."""
 
 MOST_BREAKS = 8
-"""A device that came back so often and broke again, with no answer in between, is given up."""
+"""Failures in a row, with no answer in between, after which a device is given up."""
 
 
 class Pending(Protocol):
-    """An evaluation under way."""
+    """An evaluation in progress."""
 
     def result(self) -> Readings:
-        """Wait for the readings."""
+        """Wait for the readings and return them."""
+        ...
+
+
+@runtime_checkable
+class SubmittingDevice(Protocol):
+    """A device that starts an evaluation without waiting for its readings, as `DeviceClient` does."""
+
+    def submit(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Pending:
+        """Send an evaluation and return at once."""
         ...
 
 
 class ReconnectingDevice:
-    """The session's way to its device.
+    """The device of a session, which is opened again whenever its connection breaks.
 
-    `load_inputs`, `apply` and `evaluate` look whether the user wants to stop before they send anything: they either carry out
-    what they are asked, or raise `SessionStopped` with the device as it was. `start` and `finish` don't; whoever uses them
-    has a step to finish and looks for himself.
+    `load_inputs`, `apply` and `evaluate` check whether the user wants to stop before they send anything: they either
+    carry out the request, or raise `SessionStopped` and leave the device as it was. `start` and `finish` do not check,
+    because their caller has an update to finish; the caller checks between updates.
 
     Parameters
     ----------
     opener
-        Opens the device, as its writer; called again whenever it is lost.
+        Opens the device with its lease; called again whenever the device is lost.
     stop
-        Says whether the user wants to stop, which also ends any wait.
-    lost, found
-        Told one sentence when the device is lost, and when it is back.
-    still
-        Told now and then, while the device is waited for, for how long and why.
+        Reports whether the user wants to stop; it also ends every wait.
+    on_lost, on_restored
+        Called with one sentence when the device is lost, and when it is back.
+    on_waiting
+        Called now and then while the device is waited for, with one sentence on how long the wait has been and why.
     """
 
     def __init__(
@@ -65,11 +74,11 @@ class ReconnectingDevice:
         opener: Callable[[], OpenDevice],
         *,
         stop: Stop | None = None,
-        lost: Callable[[str], None] = lambda _: None,
-        found: Callable[[str], None] = lambda _: None,
-        still: Callable[[str], None] = lambda _: None,
+        on_lost: Callable[[str], None] = lambda _: None,
+        on_restored: Callable[[str], None] = lambda _: None,
+        on_waiting: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._opener, self._lost, self._found, self._still = opener, lost, found, still
+        self._opener, self._on_lost, self._on_restored, self._on_waiting = opener, on_lost, on_restored, on_waiting
         self._stop = stop or Stop()
         self._loaded: dict[str, Inputs] = {}
         self._held: Drive | None = None
@@ -79,126 +88,126 @@ class ReconnectingDevice:
         self._is_open = True
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """Stage `inputs` under `name`, now and after every loss."""
+        """Load `inputs` under `name`, now and after every reconnection."""
         self._stop.check()
         self._loaded[name] = inputs
-        self._persist(lambda device: device.load_inputs(name, inputs))
+        self._retry(lambda device: device.load_inputs(name, inputs))
 
     def apply(self, drive: Drive) -> None:
-        """Hold `drive`, now and after every loss."""
+        """Hold `drive`, now and after every reconnection."""
         self._stop.check()
         self._held = drive.copy()
-        self._persist(lambda device: device.apply(drive))
+        self._retry(lambda device: device.apply(drive))
 
-    def evaluate(self, drives: Drive, rows: LoadedRows, load_inputs: str) -> Readings:
-        """Return the readings of `drives`, whatever happens to the device meanwhile."""
+    def evaluate(self, drives: Drive, rows: LoadedRows, stage: str) -> Readings:
+        """Return the readings of `drives` on `stage`; repeat the request if the device is lost meanwhile."""
         self._stop.check()
-        return self._persist(lambda device: device.evaluate(drives, rows, load_inputs))
+        return self._retry(lambda device: device.evaluate(drives, rows, stage))
 
-    def start(self, drives: Drive, rows: LoadedRows, load_inputs: str) -> None:
-        """Send an evaluation off; `finish` has its readings. A second one may be sent before the first is finished.
+    def start(self, drives: Drive, rows: LoadedRows, stage: str) -> None:
+        """Send an evaluation; `finish` returns its readings. A second one may be sent before the first is finished.
 
-        A device without `submit` is asked only in `finish`.
+        If the device has no `submit`, the evaluation is sent in `finish`.
         """
-        submit = getattr(self._open.device, "submit", None)
         pending: Pending | None = None
-        if submit is not None:
+        if isinstance(self._open.device, SubmittingDevice):
             try:
-                pending = submit(drives, rows, load_inputs)
+                pending = self._open.device.submit(drives, rows, stage)
             except DeviceError as error:
-                if error.code not in BROKEN:
-                    raise  # else `finish` sends it again, and recovers if it must
-        self._requests.append(((drives, rows, load_inputs), pending))
+                if error.code not in RECOVERABLE:
+                    raise  # any other error is left to `finish`, which sends the evaluation again
+        self._requests.append(((drives, rows, stage), pending))
 
     @property
     def under_way(self) -> int:
-        """Evaluations started and not finished."""
+        """Number of evaluations that are started and not finished."""
         return len(self._requests)
 
     def finish(self) -> Readings:
-        """Return the readings of the oldest evaluation that `start` sent off."""
+        """Return the readings of the oldest evaluation that `start` sent."""
         request, pending = self._requests.popleft()
 
-        def first_or_again(device: PhotonicDevice) -> Readings:
+        def wait_or_evaluate(device: PhotonicDevice) -> Readings:
             nonlocal pending
-            taken, pending = pending, None
-            return taken.result() if taken is not None else device.evaluate(*request)
+            first, pending = pending, None
+            return first.result() if first is not None else device.evaluate(*request)
 
-        return self._persist(first_or_again)
+        return self._retry(wait_or_evaluate)
 
     def cancel(self) -> None:
-        """Give up what `start` sent off: the device stops at its next setting, and the readings are thrown away."""
-        dropped = [pending for _, pending in self._requests if pending is not None]
+        """Cancel all evaluations that `start` sent. The device stops at its next setting; readings are discarded."""
+        cancelled = [pending for _, pending in self._requests if pending is not None]
         self._requests.clear()
-        with suppress(DeviceError):  # a device that is gone does nothing any more
-            if dropped:
+        with suppress(DeviceError):  # a lost device has nothing left to cancel
+            if cancelled:
                 self._open.device.cancel()
-        for pending in dropped:
+        for pending in cancelled:
             with suppress(DeviceError):
                 pending.result()
 
     def close(self) -> None:
-        """Make the device safe and let go of it; what is under way is stopped and thrown away."""
+        """Make the device safe and close it; evaluations in progress are cancelled and discarded."""
         self._open.close()
 
-    def _persist(self, action: Callable[[PhotonicDevice], Answer]) -> Answer:
-        """Return what `action` answers, on a fresh connection where the present one breaks.
+    def _retry(self, action: Callable[[PhotonicDevice], Answer]) -> Answer:
+        """Return the result of `action`; repeat it on a new connection if the present one breaks.
 
         Raises
         ------
         SessionStopped
-            The device broke, and the user wants to stop.
+            The connection broke, and the user wants to stop.
         DeviceError
-            What a fresh connection does not help against: the device broke `MOST_BREAKS` times in a row, somebody else holds
-            it, another one came back in its place, or it said anything but that it broke.
+            The device was lost `MOST_BREAKS` times in a row, another session holds it, another device came back in its
+            place, or it reported an error that a new connection does not help against.
         """
-        told = ""
+        reported = ""
         for pause_s in chain((0.0,), islice(pauses(), MOST_BREAKS - 1)):
             try:
                 self._reopen()
                 answer = action(self._open.device)
             except DeviceError as error:
-                if error.code not in BROKEN:
+                if error.code not in RECOVERABLE:
                     raise
-                if error.detail != told:
-                    self._lost(f"device lost: {error.detail}")
-                    told = error.detail
-                self._let_go(error)
+                if error.detail != reported:
+                    self._on_lost(f"device lost: {error.detail}")
+                    reported = error.detail
+                self._disconnect(error)
                 self._stop.pause(pause_s)
             else:
-                if told:
-                    self._found("device back, loaded inputs and held drive restored")
+                if reported:
+                    self._on_restored("device back, loaded inputs and held drive restored")
                 return answer
-        raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {told}", outcome="unknown")
+        raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {reported}", outcome="unknown")
 
-    def _let_go(self, cause: DeviceError) -> None:
-        """Close a connection that broke; raise `DeviceError` where another session has the device now."""
-        self._requests = deque((request, None) for request, _ in self._requests)  # what was under way is gone with it
+    def _disconnect(self, cause: DeviceError) -> None:
+        """Close a broken connection; raise `DeviceError` if another session holds the device now."""
+        # Evaluations in progress are lost with the connection; `finish` repeats them.
+        self._requests = deque((request, None) for request, _ in self._requests)
         if cause.code == "lease":
             if not self._is_open:
-                raise cause  # from opening it again: says who holds it
-            if holder := self._holder():
+                raise cause  # from opening it again: the sentence names the holder
+            if holder := self._lease_holder():
                 raise DeviceError(
-                    "lease", f"another session ({holder!r}) has taken the device over: this one stops where it is"
+                    "lease", f"another session ({holder!r}) has taken the device over: this session stops at its last step"
                 ) from None
         self._open.close()
         self._is_open = False
 
-    def _holder(self) -> str:
-        """Return who holds the lease now, by name; empty where nobody does, or nobody knows."""
+    def _lease_holder(self) -> str:
+        """Return the label of the lease's holder; empty if there is none, or if the device does not answer."""
         try:
             return self._open.device.status().leased_to
         except DeviceError:
             return ""
 
     def _reopen(self) -> None:
-        """Have the device as it was before it broke; nothing where it did not."""
+        """Open the device again and restore its inputs and held drive; do nothing if the connection is open."""
         if self._is_open:
             return
-        self._open = wait_for_device(self._opener, self._stop, self._still)
+        self._open = wait_for_device(self._opener, self._stop, self._on_waiting)
         self._is_open = True
         if (other := difference(self.description, self._open.device.describe())) is not None:
-            raise DeviceError("device", f"the device that came back is another one: {other.told}")
+            raise DeviceError("device", f"the device that came back is another one: {other.detail}")
         for name, inputs in self._loaded.items():
             self._open.device.load_inputs(name, inputs)
         if self._held is not None:

@@ -1,28 +1,28 @@
-"""Waiting for a device that does not answer: patient, quiet, and over at once when the user wants to stop."""
+"""Wait for a device that does not answer, until it does or the user wants to stop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.stopping import Stop
 from photonloop.protocols.errors import DeviceError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-FIRST_TOLD_S, MOST_UNTOLD_S = 10.0, 600.0
+FIRST_REPORT_S, LONGEST_REPORT_INTERVAL_S = 10.0, 600.0
 
 
 def pauses() -> Iterator[float]:
-    """Yield pauses between attempts [s], each twice the last, up to `LONGEST_PAUSE_S`."""
+    """Yield pauses between attempts [s]; each is twice the last, up to `LONGEST_PAUSE_S`."""
     pause_s = FIRST_PAUSE_S
     while True:
         yield pause_s
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, still: Callable[[str], None]) -> OpenDevice:
-    """Return what `opener` opens, trying again for as long as it takes while nobody answers.
+def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, on_waiting: Callable[[str], None]) -> OpenDevice:
+    """Return the device that `opener` opens; try again for as long as no server answers.
 
     Parameters
     ----------
@@ -30,19 +30,20 @@ def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, still: Callabl
         Opens the device.
     stop
         Ends the wait.
-    still
-        Told that the wait goes on, and why: after ten seconds, and from then on less and less often. One night of it is a
-        page of a log.
+    on_waiting
+        Called with one sentence on how long the wait has been and why: after ten seconds, then at growing intervals of
+        at most ten minutes. A wait of one night takes a page of the log.
 
     Raises
     ------
     SessionStopped
         `stop` was asked for.
     DeviceError
-        Anything but silence: somebody else holds the lease, a fault is latched, a simulator does not start.
+        Any error that waiting does not help against: another controller holds the lease, a fault is latched, a
+        simulator does not start.
     """
     began_s = time.monotonic()
-    tell_at_s = FIRST_TOLD_S
+    report_at_s = FIRST_REPORT_S
     for pause_s in pauses():
         stop.check("while waiting for the device")
         try:
@@ -51,9 +52,9 @@ def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, still: Callabl
             if error.code not in {"transport", "deadline"} or not error.retryable:
                 raise
             waited_s = time.monotonic() - began_s
-            if waited_s >= tell_at_s:
-                still(f"still waiting, {_duration(waited_s)}: {error.detail}")
-                tell_at_s = waited_s + min(waited_s, MOST_UNTOLD_S)
+            if waited_s >= report_at_s:
+                on_waiting(f"still waiting, {_duration(waited_s)}: {error.detail}")
+                report_at_s = waited_s + min(waited_s, LONGEST_REPORT_INTERVAL_S)
         stop.pause(pause_s, "while waiting for the device")
     raise AssertionError("pauses never end")
 

@@ -53,7 +53,7 @@ def phases_of_drive(drive_v: Drive, drive: DriveDescription) -> Phases:
 def lsb_rad(drive: DriveDescription) -> float:
     """Return the phase [rad] of one DAC step around V_π, dφ = 2π·dV/V_π; 0 for a continuous source."""
     pi_v = np.sqrt(drive.pi_power_w * drive.resistance_ohm)
-    return float(2 * np.pi * drive.step_v / pi_v)
+    return float(2 * np.pi * drive.lsb_v / pi_v)
 
 
 def stage_bounds(

@@ -302,7 +302,7 @@ def _device(contents: Contents) -> str:
     if device is None:
         return _note("There is no device description.")
     drive, readout, limits = device.drive, device.readout, device.limits
-    resolution = f"{drive.bits} bit, {1e6 * drive.step_v:.3g} µV a step" if drive.bits else "continuous"
+    resolution = f"{drive.bits} bit, {1e6 * drive.lsb_v:.3g} µV a step" if drive.bits else "continuous"
     rows = [
         ("kind", device.kind),
         ("input ports", f"{device.input_ports}, {'amplitude and phase' if device.phases_settable else 'amplitude only'}"),

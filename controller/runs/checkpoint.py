@@ -1,6 +1,6 @@
-"""What a session knows at a step boundary, and nothing else: the checkpoint.
+"""The checkpoint: the state of a session between two updates.
 
-No clock, no host name: two sessions that learned the same hold equal states, and equal states give equal bytes.
+It holds no time and no host name, so sessions that learned the same write the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from photonloop.controller.learning.optimizers import Moments
 from photonloop.controller.learning.variables import Phases
 from photonloop.protocols.config import ConfigError
 
-FORMAT = 1
+RUN_FORMAT = 2
+"""Number of the run folder's format, in the checkpoint and in the first event of a run."""
 
 
 @dataclass
@@ -28,23 +29,24 @@ class Checkpoint:
     variables
         Present variables of each layer begun so far [rad], shape (channels,).
     initial
-        What they were before the first update.
+        Variables of each layer before its first update [rad].
     base
-        Variables that the probes of the next update are centred on, where that is not the present ones (pipelined).
+        Variables around which the probes of the next update are made, if they are not the present ones (pipelined)
+        [rad].
     moments
-        Memory of the optimiser for the layer being learned.
+        Memory of the optimiser for the present layer.
     update
-        Updates made in that layer.
+        Updates made in the present layer.
     total
         Updates made in all layers.
     evaluations
-        Settings measured to get here, each over one batch or one portion of a part.
+        Settings measured so far, each over one batch or one portion of the training or test part.
     loss_sum, loss_count
-        Of the epoch under way.
+        Sum and number of the losses of the present epoch.
     steps
         Probe step of each layer begun so far [rad].
     finished
-        True once the last layer is learned.
+        True once all layers are trained.
     """
 
     variables: list[Phases] = field(default_factory=list)
@@ -64,12 +66,12 @@ _COUNTS = ("update", "total", "evaluations", "loss_sum", "loss_count", "steps", 
 
 
 def to_arrays(state: Checkpoint, seed: int) -> dict[str, NDArray[Any]]:
-    """Return `state` as named arrays, as they stand in the checkpoint."""
+    """Return `state` as the named arrays of a checkpoint file."""
     arrays: dict[str, NDArray[Any]] = {}
     for number, (now, before) in enumerate(zip(state.variables, state.initial, strict=True)):
         arrays[f"variables_{number}"] = now
         arrays[f"initial_{number}"] = before
-    meta = {"format": FORMAT, "seed": seed, **{name: getattr(state, name) for name in _COUNTS}}
+    meta = {"format": RUN_FORMAT, "seed": seed, **{name: getattr(state, name) for name in _COUNTS}}
     if state.base is not None:
         arrays["base"] = state.base
     if state.moments is not None:
@@ -79,8 +81,17 @@ def to_arrays(state: Checkpoint, seed: int) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> Checkpoint:
-    """Return the state in `arrays`; a fresh one where they are empty. `where` names the checkpoint in errors.
+def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, name: str) -> Checkpoint:
+    """Return the state in `arrays`, or a fresh one if there are none.
+
+    Parameters
+    ----------
+    arrays
+        The arrays of a checkpoint file.
+    seed
+        The seed of the run.
+    name
+        Name of the checkpoint in errors.
 
     Raises
     ------
@@ -91,14 +102,15 @@ def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> Check
         return Checkpoint()
     try:
         meta = json.loads(str(arrays["meta"]))
-        found = (meta["format"], meta["seed"])
-        if found != (FORMAT, seed):
-            raise ConfigError(f"{where} has format {found[0]} and seed {found[1]}, but the run wants {FORMAT} and {seed}")
+        if meta["format"] != RUN_FORMAT:
+            raise ConfigError(f"{name} has run format {meta['format']}, but this version reads {RUN_FORMAT}: start a new run")
+        if meta["seed"] != seed:
+            raise ConfigError(f"{name} has seed {meta['seed']}, but the run has seed {seed}: put back a copy of it")
         layers = len(meta["steps"])
         state = Checkpoint(
             variables=[_phases(arrays[f"variables_{k}"]) for k in range(layers)],
             initial=[_phases(arrays[f"initial_{k}"]) for k in range(layers)],
-            **{name: meta[name] for name in _COUNTS},
+            **{key: meta[key] for key in _COUNTS},
         )
         if "base" in arrays:
             state.base = _phases(arrays["base"])
@@ -107,11 +119,11 @@ def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, where: str) -> Check
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{where} is damaged ({error}): put back a copy of it, or start a new run") from None
+        raise ConfigError(f"{name} is damaged ({error}): put back a copy of it, or start a new run") from None
     return state
 
 
 def _phases(array: NDArray[Any]) -> Phases:
     if array.ndim != 1 or array.dtype != np.float64 or not np.isfinite(array).all():
-        raise ValueError(f"an array of type {array.dtype} and shape {array.shape} is no set of phases")
+        raise ValueError(f"an array of type {array.dtype} and shape {array.shape} does not hold phases")
     return array.copy()

@@ -1,7 +1,7 @@
-"""Losses measured since the checkpoint, appended one record an update: all that a resumed session needs to catch up.
+"""The journal: losses measured since the checkpoint, one record per update, from which a resumed session catches up.
 
-A record says around which variables its losses were measured, and carries a checksum. So neither a damaged record nor one that
-belongs to another course of the session (an older checkpoint put back, say) is ever taken for a measurement.
+A record holds a digest of the variables around which its losses were measured, and a checksum. A damaged record is not
+used, and neither is one that does not follow from the checkpoint, as after an older checkpoint was put back.
 
     update   count   of variables   checksum   losses
     u64      u32     u32            u32        count × f64
@@ -24,19 +24,19 @@ from photonloop.controller.learning.variables import Phases
 _HEAD = struct.Struct("<QIII")
 _SIGNED = struct.Struct("<QII")
 _MARK = 0x504C4A31
-"""What the checksum starts from: a file of zeros, as a loss of power may leave one, is no journal."""
+"""Start value of the checksum. With it a record of zeros, as a power failure may leave, is not valid."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Losses of one update, shape (settings,), and a fingerprint of the variables that its probes were centred on."""
+    """Losses of one update, shape (settings,), and a digest of the variables around which they were measured."""
 
     losses: NDArray[np.float64]
     around: int
 
 
 def variables_digest(variables: Phases) -> int:
-    """Return a number that tells these variables from others."""
+    """Return a digest of `variables`."""
     return zlib.crc32(np.ascontiguousarray(variables, "<f8").data)
 
 
@@ -46,18 +46,18 @@ class Journal:
     Parameters
     ----------
     path
-        The file; made where it is not there. What follows its last sound record is cut off.
+        The file, which is created if it does not exist. Everything after its last valid record is cut off.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.recorded, whole = _read(path)
-        """What the file held when it was opened, by update."""
+        """The records in the file when it was opened, by update."""
         self._file = path.open("ab", buffering=0)
         self._file.truncate(whole)
 
     def record(self, update: int, measured: Measured) -> None:
-        """Append one record; it is in the hands of the operating system on return.
+        """Append one record. On return it survives the end of this process.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def empty(self) -> None:
-        """Forget every record."""
+        """Remove all records."""
         self._file.truncate(0)
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Journal:
 
 
 def _read(path: Path) -> tuple[dict[int, Measured], int]:
-    """Return the records up to the first unsound one, and their bytes."""
+    """Return the records before the first invalid one, by update, and their size in bytes."""
     content = path.read_bytes() if path.exists() else b""
     recorded: dict[int, Measured] = {}
     whole = 0

@@ -1,13 +1,12 @@
-"""Arrays by name in an .npz: readers see the old file or the new one, and no damage passes for data.
+"""Write and read .npz files that are replaced atomically and checked for damage.
 
-Whatever byte of an archive is wrong, `read_npz` either raises one `ConfigError` or returns exactly what was written: the
-checksum of every array is compared before NumPy sees a byte of it.
+If any byte of a file is wrong, `read_npz` either raises `ConfigError` or returns exactly what was written: it compares
+the checksum of every array before NumPy reads it.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 import warnings
 import zipfile
@@ -29,29 +28,29 @@ DAMAGED = (
     TypeError,
     LookupError,
     ArithmeticError,
-    RuntimeError,  # NotImplementedError is one: a compression that does not exist
+    RuntimeError,  # and NotImplementedError, for an unknown compression
     MemoryError,
-    SyntaxError,  # from the header of an array, which is a Python literal
-    UserWarning,  # of a header that another NumPy would have to repair
+    SyntaxError,  # the header of an array is a Python literal
+    UserWarning,  # a header in the format of an old NumPy
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What zipfile and NumPy raise for bytes that are no archive; which one of them says nothing to a user."""
+"""Exceptions that zipfile and NumPy raise for a damaged file."""
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays to an uncompressed .npz at `path`, atomically. Equal arrays give equal bytes."""
+    """Write arrays to an uncompressed .npz file, which replaces `path` atomically. Equal arrays give equal bytes."""
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the .npz at `path`.
+    """Return the arrays of the .npz file at `path`, by name.
 
     Raises
     ------
     ConfigError
-        It is damaged, or cannot be read.
+        The file is damaged or cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -62,7 +61,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             warnings.simplefilter("error")
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if (bad := archive.testzip()) is not None:
-                    raise ConfigError(f"{path} is damaged: {bad} is not what was written")
+                    raise ConfigError(f"{path} is damaged: the checksum of {bad} is wrong")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
     except ConfigError:

@@ -1,16 +1,16 @@
-"""The run folder: everything a session leaves behind, written so that killing anything loses at most the step in flight.
+"""The run folder: all files that a session writes. A process that is killed loses at most its last update.
 
-    experiment.toml   all defaults written out
+    experiment.toml   the experiment, with all defaults
     device.json       description of the device
-    metrics.jsonl     one event a line, appended
-    checkpoint.npz    written aside, then renamed
-    journal.bin       losses measured since the checkpoint, one record an update
+    metrics.jsonl     events, one per line, appended
+    checkpoint.npz    state of the session, replaced atomically
+    journal.bin       losses measured since the checkpoint, one record per update
     evaluation.npz    predictions and readings on the test part
-    log.txt           what a person was told
-    report.html
+    log.txt           messages to the user
+    report.html       report
 
-A checkpoint every few seconds and a journal in between cost less than a checkpoint every update and lose no more: an
-update is determined by the losses it measured, so a resumed session replays the journal without the device, bit for bit.
+A checkpoint every few seconds with a journal in between costs less than a checkpoint per update, and loses no more. The
+measured losses determine an update, so a resumed session replays the journal without the device and gets the same bits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.controller.runs.journal import Journal, Measured
+from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.protocols.config import ConfigError
 
 EXPERIMENT, DEVICE, METRICS = "experiment.toml", "device.json", "metrics.jsonl"
@@ -37,17 +37,17 @@ LOG, REPORT = "log.txt", "report.html"
 
 
 class RunFolder:
-    """The open run folder of one session; a second session is kept out while it is open.
+    """The open run folder of one session. While it is open, no other session can open it.
 
     Parameters
     ----------
     path
-        The folder, which exists.
+        The folder, which must exist.
 
     Raises
     ------
     ConfigError
-        Another session writes this run.
+        Another session has the folder open.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,19 +57,19 @@ class RunFolder:
             fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._metrics.close()
-            raise ConfigError(f"run {path} is being written by another session: wait for it, or stop it first") from None
+            raise ConfigError(f"run {path} is in use by another session: wait for its end, or stop it first") from None
         self._log: IO[str] = (path / LOG).open("a", encoding="utf-8")
         self._journal = Journal(path / JOURNAL)
         self._recorded = self._journal.recorded
         _end_line(path / METRICS, self._metrics)
 
     def event(self, event: str, **fields: Any) -> None:
-        """Append one event to the metrics; it is in the hands of the operating system on return."""
+        """Append one event to the metrics. On return it survives the end of this process."""
         self._metrics.write(json.dumps({"event": event, "time": _now(), **fields}, ensure_ascii=False) + "\n")
         self._metrics.flush()
 
     def log(self, message: str) -> None:
-        """Append one line for a person."""
+        """Append one line to the log."""
         self._log.write(f"{_now()} {message}\n")
         self._log.flush()
 
@@ -79,27 +79,31 @@ class RunFolder:
 
     @property
     def journalled(self) -> int:
-        """Updates that the journal holds and `take_journal` has not given out."""
+        """Number of updates in the journal that `take_journal` has not returned."""
         return len(self._recorded)
 
     def take_journal(self) -> dict[int, Measured]:
-        """Return the losses that an earlier session journalled and no checkpoint covers, by update; once."""
+        """Return the losses that an earlier session measured after its checkpoint, by update. Later calls return none."""
         recorded, self._recorded = self._recorded, {}
         return recorded
 
     def checkpoint(self, arrays: Mapping[str, Any]) -> None:
-        """Replace the checkpoint and empty the journal. Killed half-way, the old pair or the new checkpoint stands whole."""
+        """Replace the checkpoint, then empty the journal.
+
+        If the process is killed in between, the new checkpoint counts, and the journal's records of earlier updates are
+        ignored.
+        """
         write_npz(self.path / CHECKPOINT, arrays)
         self._journal.empty()
 
     def close(self) -> None:
-        """Close the files and let other sessions in."""
+        """Close the files, so that another session can open the folder."""
         for file in (self._metrics, self._log, self._journal):
             file.close()
 
 
 def new_run(parent: Path, name: str) -> Path:
-    """Create and return parent/name, or parent/name-2 and so on where runs of that name exist already."""
+    """Create and return the folder parent/name; parent/name-2 and so on if runs of that name exist."""
     parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -113,7 +117,7 @@ def new_run(parent: Path, name: str) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the checkpoint in run folder `path`; empty where there is none yet.
+    """Return the arrays of the checkpoint in run folder `path`; empty if there is none yet.
 
     Raises
     ------
@@ -130,9 +134,9 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of the run folder `path`; a last line cut short is left out."""
+    """Return the events of run folder `path`. Incomplete lines are left out."""
     try:
-        # Half a character, where something was killed, must not cost the rest; lines end at "\n" and nowhere else.
+        # A killed process may leave half a character, which must not hide the other lines. Only "\n" ends a line.
         lines = (path / METRICS).read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return []
@@ -141,20 +145,20 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         try:
             event = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the line in flight when something was killed
+            continue  # the last line of a process that was killed
         if isinstance(event, dict):
             events.append(event)
     return events
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide what a run computes, for its first event."""
+    """Return the versions of Python and of the packages that affect the numbers of a run."""
     packages = ("photonloop", "numpy", "numba", "pyzmq", "scikit-learn")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def _end_line(path: Path, appended: IO[str]) -> None:
-    """Put a line end after a line that a killed session left without one."""
+    """Append a line end if a killed session left the last line without one."""
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return

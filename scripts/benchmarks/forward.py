@@ -36,7 +36,8 @@ import psutil
 from machine_limits import MODE_BYTES, SLICE_S, Machine, operations_per_thread_s, seconds
 from numba import njit
 
-from photonloop.controller.device.processes import VirtualChip, open_device
+from photonloop.controller.device.open_device import open_device
+from photonloop.controller.device.processes import VirtualChip
 from photonloop.protocols.device import LoadedRows
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.chip import Chip

@@ -47,8 +47,9 @@ from typing import Any
 import numpy as np
 
 from photonloop.controller.data.datasets import load_dataset
+from photonloop.controller.device.address import parse_device_string
 from photonloop.controller.device.compatibility import virtual_chip
-from photonloop.controller.device.processes import OpenDevice, open_device
+from photonloop.controller.device.open_device import OpenDevice, open_device
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.network import build_network
@@ -132,7 +133,7 @@ class SessionResult:
 def learn(experiment: Experiment, device: str) -> SessionResult:
     """Run a session of `experiment` on `device`."""
     dataset = load_dataset(experiment.data)
-    chip = virtual_chip("sim:soi", experiment, dataset)
+    chip = virtual_chip(parse_device_string("sim:soi"), experiment, dataset)
     opened: list[OpenDevice] = []
 
     def opener() -> OpenDevice:
@@ -173,7 +174,7 @@ def compare(path: Path, epochs: int) -> dict[str, float]:
     """Return the accuracies on both devices, and the parts of the time of an update on the bench [ms]."""
     overrides = [f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
     experiment = load_experiment(path, overrides, device="sim:soi")
-    chip = virtual_chip("sim:soi", experiment, load_dataset(experiment.data))
+    chip = virtual_chip(parse_device_string("sim:soi"), experiment, load_dataset(experiment.data))
     on_chip = learn(experiment, "sim:soi")
     options = {"--chip": "soi", "--ports": chip.ports, "--stages": chip.stages, "--seed": chip.seed}
     with bench_process(*(str(word) for pair in options.items() for word in pair)) as virtual:

@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 
 from photonloop.controller.data.datasets import DataSpec, load_dataset
-from photonloop.controller.device.processes import OpenDevice, VirtualChip, open_device
+from photonloop.controller.device.open_device import OpenDevice, open_device
+from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
 from photonloop.controller.learning.network import build_network

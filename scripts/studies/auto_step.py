@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
+from photonloop.controller.device.address import parse_device_string
 from photonloop.controller.experiment import Experiment, load_experiment
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.network import Layer, build_network, held_drive
@@ -122,14 +123,19 @@ def compare_layer(
 
 def compare(device: str, seed: int, epochs: int) -> list[Comparison]:
     """Return the comparisons of all layers for the chip of `seed`."""
-    overrides = [f"seed={seed}", "estimator.probe_step_rad='auto'", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
+    overrides = [
+        f"seed={seed}",
+        "estimator.probe_step_rad='auto'",
+        f"training.epochs={epochs}",
+        f"training.evaluate_every={epochs}",
+    ]
     experiment = load_experiment(EXPERIMENT, overrides, device=device)
     dataset = load_dataset(experiment.data)
     with tempfile.TemporaryDirectory() as runs:
         run = Path(train(experiment, runs=Path(runs), listener=SilentListener()).run)
         checkpoint = read_checkpoint(run)
         chosen = [event["per_phase_rad"] for event in read_events(run) if event["event"] == "step_chosen"]
-    source = device.partition(":")[2] or "soi"
+    source = parse_device_string(device).chip
     ports, count = dataset.x_train.shape[1], experiment.network.layers
     chip = Chip(load_chip(source, ports=ports, stages=count, seed=seed))
     layers = build_network(experiment, chip.describe(), len(dataset.classes))

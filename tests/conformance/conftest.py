@@ -18,7 +18,8 @@ import pytest
 from support.fake_device import FakeDevice
 from support.fake_instruments import FakeLab, bench_of
 
-from photonloop.controller.device.processes import VirtualChip, start_process
+from photonloop.controller.device.address import parse_device_string
+from photonloop.controller.device.processes import start_process
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.bench_opening import open_lab
 from photonloop.protocols.client.device_client import connect
@@ -123,7 +124,7 @@ def bench_on_virtual_instruments() -> Iterator[Open]:
 @contextmanager
 def virtual_instruments_behind_a_server() -> Iterator[Open]:
     with virtual_instruments() as station:
-        process = start_process(f"lab:{station}", VirtualChip())
+        process = start_process(parse_device_string(f"lab:{station}"))
         try:
             yield lambda: opened(process.address)
         finally:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.datasets import load_digits, load_iris
 
-from photonloop.controller.data.checks import DataError
+from photonloop.controller.data.data_checks import DataError
 from photonloop.controller.data.datasets import DataSpec, load_dataset
 
 

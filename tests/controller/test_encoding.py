@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from photonloop.controller.data.checks import DataError
+from photonloop.controller.data.data_checks import DataError
 from photonloop.controller.data.encoding import EncodingSpec, Scale, encode, fit_encoding
 
 _TRAIN = np.array([[0.0, 10.0, 5.0], [4.0, 30.0, 5.0], [2.0, 20.0, 5.0]], dtype=np.float32)

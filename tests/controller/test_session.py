@@ -11,7 +11,7 @@ import pytest
 from photonloop.controller.data.datasets import DataSpec, load_dataset
 from photonloop.controller.data.encoding import EncodingSpec
 from photonloop.controller.device.compatibility import check_fits
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, OptimizerSpec, RuleSpec, TrainingSpec
 from photonloop.controller.learning.accuracy import training_rows

@@ -10,7 +10,8 @@ import pytest
 
 from photonloop.controller import training
 from photonloop.controller.data.datasets import DataSpec, load_dataset
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.address import DeviceAddress
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.experiment import EstimatorSpec, Experiment, NetworkSpec, TrainingSpec
 from photonloop.controller.learning.progress import EpochReport
 from photonloop.controller.runs.npz_files import write_npz
@@ -50,8 +51,8 @@ class Bench:
     def __init__(self) -> None:
         self.parameters = load_chip("soi", ports=8, stages=2)
 
-    def open(self, string: str, **_: object) -> OpenDevice:
-        del string
+    def open(self, address: DeviceAddress, **_: object) -> OpenDevice:
+        del address
         return OpenDevice(Chip(self.parameters, threads=1))
 
     def change(self, **tables: object) -> None:

@@ -69,7 +69,7 @@ def test_volts_and_nominal_phases_are_inverse(phase: float) -> None:
 def test_lsb_rad_is_the_finite_difference_at_v_pi() -> None:
     drive = description().drive
     v_pi = to_drive(np.array([np.pi]), drive)
-    moved = phases_of_drive(v_pi + drive.step_v, drive)[0] - np.pi
+    moved = phases_of_drive(v_pi + drive.lsb_v, drive)[0] - np.pi
     assert lsb_rad(drive) == pytest.approx(moved, rel=1e-4)
     assert lsb_rad(description(bits=0).drive) == 0.0
 

@@ -263,7 +263,7 @@ def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
         assert limits.power_w == (0.05,) * 16
         assert (limits.total_power_w, limits.slew_v_per_s) == (0.2, 50.0)
         assert (drive.min_v, drive.max_v, drive.bits) == (0.0, 8.0, 16)
-        assert drive.step_v == pytest.approx(12 / 65535)
+        assert drive.lsb_v == pytest.approx(12 / 65535)
         written_limits = lab.heaters.written_limits
         assert (written_limits[0].max_v, written_limits[1].max_v, written_limits[1].max_a, written_limits[1].max_w) == (
             7.0,

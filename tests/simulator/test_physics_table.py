@@ -79,4 +79,4 @@ def test_the_command_prints_it_for_virtual_chips_and_refuses_for_others() -> Non
     other = run(*command, "tcp://127.0.0.1:1", "--physics")
     assert other.returncode == 1
     assert other.stderr.count("\n") == 1
-    assert "--physics shows what a virtual chip is made of" in other.stderr
+    assert "--physics applies to virtual chips (sim…) only, but the device is tcp://127.0.0.1:1" in other.stderr

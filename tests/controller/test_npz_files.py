@@ -1,4 +1,4 @@
-"""Archives with a wrong byte: one sentence or exactly what was written, whichever byte it is."""
+"""Files with one wrong byte: reading either raises one sentence or returns exactly what was written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def damaged(content: bytes, seed: int) -> list[bytes]:
     return [content[:at] + bytes([content[at] ^ int(change)]) + content[at + 1 :] for at, change in enumerate(changes)]
 
 
-def test_a_checkpoint_with_any_byte_wrong_is_one_sentence_or_what_was_written(tmp_path: Path) -> None:
+def test_a_checkpoint_with_one_wrong_byte_is_refused_or_unchanged(tmp_path: Path) -> None:
     file = tmp_path / CHECKPOINT
     a_checkpoint(file)
     whole, content, refused = read_npz(file), file.read_bytes(), 0
@@ -47,7 +47,7 @@ def test_a_checkpoint_with_any_byte_wrong_is_one_sentence_or_what_was_written(tm
             except ConfigError as error:
                 assert "\n" not in str(error) and "damaged" in str(error)
                 refused += 1
-            else:  # a date, say, that nobody reads
+            else:  # a date, for example, which is not used
                 assert arrays.keys() == whole.keys()
                 for name, array in arrays.items():
                     np.testing.assert_array_equal(array, whole[name])
@@ -68,7 +68,7 @@ def test_cut_short_or_overwritten_it_is_one_sentence(tmp_path: Path) -> None:
                 from_arrays(read_checkpoint(tmp_path), 3, "checkpoint")
 
 
-def test_an_evaluation_with_any_byte_wrong_is_a_remark_or_what_was_written(tmp_path: Path) -> None:
+def test_an_evaluation_with_one_wrong_byte_is_remarked_or_unchanged(tmp_path: Path) -> None:
     (tmp_path / EXPERIMENT).write_text("name = 'x'\n", encoding="utf-8")
     (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")
     file, rng = tmp_path / EVALUATION, np.random.default_rng(2)
@@ -91,7 +91,7 @@ def test_an_evaluation_with_any_byte_wrong_is_a_remark_or_what_was_written(tmp_p
     assert remarked > 0
 
 
-def test_a_folder_in_its_place_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).mkdir()
     with pytest.raises(ConfigError, match=r"checkpoint.npz cannot be read: Is a directory"):
         read_checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""What `photonloop virtual-bench` says; that it runs and ends is in tests/simulator/emulators/test_process.py."""
+"""The output of `photonloop virtual-bench`. tests/simulator/emulators/test_process.py tests that it runs and ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from photonloop.controller.cli import virtual_bench_command
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_it_says_where_everything_is_and_what_to_try(
+def test_it_prints_addresses_and_commands_to_try(
     inside: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
@@ -25,8 +25,8 @@ def test_it_says_where_everything_is_and_what_to_try(
         "control": "127.0.0.1:4",
         "instruments": {"qontrol": "ASRL/dev/x::INSTR", "labjack-t7": "TCPIP::127.0.0.1::5::SOCKET"},
     }
-    virtual_bench_command._tell(argparse.Namespace(json=False), announced)
-    said = capsys.readouterr().out
-    assert "  qontrol     ASRL/dev/x::INSTR\n  labjack-t7  TCPIP::127.0.0.1::5::SOCKET\n  control     127.0.0.1:4" in said
+    virtual_bench_command._print_announcement(argparse.Namespace(json=False), announced)
+    printed = capsys.readouterr().out
+    assert "  qontrol     ASRL/dev/x::INSTR\n  labjack-t7  TCPIP::127.0.0.1::5::SOCKET\n  control     127.0.0.1:4" in printed
     seen = "b/station.toml" if inside else str(station)
-    assert f"  photonloop check lab:{seen}\n" in said
+    assert f"  photonloop check lab:{seen}\n" in printed

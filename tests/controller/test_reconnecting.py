@@ -1,4 +1,4 @@
-"""The link to a device that breaks: how long it tries, what it says meanwhile, and what ends it."""
+"""`ReconnectingDevice` with a device that fails: how often it reconnects, what it reports, and when it gives up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from photonloop.controller.device import waiting
-from photonloop.controller.device.processes import OpenDevice
+from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.reconnecting import MOST_BREAKS, ReconnectingDevice
 from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
@@ -17,11 +17,11 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
-STAGED = LoadedRows("train", np.arange(3))
+LOADED = LoadedRows("train", np.arange(3))
 
 
 class Clock(Stop):
-    """A stop whose pauses pass at once, on a clock of their own."""
+    """A `Stop` whose pauses take no time; they advance a clock of its own."""
 
     def __init__(self, when: Callable[[], bool] = lambda: False) -> None:
         super().__init__(when)
@@ -38,12 +38,12 @@ def broken(detail: str = "the wire was pulled", code: str = "transport", **more:
     return DeviceError(code, detail, **more)  # pyright: ignore[reportArgumentType]
 
 
-class Bench:
-    """Chips that break as told: `refuses` is asked before every evaluation, with its number."""
+class FailingChips:
+    """Opens chips that fail on purpose: `refuses` is called before every evaluation with its number."""
 
     def __init__(self, refuses: Callable[[int], DeviceError | None]) -> None:
         self.refuses, self.evaluations, self.opened = refuses, 0, 0
-        self.chips: list[Chip] = []
+        self.opened_chips: list[Chip] = []
         self.leased_to = ""
 
     def open(self) -> OpenDevice:
@@ -61,66 +61,70 @@ class Bench:
             return status().model_copy(update={"leased_to": self.leased_to})
 
         chip.evaluate, chip.status = maybe, leased
-        self.chips.append(chip)
+        self.opened_chips.append(chip)
         return OpenDevice(chip)
 
 
-def linked(bench: Bench, stop: Stop) -> tuple[ReconnectingDevice, list[str], Callable[[], Readings]]:
-    told: list[str] = []
-    link = ReconnectingDevice(bench.open, stop=stop, lost=told.append, found=told.append, still=told.append)
+def linked(chips: FailingChips, stop: Stop) -> tuple[ReconnectingDevice, list[str], Callable[[], Readings]]:
+    reported: list[str] = []
+    link = ReconnectingDevice(
+        chips.open, stop=stop, on_lost=reported.append, on_restored=reported.append, on_waiting=reported.append
+    )
     link.load_inputs("train", np.ones((3, 4), np.float32))
     drives = np.ones((1, link.description.channels))
-    return link, told, lambda: link.evaluate(drives, STAGED, link.description.stages[0].name)
+    return link, reported, lambda: link.evaluate(drives, LOADED, link.description.stages[0].name)
 
 
-def test_a_device_that_breaks_at_the_same_request_for_ever_is_given_up() -> None:
-    clock, bench = Clock(), Bench(lambda _: broken())
-    link, told, evaluate = linked(bench, clock)
+def test_a_device_that_always_fails_at_the_same_request_is_given_up() -> None:
+    clock, chips = Clock(), FailingChips(lambda _: broken())
+    link, reported, evaluate = linked(chips, clock)
     with pytest.raises(DeviceError, match=f"lost {MOST_BREAKS} times in a row: the wire was pulled"):
         evaluate()
-    assert bench.opened == MOST_BREAKS
-    assert told == ["device lost: the wire was pulled"], "the same words once"
+    assert chips.opened == MOST_BREAKS
+    assert reported == ["device lost: the wire was pulled"], "the same sentence once"
     assert clock.pauses_s[:5] == [0.0, 0.2, 0.4, 0.8, 1.6]
     assert max(clock.pauses_s) <= 5.0
     link.close()
 
 
-def test_breaks_with_answers_in_between_are_borne_without_end() -> None:
-    bench = Bench(lambda number: broken(f"pulled at {number}") if number % 2 else None)
-    link, told, evaluate = linked(bench, Clock())
+def test_failures_with_answers_in_between_are_not_limited() -> None:
+    chips = FailingChips(lambda number: broken(f"pulled at {number}") if number % 2 else None)
+    link, reported, evaluate = linked(chips, Clock())
     for _ in range(3 * MOST_BREAKS):
         assert evaluate().values.shape == (1, 3, 4)
-    assert told[:2] == ["device lost: pulled at 1", "device back, loaded inputs and held drive restored"]
-    assert len(told) == 6 * MOST_BREAKS
+    assert reported[:2] == ["device lost: pulled at 1", "device back, loaded inputs and held drive restored"]
+    assert len(reported) == 6 * MOST_BREAKS
     link.close()
 
 
-def test_a_session_that_was_taken_over_stops_and_does_not_take_back() -> None:
-    bench = Bench(lambda number: broken("the device is leased to 'b', not to this session", "lease") if number == 2 else None)
-    link, _, evaluate = linked(bench, Clock())
+def test_a_session_whose_device_was_taken_over_stops() -> None:
+    chips = FailingChips(
+        lambda number: broken("the device is leased to 'b', not to this session", "lease") if number == 2 else None
+    )
+    link, _, evaluate = linked(chips, Clock())
     evaluate()
-    bench.leased_to = "b"
-    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken the device over: this one stops") as caught:
+    chips.leased_to = "b"
+    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken the device over: this session stops") as caught:
         evaluate()
     assert caught.value.code == "lease"
-    assert bench.opened == 1
+    assert chips.opened == 1
     link.close()
 
 
-def test_a_lease_that_ran_out_is_taken_again() -> None:
-    """As after a laptop slept: nobody holds the device, so nothing is taken from anybody."""
-    bench = Bench(lambda number: broken("this session holds no lease", "lease", retryable=True) if number == 2 else None)
-    link, told, evaluate = linked(bench, Clock())
+def test_an_expired_lease_is_acquired_again() -> None:
+    """As after a laptop slept: no one else holds the device."""
+    chips = FailingChips(lambda number: broken("this session holds no lease", "lease", retryable=True) if number == 2 else None)
+    link, reported, evaluate = linked(chips, Clock())
     evaluate()
     evaluate()
-    assert bench.opened == 2
-    assert told[-1].startswith("device back")
+    assert chips.opened == 2
+    assert reported[-1].startswith("device back")
     link.close()
 
 
-def test_a_lease_that_somebody_else_holds_meanwhile_is_theirs() -> None:
-    bench = Bench(lambda number: broken() if number == 1 else None)
-    link, _, evaluate = linked(bench, Clock())
+def test_a_lease_that_another_session_holds_meanwhile_is_not_taken() -> None:
+    chips = FailingChips(lambda number: broken() if number == 1 else None)
+    link, _, evaluate = linked(chips, Clock())
     held = broken("the device is leased to 'c' for another 3 s or more", "lease", retryable=True)
 
     def opener() -> OpenDevice:
@@ -133,8 +137,8 @@ def test_a_lease_that_somebody_else_holds_meanwhile_is_theirs() -> None:
 
 
 def test_a_simulator_that_does_not_start_is_given_up() -> None:
-    bench = Bench(lambda _: broken("the simulator died"))
-    link, _, evaluate = linked(bench, Clock())
+    chips = FailingChips(lambda _: broken("the simulator died"))
+    link, _, evaluate = linked(chips, Clock())
     tries = 0
 
     def opener() -> OpenDevice:
@@ -149,32 +153,32 @@ def test_a_simulator_that_does_not_start_is_given_up() -> None:
     link.close()
 
 
-def test_a_silent_server_is_waited_for_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_server_is_reported_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     night_s = 8 * 3600
     clock = Clock()
     clock._when = lambda: clock.now_s > night_s
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock.now_s)
-    told: list[str] = []
+    reported: list[str] = []
 
     def opener() -> OpenDevice:
         clock.now_s += 2.0
         raise broken("no device server answers at tcp://lab:5555 within 2 s", retryable=True)
 
     with pytest.raises(SessionStopped, match="stopped as asked while waiting for the device"):
-        wait_for_device(opener, clock, told.append)
+        wait_for_device(opener, clock, reported.append)
     monkeypatch.undo()
-    assert told[0].startswith("still waiting, 1")  # s, ten and some
-    assert told[0].endswith(": no device server answers at tcp://lab:5555 within 2 s")
-    assert 40 < len(told) < 70
-    assert told[-1].startswith("still waiting, 7 h")
+    assert reported[0].startswith("still waiting, 1")  # s, ten and some
+    assert reported[0].endswith(": no device server answers at tcp://lab:5555 within 2 s")
+    assert 40 < len(reported) < 70
+    assert reported[-1].startswith("still waiting, 7 h")
 
 
 @pytest.mark.parametrize("what", ["load_inputs", "apply", "evaluate"])
 def test_a_stop_leaves_the_device_as_it_is(what: str) -> None:
-    bench, stop = Bench(lambda _: None), Stop()
-    link, _, evaluate = linked(bench, stop)
+    chips, stop = FailingChips(lambda _: None), Stop()
+    link, _, evaluate = linked(chips, stop)
     stop.ask()
-    before = bench.chips[0].held_drive()
+    before = chips.opened_chips[0].held_drive()
     actions: dict[str, Callable[[], object]] = {
         "load_inputs": lambda: link.load_inputs("test", np.ones((1, 4), np.float32)),
         "apply": lambda: link.apply(np.ones(link.description.channels)),
@@ -182,14 +186,14 @@ def test_a_stop_leaves_the_device_as_it_is(what: str) -> None:
     }
     with pytest.raises(SessionStopped):
         actions[what]()
-    assert bench.evaluations == 0
-    np.testing.assert_array_equal(bench.chips[0].held_drive(), before)
+    assert chips.evaluations == 0
+    np.testing.assert_array_equal(chips.opened_chips[0].held_drive(), before)
     link.close()
 
 
-def test_what_is_dropped_is_stopped_and_never_read_by_the_next_request() -> None:
-    bench = Bench(lambda _: None)
-    link, _, evaluate = linked(bench, Stop())
+def test_a_cancelled_evaluation_is_never_read_by_the_next_request() -> None:
+    chips = FailingChips(lambda _: None)
+    link, _, evaluate = linked(chips, Stop())
     cancelled: list[bool] = []
 
     class Sent:
@@ -199,7 +203,7 @@ def test_what_is_dropped_is_stopped_and_never_read_by_the_next_request() -> None
     device = link._open.device
     device.submit = lambda *_: Sent()  # pyright: ignore[reportAttributeAccessIssue]
     device.cancel = lambda: cancelled.append(True)
-    link.start(np.ones((1, link.description.channels)), STAGED, link.description.stages[0].name)
+    link.start(np.ones((1, link.description.channels)), LOADED, link.description.stages[0].name)
     link.cancel()
     assert cancelled == [True]
     assert link.under_way == 0
