@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from photonloop.controller.report.run_contents import EpochRecord
 
-# matplotlib accepts only fixed colours. These placeholders are replaced by variables of the style sheet, so that the curves
-# follow its dark mode.
+# matplotlib accepts only fixed colours. These placeholders are replaced by variables of the style sheet, so that the
+# curves follow its dark mode.
 _INK, _LINE, _FIRST, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _THEME = {_INK: "var(--muted)", _LINE: "var(--line)", _FIRST: "var(--accent)", _SECOND: "var(--second)"}
 _MAX_MARKERS = 60
@@ -38,7 +38,9 @@ def learning_curves_svg(layers: dict[int, tuple[EpochRecord, ...]]) -> dict[int,
 
 
 def accuracy_ticks(low: float, high: float) -> list[float]:
-    """Return ticks for accuracies from `low` to `high`: steps of 1, 2 or 5 × 10ⁿ percentage points within 0 to 100 %.
+    """Return ticks for accuracies from `low` to `high`, in steps of 1, 2 or 5 × 10ⁿ percentage points.
+
+    There are no ticks below 0 or above 100 %, even if the range of the axis is larger.
 
     Examples
     --------

@@ -147,7 +147,7 @@ def change_paint(limit_rad: float) -> Paint:
 
 
 def change_limit_rad(changes: Sequence[NDArray[np.float64]]) -> float:
-    """Return the end of the colour scale of changes: the 99th percentile of |change|, so that outliers do not set it."""
+    """Return the end of the colour scale of changes: the 99th percentile of |change|, because of outliers."""
     finite = [np.abs(change[np.isfinite(change)]) for change in changes]
     everything = np.concatenate(finite) if finite else np.zeros(0)
     return float(np.percentile(everything, 99)) if everything.size else 0.0

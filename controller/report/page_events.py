@@ -24,7 +24,7 @@ _LABELS = {
 
 _FIELD_NAMES = {"data": "data SHA-256", "experiment": "experiment SHA-256"}
 
-# Versions have a table of their own and clipped values a sentence. A lease key does not belong into a file that is shared.
+# Versions have their own table and clipped values their own sentence. A report may be shared, so it has no lease key.
 _HIDDEN_FIELDS = frozenset({"event", "time", "versions", "lease_key", "clipped"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -171,11 +171,11 @@ def _layer_accuracies(contents: RunContents, evaluation: EvaluationResults, vote
 
 
 def _difference(accuracy_difference: float) -> str:
-    """Return a difference of accuracies as "1.2 points better than"."""
+    """Return a difference of accuracies as "1.2 percentage points better than"."""
     points = f"{abs(100 * accuracy_difference):.1f}"
     if points == "0.0":
         return "as good as"
-    return f"{points} points {'better' if accuracy_difference > 0 else 'worse'} than"
+    return f"{points} percentage points {'better' if accuracy_difference > 0 else 'worse'} than"
 
 
 def _layer_phases(contents: RunContents, layer: int, phases: PhaseSnapshots, limit_rad: float) -> LayerPhases:

@@ -405,10 +405,10 @@ def test_vote_is_compared_with_each_layer(tmp_path: Path) -> None:
     layers = np.stack([y_true, np.where(np.arange(100) < 10, (y_true + 1) % 3, y_true), y_true])
     vote = np.where(np.arange(100) < 4, (y_true + 1) % 3, y_true)
     for count, sentence in (
-        (3, "In a tie, the last layer decides. The accuracy of the vote is 96.0%: 4.0 points worse than layer 1, "
-            "6.0 points better than layer 2 and 4.0 points worse than layer 3."),
+        (3, "In a tie, the last layer decides. The accuracy of the vote is 96.0%: 4.0 percentage points worse than layer 1, "
+            "6.0 percentage points better than layer 2 and 4.0 percentage points worse than layer 3."),
         (2, "so the vote is the prediction of the last layer. The accuracy of the vote is 96.0%: "
-            "4.0 points worse than layer 1 and 6.0 points better than layer 2."),
+            "4.0 percentage points worse than layer 1 and 6.0 percentage points better than layer 2."),
     ):  # fmt: skip
         changed = {"y_true": y_true, "vote": vote, "layer_predictions": layers[:count]}
         np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | changed))
