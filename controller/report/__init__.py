@@ -1,11 +1,12 @@
-"""One HTML file that says what a run was and what came of it.
+"""The HTML report of a run.
 
-    run folder ──▶ contents (forgives what is missing) ──▶ curves · grids · mesh (SVG) ──▶ page (HTML) ──▶ report.html
+    run folder ─▶ run_contents ─▶ page_sections, with drawings as SVG ─▶ html_page, templates ─▶ report.html
 
-The file stands alone: no scripts, no fonts, nothing fetched, so that it can be mailed and still opens in ten years.
-matplotlib is imported only while the curves are drawn.
+A report can be written at any time. Missing or damaged files of the run are named in the report.
+The HTML file is self-contained: it has no scripts and loads neither fonts nor other files.
+matplotlib is imported only when curves are drawn.
 """
 
-from photonloop.controller.report.write import write_report
+from photonloop.controller.report.report_writer import write_report
 
 __all__ = ["write_report"]

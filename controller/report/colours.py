@@ -1,19 +1,19 @@
-"""Colours that read on white paper and on a dark screen, and to colour-blind eyes."""
+"""Cyclic colours of phases, legible on light and dark backgrounds and with colour-blindness."""
 
 from __future__ import annotations
 
 import math
 
 PHASE_STEPS = 64
-"""Colours of the phase wheel; steps of 0.1 rad are finer than eyes tell apart in cells of a few pixels."""
+"""Number of colours of the phase wheel: steps of 0.1 rad are not visible in cells of a few pixels."""
 
 
 def phase_wheel() -> tuple[str, ...]:
-    """Return `PHASE_STEPS` colours for phases from 0 to 2π, the last next to the first.
+    """Return `PHASE_STEPS` colours as #rrggbb for phases from 0 to 2π; the last is similar to the first.
 
-    A tilted circle in OKLab (Ottosson 2020, "A perceptual color space for image processing"): lightest at 0, darkest at π,
-    yellow at π/2 and blue at 3π/2. Lightness and the yellow-blue axis alone place a phase on the circle, so the map does
-    not lean on red against green; neither end meets black or white.
+    The colours are a tilted circle in OKLab (Ottosson 2020, "A perceptual color space for image processing"):
+    lightest at 0, yellow at π/2, darkest at π and blue at 3π/2. Lightness and the yellow-blue axis alone determine the
+    phase, so red and green need not be told apart. No colour is close to black or white.
     """
     colours = []
     for step in range(PHASE_STEPS):
@@ -23,7 +23,7 @@ def phase_wheel() -> tuple[str, ...]:
 
 
 def _hex(lightness: float, a: float, b: float) -> str:
-    """Return OKLab as #rrggbb."""
+    """Convert a colour from OKLab to #rrggbb."""
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
@@ -36,4 +36,5 @@ def _hex(lightness: float, a: float, b: float) -> str:
 
 
 def _gamma(linear: float) -> float:
+    """Return the sRGB value of a linear intensity; both from 0 to 1."""
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055

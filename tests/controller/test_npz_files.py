@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from photonloop.controller.learning.optimizers import Moments
-from photonloop.controller.report.contents import read_contents
+from photonloop.controller.report.run_contents import read_run_contents
 from photonloop.controller.runs.checkpoint import Checkpoint, from_arrays, to_arrays
 from photonloop.controller.runs.npz_files import read_npz, write_npz
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, EXPERIMENT, read_checkpoint
@@ -75,14 +75,14 @@ def test_an_evaluation_with_one_wrong_byte_is_remarked_or_unchanged(tmp_path: Pa
     labels = np.arange(6) % 2
     arrays = {"y_true": labels, "vote": labels, "layer_predictions": labels[np.newaxis], "classes": np.array(["a", "b"])}
     write_npz(file, {**arrays, "class_readings_0": rng.random((2, 4), np.float32)})
-    whole = read_contents(tmp_path).evaluation
+    whole = read_run_contents(tmp_path).evaluation
     assert whole is not None
     remarked = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for wrong in damaged(file.read_bytes(), 3):
             file.write_bytes(wrong)
-            contents = read_contents(tmp_path)
+            contents = read_run_contents(tmp_path)
             if contents.evaluation is None:
                 assert any("evaluation.npz is damaged" in remark for remark in contents.remarks)
                 remarked += 1

@@ -1,4 +1,4 @@
-"""The report: it shows what the run folder holds, stands alone, and is written whatever is missing."""
+"""The report: it shows the data of the run folder, is self-contained, and can be written if files are missing."""
 
 import json
 import re
@@ -14,8 +14,20 @@ import pytest
 
 from photonloop.controller.report import write_report
 from photonloop.controller.report.colours import phase_wheel
-from photonloop.controller.report.grids import confused_most, confusion, confusion_counts, readings
-from photonloop.controller.report.mesh_drawing import change_limit_rad, change_paint, drawings, panel, phase_paint
+from photonloop.controller.report.curve_drawing import accuracy_ticks
+from photonloop.controller.report.matrix_drawing import (
+    class_readings_svg,
+    confusion_counts,
+    confusion_matrix_svg,
+    most_confused,
+)
+from photonloop.controller.report.mesh_drawing import (
+    change_limit_rad,
+    change_paint,
+    mesh_panel_svg,
+    phase_paint,
+    stage_drawings,
+)
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import (
     DeviceDescription,
@@ -27,7 +39,7 @@ from photonloop.protocols.device import (
 
 
 def clements_layout(ports: int) -> tuple[tuple[int, int, int, int], ...]:
-    """Return one row an interferometer of a rectangular mesh: column, top mode, θ channel, φ channel."""
+    """Return one row per interferometer of a rectangular mesh: column, top mode, θ channel, φ channel."""
     places = [(column, mode) for column in range(ports) for mode in range(column % 2, ports - 1, 2)]
     return tuple((column, mode, k, len(places) + k) for k, (column, mode) in enumerate(places))
 
@@ -105,7 +117,7 @@ batch = 128
 
 
 def write_run(run: Path, ports: int = 6, layers: int = 2, classes: int = 3, epochs: int = 12, *, finished: bool = True) -> Path:
-    """Write a run folder as a session leaves it, with made-up but possible numbers."""
+    """Write a run folder as a session writes it, with invented but plausible numbers."""
     rng = np.random.default_rng(0)
     run.mkdir(parents=True, exist_ok=True)
     device = describe(ports, layers)
@@ -199,7 +211,7 @@ def _evaluation(ports: int, layers: int, classes: int, rng: np.random.Generator)
 
 
 class _Page(HTMLParser):
-    """Text, links and open tags of a page."""
+    """Text, links, tags and ids of a page; every element must be closed."""
 
     _VOID = frozenset({"meta", "br", "use"})
 
@@ -212,7 +224,7 @@ class _Page(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
         self.close()
-        assert not self._open, f"left open: {self._open}"
+        assert not self._open, f"not closed: {self._open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -228,7 +240,7 @@ class _Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self._VOID:
-            assert self._open and self._open.pop() == tag, f"</{tag}> closes something else"
+            assert self._open and self._open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -248,39 +260,38 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, _Page]:
     return _report(write_run(tmp_path_factory.mktemp("full") / "digits"))
 
 
-def test_says_what_the_run_says(full: tuple[str, _Page]) -> None:
+def test_shows_the_data_of_the_run(full: tuple[str, _Page]) -> None:
     text = full[1].text
     for words in (
         "93.6%", "virtual chip", "preset soi", "Layer 1 (mesh1)", "Layer 2 (mesh2)", "52.4 s", "576", "0.05 rad",
         "one DAC step near V_π", "device lost the simulator process ended", "device back", "resumed",
-        "3 test values lay outside", "below one DAC step", "numba 0.68.0", "[optimizer]", 'schedule = "cosine"',
-        "16 bit, 183 µV a step", "24.8 mW for π", "test accuracy",
+        "3 test values were outside", "below one DAC step", "numba 0.68.0", "[optimizer]", 'schedule = "cosine"',
+        "16 bit, 183 µV per step", "24.8 mW for π", "test accuracy",
     ):  # fmt: skip
         assert words in text, words
     assert "not finished" not in text and "a-lease-key" not in text
 
 
-def test_stands_alone(full: tuple[str, _Page]) -> None:
+def test_is_self_contained(full: tuple[str, _Page]) -> None:
     text, page = full
     assert all(link.startswith("#") for link in page.links)
     assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
-    assert len(page.ids) == len(set(page.ids)), "two figures share an id"
+    assert len(page.ids) == len(set(page.ids)), "two elements have the same id"
     for name in set(re.findall(r"url\(#([^)]+)\)", text)) | {link[1:] for link in page.links}:
         assert name in page.ids
-    # Every colour of the curves follows the theme: none of the stand-ins is left,
-    # nor a white ground that would shine on a dark screen.
+    # The curves use only colours of the theme: no placeholder is left, and no white background.
     assert "#ffffff" not in text[text.index("<body>") :]
     assert not re.search(r"#0(10203|40506|70809|a0b0c)", text)
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_reports_of_the_same_run_are_identical(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
     assert not list(run.glob("*.tmp"))
 
 
-def test_everything_from_the_run_is_escaped(tmp_path: Path) -> None:
+def test_all_text_from_the_run_is_escaped(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     evil = "<script>alert('x')</script>&\"$\\frac{"
     (run / "experiment.toml").write_text(f"name = {json.dumps(evil)}\n# {evil}\n")
@@ -310,29 +321,29 @@ def test_everything_from_the_run_is_escaped(tmp_path: Path) -> None:
     assert page.text.count("<script>") >= 8
 
 
-def test_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
+def test_unfinished_run_is_reported_with_its_last_epoch(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", finished=False)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"event": "epoch", "layer": 1, "ep')
     _, page = _report(run)
-    assert "This run is not finished: its last finished epoch is 12 of layer 1" in page.text
+    assert "This run is not finished: the last finished epoch is 12 of layer 1." in page.text
     assert f"photonloop train --resume {run}" in page.text
     assert "no confusion matrix" in page.text and "After: θ" in page.text
 
 
-def test_a_resumed_run_is_unfinished_again(tmp_path: Path) -> None:
+def test_resumed_run_is_unfinished_again(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"event": "resume", "time": "2025-11-23T13:00:00+00:00"}\n')
     assert "This run is not finished" in _report(run)[1].text
 
 
-def test_a_run_killed_at_birth_and_damaged_files(tmp_path: Path) -> None:
+def test_run_without_events_and_damaged_files(tmp_path: Path) -> None:
     run = tmp_path / "r"
     run.mkdir()
     (run / "experiment.toml").write_text(EXPERIMENT)
     text = _report(run)[1].text
-    assert "the session never began" in text and "no epoch was finished" in text
+    assert "the session did not start" in text and "no epoch is finished" in text
     write_run(run)
     for name, words in (
         ("checkpoint.npz", "checkpoint.npz is damaged"),
@@ -343,7 +354,7 @@ def test_a_run_killed_at_birth_and_damaged_files(tmp_path: Path) -> None:
         assert words in _report(run)[1].text
 
 
-def test_an_evaluation_that_contradicts_itself_is_not_shown(tmp_path: Path) -> None:
+def test_inconsistent_evaluation_is_not_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     with np.load(run / "evaluation.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -353,10 +364,10 @@ def test_an_evaluation_that_contradicts_itself_is_not_shown(tmp_path: Path) -> N
         ("class_readings_1", np.zeros((2, 6))),
     ):
         np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | {name: value}))
-        assert "evaluation.npz contradicts itself" in _report(run)[1].text
+        assert "evaluation.npz is inconsistent" in _report(run)[1].text
 
 
-def test_many_classes_and_a_triangle_without_output_phases(tmp_path: Path) -> None:
+def test_many_classes_and_a_triangular_mesh_without_output_phases(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", ports=8, classes=40, layers=1)
     device = describe(8, 1)
     places = [(2 * diagonal + mode, mode) for diagonal in range(7) for mode in range(7 - diagonal)]
@@ -370,8 +381,8 @@ def test_many_classes_and_a_triangle_without_output_phases(tmp_path: Path) -> No
     assert text.count("<title>") == 1 + 40 * 40 + 40 * 8
 
 
-def test_a_layer_is_named_once(tmp_path: Path) -> None:
-    """Sessions call their layers "layer 1": the stage says more, and where it is not known nothing is said twice."""
+def test_layer_number_is_not_repeated_in_its_name(tmp_path: Path) -> None:
+    """Sessions name their layers "layer 1"; the report adds the name of the stage, or nothing."""
     run = write_run(tmp_path / "r")
     metrics = run / "metrics.jsonl"
     metrics.write_text(re.sub(r'"name": "mesh(\d)"', r'"name": "layer \1"', metrics.read_text()))
@@ -380,33 +391,38 @@ def test_a_layer_is_named_once(tmp_path: Path) -> None:
     (run / "device.json").unlink()
     text = _report(run)[1].text
     assert "(layer" not in text and "Layer 2 " in text
+    device = describe(6, 2)
+    stages = tuple(stage.model_copy(update={"name": f"LAYER_{k + 1}"}) for k, stage in enumerate(device.stages))
+    (run / "device.json").write_text(device.model_copy(update={"stages": stages}).model_dump_json())
+    assert "(LAYER" not in _report(run)[1].text
 
 
-def test_the_vote_is_explained_against_each_layer(tmp_path: Path) -> None:
+def test_vote_is_compared_with_each_layer(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", layers=3)
     with np.load(run / "evaluation.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     y_true = np.arange(100) % 3
     layers = np.stack([y_true, np.where(np.arange(100) < 10, (y_true + 1) % 3, y_true), y_true])
     vote = np.where(np.arange(100) < 4, (y_true + 1) % 3, y_true)
-    for count, told in (
-        (3, "where they tie, the last layer chooses among them: 96.0% here, 4.0 points worse than layer 1, "
-            "6.0 points better than layer 2 and 4.0 points worse than layer 3."),
-        (2, "so that the vote is the last layer's answer): 96.0% here, 4.0 points worse than layer 1 and 6.0 points"),
+    for count, sentence in (
+        (3, "In a tie, the last layer decides. The accuracy of the vote is 96.0%: 4.0 percentage points worse than layer 1, "
+            "6.0 percentage points better than layer 2 and 4.0 percentage points worse than layer 3."),
+        (2, "so the vote is the prediction of the last layer. The accuracy of the vote is 96.0%: "
+            "4.0 percentage points worse than layer 1 and 6.0 percentage points better than layer 2."),
     ):  # fmt: skip
         changed = {"y_true": y_true, "vote": vote, "layer_predictions": layers[:count]}
         np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | changed))
-        assert told in _report(run)[1].text
+        assert sentence in _report(run)[1].text
     alone = {"y_true": y_true, "vote": layers[1], "layer_predictions": layers[1:2]}
     np.savez(run / "evaluation.npz", allow_pickle=False, **(arrays | alone))
     text = _report(run)[1].text
-    assert "The layer names 90 of 100" in text and "Vote of all layers" not in text
+    assert "The layer classifies 90 of 100 test samples correctly" in text and "Vote of all layers" not in text
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not there or not a folder"):
+def test_other_folders_and_unwritable_reports_raise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist or is not a folder"):
         write_report(tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"holds neither experiment\.toml nor metrics\.jsonl"):
+    with pytest.raises(ConfigError, match=r"has neither experiment\.toml nor metrics\.jsonl"):
         write_report(tmp_path)
     run = write_run(tmp_path / "r")
     (run / "report.html").mkdir()
@@ -414,42 +430,64 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         write_report(run)
 
 
-def test_curves_hold_every_point_and_the_last_of_a_repeated_epoch(tmp_path: Path) -> None:
+def test_curves_have_each_epoch_once_and_the_last_of_repeated_ones(tmp_path: Path) -> None:
     run = tmp_path / "r"
     run.mkdir()
-    # Epoch 2 was in flight when the session was killed, and came again after the resume.
-    told = ((1, 3.0), (2, 99.0), (2, 2.0), (3, 1.0))
-    lines = [{"event": "epoch", "layer": 0, "epoch": epoch, "loss": loss, "test_accuracy": None} for epoch, loss in told]
+    # The session was killed after epoch 2, and the resumed session repeated that epoch.
+    losses = ((1, 3.0), (2, 99.0), (2, 2.0), (3, 1.0))
+    lines = [{"event": "epoch", "layer": 0, "epoch": epoch, "loss": loss, "test_accuracy": None} for epoch, loss in losses]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text, page = _report(run)
-    assert "not looked at yet" in page.text
+    assert "not evaluated yet" in page.text
     path = re.search(r'<path d="(M[^"]*)"[^>]*stroke: var\(--accent\)', text)
     assert path is not None
     points = np.array(re.findall(r"[-\d.]+", path.group(1)), dtype=float).reshape(-1, 2)
-    # Straight in epoch and loss, as 3, 2, 1 is; a 99 among them would not be.
+    # The losses 3, 2, 1 are on a straight line; with the loss of 99 they would not be.
     assert len(points) == 3
     np.testing.assert_allclose(np.diff(points, n=2, axis=0), 0, atol=1e-4)
 
 
-def test_confusion_counts_are_the_counts() -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "step"),
+    [(0.0, 1.0, 0.2), (0.794, 0.906, 0.02), (0.9, 0.93, 0.005), (0.95, 1.05, 0.02), (0.9964, 0.9982, 0.0005)],
+)
+def test_accuracy_ticks_have_round_steps_within_0_to_100_percent(low: float, high: float, step: float) -> None:
+    ticks = np.array(accuracy_ticks(low, high))
+    np.testing.assert_allclose(np.diff(ticks), step)
+    assert max(low, 0.0) <= ticks[0] < ticks[-1] <= min(high, 1.0)
+
+
+def test_labels_of_accuracy_ticks_are_exact(full: tuple[str, _Page]) -> None:
+    """Labels rounded to whole percent would not be evenly spaced."""
+    (figure, *_) = re.findall(r'<svg class="curves".*?</svg>', full[0], re.DOTALL)
+    labels = [float(label) for label in re.findall(r">([\d.]+)%<", figure)]
+    assert len(labels) > 2
+    np.testing.assert_allclose(np.diff(labels, n=2), 0, atol=1e-9)
+
+
+def test_long_class_names_are_slanted() -> None:
+    counts = np.diag([3, 4])
+    assert confusion_matrix_svg(counts, ("a", "b")).count("rotate(") == 0
+    assert confusion_matrix_svg(counts, ("versicolor", "b")).count("rotate(") == 2
+
+
+def test_confusion_matrix_counts_pairs_of_classes() -> None:
     rng = np.random.default_rng(1)
     y_true, predicted = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
     counts = confusion_counts(y_true, predicted, 4)
     for row in range(4):
         for column in range(4):
             assert counts[row, column] == sum(1 for a, b in zip(y_true, predicted, strict=True) if (a, b) == (row, column))
-    svg = confusion(counts, ("a", "b", "c", "<d>"))
-    assert f"&lt;d&gt; read as a: {counts[3, 0]}</title>" in svg
-    assert (
-        confused_most(np.array([[5, 1, 0], [3, 9, 0], [0, 0, 2]]), ("a", "b", "c")) == "b read as a (3 times), a read as b (once)"
-    )
-    assert confused_most(np.diag([3, 4]), ("a", "b")) == ""
+    svg = confusion_matrix_svg(counts, ("a", "b", "c", "<d>"))
+    assert f"&lt;d&gt; classified as a: {counts[3, 0]}</title>" in svg
+    assert most_confused(np.array([[5, 1, 0], [3, 9, 0], [0, 0, 2]]), ("a", "b", "c")) == "b as a (3 times), a as b (once)"
+    assert most_confused(np.diag([3, 4]), ("a", "b")) == ""
 
 
-def test_phase_wheel_closes_and_parts_opposite_phases() -> None:
+def test_phase_wheel_is_continuous_and_opposite_phases_differ() -> None:
     wheel = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in phase_wheel()], dtype=float)
     steps = np.linalg.norm(wheel - np.roll(wheel, 1, axis=0), axis=1)
-    assert steps.max() < 25, "a jump of colour, also from the last to the first"
+    assert steps.max() < 25, "neighbouring colours differ too much"
     assert np.linalg.norm(wheel - np.roll(wheel, len(wheel) // 2, axis=0), axis=1).min() > 90
     paint = phase_paint()
     assert paint(0.0) == paint(2 * np.pi) == paint(-2 * np.pi) == paint(2 * np.pi - 1e-9) != paint(np.pi)
@@ -466,16 +504,16 @@ def test_change_paint_is_signed_and_limited() -> None:
 
 
 @pytest.mark.parametrize("ports", [2, 5, 8])
-def test_every_channel_is_drawn_once_where_it_sits(ports: int) -> None:
+def test_every_channel_is_drawn_once_at_its_place(ports: int) -> None:
     stage = describe(ports, 1).stages[0]
-    theta, phi = drawings(stage, stage.channels)
+    theta, phi = stage_drawings(stage, stage.channels)
     assert sorted(theta.channels + phi.channels) == list(range(stage.channels))
     boxes = {cell.channel: cell.box for cell in theta.cells + phi.cells}
     for column, mode, theta_channel, phi_channel in stage.layout:
         left, top, width, height = boxes[theta_channel]
         assert boxes[phi_channel] == boxes[theta_channel]
         assert left > boxes[stage.layout[0][2]][0] if column > 0 else left == boxes[stage.layout[0][2]][0]
-        # A cell covers the two waveguides of its modes and no other.
+        # A cell covers the two waveguides of its modes and no others.
         inside = [k for k, y in enumerate(theta.guides) if top < y < top + height]
         assert inside == [mode, mode + 1] and left + width < theta.width
     for port, channel in enumerate(range(*stage.groups["gamma"])):
@@ -483,35 +521,35 @@ def test_every_channel_is_drawn_once_where_it_sits(ports: int) -> None:
         assert top < phi.guides[port] < top + height and left > max(boxes[row[2]][0] for row in stage.layout)
 
 
-def test_unknown_wiring_is_drawn_as_a_list() -> None:
+def test_unknown_layout_is_drawn_as_a_table() -> None:
     stage = describe(4, 1).stages[0].model_copy(update={"layout": (), "topology": "unknown"})
     for known in (stage, None):
-        (listed,) = drawings(known, 70)
+        (listed,) = stage_drawings(known, 70)
         assert listed.channels == list(range(70)) and len({cell.box for cell in listed.cells}) == 70
-        svg = panel(listed, np.zeros(70), phase_paint(), "x")
+        svg = mesh_panel_svg(listed, np.zeros(70), phase_paint(), "x")
         assert svg.count("M") == 70
 
 
-def test_64_ports_stay_small(tmp_path: Path) -> None:
+def test_report_of_64_ports_is_below_3_mb(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", ports=64, classes=10, epochs=100)
     path = write_report(run)
     assert path.stat().st_size < 3_000_000
     _Page(path.read_text(encoding="utf-8"))
 
 
-def test_matplotlib_waits_until_a_report_is_written() -> None:
+def test_matplotlib_is_not_imported_before_a_report_is_written() -> None:
     script = "import photonloop.controller.report, sys; print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
 
 
 def test_attenuators_are_drawn_on_their_own_mode() -> None:
-    """An svd mesh of two modes: an interferometer, two attenuators, an interferometer, the screen."""
+    """An SVD mesh of two modes: an interferometer, two attenuators, an interferometer and the output phases."""
     layout = ((0, 0, 0, 4), (1, 0, 2, 6), (1, 1, 3, 7), (2, 0, 1, 5))
     groups = {"theta": (0, 2), "attenuator_theta": (2, 4), "phi": (4, 6), "attenuator_phi": (6, 8), "gamma": (8, 10)}
     changes = {"layout": layout, "groups": groups, "channels": 10, "topology": "svd"}
     stage = describe(2, 1).stages[0].model_copy(update=changes)
-    theta, phi = drawings(stage, 10)
+    theta, phi = stage_drawings(stage, 10)
     assert sorted(theta.channels + phi.channels) == list(range(10))
     for drawing, first, channels in ((theta, 0, (2, 3)), (phi, 4, (6, 7))):
         boxes = {cell.channel: cell.box for cell in drawing.cells}
@@ -521,16 +559,16 @@ def test_attenuators_are_drawn_on_their_own_mode() -> None:
         assert boxes[first][0] < boxes[channels[0]][0] == boxes[channels[1]][0] < boxes[first + 1][0]
 
 
-def test_rings_of_a_weight_bank_are_a_table() -> None:
+def test_rings_of_a_weight_bank_are_drawn_as_a_table() -> None:
     changes = {"layout": (), "groups": {"ring": (0, 12)}, "channels": 12, "topology": "weight_bank", "ports": 4, "tap_ports": 3}
-    (table,) = drawings(describe(4, 1).stages[0].model_copy(update=changes), 12)
+    (table,) = stage_drawings(describe(4, 1).stages[0].model_copy(update=changes), 12)
     assert table.channels == list(range(12))
     boxes = [cell.box for cell in table.cells]
     assert boxes[4][0] == boxes[0][0] and boxes[4][1] > boxes[3][1] == boxes[0][1]
 
 
-def test_negative_readings_have_a_colour_of_their_own() -> None:
-    signed = readings(np.array([[-2e-6, 1e-6], [0.5e-6, np.nan]]), ("a", "b"), "A")
+def test_negative_readings_have_a_second_colour() -> None:
+    signed = class_readings_svg(np.array([[-2e-6, 1e-6], [0.5e-6, np.nan]]), ("a", "b"), "A")
     assert signed.count('class="down"') == 1 + 16 and "−2 to 2 µA" in signed
-    plain = readings(np.array([[2e-6, 1e-6], [0.5e-6, 0.0]]), ("a", "b"), "A")
+    plain = class_readings_svg(np.array([[2e-6, 1e-6], [0.5e-6, 0.0]]), ("a", "b"), "A")
     assert 'class="down"' not in plain and ">0 to 2 µA" in plain

@@ -1,28 +1,28 @@
-"""From a run folder to its report.html."""
+"""Write report.html of a run folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from photonloop.controller.report.contents import read_contents
-from photonloop.controller.report.page import page
+from photonloop.controller.report.html_page import render_page
+from photonloop.controller.report.run_contents import read_run_contents
 from photonloop.controller.runs.run_folder import REPORT
 from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError
 
 
 def write_report(run: Path) -> Path:
-    """Write `run`/report.html anew and return its path.
+    """Write `run`/report.html, replacing an older one, and return its path.
 
-    Works at any time, also while the session runs or after it was killed: what is not there yet is said in a sentence.
+    The run may be in progress, stopped or finished. The report names what is not there yet.
 
     Raises
     ------
     ConfigError
-        `run` is no run folder, or cannot be written to.
+        `run` is not a run folder, or the report cannot be written.
     """
     path = run / REPORT
-    content = page(read_contents(run)).encode("utf-8")
+    content = render_page(read_run_contents(run)).encode("utf-8")
     try:
         write_atomically(path, content)
     except OSError as error:
