@@ -61,7 +61,7 @@ def open_santec(transport: Transport, settings: SantecSettings) -> SantecTsl570:
     DeviceError
         "transport" if it does not answer, "device" if it reports an error.
     """
-    scpi.read_errors(transport, _ERRORS)
+    scpi.read_errors(transport, _ERRORS)  # discards errors from before it was opened
     laser = SantecTsl570(transport, settings)
     laser.configure_units()
     return laser

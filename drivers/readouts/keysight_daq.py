@@ -72,7 +72,7 @@ def open_keysight_daq(transport: Transport, settings: KeysightDaqSettings) -> Ke
         "transport" if it does not answer, "device" if an input does not exist.
     """
     transport.query(scpi.joined(["ABOR", _ERRORS]), lambda lines: scpi.parse_error(lines[0]), mutates=True)
-    scpi.read_errors(transport, _ERRORS)
+    scpi.read_errors(transport, _ERRORS)  # discards errors from before it was opened
     daq = KeysightDaq(transport, settings)
     daq.configure()
     return daq

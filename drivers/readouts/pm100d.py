@@ -54,7 +54,7 @@ def open_pm100d(transport: Transport, settings: Pm100dSettings) -> Pm100d:
     DeviceError
         "transport" if it does not answer, "device" if it refuses a setting.
     """
-    scpi.read_errors(transport, _ERRORS)
+    scpi.read_errors(transport, _ERRORS)  # discards errors from before it was opened
     return Pm100d(transport, settings, _configure(transport, settings))
 
 

@@ -53,7 +53,7 @@ def open_qdac2(transport: Transport, settings: Qdac2Settings) -> Qdac2:
     DeviceError
         "transport" if it does not answer, "device" if it reports an error.
     """
-    scpi.read_errors(transport, ERROR_QUERY)  # errors from before it was opened are of no interest
+    scpi.read_errors(transport, ERROR_QUERY)  # discards errors from before it was opened
     count = settings.channels
     query = scpi.joined(f"sour{n}:rang?" for n in range(1, count + 1))
     ranges = transport.query(query, lambda lines: split_answers(lines, count))

@@ -118,8 +118,8 @@ def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
     DeviceError
         "transport" if it does not answer, "device" if modules are missing.
     """
-    transport.query("nup=0", _all_ok)  # the modules number themselves anew
-    modules = transport.query("nupall?", _modules, lines=0)
+    transport.query("nup=0", _check_ok)  # the modules are numbered again
+    modules = transport.query("nupall?", _parse_modules, lines=0)
     if settings.modules and len(modules) != settings.modules:
         raise DeviceError(
             "device",
@@ -186,10 +186,10 @@ class Qontrol:
         held[list(volts)] = list(volts.values())
         lines: list[str] = []
         for module in self._modules:
-            here = range(module.first, module.first + module.channels)
-            named = [channel for channel in here if channel in volts]
+            members = range(module.first, module.first + module.channels)
+            named = [channel for channel in members if channel in volts]
             if named:
-                known = not np.isnan(held[here]).any()
+                known = not np.isnan(held[members]).any()
                 lines += [_vector(module, held)] if known else [f"v{channel}={held[channel]:.5f}" for channel in named]
         if lines:
             self._held[list(volts)] = np.nan  # unknown if the query fails
@@ -237,7 +237,7 @@ class Qontrol:
     def _query(self, lines: list[str], *, mutates: bool) -> None:
         """Send commands that are each answered OK, all in one write."""
         try:
-            self._transport.query("\n".join(lines), _all_ok, lines=len(lines), mutates=mutates)
+            self._transport.query("\n".join(lines), _check_ok, lines=len(lines), mutates=mutates)
         except DeviceError as error:
             if error.code == "transport":
                 self._raise_unsolicited()  # an error reported by a module explains the missing answer
@@ -251,9 +251,9 @@ class Qontrol:
 
     def _write_limits(self, limits: Mapping[int, ChannelLimits]) -> None:
         for module in self._modules:
-            here = [c for c in range(module.first, module.first + module.channels) if c in limits]
-            lines = [f"vmax{c}={limits[c].max_v:.5f}" for c in here] + [
-                f"imax{c}={1000 * limits[c].max_a:.5f}" for c in here if limits[c].max_a > 0
+            limited = [c for c in range(module.first, module.first + module.channels) if c in limits]
+            lines = [f"vmax{c}={limits[c].max_v:.5f}" for c in limited] + [
+                f"imax{c}={1000 * limits[c].max_a:.5f}" for c in limited if limits[c].max_a > 0
             ]
             if lines:
                 self._query(lines, mutates=False)
@@ -297,7 +297,7 @@ def _describe(errors: Sequence[tuple[int, int]]) -> str:
     return "; ".join(f"{_ERROR_TEXTS.get(code, f'error {code}')} at {place}" for code, place in errors)
 
 
-def _all_ok(lines: list[str]) -> None:
+def _check_ok(lines: list[str]) -> None:
     for line in lines:
         if line == "OK":
             continue
@@ -309,7 +309,7 @@ def _all_ok(lines: list[str]) -> None:
         )
 
 
-def _modules(lines: list[str]) -> tuple[_Module, ...]:
+def _parse_modules(lines: list[str]) -> tuple[_Module, ...]:
     modules: dict[int, _Module] = {}
     for line in lines:
         if line in {"", "OK"}:

@@ -39,7 +39,7 @@ MAX_REGISTERS = 125
 """Registers of one read, by the standard."""
 
 
-class _WrongAnswerError(ValueError):
+class _InvalidAnswerError(ValueError):
     """An invalid answer, after which frames in the stream can no longer be told apart."""
 
 
@@ -97,7 +97,7 @@ class ModbusTransport:
 
         def parse(data: bytes) -> bytes:
             if len(data) != 1 + 2 * count or data[0] != 2 * count:
-                raise _WrongAnswerError(f"{len(data)} bytes instead of {1 + 2 * count}")
+                raise _InvalidAnswerError(f"{len(data)} bytes instead of {1 + 2 * count}")
             return data[1:]
 
         return self._exchange(request, _READ, struct.pack(">HH", register, count), parse, mutates=False)
@@ -113,7 +113,7 @@ class ModbusTransport:
 
         def parse(answer: bytes) -> None:
             if answer != struct.pack(">HH", register, count):
-                raise _WrongAnswerError(f"{answer.hex()} does not confirm the write")
+                raise _InvalidAnswerError(f"{answer.hex()} does not confirm the write")
 
         self._exchange(request, _WRITE, struct.pack(">HHB", register, count, 2 * count) + data, parse, mutates=True)
 
@@ -141,8 +141,8 @@ class ModbusTransport:
                 sent = True
                 self._connection.send(frame)
                 return parse(self._answer(request, function, self._clock.now_s() + self._timeout_s))
-            except (ReadTimeout, ConnectionLost, _WrongAnswerError) as error:
-                if isinstance(error, _WrongAnswerError):
+            except (ReadTimeout, ConnectionLost, _InvalidAnswerError) as error:
+                if isinstance(error, _InvalidAnswerError):
                     self._aligned = False
                 if isinstance(error, ConnectionLost) and not error.sent:
                     sent = sent_before
@@ -160,7 +160,7 @@ class ModbusTransport:
                 raise ReadTimeout
             number, protocol, length, _unit = _HEADER.unpack(self._connection.read_exactly(_HEADER.size, deadline_s))
             if protocol != 0 or not 2 <= length <= _MAX_FRAME_BYTES - 6:
-                raise _WrongAnswerError(f"protocol {protocol}, length {length}")
+                raise _InvalidAnswerError(f"protocol {protocol}, length {length}")
             # Until the body has been read, the stream is in the middle of a frame.
             self._aligned = False
             body = self._connection.read_exactly(length - 1, deadline_s)
@@ -171,7 +171,7 @@ class ModbusTransport:
                 reason = _EXCEPTIONS.get(body[1], f"exception {body[1]}")
                 raise DeviceError("device", f"{self._name} refused to {request}: {reason}", retryable=body[1] == 6)
             if body[0] != function:
-                raise _WrongAnswerError(f"function {body[0]} instead of {function}")
+                raise _InvalidAnswerError(f"function {body[0]} instead of {function}")
             return body[1:]
 
     def _get_ready(self, request: str, mutates: bool, sent: bool) -> None:
@@ -185,7 +185,7 @@ class ModbusTransport:
             except ConnectionLost as error:
                 raise DeviceError(
                     "transport",
-                    f"{self._name}: connection lost before it could {request}: {error.reason}",
+                    f"{self._name}: connection lost before the request to {request}: {error.reason}",
                     retryable=True,
                     outcome=outcome,
                 ) from None
@@ -194,7 +194,7 @@ class ModbusTransport:
             if reopened:  # configuring must not start again within itself, without an end
                 raise DeviceError(
                     "transport",
-                    f"{self._name} was lost again while it was being configured, before it could {request}",
+                    f"{self._name} was lost again while it was being configured, before the request to {request}",
                     retryable=True,
                     outcome="unknown",
                 )
@@ -204,17 +204,17 @@ class ModbusTransport:
         if reopened and mutates and sent:
             raise DeviceError(
                 "device",
-                f"{self._name} was lost and reconnected while it had to {request}: it may have been restarted",
+                f"{self._name} was lost and reconnected during the request to {request}: it may have been restarted",
                 retryable=True,
                 outcome="unknown",
             )
 
     def _raise_failure(self, request: str, error: Exception, *, mutates: bool) -> NoReturn:
         if isinstance(error, ConnectionLost):
-            detail = f"{self._name}: connection lost when it had to {request}: {error.reason}"
+            detail = f"{self._name}: connection lost during the request to {request}: {error.reason}"
         elif isinstance(error, ReadTimeout):
             partial = f", it sent only the bytes {error.received.hex()}" if error.received else ""
-            detail = f"{self._name} did not answer within {self._timeout_s:g} s to: {request}{partial}"
+            detail = f"{self._name} did not answer the request to {request} within {self._timeout_s:g} s{partial}"
         else:
-            detail = f"{self._name} sent an invalid answer ({error}) to: {request}"
+            detail = f"{self._name} sent an invalid answer to the request to {request}: {error}"
         raise DeviceError("transport", detail, retryable=True, outcome="unknown" if mutates else "not_applied") from None

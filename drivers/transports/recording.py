@@ -79,6 +79,8 @@ def recorded(opener: Callable[[], Stream], instrument: str, recorder: Recorder) 
 
 
 class _RecordedStream:
+    """A `Stream` that records every event."""
+
     def __init__(self, stream: Stream, instrument: str, recorder: Recorder) -> None:
         self._stream = stream
         self._instrument = instrument
@@ -167,10 +169,10 @@ def transcript(pairs: Iterable[TranscriptPair], write_termination: str = "\n", r
             events.append(Event("sent", sent.encode() + write_termination.encode() if isinstance(sent, str) else sent))
         if answer is None:
             events.append(Event("timeout"))
-        elif isinstance(answer, bytes):
-            events.append(Event("received", answer))
-        elif answer:
+        elif isinstance(answer, str) and answer:
             events.append(Event("received", "".join(line + read_termination for line in answer.split("\n")).encode()))
+        elif isinstance(answer, bytes) and answer:
+            events.append(Event("received", answer))
     return events
 
 
@@ -281,7 +283,7 @@ class ReplayStream:
         )
 
     def _so_far(self) -> str:
-        before = [f"  {event.kind:8}{event.data!r}" for event in self._events[max(0, self._position - 6) : self._position]]
+        before = [f"  {event.kind:10}{event.data!r}" for event in self._events[max(0, self._position - 6) : self._position]]
         return "before that:\n" + "\n".join(before) if before else "nothing came before that"
 
 

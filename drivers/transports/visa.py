@@ -115,14 +115,14 @@ class VisaSocket:
             # Not through the session, which needs three more system calls.
             if not select.select([self._raw_socket], [], [], timeout_s)[0]:
                 return b""
-            got = self._raw_socket.recv(count)
+            data = self._raw_socket.recv(count)
         except BlockingIOError:
             return b""
         except (OSError, ValueError) as error:  # reset, or closed locally
             raise ConnectionLost(_first_line(error), sent=False) from None
-        if not got:
+        if not data:
             raise ConnectionLost("the instrument closed the connection", sent=False)
-        return got
+        return data
 
     def read_available(self) -> bytes:
         """Return the bytes that have arrived."""

@@ -119,7 +119,7 @@ def test_off_is_repeated_and_units_are_queried_again_after_a_reconnection():
         assert laser.wavelength_nm() == pytest.approx(1550)
 
 
-def test_a_setting_that_was_lost_is_sent_again_and_then_an_error():
+def test_a_setting_that_was_lost_is_sent_again_once():
     off = [(":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "1")]
     with santec([*off, (":POW:STAT 0", ""), ERRORS, (":POW:STAT?", "0")]) as laser:
         laser.off()

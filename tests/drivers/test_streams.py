@@ -6,12 +6,12 @@ import itertools
 import os
 import pty
 import socket
-import time
 import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from support.fake_device import wait_until
 from support.misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, pty_peer, tcp_peer
 
 from photonloop.drivers.transports.connection import Connection
@@ -103,10 +103,9 @@ def test_a_closed_connection_is_reopened_for_commands_without_reply():
     answers = iter([CLOSE])
     with tcp_peer(lambda line: next(answers, None) if line == b"READ?" else IDENTITY) as peer, opened(peer) as transport:
         transport.write("READ?")
-        time.sleep(0.1)
+        wait_until(lambda: peer.disconnections == 1)
         transport.send_without_reply(["V1 0"])
-        time.sleep(0.1)
-        assert peer.received[-2:] == [b"V1 0"] * 2
+        wait_until(lambda: peer.received[-2:] == [b"V1 0"] * 2)
         assert peer.connections == 2
 
 
@@ -152,7 +151,6 @@ def test_unsolicited_lines_are_kept(medium: Medium):
     with medium(counting({2: lambda answer: b"E01:02\n" + answer})) as peer, opened(peer, dialect) as transport:
         transport.query_line("READ?")
         peer.send(b"E90:00\n")
-        time.sleep(0.05)
         assert transport.query_line("READ?") == "2"
         assert transport.pop_unsolicited() == ["E90:00", "E01:02"]
 
@@ -168,7 +166,7 @@ def test_a_closed_connection_is_detected_and_reopened(end: str):
 def test_a_write_to_a_closed_connection_fails():
     with tcp_peer(counting({1: lambda answer: CLOSE})) as peer, opened(peer) as transport:
         transport.write("GO")
-        time.sleep(0.1)  # now the other end is closed
+        wait_until(lambda: peer.disconnections == 1)
         with pytest.raises(DeviceError, match="was lost and reconnected") as caught:
             transport.write("GO ON")
         assert caught.value.outcome == "unknown"

@@ -73,7 +73,7 @@ def test_commands_without_reply_that_cannot_be_sent_are_an_error():
     assert (caught.value.code, caught.value.outcome) == ("transport", "not_applied")
 
 
-def test_silence_is_told_after_the_repeats():
+def test_a_timeout_is_an_error_after_the_retries():
     with (
         replayed([IDENTITY, ("READ?", None), IDENTITY, ("READ?", None)], DIALECT) as transport,
         pytest.raises(DeviceError) as caught,
@@ -84,13 +84,13 @@ def test_silence_is_told_after_the_repeats():
     assert error.detail == "replay did not answer 'READ?' within 1 s"
 
 
-def test_a_truncated_answer_is_told_as_it_came():
+def test_a_truncated_answer_is_reported_as_received():
     with replayed([IDENTITY, ("READ?", b"0.3"), ("*IDN?", "1\nACME,M1,7,1.0"), ("READ?", b"0.3")], DIALECT) as transport:
         with pytest.raises(DeviceError, match=r"did not answer 'READ\?' within 1 s, it sent only '0\.3'"):
             transport.query_line("READ?")
 
 
-def test_garbage_is_repeated_and_then_told():
+def test_an_invalid_answer_is_queried_again_and_then_an_error():
     def number(lines: list[str]) -> float:
         return float(lines[0])
 
@@ -102,20 +102,20 @@ def test_garbage_is_repeated_and_then_told():
             transport.query("READ?", number)
 
 
-def test_a_harmful_repeat_is_not_sent():
+def test_a_command_without_retries_is_sent_once():
     with replayed([IDENTITY, ("TRIG;ERR?", None)], DIALECT) as transport, pytest.raises(DeviceError) as caught:
         transport.query("TRIG;ERR?", lambda lines: lines[0], mutates=True, retries=0)
     assert caught.value.outcome == "unknown"
 
 
-def test_what_comes_unasked_is_kept_and_not_taken_for_an_answer():
+def test_unsolicited_lines_are_kept_and_not_taken_for_answers():
     with replayed([IDENTITY, (None, "E1"), ("READ?", "E2\n0.31")], DIALECT) as transport:
         assert transport.query_line("READ?") == "0.31"
         assert transport.pop_unsolicited() == ["E1", "E2"]
         assert transport.pop_unsolicited() == []
 
 
-def test_a_complaint_in_place_of_an_answer_is_not_repeated():
+def test_a_command_answered_by_an_unsolicited_error_is_not_repeated():
     with replayed([IDENTITY, ("V 99", "E7")], DIALECT) as transport:
         with pytest.raises(DeviceError):
             transport.query("V 99", lambda lines: lines[0], mutates=True)
@@ -212,6 +212,6 @@ def test_an_answer_without_line_end_is_invalid():
         assert transport.query_line("READ?") == "0.32"
 
 
-def test_everything_until_quiet():
+def test_all_lines_until_none_arrives():
     with replayed([IDENTITY, ("LIST?", "a\nb\nc"), Event("timeout")], DIALECT) as transport:
         assert transport.query("LIST?", lambda lines: lines, lines=0) == ["a", "b", "c"]

@@ -34,11 +34,12 @@ React = Callable[[bytes], Reaction]
 
 @dataclass
 class Peer:
-    """A running peer: its VISA address, the lines it received, and its number of connections so far."""
+    """A running peer: its VISA address, the lines it received, and its connections and disconnections so far."""
 
     address: str
     received: list[bytes]
     connections: int = 0
+    disconnections: int = 0
     unplug: Callable[[], None] = lambda: None
     send: Callable[[bytes], None] = lambda data: None
 
@@ -60,6 +61,7 @@ def tcp_peer(react: React, termination: bytes = b"\n", port: int = 0) -> Iterato
             peer.send = connection.sendall
             with connection:
                 _converse(connection, peer, react, termination, stop)
+            peer.disconnections += 1
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
