@@ -5,8 +5,9 @@
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
-`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline` computes
-what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled loops.
+`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline`
+computes what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled
+loops.
 """
 
 from __future__ import annotations
@@ -288,7 +289,7 @@ class Chip:
         self._workers.run(job, kernel)
 
     def _modulated(self, inputs: Inputs, *, copy: bool) -> Source:
-        """Return the modulated inputs in the layout of the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
+        """Return the modulated inputs for the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
 
         `copy`: return a copy even if the modulators change nothing, so that memory is not shared with the caller.
         """
@@ -308,7 +309,8 @@ class Chip:
     def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
         """Return the number of the stage and its checked settings, float64 and read-only.
 
-        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the errors.
+        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the
+        errors.
         """
         description = self._description
         index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
@@ -341,7 +343,7 @@ class Chip:
         return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
 
     def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
-        """Return when each setting is first read [s], and the duration of all [s], including the return to the held drive."""
+        """Return when each setting is first read, and the duration of all with the return to the held drive [s]."""
         settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
         settings = volts.shape[0]
         before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s

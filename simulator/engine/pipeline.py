@@ -1,12 +1,12 @@
 """From settings and inputs to readings: the computations of a chip, shared among worker threads.
 
-The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one setting
-after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute the matrices of a
-few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the mesh alone, so readings
-never depend on the number of workers.
+The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one
+setting after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute
+the matrices of a few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the
+mesh alone, so readings never depend on the number of workers.
 
-The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one `Moment`. They
-are computed again after a step of the slow processes or a fault.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one
+`Moment`. They are computed again after a step of the slow processes or a fault.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class StageMatrices:
     Parameters
     ----------
     matrices
-        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see `kernels.ring_shares`.
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
+        `kernels.ring_shares`.
     screen
         Phasors of the output phase shifters, float32 (2, ports).
     """
@@ -161,7 +162,7 @@ class Pipeline:
         return out
 
     def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
-        """Return the matrices of a stage for each row of heater powers [W], shape (rows, channels), before crosstalk."""
+        """Return the matrices of a stage for each row of heater powers before crosstalk [W], (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
@@ -180,7 +181,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings with settled heaters at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
+        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
         here, offset = self.stages(moment)[index], self.offset(index, moment)
         blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
         if self._shares_settings:
@@ -262,7 +263,7 @@ class Pipeline:
         run(job, kernel)
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the fields of `rows` of the inputs where they enter stage `index`, with settled stages before it."""
+        """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
         return gathered(*self._entering(index, batch, rows, moment, run))
 
     def pass_on(
@@ -306,8 +307,8 @@ class Pipeline:
     ) -> tuple[Source, NDArray[np.int64]]:
         """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
 
-        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one of them,
-        a slow process or a fault changes them.
+        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one
+        of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
         if index == 0:

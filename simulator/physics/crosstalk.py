@@ -6,9 +6,9 @@ Heaters lie on a lattice, half columns along the direction of light and modes ac
     mode 1   ──────────────[φ]────[θ]──── …
     mode 2   ──[φ]────[θ]──────────────── …        ▲ mode_pitch ▼           from mode to mode
 
-The rings of a weight bank are half a column pitch apart along their row, and rows are one mode pitch apart. Both lattices are
-regular, so channels with consecutive numbers receive the same share of power from other channels with consecutive numbers. The
-matrix is stored as such runs, which the kernels add up with vector instructions.
+The rings of a weight bank are half a column pitch apart along their row, and rows are one mode pitch apart. Both
+lattices are regular, so channels with consecutive numbers receive the same share of power from other channels with
+consecutive numbers. The matrix is stored as such runs, which the kernels add up with vector instructions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The adjoint gradient of a mesh against central differences, and against what conservation laws say."""
+"""The adjoint gradient of a mesh against central differences and conservation laws."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def light_of(ports: int, samples: int, rng: np.random.Generator) -> NDArray[np.c
 
 
 def loss_of(matrix: NDArray[np.complex128], light: NDArray[np.complex128], weights: NDArray[np.float64]) -> float:
-    """A loss that is neither linear nor quadratic in the intensities, and sees phases too."""
+    """A loss that is neither linear nor quadratic in the intensities, and depends on phases too."""
     fields = matrix @ light
     return float(np.sum(weights * np.abs(fields) ** 4) + np.sum((weights * fields).imag))
 
@@ -40,7 +40,7 @@ def slopes_of(fields: NDArray[np.complex128], weights: NDArray[np.float64]) -> N
 
 
 def central_differences(loss: Callable[[Phases], float], phases: Phases, which: int, step: float = 1e-3) -> NDArray[np.float64]:
-    """Fourth order: the error is step⁴/30 times the fifth derivative, far below the 1e-6 that is asked for."""
+    """Fourth order: the error is step⁴/30 times the fifth derivative, far below the tolerance of 1e-6."""
     slopes = np.empty(phases[which].size)
     for k in range(slopes.size):
         found = []
@@ -55,7 +55,7 @@ def central_differences(loss: Callable[[Phases], float], phases: Phases, which: 
 @ALL
 @settings(max_examples=12, deadline=None)
 @given(n=st.integers(2, 7), seed=st.integers(0, 2**32), sigma=st.floats(0, 0.3), loss_db=st.floats(0, 2))
-def test_gradient_is_that_of_central_differences(
+def test_gradient_agrees_with_central_differences(
     build: Callable[[int], Mesh], n: int, seed: int, sigma: float, loss_db: float
 ) -> None:
     mesh, rng = build(n), np.random.default_rng(seed)
@@ -74,8 +74,8 @@ def test_gradient_is_that_of_central_differences(
 
 
 @ALL
-def test_slopes_by_the_fields_that_enter(build: Callable[[int], Mesh]) -> None:
-    """dL = 2 Re Σ slope · dE for any small change of the light."""
+def test_slopes_with_respect_to_the_input_fields(build: Callable[[int], Mesh]) -> None:
+    """dL = 2 Re Σ slope · dE for any small change of the input fields."""
     mesh, rng = build(5), np.random.default_rng(8)
     phases = draw(mesh, rng)
     light, change = light_of(5, 4, rng), light_of(5, 4, rng)
@@ -87,8 +87,8 @@ def test_slopes_by_the_fields_that_enter(build: Callable[[int], Mesh]) -> None:
     assert 2 * np.sum(found.slopes * change).real == pytest.approx((plus - minus) / (2 * step), rel=1e-7)
 
 
-def test_a_shut_attenuator_still_has_a_gradient() -> None:
-    """At θ = 0 nothing comes through and the column cannot be undone; the slope by θ is there all the same."""
+def test_an_attenuator_at_zero_transmission_has_a_gradient() -> None:
+    """At θ = 0 an attenuator transmits nothing and the column is singular, but the derivative by θ is not zero."""
     mesh, rng = svd(3), np.random.default_rng(3)
     phases = draw(mesh, rng)
     phases[0][-3:] = 0.0
