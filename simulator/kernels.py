@@ -750,8 +750,8 @@ def scatter(blocks, rows, target):
 
 
 @_inlined
-def _photocurrents(readout, light, field, noise, current):
-    """Write photocurrents to `current`: ampere · light · |E|² · (1 + RIN), saturated by the diode, plus dark current.
+def _photocurrents(readout, laser_power, field, noise, current):
+    """Write photocurrents to `current`: ampere · laser_power · |E|² · (1 + RIN), saturated by the diode, plus dark current.
 
     The next to last row of `noise` is used for RIN.
     """
@@ -759,7 +759,7 @@ def _photocurrents(readout, light, field, noise, current):
     if readout.rin > _F(0.0):
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
-            common[lane] = light * (_ONE + readout.rin * common[lane])
+            common[lane] = laser_power * (_ONE + readout.rin * common[lane])
         for p in range(ports):
             for lane in range(LANES):
                 xr, xi = field[p, 0, lane], field[p, 1, lane]
@@ -768,7 +768,7 @@ def _photocurrents(readout, light, field, noise, current):
         for p in range(ports):
             for lane in range(LANES):
                 xr, xi = field[p, 0, lane], field[p, 1, lane]
-                current[p * LANES + lane] = light * (xr * xr + xi * xi)
+                current[p * LANES + lane] = laser_power * (xr * xr + xi * xi)
     for i in range(current.size):
         current[i] *= readout.ampere[i]
     if readout.inverse_saturation > _F(0.0):
@@ -793,14 +793,14 @@ def _clip(current, count, full_scale_a):
 
 
 @_inlined
-def detect(readout, light, field, noise, current, count, out, first):
+def detect(readout, laser_power, field, noise, current, count, out, first):
     """Write the readings of a block's first `count` samples to `out`, float32 (samples, ports), from row `first` on.
 
     Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter, with steps of `code_a` from 0 to
-    `full_scale_a`. Returns whether any reading saturated. `light` is the laser power relative to nominal. `noise` is
+    `full_scale_a`. Returns whether any reading saturated. `laser_power` is relative to nominal. `noise` is
     overwritten, and `current`, float32 (ports · LANES,), is a temporary array.
     """
-    _photocurrents(readout, light, field, noise, current)
+    _photocurrents(readout, laser_power, field, noise, current)
     if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         deviates = noise.reshape(noise.size)
         for i in range(current.size):
@@ -837,7 +837,7 @@ def _fill_noise(readout, start, noise):
 
 
 @_inlined
-def _read_block(block, tops, matrices, readout, light, scratch, start, count, out, first):
+def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, out, first):
     """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
     field, noise = scratch.field, scratch.noise
     for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
@@ -846,12 +846,12 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
     _fill_noise(readout, start, noise)
-    return detect(readout, light, field, noise, scratch.current, count, out, first)
+    return detect(readout, laser_power, field, noise, scratch.current, count, out, first)
 
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, drives, offset, heaters, wiring, readout, light, scratch, key, evaluation, first_item,
+    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
@@ -877,7 +877,9 @@ def detect_settings(
         first = block * LANES
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
-        if _read_block(blocks[block], wiring.tops, scratch.matrices, readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(
+            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -937,7 +939,7 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 
 @_entry
 def read_prepared(
-    worker, control, total, blocks, plan, matrices, tops, readout, light, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
@@ -952,7 +954,9 @@ def read_prepared(
         block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
-        if _read_block(blocks[block], tops, matrices[matrix_set], readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(
+            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -1022,7 +1026,7 @@ def _balanced_readings(readout, row, noise, currents, count):
 
 
 @_inlined
-def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
+def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
     `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
@@ -1030,11 +1034,11 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
     power, noise, relative = scratch.field, scratch.noise, currents[2]
     _fill_noise(readout, start, noise)
     for lane in range(LANES):
-        relative[lane] = light
+        relative[lane] = laser_power
     if readout.rin > _F(0.0):
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
-            relative[lane] = light * (_ONE + readout.rin * common[lane])
+            relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
     for m in range(inputs):
         for lane in range(LANES):
             xr, xi = block[m, 0, lane], block[m, 1, lane]
@@ -1050,7 +1054,7 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
@@ -1072,7 +1076,17 @@ def read_bank(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
         if _read_balanced(
-            blocks[block], scratch.matrices, rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block],
+            scratch.matrices,
+            rings.inputs,
+            readout,
+            laser_power,
+            scratch,
+            currents,
+            start,
+            lanes,
+            out[setting],
+            first,
         ):
             saturated[setting] |= 1
         finish_item(control)
@@ -1094,7 +1108,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
 @_entry
 def read_bank_prepared(
-    worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1107,7 +1121,17 @@ def read_bank_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_balanced(
-            blocks[block], shares[matrix_set], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block],
+            shares[matrix_set],
+            rings.inputs,
+            readout,
+            laser_power,
+            scratch,
+            currents,
+            start,
+            lanes,
+            out[setting],
+            first,
         ):
             saturated[setting] |= 1
         finish_item(control)

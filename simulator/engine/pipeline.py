@@ -187,7 +187,7 @@ class Pipeline:
         if self._shares_settings:
             self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
             return
-        light = np.float32(self._ambient.laser_power(moment))
+        laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = _read_only(volts)
@@ -195,7 +195,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
+                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
@@ -247,7 +247,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
-        light = np.float32(self._ambient.laser_power(moment))
+        laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         read, parts = (
@@ -256,7 +256,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
+                worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 

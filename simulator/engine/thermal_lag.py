@@ -45,7 +45,7 @@ class ThermalLag:
         self._heats = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
         self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
 
-    def follow(self, held: HeldDrive, time_s: float, run: Run) -> None:
+    def update_targets(self, held: HeldDrive, time_s: float, run: Run) -> None:
         """Set the held drive as target of every stage whose held drive or faults have changed since the last call."""
         moment = self._ambient.moment(time_s)
         versions, faults = self._known

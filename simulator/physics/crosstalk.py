@@ -73,7 +73,7 @@ def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     if crosstalk.fraction > 0:
         half_m, mode_m = crosstalk.column_pitch_m / 2, crosstalk.mode_pitch_m
-        # A margin, so that rounding does not decide about a neighbour at exactly this distance.
+        # A margin, so that rounding errors do not exclude a neighbour at exactly this distance.
         reach_m = crosstalk.reach_m * (1 + 1e-9)
         along, across = int(reach_m / half_m), int(reach_m / mode_m)
         size = places.max(axis=0) + 1 + 2 * np.array((along, across))

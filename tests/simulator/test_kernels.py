@@ -89,10 +89,10 @@ def test_every_causal_order_gives_bitwise_equal_fields(build: Callable[[int], Me
     mesh = build(37)
     rng = np.random.default_rng(4)
     matrices = rng.normal(0, 0.5, (mesh.interferometers, 8)).astype(np.float32)
-    light = rng.normal(size=(mesh.ports, 2, kernels.LANES)).astype(np.float32)
+    fields = rng.normal(size=(mesh.ports, 2, kernels.LANES)).astype(np.float32)
     found = []
     for order in (np.arange(mesh.interferometers), schedule(mesh), schedule(mesh, 5), np.lexsort((-mesh.top, mesh.column))):
-        block = light.copy()
+        block = fields.copy()
         kernels.sweep(block, mesh.top[order], matrices[order])
         found.append(block)
     assert np.isfinite(found[0]).all()

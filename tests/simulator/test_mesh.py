@@ -134,14 +134,14 @@ def test_every_column_is_invertible(build: Callable[[int], Mesh], n: int, seed: 
     theta, phi, _ = draw(mesh, seed)
     error, losses = rng.normal(0, sigma, (mesh.interferometers, 2)), rng.uniform(0, loss_db, mesh.interferometers)
     parts = elements(mesh, theta, phi, [], error, losses)
-    light = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
+    fields = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
     for column in columns(mesh):
-        before = light.copy()
-        pass_column(mesh, parts.matrices, column, light)
-        assert np.linalg.norm(light) <= np.linalg.norm(before) * (1 + 1e-12)
-        back = light.copy()
+        before = fields.copy()
+        pass_column(mesh, parts.matrices, column, fields)
+        assert np.linalg.norm(fields) <= np.linalg.norm(before) * (1 + 1e-12)
+        back = fields.copy()
         pass_column(mesh, parts.inverses, column, back)
-        shut = mesh.top[column.alone]  # an attenuator may let nothing through: nothing comes back
+        shut = mesh.top[column.alone]  # an attenuator may transmit nothing, so it is not invertible
         np.testing.assert_allclose(np.delete(back, shut, axis=0), np.delete(before, shut, axis=0), atol=1e-12)
 
 

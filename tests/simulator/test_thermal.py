@@ -55,7 +55,7 @@ def expected_readings(chip: Chip, held: NDArray, drives: NDArray, inputs: NDArra
     for k, here in enumerate(chip.stages):
         dark_w = np.zeros(here.description.channels)
         heats.append(ThermalState(0.0, dark_w, reference.power_w(chip, k, held[here.channels])))
-    at_s = settle_s  # what apply took
+    at_s = settle_s  # duration of apply
     found = np.empty((len(drives), len(inputs), p.ports))
     for s, volts in enumerate(drives):
         heats[stage] = with_target(heats[stage], at_s, reference.power_w(chip, stage, volts), p.heater)
@@ -83,7 +83,7 @@ def test_each_sample_has_the_phases_of_its_own_time(stage: int) -> None:
     settled = np.stack([reference.settled_currents_a(chip, stage, volts, inputs) for volts in drives])
     off = np.abs(readings.values - settled).max(axis=(0, 2)) / settled.max()
     assert off[0] > 0.05
-    if stage == 0:  # 16 fall times and a settle time later nothing is left, but the last samples may see 1e-5
+    if stage == 0:  # after 16 fall times and a settle time the rest is negligible, but in the last samples it may be 1e-5
         assert off[-1] < 1e-4
 
 

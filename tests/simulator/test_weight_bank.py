@@ -40,8 +40,7 @@ def volts_for(chip: Chip, phase_rad: NDArray[np.float64]) -> NDArray[np.float64]
 def test_rings_agree_with_the_exact_add_drop_formula(phase: float, finesse: float, loss_db: float) -> None:
     """Against the sum over all round trips: couplers of field transmission r, round-trip field transmission a."""
     ring = Ring(finesse, loss_db)
-    # At high finesse drop = (κ²/(κ² + A))² in resonance and the width is (κ² + A)/π of a free spectral range, A = 1 -
-    # a.
+    # At high finesse drop = (κ²/(κ² + A))² in resonance, with A = 1 - a; the width is (κ² + A)/π of a free spectral range.
     width = np.pi / finesse
     kappa_2 = width * np.sqrt(ring.dropped)
     a, r_2 = 1 - (width - kappa_2), 1 - kappa_2
@@ -150,7 +149,7 @@ def test_rings_have_thermal_crosstalk_and_follow_the_temperature(tmp_path: Path)
     chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1)
     pairs = chip.stages[0].pairs
     neighbours = {int(source) for to, source in zip(pairs.to, pairs.source, strict=True) if to == INPUTS + 1}
-    assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and the rows beside it
+    assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and in neighbouring rows
     # A ring's phase is not a difference between two paths: each ring follows the temperature with its whole length.
     assert np.mean(chip.stages[0].truth.imbalance) == pytest.approx(1.0, abs=0.2)
 
@@ -197,8 +196,7 @@ def test_converter_has_signed_codes_and_saturates(tmp_path: Path) -> None:
     codes = readings.values / step_a
     np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
     assert not readings.flags.any()
-    # All rings in resonance and all inputs lit: all light in the drop diodes, at full scale. Off resonance: minus full
-    # scale.
+    # All rings in resonance, all inputs lit: all light in the drop diodes, full scale. Off resonance: minus full scale.
     dark = volts_for(chip, np.full((OUTPUTS, INPUTS), np.pi))
     full = chip.evaluate(np.stack((np.zeros(15), dark)), np.ones((1, INPUTS), np.float32), "bank")
     assert full.flags[0] == FLAG_SATURATED
