@@ -4,16 +4,16 @@ Fields are in single precision, in blocks of sixteen samples:
 
     block[port][re | im][lane]     lane = one of 16 samples; they fill one AVX-512 register, two of AVX2, or a cache line
 
-Every interferometer is the same 2 × 2 product for all lanes, and a block of 64 ports (8 KiB) stays in the first-level cache.
-Work is counted in *items*; an item is one block of one setting. Threads claim items from one another's ranges (`next_item`). No
-result depends on which thread computes it, because the coefficients depend on the setting only, and noise depends on a counter
-and not on the order of draws (`normals`).
+Every interferometer is the same 2 × 2 product for all lanes, and a block of 64 ports (8 KiB) stays in the first-level
+cache. Work is counted in *items*; an item is one block of one setting. Threads claim items from one another's ranges
+(`next_item`). No result depends on which thread computes it, because the coefficients depend on the setting only, and
+noise depends on a counter and not on the order of draws (`normals`).
 
 All compiled functions are in this file, because numba's disk cache does not notice a change in another file.
 
-The cache names its files by function and line number, and loads the types in a cache file before it compares dates. If a class of
-this file is renamed while its functions stay at their lines, every start fails with an `AttributeError`. Delete
-`simulator/__pycache__/*.nb?` then.
+The cache names its files by function and line number, and loads the types in a cache file before it compares dates. If
+a class of this file is renamed while its functions stay at their lines, every start fails with an `AttributeError`.
+Delete `simulator/__pycache__/*.nb?` then.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ CHUNK = 2048
 
 # With error_model "numpy" a division cannot raise, so the compiler can turn it into vector instructions.
 _entry: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-# A function that is not inlined is compiled once per caller, and the copies may round differently. Which copy a process uses
-# depends on whether it compiles or loads from disk. With forced inlining, readings are bitwise equal in every process.
+# A function that is not inlined is compiled once per caller, and the copies may round differently. Which copy a process
+# uses depends on whether it compiles or loads from disk. With forced inlining, readings are bitwise equal in every
+# process.
 _inlined: Any = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 # With fastmath the compiler chooses the order of sums; without it, the order is that of the source.
 _as_written: Any = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -66,8 +67,8 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
 
 # --- Sixteen samples in registers -----------------------------------------------------------------------------------------
 
-# The compiler turns loops over lanes into vector instructions, but it cannot keep a row of an array in registers from one
-# iteration of a loop to the next. The sweep needs that, so it uses a type of its own for one row of lanes.
+# The compiler turns loops over lanes into vector instructions, but it cannot keep a row of an array in registers from
+# one iteration of a loop to the next. The sweep needs that, so it uses a type of its own for one row of lanes.
 
 
 class _Lanes(types.Type):
@@ -152,7 +153,8 @@ def _plus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
 def _minus_typed(_context: Any, _addend: Any, _factor: Any, _lanes: Any) -> Any:
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        # Negating the lanes is part of the fused instruction; negating the factor would take one more instruction per row.
+        # Negating the lanes is part of the fused instruction; negating the factor would take one more instruction per
+        # row.
         return _multiply_add(builder, _in_every_lane(builder, arguments[1]), builder.fneg(arguments[2]), arguments[0])
 
     return _LANES_TYPE(_LANES_TYPE, types.float32, _LANES_TYPE), generate
@@ -168,7 +170,7 @@ times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
 
 plus_times: Any = intrinsic(_plus_typed)
-"""(addend, factor, lanes) → addend + factor · lanes, rounded once if the machine has fused multiply-add instructions."""
+"""(addend, factor, lanes) → addend + factor · lanes, rounded once if the machine has fused multiply-adds."""
 
 minus_times: Any = intrinsic(_minus_typed)
 """(addend, factor, lanes) → addend - factor · lanes, rounded in the same way."""
@@ -359,9 +361,10 @@ def new_control(workers: int) -> np.ndarray:
 def next_item(control, total, worker, claim):
     """Claim the next item for `worker` and return it, or return -1 if no item is left.
 
-    Every worker owns one contiguous range of the items 0 … total - 1 and claims its items from the front. Once its own range is
-    finished, it claims items from the back of the other workers' ranges. A claim is counted before its item is chosen, so no item is
-    claimed twice. `claim`, int64 (2,), belongs to the worker: [offset of the range's owner, next item at the front].
+    Every worker owns one contiguous range of the items 0 … total - 1 and claims its items from the front. Once its own
+    range is finished, it claims items from the back of the other workers' ranges. A claim is counted before its item is
+    chosen, so no item is claimed twice. `claim`, int64 (2,), belongs to the worker: [offset of the range's owner, next
+    item at the front].
     """
     workers = (control.size // CONTROL_STRIDE) // 2
     while claim[0] < workers:
@@ -456,8 +459,8 @@ def stream_start(key, evaluation, item):
 def normals(start, out):
     """Fill `out`, float32 (even number, LANES), with standard normals number 0, 1, … from the counter `start` on.
 
-    Counter-based SplitMix64, then the Box-Muller transform: two normals from each 64-bit word. Tails end at 6.6 standard
-    deviations.
+    Counter-based SplitMix64, then the Box-Muller transform: two normals from each 64-bit word. Tails end at 6.6
+    standard deviations.
     """
     for pair in range(out.shape[0] // 2):
         upper = out[2 * pair]
@@ -485,8 +488,8 @@ def fill_normals(key, number, out):
 def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
     """Return whether every drive is in [min_v, max_v] and every setting's sum of squares is at most `max_total_v2`.
 
-    NaN is not within limits; the function is compiled without the part of fastmath that assumes that there is no NaN. If the
-    result is False, `photonloop.protocols.limits` checks the drives again and raises the error.
+    NaN is not within limits; the function is compiled without the part of fastmath that assumes that there is no NaN.
+    If the result is False, `photonloop.protocols.limits` checks the drives again and raises the error.
     """
     good = True
     for s in range(drives.shape[0]):
@@ -505,8 +508,8 @@ def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
 def powers(heaters, drive_v, chunk, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a loop of its
-    own over data in the cache, so an absent effect costs nothing.
+    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a
+    loop of its own over data in the cache, so an absent effect costs nothing.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, drive_v.size)
@@ -538,11 +541,11 @@ def powers(heaters, drive_v, chunk, out):
 
 @_inlined
 def phasors(heaters, power, offset, chunk, received_w, out):
-    """Write the phasors of one chunk of shifters to `out` (2, channels): cos and sin of the phase, times the field transmission.
+    """Write cos and sin of the phases of one chunk of shifters, times the field transmission, to `out` (2, channels).
 
-    Crosstalk first, then the phase as a function of power. `power` [W] and `offset` [half turns]: (channels,); `received_w`, float64
-    (CHUNK,), is a temporary array. The phase is computed and reduced in double precision. In single precision its error would
-    be 1e-6 rad after several turns.
+    Crosstalk first, then the phase as a function of power. `power` [W] and `offset` [half turns]: (channels,);
+    `received_w`, float64 (CHUNK,), is a temporary array. The phase is computed and reduced in double precision. In
+    single precision its error would be 1e-6 rad after several turns.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, power.size)
@@ -574,8 +577,8 @@ def _chunks(channels):
 def coefficients(phasor, theta, phi, couplers, out):
     """Write each interferometer's 2 × 2 matrix to `out`, float32 (interferometers, 8), row by row as re, im.
 
-    `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles, times the field
-    transmission of the interferometer. Then
+    `couplers`, float32 (interferometers, 4): cos·cos, sin·sin, cos₂·sin₁, sin₂·cos₁ of the two couplers' angles, times
+    the field transmission of the interferometer. Then
 
         M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1),   B = [[cos, i sin], [i sin, cos]]
 
@@ -612,8 +615,8 @@ def coefficients(phasor, theta, phi, couplers, out):
 def attenuate(attenuators, start, stop, out):
     """Replace each attenuator's matrix in `out` by diag(M₀₀, 1) or diag(1, M₀₀), with M₀₀ on the attenuator's mode.
 
-    `attenuators`, int64 (count, 2): number of the matrix, and 0 if the mode is the upper one of its two, 1 if it is the lower one.
-    Only matrices start … stop - 1 are changed.
+    `attenuators`, int64 (count, 2): number of the matrix, and 0 if the mode is the upper one of its two, 1 if it is the
+    lower one. Only matrices start … stop - 1 are changed.
     """
     for a in range(attenuators.shape[0]):
         k = attenuators[a, 0]
@@ -659,7 +662,8 @@ def sweep(block, tops, matrices):
     """Propagate one block through a mesh in place: per interferometer one 2 × 2 product on modes top and top + 1.
 
     The upper mode stays in registers. If the next interferometer couples it to the mode above, as along the chains of
-    `mesh.schedule`, only one mode is loaded and one stored. Any other causal order gives the same result, but is slower.
+    `mesh.schedule`, only one mode is loaded and one stored. Any other causal order gives the same result, but is
+    slower.
     """
     held = tops[0] + 1
     yr, yi = load_lanes(block, held, 0), load_lanes(block, held, 1)
@@ -688,9 +692,9 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
     """Propagate one block from the end of a mesh to the next one: output phase screen, tap transmission, nonlinearity.
 
     `screen`, float32 (2, ports): cos and sin of γ. With `electro_optic` (Williamson 2020) the field is multiplied by
-    amplitude · exp(-ia) · cos a,   a = π·half_gain·|E|² + half the bias; else by `amplitude` alone. The bias is given as its cos and
-    sin, because adding it to the angle would lose weak light, as at later stages, to rounding. `factor`, float32 (2, LANES), is a
-    temporary array.
+    amplitude · exp(-ia) · cos(a) with a = π·half_gain·|E|² + half the bias, otherwise by `amplitude` alone. The bias is
+    given as its cos and sin: if it were added to the angle, the small angles of weak light at later stages would be lost
+    to rounding. `factor`, float32 (2, LANES), is a temporary array.
     """
     for p in range(field.shape[0]):
         cg, sg = screen[0, p], screen[1, p]
@@ -741,13 +745,13 @@ def scatter(blocks, rows, target):
 # --- Fields to photocurrents ----------------------------------------------------------------------------------------------
 
 
-# Each effect is one long loop over all detectors and lanes, which the compiler turns into vector instructions. It does not do so
-# with nested loops over 16 lanes here.
+# Each effect is one long loop over all detectors and lanes, which the compiler turns into vector instructions. It does
+# not do so with nested loops over 16 lanes here.
 
 
 @_inlined
-def _photocurrents(readout, light, field, noise, current):
-    """Write photocurrents to `current`: ampere · light · |E|² · (1 + RIN), with saturation of the diode, plus dark current.
+def _photocurrents(readout, laser_power, field, noise, current):
+    """Write photocurrents to `current`: ampere · laser_power · |E|² · (1 + RIN), saturated by the diode, plus dark current.
 
     The next to last row of `noise` is used for RIN.
     """
@@ -755,7 +759,7 @@ def _photocurrents(readout, light, field, noise, current):
     if readout.rin > _F(0.0):
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
-            common[lane] = light * (_ONE + readout.rin * common[lane])
+            common[lane] = laser_power * (_ONE + readout.rin * common[lane])
         for p in range(ports):
             for lane in range(LANES):
                 xr, xi = field[p, 0, lane], field[p, 1, lane]
@@ -764,7 +768,7 @@ def _photocurrents(readout, light, field, noise, current):
         for p in range(ports):
             for lane in range(LANES):
                 xr, xi = field[p, 0, lane], field[p, 1, lane]
-                current[p * LANES + lane] = light * (xr * xr + xi * xi)
+                current[p * LANES + lane] = laser_power * (xr * xr + xi * xi)
     for i in range(current.size):
         current[i] *= readout.ampere[i]
     if readout.inverse_saturation > _F(0.0):
@@ -789,14 +793,14 @@ def _clip(current, count, full_scale_a):
 
 
 @_inlined
-def detect(readout, light, field, noise, current, count, out, first):
+def detect(readout, laser_power, field, noise, current, count, out, first):
     """Write the readings of a block's first `count` samples to `out`, float32 (samples, ports), from row `first` on.
 
     Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter, with steps of `code_a` from 0 to
-    `full_scale_a`. Returns whether any reading saturated. `light` is the laser power relative to nominal. `noise` is overwritten, and
-    `current`, float32 (ports · LANES,), is a temporary array.
+    `full_scale_a`. Returns whether any reading saturated. `laser_power` is relative to nominal. `noise` is
+    overwritten, and `current`, float32 (ports · LANES,), is a temporary array.
     """
-    _photocurrents(readout, light, field, noise, current)
+    _photocurrents(readout, laser_power, field, noise, current)
     if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         deviates = noise.reshape(noise.size)
         for i in range(current.size):
@@ -833,7 +837,7 @@ def _fill_noise(readout, start, noise):
 
 
 @_inlined
-def _read_block(block, tops, matrices, readout, light, scratch, start, count, out, first):
+def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, out, first):
     """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
     field, noise = scratch.field, scratch.noise
     for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
@@ -842,18 +846,19 @@ def _read_block(block, tops, matrices, readout, light, scratch, start, count, ou
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
     _fill_noise(readout, start, noise)
-    return detect(readout, light, field, noise, scratch.current, count, out, first)
+    return detect(readout, laser_power, field, noise, scratch.current, count, out, first)
 
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, drives, offset, heaters, wiring, readout, light, scratch, key, evaluation, first_item,
+    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
-    Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the worker.
-    Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s saturates.
+    Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the
+    worker. Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s
+    saturates.
     """
     claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
@@ -872,7 +877,9 @@ def detect_settings(
         first = block * LANES
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
-        if _read_block(blocks[block], wiring.tops, scratch.matrices, readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(
+            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -932,12 +939,12 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 
 @_entry
 def read_prepared(
-    worker, control, total, blocks, plan, matrices, tops, readout, light, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
-    `plan`, int64 (items, 6), has the number of the block, of its set of matrices, of its setting, of its first sample, the number of
-    samples in it, and the number of its noise.
+    `plan`, int64 (items, 6), has the number of the block, of its set of matrices, of its setting, of its first sample,
+    the number of samples in it, and the number of its noise.
     """
     claim = np.zeros(2, np.int64)
     while True:
@@ -947,7 +954,9 @@ def read_prepared(
         block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
-        if _read_block(blocks[block], tops, matrices[matrix_set], readout, light, scratch, start, lanes, out[setting], first):
+        if _read_block(
+            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -957,9 +966,10 @@ def read_prepared(
 
 @_inlined
 def ring_shares(phasor, rings, start, stop, out):
-    """Write the transmissions of rings start … stop - 1 to drop port and through port to columns 0 and 1 of `out` (rings, 8).
+    """Write drop and through transmission of rings start … stop - 1 to columns 0 and 1 of `out` (rings, 8).
 
-    `phasor` as from `phasors`. sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
+    `phasor` as from `phasors`. sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid
+    cancellation.
     """
     for k in range(start, stop):
         c, s = phasor[0, k], phasor[1, k]
@@ -972,7 +982,7 @@ def ring_shares(phasor, rings, start, stop, out):
 
 @_inlined
 def _row_powers(power, shares, first_ring, inputs, currents):
-    """Write the power that a row of rings sends to its drop detector and its through detector to `currents` rows 0 and 1."""
+    """Write the power at a row's drop detector to row 0 of `currents`, and at its through detector to row 1."""
     dropped, through = currents[0], currents[1]
     for lane in range(LANES):
         dropped[lane] = _F(0.0)
@@ -986,10 +996,10 @@ def _row_powers(power, shares, first_ring, inputs, currents):
 
 @_inlined
 def _balanced_readings(readout, row, noise, currents, count):
-    """Replace the powers in `currents` by the readings of a balanced pair, in row 0; return whether one of them saturated.
+    """Replace the powers in `currents` by the readings of a balanced pair, in row 0; return whether any saturated.
 
-    The difference of two photocurrents, the shot noise of both and the thermal noise of one amplifier, and the steps of a
-    converter from -full_scale_a to full_scale_a.
+    The difference of two photocurrents, the shot noise of both and the thermal noise of one amplifier, and the steps of
+    a converter from -full_scale_a to full_scale_a.
     """
     ampere, dark_a = readout.ampere[row * LANES], readout.dark_a[row * LANES]
     noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
@@ -1016,19 +1026,19 @@ def _balanced_readings(readout, row, noise, currents, count):
 
 
 @_inlined
-def _read_balanced(block, shares, inputs, readout, light, scratch, currents, start, count, out, first):
-    """Write the readings of a block's first `count` samples to `out`, float32 (samples, rows of the bank), from row `first` on.
+def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
+    """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
     `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
     """
     power, noise, relative = scratch.field, scratch.noise, currents[2]
     _fill_noise(readout, start, noise)
     for lane in range(LANES):
-        relative[lane] = light
+        relative[lane] = laser_power
     if readout.rin > _F(0.0):
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
-            relative[lane] = light * (_ONE + readout.rin * common[lane])
+            relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
     for m in range(inputs):
         for lane in range(LANES):
             xr, xi = block[m, 0, lane], block[m, 1, lane]
@@ -1044,7 +1054,7 @@ def _read_balanced(block, shares, inputs, readout, light, scratch, currents, sta
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, drives, offset, heaters, rings, readout, light, scratch, key, evaluation, first_item,
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
@@ -1066,7 +1076,17 @@ def read_bank(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
         if _read_balanced(
-            blocks[block], scratch.matrices, rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block],
+            scratch.matrices,
+            rings.inputs,
+            readout,
+            laser_power,
+            scratch,
+            currents,
+            start,
+            lanes,
+            out[setting],
+            first,
         ):
             saturated[setting] |= 1
         finish_item(control)
@@ -1074,7 +1094,7 @@ def read_bank(
 
 @_entry
 def find_ring_shares(worker, control, total, phasor, rings, out):
-    """Write the transmissions of every ring: phasor (S, 2, channels) → out (S, rings, 8). An item is a chunk of a setting."""
+    """Write the transmissions of every ring: phasor (S, 2, channels) → out (S, rings, 8). An item is a chunk."""
     claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
@@ -1088,7 +1108,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
 @_entry
 def read_bank_prepared(
-    worker, control, total, blocks, plan, shares, rings, readout, light, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1101,7 +1121,17 @@ def read_bank_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_balanced(
-            blocks[block], shares[matrix_set], rings.inputs, readout, light, scratch, currents, start, lanes, out[setting], first
+            blocks[block],
+            shares[matrix_set],
+            rings.inputs,
+            readout,
+            laser_power,
+            scratch,
+            currents,
+            start,
+            lanes,
+            out[setting],
+            first,
         ):
             saturated[setting] |= 1
         finish_item(control)

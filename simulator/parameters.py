@@ -1,7 +1,8 @@
 """Parameters of a virtual chip: every value of a preset or a chip file, with its bounds and unit.
 
-If the parameter of an effect is 0, the effect is absent: it takes no time and draws no random number. The defaults below are a
-chip without imperfections. A chip file may start from a preset (`preset = "soi"`) and contain only the values that differ.
+If the parameter of an effect is 0, the effect is absent: it takes no time and draws no random number. The defaults
+below are a chip without imperfections. A chip file may start from a preset (`preset = "soi"`) and contain only the
+values that differ.
 """
 
 from __future__ import annotations
@@ -44,18 +45,19 @@ class MeshParameters(_Part):
     def _has_outputs_to_choose(self) -> Self:
         if self.outputs > 0 and self.topology != "weight_bank":
             raise ValueError(
-                f"outputs is {self.outputs}, but only topology 'weight_bank' has it: a {self.topology} mesh has one output per port"
+                f"outputs is {self.outputs}, but only topology 'weight_bank' has it: "
+                f"a {self.topology} mesh has one output per port"
             )
         return self
 
 
 class RingParameters(_Part):
-    """The ring filters of a weight_bank. `heater` describes their heaters; P_π tunes a ring by half a free spectral range."""
+    """The rings of a weight_bank. `heater` describes their heaters; P_π tunes a ring by half a free spectral range."""
 
     finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
     """Free spectral range divided by the full width at half maximum of the resonance."""
     cold_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Designed detuning at 0 V, as the round-trip phase that is missing to resonance with the ring's wavelength [rad]."""
+    """Designed detuning at 0 V: the round-trip phase missing to resonance with the ring's wavelength [rad]."""
     drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
     """Loss from the input to the drop port in resonance [dB]."""
     row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
@@ -107,8 +109,8 @@ class HeaterParameters(_Part):
 class CrosstalkParameters(_Part):
     """Thermal crosstalk between heaters of the same stage: fraction · (at_m / distance)^exponent of a heater's power.
 
-    Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after it, and γ is after the
-    last column. Across it, heaters are on their modes, mode_pitch_m apart.
+    Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after it, and γ
+    is after the last column. Across it, heaters are on their modes, mode_pitch_m apart.
     """
 
     fraction: Annotated[float, Field(ge=0, le=0.2)] = 0.0
@@ -144,8 +146,8 @@ class DriftParameters(_Part):
 class TemperatureParameters(_Part):
     """The temperature of the whole chip: an Ornstein-Uhlenbeck process around its setpoint, stationary from the start.
 
-    A phase is a difference between two paths at the same temperature. A channel's phase changes by the phase of one heater length
-    times its relative path difference, which is drawn once.
+    A phase is a difference between two paths at the same temperature. A channel's phase changes by the phase of one
+    heater length times its relative path difference, which is drawn once.
     """
 
     sigma_k: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -195,8 +197,8 @@ class NonlinearityParameters(_Part):
     bias_rad: Annotated[float, Field(ge=-100, le=100)] = 3.141592653589793
     """φ_b: bias phase [rad]; at π, weak light is blocked."""
     gain_reference: Literal["input", "local"] = "input"
-    """Intensity for which g is given. input: the power of one fully lit input port, as in the paper. local: the mean intensity
-    at the stage with all inputs fully lit, so that the electrical gain compensates for loss."""
+    """Intensity for which g is given. input: the power of one fully lit input port, as in the paper. local: the mean
+    intensity at the stage with all inputs fully lit, so that the electrical gain compensates for loss."""
 
 
 class LaserParameters(_Part):
@@ -228,7 +230,7 @@ class ModulatorParameters(_Part):
 
 
 class TapParameters(_Part):
-    """The taps between two stages, which send part of the power to detectors. The last stage has no taps: all light is detected."""
+    """The taps between two stages. The last stage has no taps: all its light is detected."""
 
     fraction: _Fraction = 0.0
     """Share of the power that is detected; 0: ideal taps that detect the full power and remove nothing."""
@@ -240,7 +242,7 @@ class PhotodiodeParameters(_Part):
     responsivity_a_per_w: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Mean responsivity [A/W]."""
     responsivity_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation of the responsivity between detectors; values are clipped at 4 standard deviations."""
+    """Relative standard deviation of the responsivity; values are clipped at 4 standard deviations."""
     saturation_a: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     """Saturation current of the photodiode, at which its current is half of the linear value [A]; 0: linear."""
     dark_a: Annotated[float, Field(ge=0, le=1e-3)] = 0.0
@@ -349,13 +351,14 @@ def load_chip(
 ) -> ChipParameters:
     """Return the chip that `source` describes: the name of a preset, or the path of a .toml chip file.
 
-    `ports`, `stages` and `seed` override the file, the file overrides its preset, and the preset overrides the defaults.
+    `ports`, `stages` and `seed` override the file, the file overrides its preset, and the preset overrides the
+    defaults.
 
     Raises
     ------
     ConfigError
-        If the preset is unknown, if the file cannot be read, if a key is unknown (the message suggests a similar one), or if a value
-        is out of bounds.
+        If the preset is unknown, if the file cannot be read, if a key is unknown (the message suggests a similar one),
+        or if a value is out of bounds.
     """
     text = str(source)
     from_file = is_file(source)

@@ -1,7 +1,7 @@
 """The table of a chip's physics: every parameter with value, unit, bounds, meaning and source.
 
-The source of a value is the comment beside it in the preset or chip file. The unit is taken from the parameter's name, and meaning
-and bounds from its declaration in `parameters`.
+The source of a value is the comment beside it in the preset or chip file. The unit is taken from the parameter's name,
+and meaning and bounds from its declaration in `parameters`.
 """
 
 from __future__ import annotations

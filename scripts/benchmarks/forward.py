@@ -1,20 +1,23 @@
-"""How fast light goes through a mesh: beside NumPy, and beside what the machine could do at best.
+"""Speed of the forward through a mesh, compared with NumPy and with the limits of the machine.
 
-    python scripts/benchmarks/forward.py [--json] [--ports 16 64 256 784] [--batch 128] [--rounds 15] [--only forward settings …]
+    python scripts/benchmarks/forward.py [--json] [--ports 16 64 256 784] [--batch 128] [--rounds 15] [--only forward
+    settings …]
 
-A forward is a batch of complex single-precision fields through a Clements mesh at given phases, couplers with errors, so that
-all eight numbers of every 2 × 2 matrix matter. `ours` is the chip's own kernel on the chip's own worker threads, `numpy` a
-plain loop over columns, a whole column and the whole batch at a time; both start from matrices and fields as they like them
-laid out, and the script compares what they give. Limits are measured in the same rounds, on all processors together:
+A forward propagates a batch of complex single-precision fields through a Clements mesh at given phases. The couplers
+have errors, so all eight numbers of every 2 × 2 matrix matter. `ours` is the kernel of the virtual chip on its worker
+threads; `numpy` is a loop over columns that computes a whole column for the whole batch at once. Both start from
+matrices and fields in the layout that suits them, and the script compares the resulting fields. Limits are measured in
+the same rounds, on all processors together:
 
-    arithmetic   28 operations an interferometer and sample, at the pace of fused multiply-adds that never leave registers
-    cache        a mode read and written and a matrix read by every interferometer, at the pace of the first-level cache
-    stream       all matrices, once for every block of 16 samples, at the pace of reading an array of their size
+    arithmetic   28 operations per interferometer and sample, at the rate of fused multiply-adds on registers
+    cache        one mode read and written and one matrix read per interferometer, at the rate of the first-level cache
+    stream       all matrices, once per block of 16 samples, at the rate of reading an array of their size
 
-The largest of the three binds, and `limit_fraction` is its share of our time. Everything is timed in turn, round after round, so
-that a machine whose speed drifts slows all alike. Times are medians over rounds and the ratio is the median of each round's own,
-but a limit is the best of any round: what the machine can do, not what it did while something else ran. For the same reason
-the least times are told too, and `one_thread_fraction`: one thread against the arithmetic of one, both in the thread's own time.
+The largest of the three times is the binding limit, and `limit_fraction` is its share of the measured time. All
+measurements take turns within each round, so that changes of the machine's speed affect all of them. Times are medians
+over rounds, and the ratio is the median of the ratios of the rounds. A limit is the best of all rounds, so that other
+load does not enter it. For the same reason the shortest times are reported too, and `one_thread_fraction`: one thread
+against the arithmetic limit of one, both in processor time of the thread.
 """
 
 from __future__ import annotations
@@ -89,30 +92,30 @@ class Forward:
 
     @property
     def flops(self) -> float:
-        """Operations of a forward."""
+        """Floating-point operations of a forward."""
         return self.blocks.shape[0] * self.interferometers * kernels.FLOPS_PER_BLOCK
 
     @property
     def cache_bytes(self) -> float:
-        """What interferometers read and write of the first-level cache."""
+        """Bytes that the interferometers read from and write to the first-level cache."""
         return self.blocks.shape[0] * self.interferometers * (2 * MODE_BYTES + _MATRIX_BYTES)
 
     @property
     def stream_bytes(self) -> float:
-        """What is read of the matrices from where they lie."""
+        """Bytes of matrices that are read."""
         return self.blocks.shape[0] * self.interferometers * _MATRIX_BYTES
 
     def coefficients(self) -> None:
-        """Phasors to matrices, on this thread."""
+        """Compute the matrices from the phasors, on this thread."""
         kernels.coefficients(self.phasor, self.theta, self.phi, self.couplers, self.matrices)
 
     def ours(self, workers: Workers) -> None:
-        """Send the blocks through, in place."""
+        """Propagate the blocks with the compiled kernel, in place."""
         job = workers.new_job(self.blocks.shape[0], self.flops)
         workers.run(job, lambda worker: _forward(worker, job.control, self.blocks, self.tops, self.matrices))
 
     def numpy(self) -> None:
-        """Send the fields, complex64 (ports, batch), through, in place."""
+        """Propagate the fields, complex64 (ports, batch), with NumPy, in place."""
         state = self.state
         for top, m in self.columns:
             stop = top + 2 * m.shape[0]
@@ -122,7 +125,7 @@ class Forward:
             state[top:stop:2] = above
 
     def disagreement(self, workers: Workers) -> float:
-        """Send both once; return the largest difference of a field."""
+        """Run both once; return the largest difference of a field."""
         self.ours(workers)
         self.numpy()
         out = np.empty_like(self.fields)
@@ -136,7 +139,7 @@ class Forward:
 def in_turn(
     works: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Return the seconds of each work in each round, repeated to fill a slice of time."""
+    """Return the time [s] of each work in each round; short works are repeated to fill `SLICE_S`."""
     repeats = {}
     for name, work in works.items():
         work()
@@ -156,17 +159,17 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
     it, alone = Forward(ports, args.batch), Workers(1)
     difference = it.disagreement(workers)
     if not difference < 1e-5:
-        raise SystemExit(f"at {ports} ports the two forwards differ by {difference:.1e}: there is nothing to compare")
+        raise SystemExit(f"at {ports} ports the fields of kernel and NumPy differ by {difference:.1e}, more than 1e-5")
     rows = max(2, it.matrices.nbytes // (2 * MODE_BYTES) * 2)
     shared = np.zeros((rows, 2, kernels.LANES), np.float32)
-    seen: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": []}
+    measured: dict[str, list[float]] = {"arithmetic": [], "cache": [], "stream": []}
     fractions: list[float] = []
     often = max(1, round(SLICE_S / seconds(partial(it.ours, alone))))
 
-    def look() -> None:
-        seen["arithmetic"].append(it.flops / machine.operations_per_s())
-        seen["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
-        seen["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
+    def measure_limits() -> None:
+        measured["arithmetic"].append(it.flops / machine.operations_per_s())
+        measured["cache"].append(it.cache_bytes / machine.cache_bytes_per_s())
+        measured["stream"].append(it.stream_bytes / machine.stream_bytes_per_s(shared))
         own_s = seconds(partial(it.ours, alone), often, time.thread_time)
         fractions.append(it.flops / operations_per_thread_s() / own_s)
 
@@ -175,13 +178,13 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
         "one_thread": partial(it.ours, alone),
         "coefficients": it.coefficients,
         "numpy": it.numpy,
-        "look": look,
+        "limits": measure_limits,
     }
     times = in_turn(works, args.rounds)
     alone.close()
-    del times["look"]
+    del times["limits"]
     median = {name: statistics.median(values) for name, values in times.items()}
-    limit = {name: min(values) for name, values in seen.items()}
+    limit = {name: min(values) for name, values in measured.items()}
     binding = max(limit, key=lambda name: limit[name])
     return {
         "ports": ports,
@@ -197,7 +200,7 @@ def forward(ports: int, args: argparse.Namespace, workers: Workers, machine: Mac
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:
-    """Return exponents of fits time ~ ports^a at the batch and ~ batch^b at 128 ports: the least time of one thread."""
+    """Return exponents of time ~ ports^a at `args.batch` and ~ batch^b at 128 ports, least times of one thread."""
     sizes, batches = (128, 192, 256, 384, 512, 784), (64, 128, 256, 512, 1024)
     alone = Workers(1)
     by_size = in_turn({str(n): partial(Forward(n, args.batch).ours, alone) for n in sizes}, args.rounds, time.thread_time)
@@ -213,7 +216,7 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the time a setting of whole evaluations, volts to readings, with S settings each, by one thread and by all."""
+    """Return the time per setting of whole evaluations with S settings, on one thread and on all threads."""
     lines = []
     for ports in (16, 64):
         for count in (1, 2, 16, 64):
@@ -234,7 +237,7 @@ def settings(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def remembered(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the time of a reading at each of two stages, and of the first one after the held drive of stage 1 has changed."""
+    """Return the time of a reading at each of two stages, and of the first after a change of stage 1's held drive."""
     lines = []
     for ports in (64, 256):
         chip, inputs, volts = ready_chip("ideal", ports, 2, args.batch, 1, None)
@@ -261,7 +264,7 @@ def remembered(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def largest(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a simulator process of 784 ports and two stages takes: time to open, memory, time a reading."""
+    """Return the start time, memory and time per reading of a simulator process with 784 ports and two stages."""
     start = time.perf_counter()
     opened = open_device("sim:ideal", write=True, chip=VirtualChip(ports=784, stages=2, seed=SEED))
     try:
@@ -296,7 +299,7 @@ def ready_chip(
 
 
 def peak_mb(pid: int) -> float | None:
-    """Return the highest resident memory a process has had, where the system tells (Linux)."""
+    """Return the peak resident memory of a process [MB], or None if the system does not report it (only Linux does)."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return None
@@ -304,7 +307,7 @@ def peak_mb(pid: int) -> float | None:
     return float(line.split()[1]) * 1024 / 1e6
 
 
-# --- Telling --------------------------------------------------------------------------------------------------------------
+# --- Output ---------------------------------------------------------------------------------------------------------------
 
 
 _FORWARD = ("ports", "ours_ms", "one_thread_ms", "numpy_ms", "ratio", "limit_fraction", "one_thread_fraction", "gflops")
@@ -312,14 +315,14 @@ _LIMITS = ("ports", "ours_least_ms", "arithmetic_limit_ms", "cache_limit_ms", "s
 
 
 def table(lines: list[dict[str, Any]], names: Sequence[str] = ()) -> str:
-    """Return records of the same keys as a Markdown table, of all columns or of those in `names`."""
+    """Return records with the same keys as a Markdown table, with the columns `names` or all."""
     names = list(names or lines[0])
     rows = [names, ["---"] * len(names), *([shown(line[name]) for name in names] for line in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def shown(value: Any) -> str:
-    """Return three digits of a number."""
+    """Return a value as text, numbers with three digits."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     if isinstance(value, list):
@@ -334,7 +337,7 @@ def main() -> int:
     parser.add_argument("--ports", type=int, nargs="+", default=[16, 64, 256, 784])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="what to measure; all of it by default")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="measurements to run (default: all)")
     args = parser.parse_args()
     processors = default_count()
     workers = Workers(processors)

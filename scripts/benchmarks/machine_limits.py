@@ -1,7 +1,7 @@
-"""What the processors can do at most: micro-kernels for arithmetic, the first-level cache and reading from further away.
+"""Limits of the processors: micro-kernels for arithmetic, the first-level cache and reading of large arrays.
 
-Written with the lanes of the chip's own kernels, so that they compile to the same instructions. `benchmarks/forward.py` holds the
-forward against them.
+They use the lanes of the chip's kernels, so that they compile to the same instructions. `benchmarks/forward.py`
+compares the forward with these limits.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from photonloop.simulator import kernels
 _compiled: Any = njit(nogil=True)
 
 SLICE_S = 4e-3
-"""Least time of one measurement; what is faster is repeated."""
+"""Shortest time of one measurement [s]; faster works are repeated."""
 
 MODE_BYTES = 2 * 4 * kernels.LANES
-"""One mode of one block, real and imaginary parts."""
+"""Bytes of one mode of one block, real and imaginary parts."""
 
 
 def seconds(work: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds of one call, over `repeats` of them; with `time.thread_time`, of the calling thread's own."""
+    """Return the time of one call [s], averaged over `repeats`; processor time with `time.thread_time`."""
     start = clock()
     for _ in range(repeats):
         work()
@@ -47,7 +47,7 @@ def _multiply_adds(block, repeats):
         c = kernels.plus_times(addend, factor, c)
         d = kernels.plus_times(addend, factor, d)
         e = kernels.plus_times(addend, factor, e)
-    # All of them are written, or the compiler leaves out the chains that nobody reads.
+    # All results are stored, because the compiler would remove unused chains.
     rest = kernels.plus_times(kernels.plus_times(a, factor, b), factor, kernels.plus_times(c, factor, d))
     kernels.store_lanes(block, 0, 1, kernels.plus_times(rest, factor, e))
 
@@ -78,7 +78,7 @@ def _reads(block, repeats):
 
 
 def operations_per_thread_s() -> float:
-    """Return additions and multiplications a second of this thread's own time, as fused multiply-adds in registers."""
+    """Return operations per second of this thread's processor time, as fused multiply-adds in registers."""
     block, repeats = _full(1), 100_000
     return repeats * _OPERATIONS / seconds(lambda: _multiply_adds(block, repeats), clock=time.thread_time)
 
@@ -88,19 +88,19 @@ def _full(ports: int) -> np.ndarray:
 
 
 _OPERATIONS = 5 * 2 * kernels.LANES
-"""Of one repeat of `_multiply_adds`."""
+"""Operations of one repeat of `_multiply_adds`."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Micro-kernels on all processors at once; `repeats` remembers how often each fills a slice of time."""
+    """Runs micro-kernels on all processors at once; `repeats` caches the number of repeats that fill `SLICE_S`."""
 
     processors: int
     threads: ThreadPoolExecutor
     repeats: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def rate_per_s(self, kernel: Any, blocks: Sequence[np.ndarray], amount: float) -> float:
-        """Return how much a second all do together, where one repeat on one block is `amount`."""
+        """Return the total rate per second of all processors, for `amount` per repeat and block."""
         key = (kernel.__name__, blocks[0].shape[0])
         if key not in self.repeats:
             kernel(blocks[0], 1)
@@ -114,14 +114,14 @@ class Machine:
         return sum(self.threads.map(one, blocks))
 
     def operations_per_s(self) -> float:
-        """Return additions and multiplications a second, as fused multiply-adds in registers."""
+        """Return operations per second, as fused multiply-adds in registers."""
         return self.rate_per_s(_multiply_adds, [_full(1) for _ in range(self.processors)], _OPERATIONS)
 
     def cache_bytes_per_s(self) -> float:
-        """Return bytes a second, half of them read and half written, in 12 KiB: at home in any first-level cache."""
+        """Return bytes per second, half read and half written, in 12 KiB, which fit in any first-level cache."""
         ports = 96
         return self.rate_per_s(_copies, [_full(ports) for _ in range(self.processors)], ports * MODE_BYTES)
 
     def stream_bytes_per_s(self, shared: np.ndarray) -> float:
-        """Return bytes a second that all processors together read of one array."""
+        """Return bytes per second that all processors together read from one array."""
         return self.rate_per_s(_reads, [shared] * self.processors, shared.nbytes)

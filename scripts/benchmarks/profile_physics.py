@@ -1,12 +1,13 @@
-"""What the physics around the mesh costs: a chip of preset `soi` against one where light is all there is.
+"""Time that the physics around the mesh takes: a chip of preset `soi` compared with a chip without these effects.
 
     python scripts/benchmarks/profile_physics.py [--json] [--ports 64 784] [--batch 128] [--settings 4] [--rounds 30]
 
-forward_ms is one setting of a batch, loaded, through a mesh of `soi`'s couplers and losses: volts to phases, phases to matrices,
-light through the mesh, |E|². physics_ms is what everything else adds: steps and bend of the source, self-heating, curve,
-crosstalk, drift, laser and detector noise, saturation, converter; `parts` is what each adds alone. Chips take turns and each
-counts with its median; what an effect adds is the median of the differences within a turn. Processor time of all threads, so
-that neighbours on the machine count less than they would in wall time, divided by the number of threads.
+forward_ms is the time per setting for a loaded batch through a mesh with the couplers and losses of `soi`: voltages to
+phases, phases to matrices, fields through the mesh, |E|². physics_ms is the additional time for all other effects:
+quantisation and integral nonlinearity of the source, self-heating, curvature, crosstalk, drift, laser and detector
+noise, saturation and ADC. `parts` is the additional time of each effect alone. The chips take turns. Times are medians,
+and the time of an effect is the median of the differences within a turn. Times are processor time of all threads
+divided by the number of threads, so that other load on the machine matters less than in wall time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ABSENT: dict[str, dict[str, Any]] = {
     "photodiode": {"bandwidth_hz": 0.0, "responsivity_sigma": 0.0, "saturation_a": 0.0},
     "adc": {"bits": 0, "headroom": 0.0},
 }
-"""What is switched off for the plain chip, by part: couplers, losses, offsets and spreads stay."""
+"""Parameters without effect for the plain chip; couplers, losses, offsets and spreads stay."""
 
 PARTS = {
     "source": ("dac",),
@@ -96,8 +97,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--ports", type=int, nargs="+", default=[64, 784])
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--settings", type=int, default=4, help="of each evaluation")
-    parser.add_argument("--rounds", type=int, default=30, help="at 64 ports; fewer at more")
+    parser.add_argument("--settings", type=int, default=4, help="settings per evaluation (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds at 64 ports, fewer for larger meshes (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     results = []

@@ -1,8 +1,8 @@
-"""The picture in the README, from a finished run.
+"""Draw the picture in the README from a finished run.
 
     python scripts/studies/picture.py runs/digits docs/digits.png
 
-A row a layer: phases θ on the mesh before and after, and the accuracies over the epochs in between.
+One row per layer: phases θ on the mesh before and after training, and the accuracies over the epochs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from photonloop.protocols.device import DeviceDescription, StageDescription
 def draw_mesh(axes: Axes, stage: StageDescription, phases: np.ndarray, title: str) -> None:
     """Draw θ of every interferometer at its column and top mode; `phases` [rad] has shape (channels,).
 
-    Channels of a stage without a layout are drawn row by row, as many a row as the stage has ports.
+    Channels of a stage without a layout are drawn row by row, as many per row as the stage has ports.
     """
     rows = [(k % stage.ports, k // stage.ports, k, k) for k in range(stage.channels)]
     layout = np.array(stage.layout or rows)
@@ -41,11 +41,15 @@ def draw_mesh(axes: Axes, stage: StageDescription, phases: np.ndarray, title: st
 
 def draw_curves(axes: Axes, events: list[dict], layer: int) -> None:
     """Draw the accuracies of one layer over its epochs."""
-    looks = [e for e in events if e["event"] == "epoch" and e["layer"] == layer and e["test_accuracy"] is not None]
-    epochs = [e["epoch"] for e in looks]
-    axes.plot(epochs, [e["train_accuracy"] for e in looks], color="0.6", lw=1, label="train")
+    evaluated = [e for e in events if e["event"] == "epoch" and e["layer"] == layer and e["test_accuracy"] is not None]
+    epochs = [e["epoch"] for e in evaluated]
+    axes.plot(epochs, [e["train_accuracy"] for e in evaluated], color="0.6", lw=1, label="train")
     axes.plot(
-        epochs, [e["test_accuracy"] for e in looks], color="#b5542b", lw=1.6, label=f"test, {looks[-1]['test_accuracy']:.3f}"
+        epochs,
+        [e["test_accuracy"] for e in evaluated],
+        color="#b5542b",
+        lw=1.6,
+        label=f"test, {evaluated[-1]['test_accuracy']:.3f}",
     )
     axes.set(title=f"layer {layer + 1}: accuracy", xlabel="epoch", ylim=(0, 1))
     axes.legend(frameon=False, loc="lower right")

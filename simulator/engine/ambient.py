@@ -1,8 +1,9 @@
 """Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
 
-All of them are functions of the chip's clock. The slow processes share one time grid, whose step is the shortest correlation
-time divided by 2¹⁴. Per step a phase moves by 1.1 % of its standard deviation. In preset `soi` that is 1e-4 rad, less than half
-an LSB of the voltage source. Between steps the chip is constant, so results that depend on it can be cached.
+All of them are functions of the chip's clock. The slow processes share one time grid, whose step is the shortest
+correlation time divided by 2¹⁴. Per step a phase moves by 1.1 % of its standard deviation. In preset `soi` that is 1e-4
+rad, less than half an LSB of the voltage source. Between steps the chip is constant, so results that depend on it can
+be cached.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
 
 
 class Moment(NamedTuple):
-    """The state of the slow processes at a time: step number on the time grid, and number of faults that have occurred."""
+    """State of the slow processes at a time: step number on the time grid, number of faults that have occurred."""
 
     step: int
     faults: int

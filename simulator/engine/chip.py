@@ -5,8 +5,9 @@
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
-`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline` computes
-what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled loops.
+`Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline`
+computes what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled
+loops.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Chip:
 
     def _reset(self) -> None:
         parameters, channels = self.parameters, tuple(s.description.channels for s in self.stages)
-        dark = np.zeros(self._description.channels)
-        self._held = HeldDrive(dark, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
+        zero_v = np.zeros(self._description.channels)
+        self._held = HeldDrive(zero_v, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels)
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
@@ -94,8 +95,8 @@ class Chip:
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
         self._evaluations = 0
-        self._draws = 0
-        self._stops = self._safes = 0
+        self._noise_number = 0
+        self._stop_count = self._safe_count = 0
         self._job: KernelJob | None = None
         self._busy = False
         self._closed = False
@@ -117,18 +118,18 @@ class Chip:
     def apply(self, drive: Drive) -> None:
         """Hold these voltages [V]. The clock advances by the duration of the ramp and one settle time."""
         self._check_open()
-        safes = self._safes
+        safe_count = self._safe_count
         volts = check_held_drive(self._description, drive).copy()
         ramp_s = self._ramp_s(self._held.volts, volts)
         duration_s = ramp_s + self._description.drive.settle_s
         new = self._next_held(volts, self._clock.now_s() + ramp_s)
-        self._follow_thermal(self._held)
+        self._update_thermal_targets(self._held)
         with self._lock:
-            if self._safes == safes:
+            if self._safe_count == safe_count:
                 self._held = new
-        self._follow_thermal(self._held)
-        self._clock.advance(duration_s, lambda: self._safes != safes)
-        if self._safes != safes:
+        self._update_thermal_targets(self._held)
+        self._clock.advance(duration_s, lambda: self._safe_count != safe_count)
+        if self._safe_count != safe_count:
             raise DeviceError(
                 "interlock",
                 "safe was called while the drive was being applied: the chip now holds the safe drive",
@@ -147,7 +148,7 @@ class Chip:
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`."""
         self._check_open()
-        stops = self._stops
+        stop_count = self._stop_count
         held = self._held
         index, volts = self._checked_settings(stage, drives, held)
         if isinstance(inputs, LoadedRows):
@@ -159,8 +160,8 @@ class Chip:
         check_size(self._description, stage, volts.shape[0], rows.size)
         self._busy = True
         try:
-            self._draws += 1
-            return self._evaluate(index, volts, InputBatch(held, name, source, rows, self._draws), stops)
+            self._noise_number += 1
+            return self._evaluate(index, volts, InputBatch(held, name, source, rows, self._noise_number), stop_count)
         finally:
             self._job = None
             self._busy = False
@@ -186,14 +187,14 @@ class Chip:
     def cancel(self) -> None:
         """Stop a running evaluation."""
         with self._lock:
-            self._stops += 1
+            self._stop_count += 1
         self._stop_job()
 
     def safe(self) -> None:
         """Hold 0 V on every channel and stop a running evaluation."""
         with self._lock:
-            self._stops += 1
-            self._safes += 1
+            self._stop_count += 1
+            self._safe_count += 1
             self._held = self._next_held(np.zeros(self._description.channels), self._clock.now_s())
         self._stop_job()
 
@@ -245,10 +246,10 @@ class Chip:
             self._supply_cache = (held, moment.faults), current_a
         return current_a
 
-    def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stops: int) -> Readings:
+    def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:
             self._job = job
-            if self._stops != stops:
+            if self._stop_count != stop_count:
                 job.stop()
             if not self._workers.run(job, kernel):
                 raise _stopped()
@@ -259,7 +260,7 @@ class Chip:
         start_s = self._clock.now_s()
         time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
         if self._thermal is not None:
-            self._thermal.follow(held, start_s, run)
+            self._thermal.update_targets(held, start_s, run)
             self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
@@ -267,22 +268,22 @@ class Chip:
                 here = list(group)
                 part = slice(here[0], here[-1] + 1)
                 self._pipeline.read(index, volts[part], batch, moment, here[0] * blocks, flags[part], values[part], run)
-        if not self._clock.advance(duration_s, lambda: self._stops != stops):
+        if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings
         self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
         return Readings(values, time_s, flags)
 
-    def _follow_thermal(self, held: HeldDrive) -> None:
+    def _update_thermal_targets(self, held: HeldDrive) -> None:
         if self._thermal is not None:
-            self._thermal.follow(held, self._clock.now_s(), self._finish)
+            self._thermal.update_targets(held, self._clock.now_s(), self._finish)
 
     def _finish(self, job: KernelJob, kernel: Callable[[int], object]) -> None:
         """Run a job that cannot be cancelled."""
         self._workers.run(job, kernel)
 
     def _modulated(self, inputs: Inputs, *, copy: bool) -> Source:
-        """Return the modulated inputs in the layout of the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
+        """Return the modulated inputs for the kernels, float32 (rows, ports, 1), or (rows, ports, 2) with phases.
 
         `copy`: return a copy even if the modulators change nothing, so that memory is not shared with the caller.
         """
@@ -302,7 +303,8 @@ class Chip:
     def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
         """Return the number of the stage and its checked settings, float64 and read-only.
 
-        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the errors.
+        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the
+        errors.
         """
         description = self._description
         index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
@@ -335,7 +337,7 @@ class Chip:
         return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
 
     def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
-        """Return when each setting is first read [s], and the duration of all [s], including the return to the held drive."""
+        """Return when each setting is first read, and the duration of all with the return to the held drive [s]."""
         settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
         settings = volts.shape[0]
         before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s

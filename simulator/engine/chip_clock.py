@@ -10,8 +10,8 @@ from collections.abc import Callable
 class ChipClock:
     """Seconds since the chip was switched on.
 
-    Virtual clock: `advance` moves the clock and returns at once, and between operations the clock does not move. Real-time clock
-    (`realtime`): the clock follows wall time, and `advance` waits.
+    Virtual clock: `advance` moves the clock and returns at once, and between operations the clock does not move.
+    Real-time clock (`realtime`): the clock follows wall time, and `advance` waits.
     """
 
     def __init__(self, realtime: bool = False) -> None:
@@ -25,7 +25,7 @@ class ChipClock:
         return time.monotonic() - self._start_s if self.realtime else self._now_s
 
     def advance(self, duration_s: float, stopped: Callable[[], bool]) -> bool:
-        """Let `duration_s` pass; return False if `stopped` returned True before that. Every `wake` calls `stopped` again."""
+        """Let `duration_s` pass; return False if `stopped` returned True before. Every `wake` calls `stopped` again."""
         if not self.realtime:
             self._now_s += duration_s
             return True

@@ -33,8 +33,8 @@ class FieldCache:
     def fields(self, name: str, stage: int, shape: tuple[int, ...], versions: tuple[int, ...]) -> CachedFields | None:
         """Return the fields of loaded inputs of `shape` (rows, ports, …) at `stage` for the held drives of `versions`.
 
-        If the drives have changed since the last call, no row is marked as known. Returns None if the fields need more memory
-        than `max_bytes`.
+        If the drives have changed since the last call, no row is marked as known. Returns None if the fields need more
+        memory than `max_bytes`.
         """
         rows, ports = shape[0], shape[1]
         need = rows * ports * 8

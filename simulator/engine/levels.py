@@ -1,7 +1,8 @@
 """Optical power and photocurrent expected at each stage, and the amplifier gains and converter steps set for them.
 
-An experimentalist adjusts amplifier gains once, to the light that arrives. Here the gains follow from the nominal values of the
-chip, for all inputs fully lit and random settings. Intensities are in units of one fully lit input port (`port_power_w`).
+An experimentalist adjusts amplifier gains once, to the light that arrives. Here the gains follow from the nominal
+values of the chip, for all inputs fully lit and random settings. Intensities are in units of one fully lit input port
+(`port_power_w`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class StageLevels:
     ampere
         Current [A] of a detector per |E|² = 1 at the end of the mesh.
     full_scale_a
-        Current [A] at which the stage's readings saturate. If they never saturate, the current of all light in one detector.
+        Current [A] at which the stage's readings saturate. If they never saturate, the current of all light in one
+        detector.
     saturates
         Whether readings saturate.
     code_a
@@ -48,7 +50,7 @@ class StageLevels:
 
 
 DARKEST_A, DARKEST = 1e-18, 1e-12
-"""Full scale [A], and share of a fully lit port's power, below which a chip is refused because a stage gets no light."""
+"""Full scale [A], and share of a lit port's power, below which a chip is refused because a stage gets no light."""
 
 
 def port_power_w(parameters: ChipParameters) -> float:
@@ -124,7 +126,7 @@ def bank_levels(parameters: ChipParameters) -> StageLevels:
 
 
 def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:
-    """Return the mean share of the power that a mesh transmits. On average, half of the power passes a shifter's arm."""
+    """Return the mean share of the power that a mesh transmits. On average, half of it passes a shifter's arm."""
     loss = parameters.loss
     both_arms = 10.0 ** (-(loss.mzi_db + 2.0 * loss.coupler_db) / 10.0)
     shifter = 10.0 ** (-loss.shifter_db / 10.0)

@@ -1,12 +1,12 @@
 """From settings and inputs to readings: the computations of a chip, shared among worker threads.
 
-The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one setting
-after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute the matrices of a
-few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the mesh alone, so readings
-never depend on the number of workers.
+The matrices of a stage are computed in one of two ways. For a small mesh, each worker computes them for itself, one
+setting after the other, so that they stay in its cache. For a large mesh (`SHARED_CHANNELS`), all workers first compute
+the matrices of a few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the
+mesh alone, so readings never depend on the number of workers.
 
-The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one `Moment`. They
-are computed again after a step of the slow processes or a fault.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one
+`Moment`. They are computed again after a step of the slow processes or a fault.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class StageMatrices:
     Parameters
     ----------
     matrices
-        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see `kernels.ring_shares`.
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
+        `kernels.ring_shares`.
     screen
         Phasors of the output phase shifters, float32 (2, ports).
     """
@@ -161,7 +162,7 @@ class Pipeline:
         return out
 
     def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
-        """Return the matrices of a stage for each row of heater powers [W], shape (rows, channels), before crosstalk."""
+        """Return the matrices of a stage for each row of heater powers before crosstalk [W], (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
@@ -180,13 +181,13 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings with settled heaters at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
+        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
         here, offset = self.stages(moment)[index], self.offset(index, moment)
         blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
         if self._shares_settings:
             self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
             return
-        light = np.float32(self._ambient.laser_power(moment))
+        laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = _read_only(volts)
@@ -194,7 +195,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, light,
+                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
@@ -246,7 +247,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
-        light = np.float32(self._ambient.laser_power(moment))
+        laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         read, parts = (
@@ -255,14 +256,14 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, plan, matrices, parts, here.readout, light,
+                worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the fields of `rows` of the inputs where they enter stage `index`, with settled stages before it."""
+        """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
         return gathered(*self._entering(index, batch, rows, moment, run))
 
     def pass_on(
@@ -306,8 +307,8 @@ class Pipeline:
     ) -> tuple[Source, NDArray[np.int64]]:
         """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
 
-        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one of them,
-        a slow process or a fault changes them.
+        Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one
+        of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
         if index == 0:

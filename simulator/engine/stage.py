@@ -1,7 +1,7 @@
 """One stage in the layout of the kernels: wiring, true values and levels as flat arrays.
 
-The channels of a mesh are all θ, then all φ, then all γ. Each group is in the order of the mesh (by column, then by top mode), with
-attenuators after the interferometers. The channels of a weight bank are its rings, row by row.
+The channels of a mesh are all θ, then all φ, then all γ. Each group is in the order of the mesh (by column, then by top
+mode), with attenuators after the interferometers. The channels of a weight bank are its rings, row by row.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the settled power [W] of each heater at `volts` [V], before crosstalk, shapes (…, channels), double precision."""
+    """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision."""
     put_out_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
         put_out_v = dac.output_v(put_out_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.bend))

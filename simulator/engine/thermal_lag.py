@@ -1,8 +1,9 @@
 """Readings that are taken before the heaters have settled.
 
-Each of the first samples of a setting is computed with the phases at the beginning of its own sample time. Once the remaining
-change is negligible (`thermal.SETTLED`), all other samples are computed together with the settled phases. The stages before the
-one that is read count too: their heaters may still be returning from the last evaluation, or changing to a new held drive.
+Each of the first samples of a setting is computed with the phases at the beginning of its own sample time. Once the
+remaining change is negligible (`thermal.SETTLED`), all other samples are computed together with the settled phases. The
+stages before the one that is read count too: their heaters may still be returning from the last evaluation, or changing
+to a new held drive.
 
     setting ──▶ settle ──▶ │ sample 0 │ sample 1 │ … │ sample K │ ═══ all others together, settled ═══
                             own phases  own phases      ▲ last sample before the heaters have settled
@@ -44,8 +45,8 @@ class ThermalLag:
         self._heats = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
         self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
 
-    def follow(self, held: HeldDrive, time_s: float, run: Run) -> None:
-        """Set the held drive as the target of every stage whose held drive or faults have changed since the last call."""
+    def update_targets(self, held: HeldDrive, time_s: float, run: Run) -> None:
+        """Set the held drive as target of every stage whose held drive or faults have changed since the last call."""
         moment = self._ambient.moment(time_s)
         versions, faults = self._known
         for k, stage in enumerate(self._pipeline.stages(moment)):
@@ -67,7 +68,7 @@ class ThermalLag:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settings one after the other: setting s is first read at time_s[s], and the held drive is restored at `back_s`.
+        """Read settings one after the other, each first at its `time_s`; the held drive is restored at `back_s`.
 
         If the evaluation is cancelled, the thermal state stays as it was before the evaluation.
         """

@@ -1,7 +1,8 @@
 """Worker threads that share the items of one job, with an overhead low enough for jobs of 100 µs.
 
-The calling thread works too, as worker 0, and does not wait for a helper thread that has not woken up yet. Workers claim items
-one by one (`kernels.next_item`), so a late helper has less to do, or nothing. Compiled kernels release the interpreter lock.
+The calling thread works too, as worker 0, and does not wait for a helper thread that has not woken up yet. Workers
+claim items one by one (`kernels.next_item`), so a late helper has less to do, or nothing. Compiled kernels release the
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ WORTH_SHARING_FLOPS = 5e6
 BESIDE_FLOPS = 8e7
 """Work of about a millisecond. In evaluations up to this size the threads counted by `beside` take no part.
 
-What a session computes per update (directions, voltages, losses, variables) takes about as long as an evaluation of a few
-settings, and needs a processor. In longer evaluations all threads take part, because the session's own work is then small
-compared with the evaluation.
+What a session computes per update (directions, voltages, losses, variables) takes about as long as an evaluation of a
+few settings, and needs a processor. In longer evaluations all threads take part, because the session's own work is then
+small compared with the evaluation.
 """
 
 
@@ -80,7 +81,8 @@ class Workers:
     def run(self, job: KernelJob, kernel: Kernel) -> bool:
         """Work on the job until every item is finished or the job is stopped; return whether all items are finished.
 
-        After a job was stopped, a helper may still be finishing its last item, so discard the arrays that the job wrote to.
+        After a job was stopped, a helper may still be finishing its last item, so discard the arrays that the job wrote
+        to.
 
         Raises
         ------

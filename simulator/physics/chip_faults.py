@@ -10,7 +10,8 @@
     kind = "broken_coupler"         # stage, column, top, coupler (1 or 2), angle_rad: at 0 all light stays in its arm
     kind = "laser_off"
 
-The description of a device does not contain faults. Its status contains only quantities that laboratory instruments measure.
+The description of a device does not contain faults. Its status contains only quantities that laboratory instruments
+measure.
 """
 
 from __future__ import annotations

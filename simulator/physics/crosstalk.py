@@ -6,9 +6,9 @@ Heaters lie on a lattice, half columns along the direction of light and modes ac
     mode 1   ──────────────[φ]────[θ]──── …
     mode 2   ──[φ]────[θ]──────────────── …        ▲ mode_pitch ▼           from mode to mode
 
-The rings of a weight bank are half a column pitch apart along their row, and rows are one mode pitch apart. Both lattices are
-regular, so channels with consecutive numbers receive the same share of power from other channels with consecutive numbers. The
-matrix is stored as such runs, which the kernels add up with vector instructions.
+The rings of a weight bank are half a column pitch apart along their row, and rows are one mode pitch apart. Both
+lattices are regular, so channels with consecutive numbers receive the same share of power from other channels with
+consecutive numbers. The matrix is stored as such runs, which the kernels add up with vector instructions.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def pairs(places: NDArray[np.int64], crosstalk: CrosstalkParameters) -> Pairs:
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     if crosstalk.fraction > 0:
         half_m, mode_m = crosstalk.column_pitch_m / 2, crosstalk.mode_pitch_m
-        # A margin, so that rounding does not decide about a neighbour at exactly this distance.
+        # A margin, so that rounding errors do not exclude a neighbour at exactly this distance.
         reach_m = crosstalk.reach_m * (1 + 1e-9)
         along, across = int(reach_m / half_m), int(reach_m / mode_m)
         size = places.max(axis=0) + 1 + 2 * np.array((along, across))

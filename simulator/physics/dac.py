@@ -29,13 +29,12 @@ def inl_coefficients(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[ND
     dac
         Parameters of the sources; `inl_lsb` bounds the deviation.
     shape
-        Random numbers, uniform in [-1, 1], shape (channels, 2). The first is the weight of the bow, and the second gives the
-        sign of the twist, whose weight is the rest.
+        Random numbers, uniform in [-1, 1], shape (channels, 2). The first is the weight of the bow, and the second
+        gives the sign of the twist, whose weight is the rest.
 
-    Notes
-    -----
-    With x = code / full scale, the deviation is inl_lsb · LSB · 4x(1-x) · (a + b(2x-1)) with |a| + |b| = 1. It vanishes at both ends
-    of the range, as the integral nonlinearity of a data sheet does by definition, and never exceeds inl_lsb.
+    Notes ----- With x = code / full scale, the deviation is inl_lsb · LSB · 4x(1-x) · (a + b(2x-1)) with |a| + |b| = 1.
+    It vanishes at both ends of the range, as the integral nonlinearity of a data sheet does by definition, and never
+    exceeds inl_lsb.
     """
     a = shape[:, 0]
     b = (1.0 - np.abs(a)) * np.sign(shape[:, 1])
@@ -46,5 +45,5 @@ def inl_coefficients(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[ND
 def output_v(
     volts: NDArray[np.float64], range_v: float, bow: NDArray[np.float64], twist: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the output [V] of a source for a code that nominally gives `volts`: v + v (range - v) (bow + twist · v)."""
+    """Return the output [V] of a source for a code of nominally v = `volts`: v + v (range - v) (bow + twist · v)."""
     return volts + volts * (range_v - volts) * (bow + twist * volts)

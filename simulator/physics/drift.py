@@ -1,9 +1,10 @@
 """Slow random processes as functions of time.
 
-An Ornstein-Uhlenbeck process, stationary with standard deviation σ and correlation e^{-t/τ}, on a grid of time steps. Its value at
-a step is a function of (key, step) alone: it does not depend on the steps that were computed before, and a jump over many hours
-takes only a few draws. Values `_ANCHOR` correlation times apart are drawn independently. Between two known values, the value in
-the middle is drawn from its conditional distribution given both, and so on down to single steps (bridge sampling):
+An Ornstein-Uhlenbeck process, stationary with standard deviation σ and correlation e^{-t/τ}, on a grid of time steps.
+Its value at a step is a function of (key, step) alone: it does not depend on the steps that were computed before, and a
+jump over many hours takes only a few draws. Values `_ANCHOR` correlation times apart are drawn independently. Between
+two known values, the value in the middle is drawn from its conditional distribution given both, and so on down to
+single steps (bridge sampling):
 
     known ●───────────────────────●───────────────────────● known         X(m) | X(l), X(r) is normal with mean
                       ●           ▲ middle first                            a (X(l) + X(r)) / (1 + a²) and variance
@@ -59,7 +60,7 @@ class OrnsteinUhlenbeck:
         self._path: list[_Interval] = []
 
     def at(self, step: int) -> NDArray[np.float32]:
-        """Return the values at `step` ≥ 0, shape (size,). Computing consecutive steps takes two draws per step on average."""
+        """Return the values at `step` ≥ 0, shape (size,). Consecutive steps take two draws per step on average."""
         while self._path and not 0 <= step - self._path[-1].left < 2 ** self._path[-1].level:
             self._path.pop()
         if not self._path:

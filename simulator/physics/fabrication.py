@@ -1,7 +1,7 @@
 """Fabrication variations: the true value of every heater, coupler and detector, drawn once from the seed.
 
-These values never leave the simulator's process. Each effect of each stage has its own random generator, so that adding an effect
-or a stage changes no other value.
+These values never leave the simulator's process. Each effect of each stage has its own random generator, so that adding
+an effect or a stage changes no other value.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class StageTruth:
     responsivity
         Responsivity of each detector relative to the mean, shape (outputs,).
     imbalance
-        Difference of the two optical paths of each phase, in lengths of a heater, shape (channels,). For a ring it is the whole
-        round trip, about 1.
+        Difference of the two optical paths of each phase, in lengths of a heater, shape (channels,). For a ring it is
+        the whole round trip, about 1.
     """
 
     offset_rad: NDArray[np.float64]

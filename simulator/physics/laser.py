@@ -1,4 +1,4 @@
-"""The laser: relative intensity noise (applied in `kernels.detect`) and slow power drift (applied by `engine.ambient`)."""
+"""The laser: relative intensity noise (applied in `kernels.detect`) and slow power drift (`engine.ambient`)."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ One interferometer couples modes `top` and top + 1. Light comes from the left an
                     BS         BS             M = BS · diag(e^{iθ}, 1) · BS · diag(e^{iφ}, 1)
     top + 1 ───────╱  ╲───────╱  ╲──          BS = 1/√2 [[1, i], [i, 1]]
 
-θ = 0 is the cross state, θ = π the bar state. Behind the last column every output has a phase shifter γ. A topology is a list of
-such interferometers, sorted by column, so the same code computes every topology.
+θ = 0 is the cross state, θ = π the bar state. Behind the last column every output has a phase shifter γ. A topology is
+a list of such interferometers, sorted by column, so the same code computes every topology.
 
-An attenuator is an interferometer on a single mode: no light enters its lower input, and the light at its lower output is lost.
-It multiplies the mode by M₀₀ of the same 2 × 2 matrix, which is -e^{iφ} at θ = π and 0 at θ = 0.
+An attenuator is an interferometer on a single mode: no light enters its lower input, and the light at its lower output
+is lost. It multiplies the mode by M₀₀ of the same 2 × 2 matrix, which is -e^{iφ} at θ = π and 0 at θ = 0.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Mesh:
     ports
         Number of modes.
     column, top
-        Column of each interferometer, and the upper of its two modes, shape (interferometers,), sorted by column, then top. For an
-        attenuator, `top` is its only mode.
+        Column of each interferometer, and the upper of its two modes, shape (interferometers,), sorted by column, then
+        top. For an attenuator, `top` is its only mode.
     theta, phi
         Indices of its θ and its φ in the arrays given to `transfer_matrix`.
     attenuates
@@ -73,7 +73,7 @@ class Mesh:
 
     @property
     def groups(self) -> dict[str, tuple[int, int]]:
-        """Kinds of phase shifters as [start, stop) of the channels: θ, φ and γ. Those of attenuators are separate kinds."""
+        """Kinds of phase shifters as [start, stop) of the channels: θ, φ, γ, and separate kinds for attenuators."""
         count, alone = self.interferometers, int(self.attenuates.sum())
         parts = {"theta": count - alone, "attenuator_theta": alone, "phi": count - alone, "attenuator_phi": alone}
         found, start = {}, 0
@@ -131,8 +131,8 @@ def svd(n: int) -> Mesh:
         ──┤  V†  ├──[ Σ₁ ]──┤  U  ├──[ γ₁ ]──        its output phases are the φ of the attenuators
         ──┤      ├──[ Σ₂ ]──┤     ├──[ γ₂ ]──
 
-    n(n-1) interferometers and n attenuators. Source: Miller, Photonics Research 1, 1 (2013); Shen et al., Nature Photonics
-    11, 441 (2017).
+    n(n-1) interferometers and n attenuators. Source: Miller, Photonics Research 1, 1 (2013); Shen et al., Nature
+    Photonics 11, 441 (2017).
 
     Raises
     ------
@@ -160,9 +160,10 @@ TOPOLOGIES: dict[str, Callable[[int], Mesh]] = {"clements": clements, "reck": re
 
 
 def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
-    """Return an order of the interferometers that keeps fields in registers and in the first-level cache, (interferometers,).
+    """Return an order of the interferometers, (interferometers,), that keeps fields in registers and first-level cache.
 
-    Within a group of `columns` columns, interferometers are sorted along anti-diagonals, by top + column, then by column:
+    Within a group of `columns` columns, interferometers are sorted along anti-diagonals, by top + column, then by
+    column:
 
         top 0    ·   ·   c      a, b, c are a chain: each shares a mode with the one before it, and that mode stays in
         top 1    ·   b   ·      registers; d, e, f are the next chain. A chain uses one mode per column.
@@ -171,7 +172,8 @@ def schedule(mesh: Mesh, columns: int = WAVEFRONT_COLUMNS) -> NDArray[np.int64]:
         top 4    d   ·   …
         column   0   1   2
 
-    The top modes of two interferometers that share a mode differ by at most 1, so the one in the earlier column comes first.
+    The top modes of two interferometers that share a mode differ by at most 1, so the one in the earlier column comes
+    first.
     """
     return np.lexsort((mesh.column, mesh.top + mesh.column, mesh.column // columns))
 
@@ -190,9 +192,10 @@ def keeps_causality(mesh: Mesh, order: NDArray[np.int64]) -> bool:
 
 
 def couplers(mesh: Mesh, coupler_error: ArrayLike | None = None, loss_db: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Return cos₂cos₁, sin₂sin₁, cos₂sin₁ and sin₂cos₁ of each interferometer's couplers 1 and 2, shape (interferometers, 4).
+    """Return cos₂cos₁, sin₂sin₁, cos₂sin₁, sin₂cos₁ of each interferometer's couplers 1 and 2, (interferometers, 4).
 
-    The angles of the couplers are π/4 + coupler_error. All products are multiplied by the field transmission, from `loss_db`.
+    The angles of the couplers are π/4 + coupler_error. All products are multiplied by the field transmission, from
+    `loss_db`.
     """
     error = np.broadcast_to(0.0 if coupler_error is None else np.asarray(coupler_error), (mesh.interferometers, 2))
     loss = np.broadcast_to(0.0 if loss_db is None else np.asarray(loss_db), (mesh.interferometers,))
@@ -213,8 +216,8 @@ class Elements(NamedTuple):
     Parameters
     ----------
     through, around
-        Contributions of the arm with θ and of the other arm, including couplers and losses, shape (interferometers, 2, 2). For
-        an attenuator, only element [0, 0] is used.
+        Contributions of the arm with θ and of the other arm, including couplers and losses, shape (interferometers, 2,
+        2). For an attenuator, only element [0, 0] is used.
     internal, external
         e^{iθ} and e^{iφ} of each, shape (interferometers,), times the field transmission of a shifter.
     screen
@@ -257,7 +260,7 @@ def elements(
     loss_db: ArrayLike | None = None,
     shifter_db: float = 0.0,
 ) -> Elements:
-    """Return the matrices of a mesh's elements, in the order of the mesh; parameters and errors as for `transfer_matrix`."""
+    """Return the matrices of a mesh's elements, in its order; parameters and errors as for `transfer_matrix`."""
     for name, phases in (("theta", theta), ("phi", phi)):
         if np.shape(phases) != (mesh.interferometers,):
             raise ValueError(f"{name} has shape {np.shape(phases)}, but the mesh needs ({mesh.interferometers},)")

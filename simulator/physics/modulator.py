@@ -45,7 +45,7 @@ def has_phases(modulator: ModulatorParameters) -> bool:
 
 
 def modulated(inputs: Amplitudes, modulator: ModulatorParameters, truth: InputTruth) -> Amplitudes:
-    """Return the fields that enter the mesh, shape (samples, ports) as `inputs`; complex if `inputs` are or `has_phases`."""
+    """Return the fields that enter the mesh, shape (samples, ports); complex if `inputs` are or `has_phases`."""
     field = _leaking(inputs, modulator.extinction_db) * truth.amplitude
     if has_phases(modulator):
         field = field * np.exp(1j * truth.phase_rad)
@@ -62,7 +62,7 @@ def _leaking(inputs: Amplitudes, extinction_db: float) -> Amplitudes:
 
 
 def _coupled(field: Amplitudes, share: float) -> Amplitudes:
-    """Return fields behind two weak, lossless couplings, first of modes (0, 1), (2, 3), … and then of (1, 2), (3, 4), ….
+    """Return fields behind two weak, lossless couplings, first of modes (0, 1), (2, 3), …, then of (1, 2), (3, 4), ….
 
     Each mode passes `share` x of its power to its neighbour: B = [[√(1-x), i√x], [i√x, √(1-x)]].
     """

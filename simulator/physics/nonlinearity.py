@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 def electro_optic(
     field: NDArray[np.complex128], detected_fraction: float, gain_rad: float, bias_rad: float
 ) -> NDArray[np.complex128]:
-    """Return f(E) = √(1-α) · exp(-ia) · cos(a) · E with a = (g|E|² + φ_b)/2. The unit of |E|² is the one for which g is given."""
+    """Return f(E) = √(1-α) · exp(-ia) · cos(a) · E with a = (g|E|² + φ_b)/2; g is given per unit of |E|²."""
     a = 0.5 * (gain_rad * np.abs(field) ** 2 + bias_rad)
     return np.sqrt(1.0 - detected_fraction) * np.exp(-1j * a) * np.cos(a) * field
 

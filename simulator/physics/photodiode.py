@@ -14,7 +14,8 @@ ELEMENTARY_CHARGE_C = 1.602176634e-19
 def compressed_a(current_a: NDArray[np.float64], saturation_a: float) -> NDArray[np.float64]:
     """Return the current [A] of a saturating diode, i / (1 + i/i_sat) with i_sat = `saturation_a`; 0: linear.
 
-    The simplest law that is linear at low power and bounded at high power, as measured. At i = i_sat the current is half of i.
+    The simplest law that is linear at low power and bounded at high power, as measured. At i = i_sat the current is
+    half of i.
     """
     return current_a / (1.0 + current_a / saturation_a) if saturation_a > 0 else current_a
 

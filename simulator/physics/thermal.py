@@ -5,8 +5,8 @@
           ╭─────────╯
     ──────╯   P₀
 
-Crosstalk is linear in power and is applied after the low-pass. If a slew limit ramps the drive, the response is computed from the
-end of the ramp.
+Crosstalk is linear in power and is applied after the low-pass. If a slew limit ramps the drive, the response is
+computed from the end of the ramp.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Weight banks: rows of microring filters that multiply the powers of many wavelengths by weights in [-1, 1] and add them.
+"""Weight banks: rows of microring filters that multiply powers of many wavelengths by weights in [-1, 1] and add them.
 
     all M wavelengths ──┬──▶ row 0:  (ring 0)(ring 1) … (ring M-1) ──▶ through ──▶ ▽ -
                         │              └───────┴──── … ────┴─────────▶ drop ─────▶ △ + ──▶ reading 0
                         ├──▶ row 1:  …
                         └──▶ row N-1: …                          one balanced pair of photodiodes per row
 
-In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port. The
-balanced pair measures the difference, Σ_m (drop - through)_m · P_m. There is no interference: inputs are powers, and readings
-have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
+In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port.
+The balanced pair measures the difference, Σ_m (drop - through)_m · P_m. There is no interference: inputs are powers,
+and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
 
-Each ring has one heater. Its phase φ is the round-trip phase, 0 in resonance with the ring's wavelength. A ring acts on its own
-wavelength only, because the others are assumed to be many linewidths away. Double precision; `kernels.read_bank` is the compiled
-version.
+Each ring has one heater. Its phase φ is the round-trip phase, 0 in resonance with the ring's wavelength. A ring acts on
+its own wavelength only, because the others are assumed to be many linewidths away. Double precision;
+`kernels.read_bank` is the compiled version.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Ring:
 
 
 class Transmissions(NamedTuple):
-    """Share of the power of each ring's wavelength at the row's two detectors; arrays of the same shape as the phases."""
+    """Share of the power of each ring's wavelength at the row's two detectors; shape of the phases."""
 
     drop_port: NDArray[np.float64]
     through_port: NDArray[np.float64]
@@ -100,9 +100,9 @@ class Transmissions(NamedTuple):
 def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
     """Return the transmissions of rings to drop port and through port at round-trip phases [rad].
 
-    A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 + x²). It repeats
-    every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev. 6, 47 (2012), an add-drop
-    ring with equal couplers at high finesse.
+    A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 +
+    x²). It repeats every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev.
+    6, 47 (2012), an add-drop ring with equal couplers at high finesse.
     """
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
     return Transmissions(ring.dropped / (1.0 + x2), (ring.leaked + x2) / (1.0 + x2))

@@ -5,9 +5,9 @@
     fields in ◀── column 0⁻¹ ◀─ column 1⁻¹ ◀─ … ◀── screen⁻¹ ◀────┘           fields at each column
     slopes    ◀── column 0ᵀ ◀── column 1ᵀ ◀── … ◀── screenᵀ ◀── slopes out    derivative of the loss by the fields there
 
-One forward pass and one backward pass. The fields at the columns are not stored: columns are invertible, also with coupler errors
-and loss, so the backward pass recomputes them from the output. Only for attenuators, which may transmit nothing, the fields that
-enter them are stored.
+One forward pass and one backward pass. The fields at the columns are not stored: columns are invertible, also with
+coupler errors and loss, so the backward pass recomputes them from the output. Only for attenuators, which may transmit
+nothing, the fields that enter them are stored.
 
 A slope is ∂L/∂E with E and its complex conjugate taken as independent, so dL = 2 Re Σ slope · dE.
 """

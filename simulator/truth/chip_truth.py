@@ -1,6 +1,7 @@
 """True phases, matrices and exact gradients of a chip in double precision, for tests and scripts in the chip's process.
 
-All values are for settled heaters at the present time of the chip's clock, including crosstalk, drift, faults and laser power.
+All values are for settled heaters at the present time of the chip's clock, including crosstalk, drift, faults and laser
+power.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
 
 LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
-"""From readings [A], shape (samples, tap ports), to a loss and its derivative by every reading [1/A], of the same shape."""
+"""From readings [A], (samples, tap ports), to a loss and its derivatives by the readings [1/A], same shape."""
 
 
 class TruePhases(NamedTuple):
@@ -58,7 +59,7 @@ class Gradient(NamedTuple):
 
 
 def true_phases(chip: Chip, stage: int, drive: Drive | None = None) -> TruePhases:
-    """Return the phases of stage number `stage` at `drive` [V], shape (channels of the stage,), or at the held drive if None."""
+    """Return the phases of stage number `stage` at `drive` [V], (channels of the stage,); None: the held drive."""
     count = chip.stages[stage].mesh.interferometers
     return TruePhases(*np.split(_phases_rad(chip, stage, _volts(chip, stage, drive)), (count, 2 * count)))
 
@@ -72,7 +73,7 @@ def stage_matrix(chip: Chip, stage: int, drive: Drive | None = None) -> NDArray[
 
 
 def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
-    """Return the fields that enter stage number `stage`, shape (ports, samples), with the stages before it at the held drive.
+    """Return the fields that enter stage number `stage`, (ports, samples), with earlier stages at the held drive.
 
     `inputs` are amplitudes as in `Chip.evaluate`, shape (samples, input ports).
     """
@@ -83,10 +84,10 @@ def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
 
 
 def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_and_slope: LossAndSlope) -> Gradient:
-    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method (`truth.adjoint`).
+    """Return the exact gradient of a loss on the readings of stage number `stage`, by the adjoint method (`adjoint`).
 
-    Readings are those of `evaluate` without noise and ADC. The stages before it are at the held drive. The stages behind it do
-    not matter.
+    Readings are those of `evaluate` without noise and ADC. The stages before it are at the held drive. The stages
+    behind it do not matter.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
 def _bank_gradient(
     chip: Chip, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return a loss on the readings of a weight bank and its derivatives by the phases of the rings, shape (channels,)."""
+    """Return a loss on the readings of a weight bank and its derivatives by the rings' phases, shape (channels,)."""
     moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
     loss, slope = loss_and_slope(reference.balanced_a(chip, shares, fields, moment))
     power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)

@@ -1,7 +1,7 @@
 """Reference computation of a chip's readings in double precision, one effect after the other, without noise.
 
-The compiled kernels are tested against it. Nothing here is compiled, shared among threads or cached. For tests and scripts in the
-chip's process.
+The compiled kernels are tested against it. Nothing here is compiled, shared among threads or cached. For tests and
+scripts in the chip's process.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def moment_now(chip: Chip) -> Moment:
 
 
 def power_w(chip: Chip, stage: int, volts: Drive, moment: Moment | None = None) -> NDArray[np.float64]:
-    """Return the settled power [W] of each heater of a stage at `volts`, shape (channels of the stage,), before crosstalk."""
+    """Return the settled power [W] of each heater of a stage at `volts`, (channels of the stage,), before crosstalk."""
     return stage_power_w(chip.parameters, chip.stages_at(moment or moment_now(chip))[stage], np.asarray(volts, np.float64))
 
 
 def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.float64]:
-    """Return the phases [rad] of a stage at heater powers `power_w`, shape (channels,): crosstalk, curve, offset, drift."""
+    """Return the phases [rad] of a stage at heater powers `power_w`, (channels,): crosstalk, curve, offset, drift."""
     moment = moment or moment_now(chip)
     here = chip.stages_at(moment)[stage]
     added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
@@ -58,7 +58,7 @@ def parts(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Momen
 
 
 def passed(chip: Chip, stage: int, field: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return fields behind the tap and the nonlinearity of a stage. |E|² = 1 is one port's share of the nominal laser power."""
+    """Return fields behind tap and nonlinearity of a stage; |E|² = 1 is a port's share of the nominal laser power."""
     parameters, here = chip.parameters, chip.stages[stage].levels
     field = np.sqrt(here.passed) * field
     if parameters.nonlinearity.kind == "none":
@@ -113,7 +113,7 @@ def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
 def pair_currents_a(
     chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
-    """Return the photocurrents [A] of a bank's drop and through diodes without saturation, and the current per |E|² = 1."""
+    """Return the photocurrents [A] of a bank's drop and through diodes without saturation, and those per |E|² = 1."""
     here = chip.stages_at(moment)[0]
     ampere = here.levels.ampere * here.truth.responsivity
     for port in _open_detectors(chip, 0, moment):
@@ -132,7 +132,7 @@ def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128],
 def settled_currents_a(
     chip: Chip, stage: int, volts: Drive, inputs: NDArray, moment: Moment | None = None
 ) -> NDArray[np.float64]:
-    """Return `currents_a` of a stage settled at `volts` (channels of the stage,) [V], the others settled at the held drive."""
+    """Return `currents_a` of a stage settled at `volts` [V], (channels of the stage,), the others at the held drive."""
     held = chip.held_drive()
     drives = [held[s.channels] for s in chip.stages[:stage]] + [np.asarray(volts)]
     return currents_a(chip, [power_w(chip, k, v, moment) for k, v in enumerate(drives)], inputs, moment)

@@ -1,4 +1,4 @@
-"""Phases that the `interferometer` package finds for a matrix, played into our meshes, give that matrix."""
+"""Phases that the `interferometer` package computes for a matrix give that matrix in our meshes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def target(name: str, n: int) -> Matrix:
 def played(mesh: Mesh, found: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """θ, φ and γ of our mesh for a decomposition into T(ϑ, ϕ) = [[e^{iϕ} cos ϑ, -sin ϑ], [e^{iϕ} sin ϑ, cos ϑ]].
 
-    At θ = π - 2ϑ and φ = ϕ + π our interferometer is e^{iχ}·T with χ = θ/2 - π/2. That e^{iχ} is carried on to the outputs:
-    unequal phases in front of an interferometer go into its φ, what both modes have in common passes it unchanged.
+    At θ = π - 2ϑ and φ = ϕ + π our interferometer is e^{iχ}·T with χ = θ/2 - π/2. That e^{iχ} is carried on to the
+    outputs: unequal phases in front of an interferometer go into its φ, what both modes have in common passes it
+    unchanged.
     """
     theta, phi = np.zeros(mesh.interferometers), np.zeros(mesh.interferometers)
     owed, uses, place = np.zeros(mesh.ports), [0] * mesh.ports, places(mesh)
@@ -63,7 +64,7 @@ def test_decomposition_gives_the_matrix(build: Callable[[int], Mesh], decompose:
 @SIZES
 @pytest.mark.parametrize("kind", ["complex", "real", "singular"])
 def test_svd_gives_any_matrix_of_norm_one(n: int, kind: str) -> None:
-    """U and V† by Clements; an attenuator at θ = 2 arcsin σ multiplies by σ·i·e^{i(θ/2 + φ)}, and φ takes V†'s output phases."""
+    """U and V† by Clements. An attenuator at θ = 2 arcsin σ multiplies by σ·i·e^{i(θ/2 + φ)}; φ has V†'s output phases."""
     rng = np.random.default_rng(n)
     matrix = rng.standard_normal((n, n)) + (1j * rng.standard_normal((n, n)) if kind == "complex" else 0)
     if kind == "singular":

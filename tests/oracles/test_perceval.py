@@ -1,4 +1,4 @@
-"""Meshes with coupler errors against the generic interferometers of Perceval; with loss against circuits of it."""
+"""Meshes with coupler errors against Perceval's generic interferometers, and lossy meshes against Perceval circuits."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def screen(chip: FlawedMesh) -> dict[str, Any]:
 
 
 @SIZES
-def test_rectangle_is_that_of_perceval(n: int) -> None:
+def test_rectangle_agrees_with_perceval(n: int) -> None:
     chip = flawed(clements(n), seed=n, loss_db=0.0)
     circuit = pcvl.GenericInterferometer(n, lambda k: interferometer(chip, k), **screen(chip))
     np.testing.assert_allclose(chip.matrix, unitary(circuit), atol=1e-12)
 
 
 @SIZES
-def test_triangle_is_that_of_perceval(n: int) -> None:
-    """Perceval's triangle has its apex at the last mode: counted from there, upper arms are lower ones."""
+def test_triangle_agrees_with_perceval(n: int) -> None:
+    """Perceval's triangle has its apex at the last mode. Counted from there, upper and lower arms are exchanged."""
     chip = flawed(reck(n), seed=n, loss_db=0.0)
     tops = [j - 1 for i in range(1, n) for j in range(i, 0, -1)]
     uses = [tops[:k].count(top) for k, top in enumerate(tops)]
@@ -52,7 +52,7 @@ def test_triangle_is_that_of_perceval(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 5, 8])
-def test_svd_is_two_rectangles_of_perceval_around_attenuators(n: int) -> None:
+def test_svd_agrees_with_two_perceval_rectangles_and_attenuators(n: int) -> None:
     chip = flawed(svd(n), seed=n, loss_db=0.0)
     pairs = clements(n).interferometers
     before = pcvl.GenericInterferometer(n, lambda k: interferometer(chip, k))
@@ -63,15 +63,15 @@ def test_svd_is_two_rectangles_of_perceval_around_attenuators(n: int) -> None:
 
 @pytest.mark.parametrize("build", [clements, reck])
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_loss_is_light_that_went_elsewhere(build: Callable[[int], Mesh], n: int) -> None:
-    """Perceval's circuits lose nothing, so each arm of each interferometer leaks into a mode of its own, which nobody reads."""
+def test_loss_agrees_with_coupling_to_extra_modes(build: Callable[[int], Mesh], n: int) -> None:
+    """Perceval's circuits are lossless, so each arm of each interferometer couples to an undetected extra mode."""
     chip = flawed(build(n), seed=n, loss_db=1.0)
     circuit = pcvl.Circuit(n + 2 * chip.mesh.interferometers)
     for k, top in enumerate(chip.mesh.top.tolist()):
         circuit.add((top, top + 1), interferometer(chip, k))
         for arm in (0, 1):
             mode, dump = top + arm, n + 2 * k + arm
-            # Circuits join neighbours only: the dump changes places with the mode next to the arm, and back.
+            # Circuits couple neighbouring modes only: swap the extra mode with the mode next to the arm, and back.
             swap = list(range(dump - mode))
             swap[0], swap[-1] = swap[-1], swap[0]
             circuit.add(mode + 1, pcvl.PERM(swap))

@@ -1,4 +1,4 @@
-"""Meshes with coupler errors and loss against sax, part by part: couplers, shifters and lossy guides joined by a netlist."""
+"""Meshes with coupler errors and loss against sax netlists of couplers, phase shifters and lossy waveguides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def guide(phase: float = 0.0, loss_db: float = 0.0) -> Any:
 
 
 def netlist(chip: FlawedMesh) -> dict[str, Any]:
-    """The whole mesh, nothing folded. The dump of an attenuator ends in the open; nothing is joined to its lower input."""
+    """The whole mesh, element by element. The lower output and the lower input of an attenuator are not connected."""
     mesh = chip.mesh
     instances: dict[str, Any] = {}
     connections: dict[str, str] = {}
@@ -80,6 +80,6 @@ SIZES = [(clements, n) for n in (2, 3, 4, 7, 16)] + [(reck, n) for n in (2, 5, 1
 
 
 @pytest.mark.parametrize(("build", "n"), SIZES)
-def test_matrix_is_that_of_sax(build: Callable[[int], Mesh], n: int) -> None:
+def test_matrix_agrees_with_sax(build: Callable[[int], Mesh], n: int) -> None:
     chip = flawed(build(n), seed=n, loss_db=1.0)
     np.testing.assert_allclose(chip.matrix, matrix_of(chip), atol=1e-12)

@@ -28,7 +28,7 @@ def test_presets_load_with_defaults() -> None:
     }
 
 
-def test_a_full_turn_fits_the_limits_of_every_heater() -> None:
+def test_a_phase_of_two_pi_is_within_the_limits_of_every_heater() -> None:
     for name in preset_names():
         chip = load_chip(name)
         worst_w = 2 * chip.heater.pi_power_w * (1 + 4 * chip.heater.pi_power_sigma)
@@ -37,14 +37,14 @@ def test_a_full_turn_fits_the_limits_of_every_heater() -> None:
         assert chip.limits.mean_power_w > chip.heater.pi_power_w
 
 
-def test_every_value_of_a_preset_names_its_source() -> None:
+def test_every_value_of_a_preset_has_a_source() -> None:
     for name in preset_names():
         for line in (PRESET_FOLDER / f"{name}.toml").read_text().splitlines():
             if "=" in line and not line.startswith("#"):
                 assert "#" in line, f"{name}: {line}"
 
 
-def test_a_chip_file_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:
+def test_a_chip_file_changes_only_the_values_in_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('preset = "soi"\nports = 16\n[loss]\nmzi_db = 0.2\n[photodiode]\ndark_a = 0\n')
     chip, soi = load_chip(path), load_chip("soi")
@@ -55,7 +55,7 @@ def test_a_chip_file_changes_what_it_says_and_nothing_else(tmp_path: Path) -> No
     assert load_chip(str(path), ports=4).ports == 4
 
 
-def test_a_chip_file_without_a_preset_has_no_flaws(tmp_path: Path) -> None:
+def test_a_chip_file_without_a_preset_is_an_ideal_chip(tmp_path: Path) -> None:
     path = tmp_path / "plain.toml"
     path.write_text("ports = 3\n")
     chip = load_chip(path)
@@ -94,7 +94,7 @@ def test_a_chip_file_without_a_preset_has_no_flaws(tmp_path: Path) -> None:
         ("ports = ", "is not TOML"),
     ],
 )
-def test_a_bad_chip_file_gets_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_chip_file_is_refused_with_one_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(text + "\n")
     with pytest.raises(ConfigError, match=words) as caught:
@@ -109,12 +109,12 @@ def test_a_bad_chip_file_gets_one_sentence(tmp_path: Path, text: str, words: str
         ("nowhere/chip.toml", "chip file nowhere/chip.toml does not exist"),
     ],
 )
-def test_a_source_that_is_not_there(source: str, words: str) -> None:
+def test_a_missing_preset_or_file_is_refused(source: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_chip(source)
 
 
-def test_mean_light_behind_the_nonlinearity() -> None:
+def test_mean_power_behind_the_nonlinearity() -> None:
     """The closed form against the mean over exponentially distributed intensities, by quadrature."""
     for mean, gain, bias in ((1.0, 0.157, np.pi), (0.3, 2.0, 0.4), (2.0, 0.5, 1.5)):
 
@@ -124,10 +124,10 @@ def test_mean_light_behind_the_nonlinearity() -> None:
         assert mean_transmitted(mean, 0.1, gain, bias) == pytest.approx(quad(transmitted, 0, 60 * mean, limit=400)[0], rel=1e-6)
 
 
-def test_full_scale_and_gain_follow_the_light() -> None:
+def test_full_scale_and_gain_follow_the_expected_power() -> None:
     first, second = levels(load_chip("soi"), clements(64))
     lit_a = 0.01 / 64
-    kept = 10 ** (-0.11 / 10)  # by a shifter, in whose arm half the light is
+    kept = 10 ** (-0.11 / 10)  # transmission of a shifter, whose arm has half of the power
     lost = kept * (10 ** (-0.04 / 10) * ((1 + kept) / 2) ** 2) ** 63
     assert first.full_scale_a == pytest.approx(8 * lit_a * lost * 0.1 + 1e-9)
     assert first.gain_rad == pytest.approx(0.05 * 3.141592653589793 / (lost * 0.9))
@@ -139,12 +139,12 @@ def test_full_scale_and_gain_follow_the_light() -> None:
 
 
 def mean_second(intensity: float) -> float:
-    """Mean intensity behind the first nonlinearity when g applies at the mean that arrives."""
+    """Mean intensity behind the first nonlinearity if g is given for the mean intensity before it."""
     return mean_transmitted(1.0, 0.1, 0.05 * 3.141592653589793, 3.141592653589793) * intensity
 
 
 @pytest.mark.parametrize("dark", ["[nonlinearity]\ngain_rad = 0.0\n", "[loss]\nmzi_db = 10.0\n[photodiode]\ndark_a = 0.0\n"])
-def test_a_chip_whose_stages_get_no_light_is_refused_in_one_sentence(tmp_path: Path, dark: str) -> None:
+def test_a_chip_with_a_dark_stage_is_refused(tmp_path: Path, dark: str) -> None:
     path = tmp_path / "dark.toml"
     path.write_text('preset = "soi"\n' + dark, encoding="utf-8")
     with pytest.raises(ConfigError, match="of the chip gets no light"):

@@ -1,4 +1,4 @@
-"""Readings of the whole chip against an independent double-precision pipeline, and detectors against their formulas."""
+"""Readings of the whole chip against an independent computation, and detectors against their formulas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def chip_file(folder: Path, text: str) -> Path:
 
 
 def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
-    """Watts of every heater, the resistance found by repetition."""
+    """Power [W] of every heater; the resistance is found by iteration."""
     p, truth = chip.parameters, chip.stages[stage].truth
     if p.dac.bits:
         step = p.dac.range_v / (2**p.dac.bits - 1)
@@ -37,8 +37,8 @@ def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
     return watts
 
 
-def felt_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
-    """Watts that every shifter feels, from the distances of all to all."""
+def received_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
+    """Power [W] that every shifter receives, from the distances between all heaters."""
     cross, here = chip.parameters.crosstalk, chip.stages[stage].description
     place = np.zeros((here.channels, 2))
     for column, top, theta, phi in here.layout:
@@ -54,10 +54,10 @@ def felt_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
 
 
 def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = None) -> NDArray:
-    """From volts (or the power of the heaters) to a matrix, element by element, from drawn truth and description alone."""
+    """Transfer matrix at voltages (or heater powers), element by element, from true values and description only."""
     p, s = chip.parameters, chip.stages[stage]
     truth, eta = s.truth, p.heater.curvature
-    u = felt_of(chip, stage, power_of(chip, stage, volts) if watts is None else watts) / truth.pi_power_w
+    u = received_of(chip, stage, power_of(chip, stage, volts) if watts is None else watts) / truth.pi_power_w
     phase = truth.offset_rad + np.pi * u * (1 + eta * u) / (1 + eta)
     drift = chip.ambient().offset_rad(stage, chip.ambient().moment(chip.status().clock_s), truth.imbalance)
     if drift is not None:
@@ -93,9 +93,9 @@ def entering(chip: Chip, inputs: NDArray) -> NDArray:
 def currents(
     chip: Chip, drive: NDArray, inputs: NDArray, gains: list[float], watts: dict[int, NDArray] | None = None
 ) -> list[NDArray]:
-    """Noise-free photocurrents [A] at every stage, (samples, ports) each; `gains` is g by stage in the chip's own unit.
+    """Noise-free photocurrents [A] of every stage, each (samples, ports); `gains` is g of each stage per |E|² = 1.
 
-    `watts`: heater power of some stages, where it isn't that of the drive.
+    `watts`: heater powers of stages for which they differ from those of the drive.
     """
     p = chip.parameters
     port_w = p.laser.total_power_w / p.ports
@@ -124,7 +124,7 @@ def assert_close(readings: NDArray, expected: NDArray) -> None:
     np.testing.assert_allclose(readings, expected, atol=1e-5 * expected.max(), rtol=1e-5)
 
 
-def test_an_ideal_chip_of_three_stages_reads_what_the_pipeline_says() -> None:
+def test_an_ideal_chip_of_three_stages_agrees_with_the_reference() -> None:
     chip = Chip(load_chip("ideal", ports=9, stages=3))
     rng = np.random.default_rng(1)
     inputs = (rng.uniform(0, 1, (37, 9)) * np.exp(2j * np.pi * rng.random((37, 9)))).astype(np.complex64)
@@ -136,20 +136,20 @@ def test_an_ideal_chip_of_three_stages_reads_what_the_pipeline_says() -> None:
         assert readings.values.shape == (1, 37, 9)
         assert readings.values.dtype == np.float32
         assert_close(readings.values[0], expected[k])
-    # Lossless: all the light arrives at the first tap.
+    # Lossless: all power arrives at the first tap.
     total = chip.evaluate(drive[chip.stages[0].channels][np.newaxis], inputs, "mesh0").values.sum(axis=2)[0]
     np.testing.assert_allclose(total, 0.01 / 9 * np.sum(np.abs(inputs) ** 2, axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("topology", ["clements", "reck"])
-def test_a_flawed_chip_without_noise_reads_what_the_pipeline_says(tmp_path: Path, topology: str) -> None:
+def test_an_imperfect_chip_without_noise_agrees_with_the_reference(tmp_path: Path, topology: str) -> None:
     text = f'preset = "soi"\nports = 12\nseed = 4\nmesh.topology = "{topology}"\nphotodiode.bandwidth_hz = 0.0\nadc.bits = 0\n'
     chip = Chip(load_chip(chip_file(tmp_path, text)))
     inputs = np.random.default_rng(2).uniform(0, 1, (33, 12))
     drive = drive_of(chip)
     chip.apply(drive)
-    kept = 10 ** (-0.11 / 10)  # by a shifter
-    lost = kept * (10 ** (-0.04 / 10) * ((1 + kept) / 2) ** 2) ** 11  # 66 interferometers of two modes: 11 a path
+    kept = 10 ** (-0.11 / 10)  # transmission of a shifter
+    lost = kept * (10 ** (-0.04 / 10) * ((1 + kept) / 2) ** 2) ** 11  # 66 interferometers on two modes each: 11 per path
     gains = [0.05 * np.pi / (lost * 0.9), 0.0]
     expected = currents(chip, drive, inputs, gains)
     for k, s in enumerate(chip.stages):
@@ -159,7 +159,7 @@ def test_a_flawed_chip_without_noise_reads_what_the_pipeline_says(tmp_path: Path
         assert np.linalg.norm(stage_matrix(chip, k), 2) < 1
 
 
-def test_settings_differ_and_each_is_its_own(tmp_path: Path) -> None:
+def test_each_setting_of_an_evaluation_is_read_at_its_own_drive(tmp_path: Path) -> None:
     chip = Chip(load_chip("ideal", ports=6, stages=2))
     inputs = np.random.default_rng(0).random((5, 6))
     held = drive_of(chip, 1)
@@ -173,7 +173,7 @@ def test_settings_differ_and_each_is_its_own(tmp_path: Path) -> None:
         assert_close(values[s], currents(chip, whole, inputs, [0.05 * np.pi] * 2)[1])
 
 
-def test_the_dac_step_is_what_the_description_says(tmp_path: Path) -> None:
+def test_dac_step_is_that_of_the_description(tmp_path: Path) -> None:
     text = """
     preset = "soi"
     ports = 2
@@ -200,7 +200,7 @@ def test_true_phases_of_an_ideal_chip() -> None:
     np.testing.assert_allclose(np.concatenate(phases), np.pi * np.linspace(0, 2, 16), atol=1e-12)
 
 
-def test_detector_variance_is_the_formula(tmp_path: Path) -> None:
+def test_detector_noise_has_the_variance_of_its_formula(tmp_path: Path) -> None:
     text = """
     preset = "soi"
     ports = 4
@@ -223,10 +223,10 @@ def test_detector_variance_is_the_formula(tmp_path: Path) -> None:
     np.testing.assert_allclose(values.var(axis=0), variance, rtol=5 * np.sqrt(2 / count))
     correlation = np.corrcoef(values.T) - np.eye(4)
     assert np.abs(correlation).max() < 5 / np.sqrt(count)
-    assert np.ptp(2 * CHARGE * expected * 2e6) > 0.2 * variance.min()  # the test sees shot noise grow with the light
+    assert np.ptp(2 * CHARGE * expected * 2e6) > 0.2 * variance.min()  # shot noise is a visible part of the variance
 
 
-def test_without_noise_a_reading_repeats_itself() -> None:
+def test_readings_without_noise_are_repeatable() -> None:
     chip = Chip(load_chip("ideal", ports=4, stages=2))
     drives = drive_of(chip)[np.newaxis, :16]
     inputs = np.ones((3, 4))
@@ -238,7 +238,7 @@ def test_without_noise_a_reading_repeats_itself() -> None:
     assert not np.array_equal(first.values, noisy.evaluate(drives, inputs, "mesh0").values)
 
 
-def test_the_adc_counts_in_steps_and_saturates(tmp_path: Path) -> None:
+def test_adc_quantises_and_saturates(tmp_path: Path) -> None:
     text = 'preset = "ideal"\nports = 4\nstages = 1\nadc = { bits = 8, headroom = 1.5 }\n'
     chip = Chip(load_chip(chip_file(tmp_path, text)))
     full_scale = chip.describe().readout.full_scale[0]
@@ -252,10 +252,10 @@ def test_the_adc_counts_in_steps_and_saturates(tmp_path: Path) -> None:
     np.testing.assert_allclose(values, np.minimum(exact, full_scale), atol=0.51 * full_scale / 255)
     flags = chip.evaluate(drives, inputs, "mesh0").flags
     np.testing.assert_array_equal(flags == FLAG_SATURATED, (exact >= full_scale).any(axis=(1, 2)))
-    assert set(flags) == {0, FLAG_SATURATED}, "the two settings were chosen so that only one saturates"
+    assert set(flags) == {0, FLAG_SATURATED}, "the two settings are chosen so that only one saturates"
 
 
-def test_an_ideal_tap_takes_no_light_and_a_real_one_its_share(tmp_path: Path) -> None:
+def test_a_tap_removes_its_share_of_the_power_and_an_ideal_one_nothing(tmp_path: Path) -> None:
     drive = drive_of(Chip(load_chip("ideal", ports=4)), 3)
     readings = {}
     for tap in (0.0, 0.2):
@@ -267,8 +267,8 @@ def test_an_ideal_tap_takes_no_light_and_a_real_one_its_share(tmp_path: Path) ->
     np.testing.assert_allclose(readings[0.2][1], 0.8 * readings[0.0][1], rtol=1e-5)
 
 
-def test_soi_at_64_ports_stays_above_its_noise() -> None:
-    """Typical images, mean amplitude 0.3 and deviation 0.37, at the second stage: signal well above noise, nothing saturates."""
+def test_soi_at_64_ports_has_a_signal_above_its_noise() -> None:
+    """Typical images, mean amplitude 0.3, standard deviation 0.37: signal well above noise, no saturation."""
     parameters = load_chip("soi")
     assert (parameters.ports, parameters.stages) == (64, 2)
     chip = Chip(parameters)
@@ -284,7 +284,7 @@ def test_soi_at_64_ports_stays_above_its_noise() -> None:
         assert not readings.flags.any()
 
 
-def test_a_chip_is_its_seed() -> None:
+def test_fabrication_depends_on_the_seed_only() -> None:
     def truth(parameters: ChipParameters) -> NDArray:
         chip = Chip(parameters, threads=1)
         parts = [
@@ -302,7 +302,7 @@ def test_a_chip_is_its_seed() -> None:
     assert not ideal.stages[0].truth.coupler_error_rad.any()
 
 
-def test_fabrication_has_the_spread_it_was_given() -> None:
+def test_fabrication_has_the_given_spread() -> None:
     chip = Chip(load_chip("soi", ports=64, stages=1, seed=3))
     truth = chip.stages[0].truth
     n = truth.pi_power_w.size
@@ -316,7 +316,7 @@ def test_fabrication_has_the_spread_it_was_given() -> None:
     assert np.mean(truth.loss_db) == pytest.approx(2 * 0.02, abs=5 * 0.03 / np.sqrt(truth.loss_db.size))
 
 
-def test_nobody_outside_sees_the_truth() -> None:
+def test_description_has_no_true_values() -> None:
     chip = Chip(load_chip("soi", ports=4, seed=3))
     description = chip.describe()
     assert description.drive.pi_power_w == 0.023

@@ -1,4 +1,4 @@
-"""Thermal crosstalk: symmetric, sparse, by distance; and as the kernels keep it."""
+"""Thermal crosstalk: symmetry, dependence on distance, and the runs used by the kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("build", [clements, reck])
 
 
 def dense(mesh: Mesh, own: CrosstalkParameters) -> NDArray[np.float64]:
-    """Share of every heater's power that every other feels, column by column of the unit matrix."""
+    """Matrix of crosstalk shares, from unit powers of single heaters."""
     places = lattice(mesh)
     found = pairs(places, own)
     return np.stack([crosstalk_power_w(unit, found) for unit in np.eye(places.shape[0])], axis=1)
@@ -28,7 +28,7 @@ def dense(mesh: Mesh, own: CrosstalkParameters) -> NDArray[np.float64]:
 @BOTH
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(2, 9), reach=st.floats(0, 4e-4), exponent=st.floats(0, 3), fraction=st.floats(1e-4, 0.1))
-def test_it_is_symmetric_and_by_distance(
+def test_crosstalk_is_symmetric_and_a_function_of_distance(
     build: Callable[[int], Mesh], n: int, reach: float, exponent: float, fraction: float
 ) -> None:
     own = CrosstalkParameters(fraction=fraction, reach_m=reach, exponent=exponent)
@@ -44,24 +44,24 @@ def test_it_is_symmetric_and_by_distance(
     np.testing.assert_allclose(shares[inside], fraction * (own.at_m / distance[inside]) ** exponent, rtol=1e-9)
 
 
-def test_neighbours_at_the_pitch_of_soi() -> None:
-    """θ of an interferometer in the middle: two of its own column, three φ of it, two φ of the next."""
+def test_neighbours_at_the_pitch_of_preset_soi() -> None:
+    """Neighbours of θ of an interferometer in the middle of the mesh, by distance."""
     own = CrosstalkParameters(fraction=0.005)
     mesh = clements(12)
     middle = int(np.flatnonzero((mesh.column == 6) & (mesh.top == 6))[0])
     found = pairs(lattice(mesh), own)
     share = np.sort(found.share[found.to == middle])
-    near, beside, diagonal = 0.005, 0.005 * 100 / np.hypot(100, 50), 0.005 / np.sqrt(2)
-    np.testing.assert_allclose(share, sorted([near] * 3 + [beside] * 2 + [diagonal] * 2))
+    at_100_um, at_112_um, at_141_um = 0.005, 0.005 * 100 / np.hypot(100, 50), 0.005 / np.sqrt(2)
+    np.testing.assert_allclose(share, sorted([at_100_um] * 3 + [at_112_um] * 2 + [at_141_um] * 2))
 
 
 @BOTH
-def test_no_two_heaters_share_a_place(build: Callable[[int], Mesh]) -> None:
+def test_all_heaters_have_different_positions(build: Callable[[int], Mesh]) -> None:
     places = lattice(build(9))
     assert np.unique(places, axis=0).shape == places.shape
 
 
-def test_nothing_is_felt_beyond_reach_or_without_fraction() -> None:
+def test_no_crosstalk_beyond_reach_or_at_fraction_zero() -> None:
     for own in (CrosstalkParameters(), CrosstalkParameters(fraction=0.1, reach_m=4e-5)):
         found = pairs(lattice(clements(6)), own)
         assert found.to.size == 0
@@ -72,24 +72,24 @@ def test_nothing_is_felt_beyond_reach_or_without_fraction() -> None:
 @BOTH
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(2, 20), chunk=st.integers(1, 200), reach=st.floats(5e-5, 3e-4), seed=st.integers(0, 100))
-def test_runs_are_the_pairs(build: Callable[[int], Mesh], n: int, chunk: int, reach: float, seed: int) -> None:
+def test_runs_are_equivalent_to_the_pairs(build: Callable[[int], Mesh], n: int, chunk: int, reach: float, seed: int) -> None:
     mesh = build(n)
     channels = 2 * mesh.interferometers + n
     found = pairs(lattice(mesh), CrosstalkParameters(fraction=0.01, reach_m=reach))
     packed = runs(found, channels, chunk)
     power_w = np.random.default_rng(seed).random(channels)
-    felt = power_w.copy()
+    received_w = power_w.copy()
     assert packed.bounds.size == -(-channels // chunk) + 1
     for c in range(packed.bounds.size - 1):
         for r in range(packed.bounds[c], packed.bounds[c + 1]):
             first, last, source = packed.span[r]
             assert c * chunk <= first < last <= (c + 1) * chunk
-            felt[first:last] += packed.share[r] * power_w[source : source + last - first]
-    np.testing.assert_allclose(felt, crosstalk_power_w(power_w, found), rtol=1e-12)
+            received_w[first:last] += packed.share[r] * power_w[source : source + last - first]
+    np.testing.assert_allclose(received_w, crosstalk_power_w(power_w, found), rtol=1e-12)
 
 
 def test_runs_are_long() -> None:
-    """What makes them fast: at 64 modes a run holds thirty pairs on average."""
+    """Long runs are fast: at 64 modes a run has thirty pairs on average."""
     mesh = clements(64)
     found = pairs(lattice(mesh), CrosstalkParameters(fraction=0.005))
     packed = runs(found, 4096, kernels.CHUNK)

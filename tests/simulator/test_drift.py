@@ -1,4 +1,4 @@
-"""What time does to a chip."""
+"""Slow processes: phase drift, temperature and laser power."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def normals(number: int, out: NDArray[np.float32]) -> None:
     out[:] = np.random.default_rng(number).standard_normal(out.size)
 
 
-def test_stationary_deviation_and_correlation_time() -> None:
-    """20 000 processes at several lags: deviation σ, correlation e^{-t/τ}, normal."""
+def test_stationary_standard_deviation_and_correlation_time() -> None:
+    """20 000 processes at several lags: standard deviation σ, correlation e^{-t/τ}."""
     sigma, steps_per_tau, size = 0.3, 64.0, 20000
     process = OrnsteinUhlenbeck(normals, size, sigma, steps_per_tau)
     lags = [0, 1, 7, 32, 64, 128, 256]
@@ -31,7 +31,7 @@ def test_stationary_deviation_and_correlation_time() -> None:
         np.testing.assert_allclose(correlation, np.exp(-np.array(lags) / steps_per_tau), atol=5 * np.sqrt(2 / size))
 
 
-def test_steps_are_as_small_as_they_should_be() -> None:
+def test_increments_have_the_expected_size_and_are_independent() -> None:
     process = OrnsteinUhlenbeck(normals, 5000, 1.0, 2.0**14)
     values = np.stack([process.at(10_000_000 + k) for k in range(33)]).astype(float)
     moved = np.diff(values, axis=0)
@@ -46,13 +46,13 @@ def test_steps_are_as_small_as_they_should_be() -> None:
     steps_per_tau=st.sampled_from([0.5, 3.0, 1000.0, 2.0**14]),
 )
 def test_a_process_is_a_function_of_time(steps: list[int], steps_per_tau: float) -> None:
-    """Whatever was asked for before, in whatever order, a step has one value."""
+    """The value of a step does not depend on the steps computed before."""
     process = OrnsteinUhlenbeck(normals, 3, 1.0, steps_per_tau)
     for step in steps:
         np.testing.assert_array_equal(process.at(step), OrnsteinUhlenbeck(normals, 3, 1.0, steps_per_tau).at(step))
 
 
-def test_a_night_passes_in_a_few_draws() -> None:
+def test_a_long_jump_takes_few_draws() -> None:
     drawn = []
 
     def counted(number: int, out: NDArray[np.float32]) -> None:
@@ -70,7 +70,7 @@ def test_a_night_passes_in_a_few_draws() -> None:
     assert len(drawn) < 2.1 * 1000
 
 
-def test_phases_of_a_chip_drift_by_their_numbers() -> None:
+def test_phase_drift_has_the_given_statistics() -> None:
     parts = {"drift": {"sigma_rad": 0.05, "tau_s": 2.0}, "temperature": {"sigma_k": 0.5, "tau_s": 8.0, "imbalance_sigma": 0.4}}
     parameters = parameters_of("ideal", parts, ports=40, stages=1)
     ambient = Ambient(parameters, (1600,))
@@ -86,8 +86,8 @@ def test_phases_of_a_chip_drift_by_their_numbers() -> None:
     np.testing.assert_allclose(warm_rad - start, 0.045 * (temperature_k - 298.15), rtol=1e-6)
 
 
-def test_a_path_that_is_no_difference_feels_temperature_without_any_spread() -> None:
-    """A ring sees its whole round trip; the arms of an interferometer, as long as each other, see nothing."""
+def test_rings_follow_the_temperature_and_balanced_arms_do_not() -> None:
+    """A ring's phase is its whole round trip. Arms of equal length have no phase difference at any temperature."""
     ambient = Ambient(parameters_of("ideal", {"temperature": {"sigma_k": 0.5, "tau_s": 8.0}}, ports=2), (4,))
     moment = ambient.moment(100.0)
     kelvin = ambient.monitor_values(moment).temperature_k
@@ -98,7 +98,7 @@ def test_a_path_that_is_no_difference_feels_temperature_without_any_spread() -> 
     assert ambient.offset_rad(0, moment, np.zeros(4)) is None
 
 
-def test_temperature_and_laser_have_their_deviation() -> None:
+def test_temperature_and_laser_have_the_given_deviation() -> None:
     parts = {"temperature": {"sigma_k": 0.5, "tau_s": 1.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1.0}}
     monitors = []
     for seed in range(400):
@@ -112,7 +112,7 @@ def test_temperature_and_laser_have_their_deviation() -> None:
     assert abs(np.corrcoef(kelvin, watts)[0, 1]) < 5 / 20
 
 
-def test_readings_drift_and_do_not_depend_on_how_time_is_cut_up() -> None:
+def test_drift_depends_on_time_and_not_on_the_number_of_evaluations() -> None:
     parts = {"drift": {"sigma_rad": 0.2, "tau_s": 0.5}}
     chips = [chip_of("ideal", parts, ports=6) for _ in range(2)]
     volts, inputs = np.full(36, 3.0), np.random.default_rng(0).random((10, 6))
@@ -122,15 +122,15 @@ def test_readings_drift_and_do_not_depend_on_how_time_is_cut_up() -> None:
     times = np.concatenate([r.time_s for r in one_by_one])
     np.testing.assert_allclose(times, at_once.time_s)
     same = [chips[0].ambient().moment(a) == chips[0].ambient().moment(b) for a, b in zip(times, at_once.time_s, strict=True)]
-    assert np.mean(same) > 0.99  # rounding may put a time on the other side of a step
+    assert np.mean(same) > 0.99  # rounding may move a time across a step
     values = np.concatenate([r.values for r in one_by_one])
     np.testing.assert_allclose(values[same], at_once.values[same], rtol=1e-5)
     moved = np.abs(at_once.values - at_once.values[0]).max(axis=(1, 2)) / at_once.values.max()
     assert moved[1] < 0.02 < moved[-1]
 
 
-def test_remembered_fields_move_with_the_drift() -> None:
-    """Loaded rows at a later stage read like the same inputs sent along, also after hours."""
+def test_cached_fields_follow_the_drift() -> None:
+    """Loaded rows and the same inputs sent with the evaluation give equal readings while phases drift."""
     parts = {"drift": {"sigma_rad": 0.3, "tau_s": 1e-2}, "laser": {"drift_sigma": 0.2, "drift_tau_s": 1e-2}}
     chip, other = (chip_of("ideal", parts, ports=6) for _ in range(2))
     inputs = np.random.default_rng(0).random((20, 6))
@@ -146,8 +146,8 @@ def test_remembered_fields_move_with_the_drift() -> None:
     assert np.abs(seen[-1] - seen[0]).max() > 0.05 * seen[0].max()
 
 
-def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In `soi` slow things move every 0.2 s of the chip's clock; between, loaded rows don't pass upstream stages again."""
+def test_fields_stay_cached_between_drift_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `soi` the time grid has a step of 0.2 s. Loaded rows pass earlier stages once per step."""
     from photonloop.simulator.engine.pipeline import Pipeline
 
     chip = chip_of("soi", {}, ports=6)
@@ -164,8 +164,8 @@ def test_fields_are_remembered_while_nothing_moves(monkeypatch: pytest.MonkeyPat
     assert len(passed) <= steps + 1 < evaluations / 10
 
 
-def test_a_laser_that_fades_dims_every_stage_by_its_own_law() -> None:
-    """The first stage in proportion; the second, behind a nonlinearity cubic in weak light, by more."""
+def test_laser_drift_changes_the_second_stage_through_the_nonlinearity() -> None:
+    """Readings are proportional to the laser power at the first stage, and to its cube behind the nonlinearity."""
     chip = chip_of("ideal", {"laser": {"drift_sigma": 0.3, "drift_tau_s": 1.0}}, ports=4)
     volts, inputs = np.full((1, 16), 3.0), np.ones((1, 4))
     ambient = chip.ambient()
@@ -180,7 +180,7 @@ def test_a_laser_that_fades_dims_every_stage_by_its_own_law() -> None:
     assert totals[1][1] / totals[0][1] == pytest.approx(ratio**3, rel=0.1)
 
 
-def test_time_means_nothing_to_a_chip_without_drift() -> None:
+def test_a_chip_without_slow_processes_does_not_change() -> None:
     ambient = Ambient(parameters_of("ideal", {}, ports=4), (16, 16))
     assert ambient.moment(0.0) == ambient.moment(1e9) == Moment(0, 0)
     assert ambient.offset_rad(0, Moment(0, 0), np.zeros(16)) is None

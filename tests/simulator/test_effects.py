@@ -1,4 +1,4 @@
-"""Every effect alone, all together, and absent: the fast path against the double-precision reference."""
+"""Every effect alone, all together, and absent: compiled kernels against the double-precision reference."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def drive_of(chip: Chip, seed: int = 5) -> NDArray:
     return np.random.default_rng(seed).uniform(0, 6, chip.describe().channels)
 
 
-def assert_reads_as_the_reference(chip: Chip) -> None:
+def assert_agrees_with_the_reference(chip: Chip) -> None:
     rng = np.random.default_rng(3)
     inputs = rng.random((21, chip.parameters.ports))
     chip.load_inputs("all", inputs)
@@ -73,7 +73,7 @@ def assert_reads_as_the_reference(chip: Chip) -> None:
         for volts, values, time_s in zip(drives, readings.values, readings.time_s, strict=True):
             exact = reference.settled_currents_a(chip, index, volts, inputs, chip.ambient().moment(time_s))
             expected = reference.converted_a(chip, index, exact)
-            # Single precision; where light is counted in codes, rounding may fall to either side of a step.
+            # Single precision; with an ADC, rounding may change the code by one.
             off = chip.stages[index].levels.code_a
             near = np.abs(values - expected) <= 2e-5 * exact.max() + off * (1 + 1e-5)
             assert near.all()
@@ -81,10 +81,10 @@ def assert_reads_as_the_reference(chip: Chip) -> None:
 
 
 @pytest.mark.parametrize("name", EFFECTS)
-def test_an_effect_alone(name: str) -> None:
-    """It reads like the reference, and not like a chip without it: none of them is left out on the way."""
+def test_a_single_effect_agrees_with_the_reference(name: str) -> None:
+    """Readings agree with the reference and differ from those of a chip without the effect."""
     chip = chip_of("ideal", EFFECTS[name], ports=7)
-    assert_reads_as_the_reference(chip)
+    assert_agrees_with_the_reference(chip)
     plain = chip_of("ideal", {}, ports=7)
     drive, inputs = drive_of(chip), np.random.default_rng(1).random((9, 7))
     readings = []
@@ -96,20 +96,20 @@ def test_an_effect_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("topology", ["clements", "reck"])
-def test_all_effects_together(topology: str) -> None:
-    assert_reads_as_the_reference(chip_of("ideal", {**together(), "mesh": {"topology": topology}}, ports=9, stages=3))
+def test_all_effects_together_agree_with_the_reference(topology: str) -> None:
+    assert_agrees_with_the_reference(chip_of("ideal", {**together(), "mesh": {"topology": topology}}, ports=9, stages=3))
 
 
 @pytest.mark.parametrize("preset", ["soi", "harsh"])
-def test_presets_read_as_the_reference(preset: str) -> None:
+def test_presets_agree_with_the_reference(preset: str) -> None:
     settled = {"heater": {"rise_s": 0.0, "fall_s": 0.0}}
-    assert_reads_as_the_reference(chip_of(preset, settled, ports=10))
+    assert_agrees_with_the_reference(chip_of(preset, settled, ports=10))
 
 
-def test_a_large_mesh_reads_as_the_reference() -> None:
-    """Beyond `SHARED_CHANNELS` workers share the work on each setting; nothing else changes, whoever they are."""
+def test_a_large_mesh_agrees_with_the_reference() -> None:
+    """From `SHARED_CHANNELS` on, workers share the work on each setting; readings do not depend on their number."""
     chip = chip_of("soi", {}, ports=190, stages=1, threads=2)
-    assert_reads_as_the_reference(chip)
+    assert_agrees_with_the_reference(chip)
     drives = np.stack([drive_of(chip, 1), drive_of(chip, 2), drive_of(chip, 3)])
     inputs = np.random.default_rng(0).random((40, 190))
     found = []
@@ -134,8 +134,8 @@ ABSENT: dict[str, dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ABSENT)
-def test_zero_is_absent_to_the_bit(name: str) -> None:
-    """A noisy chip with an effect at zero draws what it would without, whatever the effect's other numbers are."""
+def test_an_effect_at_zero_changes_no_bit(name: str) -> None:
+    """Readings are bitwise those of a chip without the effect, whatever its other parameters are."""
     base = {
         "photodiode": {"bandwidth_hz": 5e4, "temperature_k": 300.0},
         "dac": {"bits": 16},
@@ -151,7 +151,7 @@ def test_zero_is_absent_to_the_bit(name: str) -> None:
     np.testing.assert_array_equal(readings[:2], readings[2:])
 
 
-def test_noise_stays_where_it_was_when_rin_is_added() -> None:
+def test_adding_rin_leaves_other_noise_unchanged() -> None:
     chips = [
         chip_of("soi", {"laser": {"rin_db_per_hz": rin}, "adc": {"bits": 0}}, quiet=False, ports=6, stages=1)
         for rin in (0.0, -200.0)
@@ -170,7 +170,7 @@ def test_noise_stays_where_it_was_when_rin_is_added() -> None:
     sign=st.sampled_from([-1.0, 1.0]),
     code=st.floats(0, 1),
 )
-def test_dac_steps_and_bends_within_its_bound(bits: int, inl_lsb: float, share: float, sign: float, code: float) -> None:
+def test_dac_quantisation_and_nonlinearity_are_bounded(bits: int, inl_lsb: float, share: float, sign: float, code: float) -> None:
     own = DacParameters(bits=bits, inl_lsb=inl_lsb)
     step_v = dac.lsb_v(own)
     assert step_v == pytest.approx(own.range_v / (2**bits - 1))
@@ -183,7 +183,7 @@ def test_dac_steps_and_bends_within_its_bound(bits: int, inl_lsb: float, share: 
     np.testing.assert_allclose((bent - exact)[[0, 2]], 0.0, atol=1e-12)
 
 
-def test_the_bend_of_a_source_reaches_its_bound() -> None:
+def test_integral_nonlinearity_reaches_its_bound() -> None:
     own = DacParameters(bits=16, inl_lsb=4.0)
     code = np.linspace(0, own.range_v, 10001)
     for share, least in ((1.0, 1.0), (-1.0, 1.0), (0.0, 0.38)):
@@ -194,7 +194,7 @@ def test_the_bend_of_a_source_reaches_its_bound() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(volts=st.floats(0, 10.8), rho=st.floats(0, 1), pi_power_w=st.floats(0.005, 0.1))
-def test_self_heating_is_ohms_law(volts: float, rho: float, pi_power_w: float) -> None:
+def test_self_heating_obeys_ohms_law(volts: float, rho: float, pi_power_w: float) -> None:
     watts = heater.power_w(np.array([volts]), 770.0, np.array([pi_power_w]), rho)[0]
     resistance_ohm = 770.0 * (1 + rho * watts / pi_power_w)
     assert watts * resistance_ohm == pytest.approx(volts**2, rel=1e-12, abs=1e-15)
@@ -206,7 +206,7 @@ def test_the_heater_curve_passes_through_pi(eta: float) -> None:
     phase = heater.phase_rad(power_w, np.full(4, 0.023), np.full(4, 0.3), eta)
     assert phase[0] == pytest.approx(0.3)
     assert phase[2] - phase[0] == pytest.approx(np.pi)
-    # Successive powers for π: the second costs less where the curve bends upward.
+    # Successive powers for π: the second one is smaller if the curvature is positive.
     assert phase[3] - phase[2] == pytest.approx(np.pi * (1 + 3 * eta) / (1 + eta))
     assert np.sign(phase[1] - 0.3 - np.pi / 2) == -np.sign(eta)
 
@@ -219,7 +219,7 @@ def test_the_heater_curve_passes_through_pi(eta: float) -> None:
     phases=st.booleans(),
     is_complex=st.booleans(),
 )
-def test_modulators_keep_the_energy(seed: int, ports: int, crosstalk: float, phases: bool, is_complex: bool) -> None:
+def test_modulator_crosstalk_conserves_energy(seed: int, ports: int, crosstalk: float, phases: bool, is_complex: bool) -> None:
     rng = np.random.default_rng(seed)
     own = ModulatorParameters(phase_span_rad=6.0 * phases, crosstalk=crosstalk)
     truth = fabricate_inputs(parameters_of("ideal", {"modulator": own.model_dump()}, ports=ports))
@@ -228,7 +228,7 @@ def test_modulators_keep_the_energy(seed: int, ports: int, crosstalk: float, pha
     np.testing.assert_allclose(np.sum(np.abs(field) ** 2, axis=1), np.sum(np.abs(inputs) ** 2, axis=1), rtol=1e-12)
 
 
-def test_modulators_leak_and_couple_by_their_numbers() -> None:
+def test_modulators_have_the_given_extinction_and_crosstalk() -> None:
     own = ModulatorParameters(extinction_db=20.0)
     truth = modulator.InputTruth(np.ones(5), np.zeros(5))
     levels = modulator.modulated(np.array([[0.0, 0.3, 0.6, 0.9, 1.0]]), own, truth)[0]
@@ -242,14 +242,14 @@ def test_modulators_leak_and_couple_by_their_numbers() -> None:
     assert max(coupled[[0, 4]]) < 2e-6
 
 
-def test_diodes_saturate() -> None:
+def test_photodiodes_saturate() -> None:
     current_a = np.array([0.0, 1e-6, 1e-3, 1.0])
     bent = photodiode.compressed_a(current_a, 1e-3)
     np.testing.assert_allclose(bent, [0.0, 1e-6 / 1.001, 0.5e-3, 1e-3 / 1.001])
     np.testing.assert_array_equal(photodiode.compressed_a(current_a, 0.0), current_a)
 
 
-def test_rin_is_common_to_all_detectors_and_of_the_formula() -> None:
+def test_rin_is_common_to_all_detectors_and_follows_its_formula() -> None:
     assert laser.rin_sigma(LaserParameters(rin_db_per_hz=-120.0), 1e6) == pytest.approx(1e-3)
     assert laser.rin_sigma(LaserParameters(), 1e6) == 0.0
     parts = {"laser": {"rin_db_per_hz": -120.0}, "photodiode": {"bandwidth_hz": 1e6, "load_ohm": 1e12}}
@@ -266,8 +266,8 @@ def test_rin_is_common_to_all_detectors_and_of_the_formula() -> None:
 
 
 @pytest.mark.parametrize("preset", ["ideal", "soi"])
-def test_energy(preset: str) -> None:
-    """Light that is detected behind one mesh: all that entered without loss, less with; never more."""
+def test_detected_power_never_exceeds_the_input_power(preset: str) -> None:
+    """Behind one mesh: all input power without loss, less with loss, never more."""
     parts = {"photodiode": {"bandwidth_hz": 0.0, "dark_a": 0.0, "responsivity_sigma": 0.0, "saturation_a": 0.0}}
     parts["laser"] = {"drift_sigma": 0.0}
     chip = chip_of(preset, {**parts, "tap": {"fraction": 0.0}}, ports=8, stages=1)
@@ -284,7 +284,7 @@ def test_energy(preset: str) -> None:
         assert np.mean(passed) == pytest.approx(10 ** (-(0.15 * 7 + 0.11) / 10), abs=0.03)
 
 
-def test_staged_inputs_pass_the_modulators_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_inputs_are_modulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = modulator.modulated
     monkeypatch.setattr("photonloop.simulator.engine.chip.modulated", lambda *arguments: calls.append(1) or original(*arguments))
@@ -299,20 +299,20 @@ def test_staged_inputs_pass_the_modulators_once(monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == 2
 
 
-def test_phases_of_inputs_make_real_amplitudes_complex_and_count_as_sent() -> None:
+def test_memory_of_loaded_inputs_counts_as_they_were_sent() -> None:
     parts = {"limits": {"max_loaded_bytes": 4 * 30 * 6}}
     chip = chip_of("soi", parts, ports=6)
-    chip.load_inputs("a", np.ones((30, 6)))  # eight bytes each inside, four as they were sent
+    chip.load_inputs("a", np.ones((30, 6)))  # stored with eight bytes each, sent with four
 
 
-def test_chunks_are_whole() -> None:
-    """The reference and the kernels agree over the borders of chunks, where runs of crosstalk are cut."""
+def test_crosstalk_across_chunks_agrees_with_the_reference() -> None:
+    """Runs of crosstalk are cut at the borders of chunks."""
     chip = chip_of("soi", {"crosstalk": {"fraction": 0.05}}, ports=100, stages=1)
     assert chip.describe().channels > kernels.CHUNK
-    assert_reads_as_the_reference(chip)
+    assert_agrees_with_the_reference(chip)
 
 
-def test_status_shows_what_front_panels_show() -> None:
+def test_status_has_the_values_of_instruments_around_the_chip() -> None:
     chip = Chip(load_chip("soi", ports=6))
     health = chip.status().health
     assert set(health) == {"supply_current_a", "laser_power_w", "chip_temperature_k"}

@@ -1,4 +1,4 @@
-"""Compiled kernels against plain double precision."""
+"""Compiled kernels against double precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from photonloop.simulator.physics.mesh import Mesh, clements, couplers, reck, sc
 
 
 def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
-    """Heaters whose phase is `scale` half turns per volt squared, and nothing else."""
+    """Heaters whose phase is `scale` half turns per volt squared, without other effects."""
     chunks = -(-scale.size // kernels.CHUNK)
     return kernels.Heaters(
         step_v=step_v,
@@ -44,7 +44,7 @@ def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
 
 
 def phasors_of(volts: np.ndarray, step_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """From volts to cos and sin of the phases, through both kernels."""
+    """cos and sin of the phases at `volts`, from both kernels."""
     heaters = heaters_of(scale, step_v)
     power, received_w, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
     for chunk in range(heaters.bounds.size - 1):
@@ -54,7 +54,7 @@ def phasors_of(volts: np.ndarray, step_v: float, offset: np.ndarray, scale: np.n
 
 
 def kernel_matrix(mesh: Mesh, phases: tuple[np.ndarray, np.ndarray], error: np.ndarray, loss_db: np.ndarray) -> np.ndarray:
-    """The mesh without its screen, column by column of the identity sent through the compiled sweep."""
+    """Matrix of the mesh without output screen: the compiled sweep of the identity matrix."""
     order = schedule(mesh)
     half_turns = np.concatenate(phases) / np.pi
     phasor = phasors_of(np.zeros(half_turns.size), 0.0, half_turns, np.zeros(half_turns.size))
@@ -73,7 +73,7 @@ def kernel_matrix(mesh: Mesh, phases: tuple[np.ndarray, np.ndarray], error: np.n
 
 @pytest.mark.parametrize("build", [clements, reck])
 @pytest.mark.parametrize("n", [2, 3, 16, 45])
-def test_sweep_is_the_double_precision_matrix(build: Callable[[int], Mesh], n: int) -> None:
+def test_sweep_agrees_with_the_double_precision_matrix(build: Callable[[int], Mesh], n: int) -> None:
     mesh = build(n)
     rng = np.random.default_rng(n)
     phases = rng.uniform(-20, 20, mesh.interferometers), rng.uniform(-20, 20, mesh.interferometers)
@@ -84,15 +84,15 @@ def test_sweep_is_the_double_precision_matrix(build: Callable[[int], Mesh], n: i
 
 
 @pytest.mark.parametrize("build", [clements, reck])
-def test_every_causal_order_gives_the_same_bits(build: Callable[[int], Mesh]) -> None:
-    """What the sweep keeps in registers from one interferometer to the next changes its speed, never a field."""
+def test_every_causal_order_gives_bitwise_equal_fields(build: Callable[[int], Mesh]) -> None:
+    """The order of the interferometers changes the speed of the sweep, not the fields."""
     mesh = build(37)
     rng = np.random.default_rng(4)
     matrices = rng.normal(0, 0.5, (mesh.interferometers, 8)).astype(np.float32)
-    light = rng.normal(size=(mesh.ports, 2, kernels.LANES)).astype(np.float32)
+    fields = rng.normal(size=(mesh.ports, 2, kernels.LANES)).astype(np.float32)
     found = []
     for order in (np.arange(mesh.interferometers), schedule(mesh), schedule(mesh, 5), np.lexsort((-mesh.top, mesh.column))):
-        block = light.copy()
+        block = fields.copy()
         kernels.sweep(block, mesh.top[order], matrices[order])
         found.append(block)
     assert np.isfinite(found[0]).all()
@@ -101,21 +101,21 @@ def test_every_causal_order_gives_the_same_bits(build: Callable[[int], Mesh]) ->
 
 
 @pytest.mark.parametrize("build", [clements, reck])
-def test_the_schedule_seldom_leaves_a_mode(build: Callable[[int], Mesh]) -> None:
-    """Along the chains of the schedule an interferometer takes over a mode from the one before it: that is the sweep's speed."""
+def test_the_schedule_mostly_keeps_a_mode_in_registers(build: Callable[[int], Mesh]) -> None:
+    """Most interferometers share a mode with the previous one, which makes the sweep fast."""
     mesh = build(256)
     top = mesh.top[schedule(mesh)]
     assert np.count_nonzero(np.diff(top) == -1) > 0.9 * mesh.interferometers
 
 
-def test_blocks_of_another_layout_are_refused() -> None:
-    """The sweep reads whole rows of lanes at addresses it works out itself."""
+def test_blocks_in_another_layout_are_refused() -> None:
+    """The sweep computes addresses itself, so it needs contiguous rows of lanes."""
     block = np.zeros((4, 2, 2 * kernels.LANES), np.float32)[:, :, ::2]
     with pytest.raises(TypingError, match="contiguous float32"):
         kernels.sweep(block, np.array([0]), np.zeros((1, 8), np.float32))
 
 
-def test_phasors_step_and_phase() -> None:
+def test_phasors_follow_quantised_voltages() -> None:
     rng = np.random.default_rng(0)
     step_v, channels = 12 / 65535, 20000  # three chunks
     volts, offset = rng.uniform(0, 10.8, channels), rng.uniform(0, 2, channels)
@@ -123,7 +123,7 @@ def test_phasors_step_and_phase() -> None:
     out = phasors_of(volts, step_v, offset, scale)
     phase = np.pi * (offset + np.rint(volts / step_v).astype(int).astype(float) ** 2 * step_v**2 * scale)
     np.testing.assert_allclose(out, [np.cos(phase), np.sin(phase)], atol=4e-7)
-    # A change below half a step changes nothing; one beyond it does.
+    # A change by less than half a step has no effect.
     code = np.array([30000.0])
     found = []
     for volt in (code * step_v, (code + 0.49) * step_v, (code + 0.51) * step_v):
@@ -150,7 +150,7 @@ def test_normals_are_standard_normal_and_independent() -> None:
     np.testing.assert_array_equal(first, again)
 
 
-def test_tails_are_where_they_belong() -> None:
+def test_normals_have_normal_tails() -> None:
     out = np.empty((2**16, kernels.LANES), np.float32)
     kernels.normals(np.uint64(12345), out)
     assert np.isfinite(out).all()
@@ -180,8 +180,8 @@ def test_every_item_is_claimed_once(workers: int, items: int) -> None:
     assert sorted(itertools.chain(*claimed)) == list(range(items))
 
 
-def test_a_job_is_done_even_if_helpers_never_come() -> None:
-    """Worker 0 alone takes the ranges of everybody."""
+def test_one_worker_finishes_a_job_alone() -> None:
+    """Worker 0 alone claims the items of all workers."""
     control, claim = kernels.new_control(3), np.zeros(2, np.int64)
     claimed = []
     while (item := kernels.next_item(control, 10, 0, claim)) >= 0:
@@ -209,8 +209,8 @@ def description() -> DeviceDescription:
     return chip.describe()
 
 
-def test_the_quick_check_agrees_with_the_limits(description: DeviceDescription) -> None:
-    """Whatever the quick check lets through, the contract's own check lets through; and it is quick about good drives."""
+def test_the_fast_check_agrees_with_the_limits(description: DeviceDescription) -> None:
+    """The compiled check accepts exactly the drives that the full check accepts."""
     here = description.stages[1]
     ceiling = highest_drive_v(description, here.first_channel, here.channels)
     total_v2 = description.limits.total_power_w * description.drive.resistance_ohm

@@ -35,7 +35,7 @@ def dense_product(
     error: NDArray,
     loss_db: NDArray,
 ) -> NDArray[np.complex128]:
-    """The mesh as a product of matrices, one physical element after the other; each attenuator dumps into a mode of its own."""
+    """The mesh as a product of one matrix per physical element; each attenuator has an extra mode for lost light."""
     n = mesh.ports
     dump = iter(range(n, n + int(mesh.attenuates.sum())))
     size = n + int(mesh.attenuates.sum())
@@ -64,7 +64,7 @@ def draw(mesh: Mesh, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     return rng.uniform(0, 7, k), rng.uniform(0, 7, k), rng.uniform(0, 7, mesh.gammas)
 
 
-def test_one_interferometer_is_the_closed_form() -> None:
+def test_one_interferometer_has_its_closed_form() -> None:
     theta, phi = 0.83, 2.1
     half = theta / 2
     expected = 1j * np.exp(1j * half) * np.array([[np.sin(half), np.cos(half)], [np.cos(half), -np.sin(half)]])
@@ -89,7 +89,7 @@ def test_all_cross_reverses_the_modes_of_a_clements_mesh() -> None:
 
 @ALL
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 8])
-def test_matrix_is_the_product_of_its_elements(build: Callable[[int], Mesh], n: int) -> None:
+def test_matrix_is_the_product_of_the_elements(build: Callable[[int], Mesh], n: int) -> None:
     mesh = build(n)
     rng = np.random.default_rng(n)
     phases = draw(mesh, n)
@@ -102,7 +102,7 @@ def test_matrix_is_the_product_of_its_elements(build: Callable[[int], Mesh], n: 
 @UNITARY
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 2**32), sigma=st.floats(0, 0.7))
-def test_lossless_meshes_are_unitary_whatever_the_couplers(build: Callable[[int], Mesh], n: int, seed: int, sigma: float) -> None:
+def test_lossless_meshes_are_unitary_for_any_couplers(build: Callable[[int], Mesh], n: int, seed: int, sigma: float) -> None:
     mesh = build(n)
     error = np.random.default_rng(seed).normal(0, sigma, (mesh.interferometers, 2))
     matrix = transfer_matrix(mesh, *draw(mesh, seed), error)
@@ -112,12 +112,12 @@ def test_lossless_meshes_are_unitary_whatever_the_couplers(build: Callable[[int]
 @ALL
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 2**32), loss_db=st.floats(0.0, 3.0))
-def test_loss_never_adds_light(build: Callable[[int], Mesh], n: int, seed: int, loss_db: float) -> None:
+def test_loss_never_adds_power(build: Callable[[int], Mesh], n: int, seed: int, loss_db: float) -> None:
     mesh = build(n)
     losses = np.random.default_rng(seed).uniform(0, loss_db, mesh.interferometers)
     matrix = transfer_matrix(mesh, *draw(mesh, seed), None, losses)
     assert np.linalg.norm(matrix, 2) <= 1 + 1e-12
-    # A uniform loss on paths of like length is one factor.
+    # A uniform loss on paths of equal length is a common factor.
     if build is clements and n % 2 == 0 and n > 2:
         lost = np.sum(np.abs(transfer_matrix(mesh, *draw(mesh, seed), None, loss_db)) ** 2, axis=0)
         assert np.all(lost >= 10 ** (-loss_db * n / 10) - 1e-12)
@@ -127,26 +127,26 @@ def test_loss_never_adds_light(build: Callable[[int], Mesh], n: int, seed: int, 
 @ALL
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 12), seed=st.integers(0, 2**32), sigma=st.floats(0, 0.3), loss_db=st.floats(0.0, 1.0))
-def test_every_column_can_be_undone(build: Callable[[int], Mesh], n: int, seed: int, sigma: float, loss_db: float) -> None:
-    """The light behind a column, sent back through its inverse, is the light before it; and a column never adds power."""
+def test_every_column_is_invertible(build: Callable[[int], Mesh], n: int, seed: int, sigma: float, loss_db: float) -> None:
+    """The inverse of a column recovers the fields before it, and a column never adds power."""
     mesh = build(n)
     rng = np.random.default_rng(seed)
     theta, phi, _ = draw(mesh, seed)
     error, losses = rng.normal(0, sigma, (mesh.interferometers, 2)), rng.uniform(0, loss_db, mesh.interferometers)
     parts = elements(mesh, theta, phi, [], error, losses)
-    light = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
+    fields = rng.standard_normal((n, 3)) + 1j * rng.standard_normal((n, 3))
     for column in columns(mesh):
-        before = light.copy()
-        pass_column(mesh, parts.matrices, column, light)
-        assert np.linalg.norm(light) <= np.linalg.norm(before) * (1 + 1e-12)
-        back = light.copy()
+        before = fields.copy()
+        pass_column(mesh, parts.matrices, column, fields)
+        assert np.linalg.norm(fields) <= np.linalg.norm(before) * (1 + 1e-12)
+        back = fields.copy()
         pass_column(mesh, parts.inverses, column, back)
-        shut = mesh.top[column.alone]  # an attenuator may let nothing through: nothing comes back
+        shut = mesh.top[column.alone]  # an attenuator may transmit nothing, so it is not invertible
         np.testing.assert_allclose(np.delete(back, shut, axis=0), np.delete(before, shut, axis=0), atol=1e-12)
 
 
 @ALL
-def test_a_number_of_loss_is_the_same_as_an_array(build: Callable[[int], Mesh]) -> None:
+def test_a_scalar_loss_equals_an_array_of_it(build: Callable[[int], Mesh]) -> None:
     mesh = build(5)
     phases = draw(mesh, 1)
     one = transfer_matrix(mesh, *phases, loss_db=0.3)
@@ -168,7 +168,7 @@ def test_counts_and_order(build: Callable[[int], Mesh], n: int) -> None:
     assert keeps_causality(mesh, schedule(mesh, 5))
 
 
-def test_an_order_against_the_light_is_noticed() -> None:
+def test_an_order_that_violates_causality_is_detected() -> None:
     mesh = clements(6)
     assert not keeps_causality(mesh, np.arange(mesh.interferometers)[::-1])
     assert not keeps_causality(mesh, np.zeros(mesh.interferometers, int))
@@ -178,7 +178,7 @@ def test_depth() -> None:
     assert clements(8).column.max() + 1 == 8
     assert reck(8).column.max() + 1 == 2 * 8 - 3
     assert svd(8).column.max() + 1 == 2 * 8 + 1
-    # Nobody shares a mode within a column.
+    # Interferometers of one column share no mode.
     for mesh in (clements(9), reck(9)):
         for column in range(mesh.column.max() + 1):
             tops = np.sort(mesh.top[mesh.column == column])
@@ -187,7 +187,7 @@ def test_depth() -> None:
 
 @ALL
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_another_number_of_phases_is_refused(build: Callable[[int], Mesh], which: int) -> None:
+def test_a_wrong_number_of_phases_is_refused(build: Callable[[int], Mesh], which: int) -> None:
     mesh = build(4)
     phases = list(draw(mesh, 0))
     phases[which] = phases[which][:-1]
@@ -196,14 +196,14 @@ def test_another_number_of_phases_is_refused(build: Callable[[int], Mesh], which
 
 
 @ALL
-def test_one_mode_cannot_interfere(build: Callable[[int], Mesh]) -> None:
-    with pytest.raises(ValueError, match="a mesh of 1 modes"):
+def test_a_mesh_of_one_mode_is_refused(build: Callable[[int], Mesh]) -> None:
+    with pytest.raises(ValueError, match="a mesh has 1 modes"):
         build(1)
 
 
 @UNITARY
-def test_uncorrected_coupler_errors_grow_as_known(build: Callable[[int], Mesh]) -> None:
-    """‖ΔU‖_F/√N ≈ √(2N)·σ on average for a rectangular mesh; a triangle has as many couplers a path on average."""
+def test_uncorrected_coupler_errors_grow_with_the_square_root_of_size(build: Callable[[int], Mesh]) -> None:
+    """‖ΔU‖_F/√N ≈ √(2N)·σ on average for a rectangular mesh; a triangle has as many couplers per path on average."""
     n, sigma = 32, 0.005
     mesh = build(n)
     found = []
@@ -215,7 +215,7 @@ def test_uncorrected_coupler_errors_grow_as_known(build: Callable[[int], Mesh]) 
     assert np.sqrt(2 * n) * sigma == pytest.approx(np.mean(found), rel=0.1)
 
 
-def test_svd_is_two_meshes_around_attenuators() -> None:
+def test_svd_is_two_meshes_and_attenuators() -> None:
     n = 5
     mesh, half, rng = svd(n), clements(n), np.random.default_rng(2)
     theta, phi, gamma = draw(mesh, 2)
@@ -228,7 +228,7 @@ def test_svd_is_two_meshes_around_attenuators() -> None:
     np.testing.assert_allclose(transfer_matrix(mesh, theta, phi, gamma), after @ np.diag(sigma) @ before, atol=1e-14)
     assert mesh.mean_passes == 2 * half.mean_passes + 1
     assert mesh.groups["attenuator_theta"] == (2 * k, 2 * k + n)
-    # Random attenuators let half of the light through, which is what a chip's amplifiers are set for.
+    # Random attenuators transmit half of the power on average; the amplifiers of a chip are set for that.
     left = [
         np.linalg.norm(transfer_matrix(mesh, *(rng.uniform(0, 2 * np.pi, p.size) for p in (theta, phi, gamma))))
         for _ in range(400)

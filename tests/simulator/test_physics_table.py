@@ -28,9 +28,9 @@ def test_every_value_of_a_preset_is_in_the_table_with_its_source(preset: str) ->
         effect, _, name = key.partition(".")
         assert rows[key].value == getattr(getattr(chip, effect), name)
     for row in rows.values():
-        assert row.source or row.value is None, f"{row.parameter} has a value and no source"
+        assert row.source or row.value is None, f"{row.parameter} has a value but no source"
         if row.value is not None and row.effect not in {"chip", "mesh", "limits"}:
-            assert row.meaning, f"{row.effect}.{row.parameter} says nothing of itself"
+            assert row.meaning, f"{row.effect}.{row.parameter} has no description"
 
 
 def test_units_and_bounds() -> None:
@@ -43,7 +43,7 @@ def test_units_and_bounds() -> None:
     assert rows["loss.mzi_db"].value is None
 
 
-def test_a_chip_file_is_the_source_of_what_it_states(tmp_path: Path) -> None:
+def test_a_chip_file_is_the_source_of_its_values(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         'preset = "soi"\nports = 8 # "eight" # it has\nloss.mzi_db = 0.5\ntap = { fraction = 0.2 } # measured\n'
@@ -58,17 +58,17 @@ def test_a_chip_file_is_the_source_of_what_it_states(tmp_path: Path) -> None:
     assert rows["faults.faults.0"].value == "stuck_channel channel 3, volts 2.5"
 
 
-def test_presets_are_all_told() -> None:
+def test_all_presets_are_tested() -> None:
     assert set(preset_names()) == {"ideal", "soi", "harsh"}
 
 
-def test_the_simulator_prints_it() -> None:
+def test_the_simulator_prints_the_table() -> None:
     done = run("-m", "photonloop.simulator", "--physics", "--chip", "soi")
     assert (done.returncode, done.stderr) == (0, "")
     assert "pi_power_w            0.023          W      [P] Jacques 2019" in done.stdout
 
 
-def test_the_command_prints_it_for_virtual_chips_and_refuses_for_others() -> None:
+def test_the_command_prints_the_table_for_virtual_chips_only() -> None:
     command = ("-m", "photonloop", "describe")
     done = run(*command, "sim:soi", "--physics", "--json")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""`python -m photonloop.simulator` as its parent sees it."""
+"""The process `python -m photonloop.simulator`: start, service and end."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def simulator(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str
         process.communicate()
 
 
-def test_it_announces_itself_serves_and_ends_on_sigterm() -> None:
-    with simulator("--chip", "ideal", "--ports", "8", "--stages", "3", "--seed", "4") as (process, said):
-        assert set(said) == {"address", "pid", "chip", "ports", "stages", "seed", "epoch"}
-        assert said["pid"] == process.pid
-        assert (said["chip"], said["ports"], said["stages"], said["seed"]) == ("ideal", 8, 3, 4)
+def test_the_process_announces_its_address_serves_and_ends_on_sigterm() -> None:
+    with simulator("--chip", "ideal", "--ports", "8", "--stages", "3", "--seed", "4") as (process, announced):
+        assert set(announced) == {"address", "pid", "chip", "ports", "stages", "seed", "epoch"}
+        assert announced["pid"] == process.pid
+        assert (announced["chip"], announced["ports"], announced["stages"], announced["seed"]) == ("ideal", 8, 3, 4)
         local = Chip(load_chip("ideal", ports=8, stages=3, seed=4))
         rng = np.random.default_rng(0)
         held, drives, inputs = rng.uniform(0, 5, 192), rng.uniform(0, 6, (3, 64)), rng.random((20, 8))
         readings = []
-        with connect(str(said["address"])) as client:
+        with connect(str(announced["address"])) as client:
             client.acquire()
             for device in (client, local):
                 assert device.describe() == local.describe()
@@ -58,7 +58,7 @@ def test_it_announces_itself_serves_and_ends_on_sigterm() -> None:
         assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_ctrl_c_ends_it_too() -> None:
+def test_the_process_ends_on_sigint() -> None:
     with simulator("--ports", "4") as (process, _):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
@@ -66,8 +66,8 @@ def test_ctrl_c_ends_it_too() -> None:
 
 
 @pytest.mark.parametrize("detach", [False, True])
-def test_it_ends_with_its_parent_unless_detached(detach: bool) -> None:
-    """A parent that is killed cannot say goodbye."""
+def test_the_process_ends_with_its_parent_unless_detached(detach: bool) -> None:
+    """A killed parent cannot stop its child, so the child checks for its parent."""
     parent = textwrap.dedent(
         """
         import subprocess, sys, time
@@ -106,7 +106,7 @@ def test_it_ends_with_its_parent_unless_detached(detach: bool) -> None:
         (["--threads", "0"], "threads is '0', expected a whole number from 1 to 256"),
     ],
 )
-def test_bad_arguments_get_a_sentence(arguments: list[str], words: str) -> None:
+def test_invalid_arguments_are_refused_with_a_message(arguments: list[str], words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "photonloop.simulator", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -116,10 +116,10 @@ def test_bad_arguments_get_a_sentence(arguments: list[str], words: str) -> None:
     assert done.stdout == ""
 
 
-def test_an_address_that_is_taken() -> None:
-    with simulator("--ports", "4") as (_, said):
+def test_an_address_in_use_is_reported() -> None:
+    with simulator("--ports", "4") as (_, announced):
         done = subprocess.run(
-            [sys.executable, "-m", "photonloop.simulator", "--ports", "4", "--bind", str(said["address"])],
+            [sys.executable, "-m", "photonloop.simulator", "--ports", "4", "--bind", str(announced["address"])],
             capture_output=True,
             text=True,
             timeout=60,
@@ -132,14 +132,14 @@ def test_an_address_that_is_taken() -> None:
 def test_an_ipc_address_and_a_chip_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('preset = "soi"\nports = 4\nstages = 1\n')
-    with simulator("--chip", str(path), "--bind", f"ipc://{tmp_path}/chip") as (_, said):
-        assert said["chip"] == "mine"
-        with connect(str(said["address"])) as client:
+    with simulator("--chip", str(path), "--bind", f"ipc://{tmp_path}/chip") as (_, announced):
+        assert announced["chip"] == "mine"
+        with connect(str(announced["address"])) as client:
             assert client.describe().channels == 16
 
 
-def test_memory_stays_modest() -> None:
-    with simulator() as (process, said), connect(str(said["address"])) as client:
+def test_memory_stays_bounded() -> None:
+    with simulator() as (process, announced), connect(str(announced["address"])) as client:
         client.acquire()
         client.load_inputs("all", np.random.default_rng(0).random((1500, 64)))
         for _ in range(20):
@@ -155,7 +155,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_it_ends_where_its_parent_died_while_it_was_starting() -> None:
+def test_the_process_ends_if_its_parent_died_during_start() -> None:
     parent = textwrap.dedent(
         """
         import os, subprocess, sys

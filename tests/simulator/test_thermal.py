@@ -1,4 +1,4 @@
-"""Heat that lags behind the drive: the law, and readings that come too early for it."""
+"""Thermal response of heaters: the low-pass, and readings before the heaters have settled."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SLOW: dict[str, dict[str, Any]] = {"heater": {"rise_s": 2e-5, "fall_s": 5e-5}, "
 
 @settings(max_examples=50, deadline=None)
 @given(start_w=st.floats(0, 0.06), target_w=st.floats(0, 0.06), rise_s=st.floats(1e-7, 1e-3), fall_s=st.floats(1e-7, 1e-3))
-def test_a_step_has_gone_63_percent_at_tau(start_w: float, target_w: float, rise_s: float, fall_s: float) -> None:
+def test_a_step_response_has_its_time_constant(start_w: float, target_w: float, rise_s: float, fall_s: float) -> None:
     heater = HeaterParameters(rise_s=rise_s, fall_s=fall_s)
     heat = ThermalState(1.0, np.array([start_w]), np.array([target_w]))
     tau_s = rise_s if target_w > start_w else fall_s
     gone = power_at(heat, 1.0 + tau_s, heater)[0] - start_w
     assert gone == pytest.approx((1 - np.exp(-1)) * (target_w - start_w), rel=1e-6, abs=1e-12)
-    # However a wait is cut up, it comes to the same.
+    # The result does not depend on intermediate evaluations.
     halfway = with_target(heat, 1.0 + 0.3 * tau_s, heat.target_w, heater)
     assert power_at(halfway, 1.0 + tau_s, heater)[0] == pytest.approx(power_at(heat, 1.0 + tau_s, heater)[0], rel=1e-6, abs=1e-12)
 
 
-def test_the_lag_against_its_differential_equation() -> None:
-    """Euler's steps through three drives, up and down."""
+def test_the_response_agrees_with_its_differential_equation() -> None:
+    """Explicit Euler integration over three drives, up and down."""
     heater = HeaterParameters(rise_s=2.2e-6, fall_s=2e-6)
     targets = np.array([[0.02, 0.0, 0.05], [0.01, 0.03, 0.0], [0.04, 0.03, 0.01]])
     step_s, steps = 1e-10, 30000
@@ -48,14 +48,14 @@ def test_the_lag_against_its_differential_equation() -> None:
 
 
 def expected_readings(chip: Chip, held: NDArray, drives: NDArray, inputs: NDArray, stage: int) -> NDArray[np.float64]:
-    """Every sample with the heat of its own instant: a cold chip, `held` applied, then the settings one after the other."""
+    """Readings of every sample at its own time: a cold chip, `held` applied, then the settings one after the other."""
     p = chip.parameters
     settle_s, sample_s = p.clock.settle_s, p.clock.sample_s
     heats = []
     for k, here in enumerate(chip.stages):
         dark_w = np.zeros(here.description.channels)
         heats.append(ThermalState(0.0, dark_w, reference.power_w(chip, k, held[here.channels])))
-    at_s = settle_s  # what apply took
+    at_s = settle_s  # duration of apply
     found = np.empty((len(drives), len(inputs), p.ports))
     for s, volts in enumerate(drives):
         heats[stage] = with_target(heats[stage], at_s, reference.power_w(chip, stage, volts), p.heater)
@@ -68,7 +68,7 @@ def expected_readings(chip: Chip, held: NDArray, drives: NDArray, inputs: NDArra
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_each_sample_sees_the_heat_of_its_instant(stage: int) -> None:
+def test_each_sample_has_the_phases_of_its_own_time(stage: int) -> None:
     parts = {**SLOW, "crosstalk": {"fraction": 0.02}}
     chip = chip_of("ideal", parts, ports=5)
     rng = np.random.default_rng(4)
@@ -83,12 +83,12 @@ def test_each_sample_sees_the_heat_of_its_instant(stage: int) -> None:
     settled = np.stack([reference.settled_currents_a(chip, stage, volts, inputs) for volts in drives])
     off = np.abs(readings.values - settled).max(axis=(0, 2)) / settled.max()
     assert off[0] > 0.05
-    if stage == 0:  # 16 fall times and a settle time later nothing is left, but the last samples may see 1e-5
+    if stage == 0:  # after 16 fall times and a settle time the rest is negligible, but in the last samples it may be 1e-5
         assert off[-1] < 1e-4
 
 
-def test_the_way_back_to_the_held_drive_counts_for_the_next_stage() -> None:
-    """An evaluation of the first mesh leaves it warm: readings of the second, right after, see it fall back."""
+def test_the_return_to_the_held_drive_affects_the_next_reading() -> None:
+    """After an evaluation of the first mesh, its heaters return to the held drive while the second mesh is read."""
     chip = chip_of("ideal", SLOW, ports=5)
     rng = np.random.default_rng(1)
     held, inputs = rng.uniform(0, 6, 50), rng.random((1, 5))
@@ -104,7 +104,7 @@ def test_the_way_back_to_the_held_drive_counts_for_the_next_stage() -> None:
     np.testing.assert_allclose(again.values, settled.values, rtol=1e-5)
 
 
-def test_settled_readings_are_not_flagged_and_cost_nothing() -> None:
+def test_settled_readings_are_not_flagged() -> None:
     for preset in ("ideal", "soi"):
         assert always_settled(load_chip(preset))
     assert not always_settled(load_chip("harsh"))
@@ -114,7 +114,7 @@ def test_settled_readings_are_not_flagged_and_cost_nothing() -> None:
     assert not chip.evaluate(held[np.newaxis, 25:], np.ones((3, 5)), "mesh1").flags.any()
 
 
-def test_safe_cools_the_chip_at_its_own_pace() -> None:
+def test_safe_lets_heaters_cool_with_their_time_constant() -> None:
     chip = chip_of("ideal", SLOW, ports=5, stages=1)
     held, inputs, dark = np.random.default_rng(0).uniform(4, 6, 25), np.ones((1, 5)), np.zeros((1, 25))
     cold = chip.evaluate(dark, inputs, "mesh0").values

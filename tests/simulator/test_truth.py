@@ -1,4 +1,4 @@
-"""The chip's own truth: what it reads, and the exact gradient of a loss on its readings."""
+"""True matrices of a chip, and the exact gradient of a loss on its readings."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ FLAWS = {
 }
 
 
-def flawed_chip(folder: Path, topology: str, ports: int = 6, **changes: float) -> Chip:
-    """A chip with every flaw that a derivative survives: no noise, no steps. Changes as dac__bits = 18."""
+def imperfect_chip(folder: Path, topology: str, ports: int = 6, **changes: float) -> Chip:
+    """A chip with all imperfections except noise and quantisation. Changes are given as dac__bits = 18."""
     flaws = FLAWS | {key.replace("__", "."): value for key, value in changes.items()}
     path = folder / "chip.toml"
     head = f'preset = "soi"\nports = {ports}\nstages = 2\nseed = 3\nmesh.topology = "{topology}"\n'
@@ -52,7 +52,7 @@ def held(chip: Chip, seed: int = 1) -> NDArray[np.float64]:
 
 
 def loss_and_slope(readings: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Mean squared cosine between readings and a fixed direction: bends, and does not care how bright the light is."""
+    """Mean squared cosine between readings and a fixed direction: nonlinear, and independent of the laser power."""
     wanted = np.cos(np.arange(readings.shape[1]))
     projection, power = readings @ wanted, np.sum(readings**2, axis=1)
     samples = len(readings)
@@ -62,8 +62,8 @@ def loss_and_slope(readings: NDArray[np.float64]) -> tuple[float, NDArray[np.flo
 
 @ALL
 @pytest.mark.parametrize("stage", [0, 1])
-def test_readings_are_those_of_the_true_matrix(tmp_path: Path, topology: str, stage: int) -> None:
-    chip = flawed_chip(tmp_path, topology, ports=7)
+def test_readings_follow_from_the_true_matrix(tmp_path: Path, topology: str, stage: int) -> None:
+    chip = imperfect_chip(tmp_path, topology, ports=7)
     held(chip)
     inputs = np.random.default_rng(2).uniform(0, 1, (5, 7)).astype(np.float32)
     here, diode = chip.stages[stage], chip.parameters.photodiode
@@ -76,7 +76,7 @@ def test_readings_are_those_of_the_true_matrix(tmp_path: Path, topology: str, st
 
 
 def by_central_differences(chip: Chip, stage: int, inputs: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """The gradient by volts at the held drive, of the double-precision readings: everything between volts and readings."""
+    """The gradient by voltage at the held drive, from double-precision readings."""
     drive = chip.held_drive()[chip.stages[stage].channels]
     found = np.empty(drive.size)
     for k in range(drive.size):
@@ -88,8 +88,8 @@ def by_central_differences(chip: Chip, stage: int, inputs: NDArray[np.float64], 
 
 @ALL
 @pytest.mark.parametrize("stage", [0, 1])
-def test_gradient_by_volts_is_that_of_central_differences(tmp_path: Path, topology: str, stage: int) -> None:
-    chip = flawed_chip(tmp_path, topology, ports=5)
+def test_gradient_by_voltage_agrees_with_central_differences(tmp_path: Path, topology: str, stage: int) -> None:
+    chip = imperfect_chip(tmp_path, topology, ports=5)
     held(chip)
     inputs = np.random.default_rng(2).uniform(0, 1, (4, 5))
     drive = chip.held_drive()[chip.stages[stage].channels]
@@ -100,9 +100,9 @@ def test_gradient_by_volts_is_that_of_central_differences(tmp_path: Path, topolo
     np.testing.assert_allclose(found.power_w * 2 * drive / ohm, found.drive_v, rtol=1e-12)
 
 
-def test_gradient_follows_the_bend_of_the_source(tmp_path: Path) -> None:
-    """A bend comes with steps, 46 µV here: differences over 50 mV see them 1000 times smaller than the bend's 1.5 %."""
-    chip = flawed_chip(tmp_path, "clements", ports=4, dac__bits=18, dac__inl_lsb=1000.0)
+def test_gradient_includes_the_nonlinearity_of_the_source(tmp_path: Path) -> None:
+    """DAC steps are 46 µV. In differences over 50 mV their error is 1000 times smaller than the INL's 1.5 %."""
+    chip = imperfect_chip(tmp_path, "clements", ports=4, dac__bits=18, dac__inl_lsb=1000.0)
     held(chip)
     inputs = np.random.default_rng(2).uniform(0, 1, (4, 4))
     found = gradient(chip, 0, None, inputs, loss_and_slope).drive_v
@@ -110,8 +110,8 @@ def test_gradient_follows_the_bend_of_the_source(tmp_path: Path) -> None:
     assert np.linalg.norm(found - expected) <= 2e-3 * np.linalg.norm(expected)
 
 
-def test_a_dead_heater_has_no_slope(tmp_path: Path) -> None:
-    chip = flawed_chip(tmp_path, "clements", ports=4)
+def test_the_gradient_by_a_dead_heater_is_zero(tmp_path: Path) -> None:
+    chip = imperfect_chip(tmp_path, "clements", ports=4)
     parameters = chip.parameters.model_copy(update={"faults": (FaultParameters(kind="dead_heater", channel=1),)})
     broken = Chip(parameters, threads=1)
     held(broken)
@@ -120,9 +120,9 @@ def test_a_dead_heater_has_no_slope(tmp_path: Path) -> None:
 
 
 @ALL
-def test_gradient_is_that_of_the_measured_loss(tmp_path: Path, topology: str) -> None:
-    """What `evaluate` answers changes along a direction as the gradient says, as far as single precision shows it."""
-    chip = flawed_chip(tmp_path, topology)
+def test_gradient_agrees_with_the_measured_loss(tmp_path: Path, topology: str) -> None:
+    """The change of readings of `evaluate` along a direction agrees with the gradient, within single precision."""
+    chip = imperfect_chip(tmp_path, topology)
     held(chip)
     inputs = np.random.default_rng(2).uniform(0, 1, (16, 6)).astype(np.float32)
     here, rng = chip.stages[1], np.random.default_rng(7)
@@ -136,7 +136,7 @@ def test_gradient_is_that_of_the_measured_loss(tmp_path: Path, topology: str) ->
 
 
 def test_output_phases_of_the_stage_that_is_read_do_not_matter(tmp_path: Path) -> None:
-    chip = flawed_chip(tmp_path, "clements")
+    chip = imperfect_chip(tmp_path, "clements")
     held(chip)
     found: Gradient = gradient(chip, 0, None, np.ones((2, 6)), loss_and_slope)
     np.testing.assert_allclose(found.gamma, 0.0, atol=1e-12 * np.abs(found.theta).max())

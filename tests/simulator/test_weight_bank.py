@@ -1,4 +1,4 @@
-"""Weight banks: rings against the exact formula of an add-drop ring, readings against the plain sum, noise against its law."""
+"""Weight banks: rings against the exact add-drop formula, readings against the weighted sum, noise."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def bank(folder: Path, text: str = "", preset: str = "ideal") -> ChipParameters:
 
 
 def volts_for(chip: Chip, phase_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Volts that heat ideal rings to these phases."""
+    """Voltages that set ideal rings to these phases."""
     heater = chip.parameters.heater
     return np.sqrt(phase_rad / np.pi * heater.pi_power_w * heater.resistance_ohm).ravel()
 
 
 @settings(max_examples=50, deadline=None)
 @given(phase=st.floats(-20, 20), finesse=st.floats(60, 1000), loss_db=st.floats(0, 6))
-def test_rings_are_add_drop_rings(phase: float, finesse: float, loss_db: float) -> None:
-    """Against round trips summed to all orders: couplers of transmission r, field a left after a round."""
+def test_rings_agree_with_the_exact_add_drop_formula(phase: float, finesse: float, loss_db: float) -> None:
+    """Against the sum over all round trips: couplers of field transmission r, round-trip field transmission a."""
     ring = Ring(finesse, loss_db)
-    # At high finesse drop = (κ²/(κ² + A))² in resonance and the width is (κ² + A)/π of a free spectral range, A = 1 - a.
+    # At high finesse drop = (κ²/(κ² + A))² in resonance, with A = 1 - a; the width is (κ² + A)/π of a free spectral range.
     width = np.pi / finesse
     kappa_2 = width * np.sqrt(ring.dropped)
     a, r_2 = 1 - (width - kappa_2), 1 - kappa_2
@@ -54,14 +54,14 @@ def test_rings_are_add_drop_rings(phase: float, finesse: float, loss_db: float) 
     assert -1 <= found.weights <= 1
 
 
-def test_resonance_has_the_width_that_its_finesse_says() -> None:
+def test_resonance_has_the_width_of_its_finesse() -> None:
     ring = Ring(50.0)
     half = np.array([0.0, np.pi / 50, -np.pi / 50, 2 * np.pi, np.pi])
     np.testing.assert_allclose(transmissions(half, ring).weights[:4], [1, 0, 0, 1], atol=1e-3)
     assert transmissions(half, ring).weights[4] == pytest.approx(-1, abs=2.1 / ring.steepness**2)
 
 
-def test_a_lossy_ring_leaks_in_resonance() -> None:
+def test_a_lossy_ring_transmits_in_resonance() -> None:
     ring = Ring(40.0, drop_loss_db=3.0)
     found = transmissions(np.zeros(1), ring)
     assert found.drop_port[0] == pytest.approx(10**-0.3)
@@ -70,19 +70,19 @@ def test_a_lossy_ring_leaks_in_resonance() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(weight=st.floats(-0.99, 0.6), finesse=st.floats(20, 1000), loss_db=st.floats(0, 1))
-def test_phases_give_the_weights_they_were_chosen_for(weight: float, finesse: float, loss_db: float) -> None:
+def test_phases_of_is_the_inverse_of_transmissions(weight: float, finesse: float, loss_db: float) -> None:
     ring = Ring(finesse, loss_db)
     assert transmissions(phases_of(np.array([weight]), ring), ring).weights[0] == pytest.approx(weight, abs=1e-9)
 
 
-def test_impossible_weights_are_refused() -> None:
+def test_weights_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"weight 1\.1 is out of the range of these rings"):
         phases_of(np.array([0.0, 1.1]), Ring(50.0))
 
 
 @settings(max_examples=30, deadline=None)
 @given(phase=st.floats(-7, 7), finesse=st.floats(5, 100), loss_db=st.floats(0, 6))
-def test_slopes_are_derivatives(phase: float, finesse: float, loss_db: float) -> None:
+def test_slopes_are_the_derivatives_of_the_transmissions(phase: float, finesse: float, loss_db: float) -> None:
     ring, step = Ring(finesse, loss_db), 1e-6
     plus, minus = (transmissions(np.array(phase + sign * step), ring) for sign in (1, -1))
     found = transmission_slopes(np.array(phase), ring)
@@ -103,12 +103,12 @@ def test_an_ideal_bank_multiplies_powers_by_weights(tmp_path: Path) -> None:
     expected = np.einsum("snm,bm->sbn", weights, inputs.astype(float) ** 2) * full_a
     assert readings.shape == (4, 37, OUTPUTS) and readings.min() < 0 < readings.max()
     np.testing.assert_allclose(readings, expected, atol=3e-6 * full_a)
-    # Phases of the inputs do not matter: wavelengths do not interfere.
+    # The phases of the inputs do not matter, because wavelengths do not interfere.
     turned = inputs * np.exp(2j * np.pi * rng.random(inputs.shape)).astype(np.complex64)
     np.testing.assert_allclose(chip.evaluate(drives, turned, stage.name).values, readings, atol=1e-6 * full_a)
 
 
-FLAWED = """
+IMPERFECT = """
 seed = 5
 photodiode.bandwidth_hz = 0.0
 adc.bits = 0
@@ -133,29 +133,29 @@ row_loss_db = 2.0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_flawed_bank_reads_what_the_slow_way_says(tmp_path: Path, threads: int) -> None:
-    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=threads)
+def test_an_imperfect_bank_agrees_with_the_reference(tmp_path: Path, threads: int) -> None:
+    chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=threads)
     stage, rng = chip.describe().stages[0], np.random.default_rng(1)
     drives, inputs = rng.uniform(0, 5, (3, stage.channels)), rng.uniform(0, 1, (40, INPUTS)).astype(np.float32)
     readings = chip.evaluate(drives, inputs, stage.name).values
     scale = np.abs(readings).max()
     for drive, found in zip(drives, readings, strict=True):
-        # Early samples are still settling, by less than a part in a thousand.
+        # In early samples the heaters still settle, by less than 0.1 %.
         np.testing.assert_allclose(found[-1:], settled_currents_a(chip, 0, drive, inputs[-1:]), atol=2e-5 * scale)
         np.testing.assert_allclose(found, settled_currents_a(chip, 0, drive, inputs), atol=2e-2 * scale)
 
 
-def test_neighbouring_rings_warm_each_other_and_all_of_them_feel_the_room(tmp_path: Path) -> None:
-    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=1)
+def test_rings_have_thermal_crosstalk_and_follow_the_temperature(tmp_path: Path) -> None:
+    chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1)
     pairs = chip.stages[0].pairs
     neighbours = {int(source) for to, source in zip(pairs.to, pairs.source, strict=True) if to == INPUTS + 1}
-    assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and the rows beside it
-    # A ring is no difference of paths: every one of them sees a whole length of warmed waveguide.
+    assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and in neighbouring rows
+    # A ring's phase is not a difference between two paths: each ring follows the temperature with its whole length.
     assert np.mean(chip.stages[0].truth.imbalance) == pytest.approx(1.0, abs=0.2)
 
 
-def test_gradient_is_that_of_central_differences(tmp_path: Path) -> None:
-    chip = Chip(bank(tmp_path, FLAWED, "soi"), threads=1)
+def test_gradient_agrees_with_central_differences(tmp_path: Path) -> None:
+    chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1)
     rng = np.random.default_rng(2)
     drive, inputs = rng.uniform(2, 4, INPUTS * OUTPUTS), rng.uniform(0, 1, (6, INPUTS))
     targets = rng.normal(0, 1e-4, (6, OUTPUTS))
@@ -173,8 +173,8 @@ def test_gradient_is_that_of_central_differences(tmp_path: Path) -> None:
     assert found.theta.size == found.phi.size == found.gamma.size == 0 and found.ring.size == drive.size
 
 
-def test_both_diodes_of_a_pair_make_noise(tmp_path: Path) -> None:
-    """σ² = 4kTB/R + 2qB(I₊ + I₋ + 2 I_dark): balanced light reads zero and is noisy all the same."""
+def test_both_diodes_of_a_pair_contribute_noise(tmp_path: Path) -> None:
+    """σ² = 4kTB/R + 2qB(I₊ + I₋ + 2 I_dark), also if the mean reading is zero."""
     diodes = "bandwidth_hz = 1.0e9\ntemperature_k = 300.0\nload_ohm = 1.0e3\ndark_a = 1.0e-4\n"
     chip = Chip(bank(tmp_path, f"[photodiode]\n{diodes}"), threads=1)
     drive = volts_for(chip, phases_of(np.zeros((OUTPUTS, INPUTS)), Ring(30.0)))
@@ -187,7 +187,7 @@ def test_both_diodes_of_a_pair_make_noise(tmp_path: Path) -> None:
     assert abs(np.corrcoef(readings.T)[0, 1]) < 5 / np.sqrt(samples)
 
 
-def test_converter_has_codes_of_both_signs_and_ends(tmp_path: Path) -> None:
+def test_converter_has_signed_codes_and_saturates(tmp_path: Path) -> None:
     parameters = bank(tmp_path, "adc.bits = 8\nadc.headroom = 1.0\n")
     chip = Chip(parameters, threads=1)
     step_a = 2 * chip.describe().readout.full_scale[0] / 255
@@ -196,14 +196,14 @@ def test_converter_has_codes_of_both_signs_and_ends(tmp_path: Path) -> None:
     codes = readings.values / step_a
     np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
     assert not readings.flags.any()
-    # All rings cold and in resonance, all inputs lit: everything in the drop diodes, at full scale. Or nothing, at the other end.
+    # All rings in resonance, all inputs lit: all light in the drop diodes, full scale. Off resonance: minus full scale.
     dark = volts_for(chip, np.full((OUTPUTS, INPUTS), np.pi))
     full = chip.evaluate(np.stack((np.zeros(15), dark)), np.ones((1, INPUTS), np.float32), "bank")
     assert full.flags[0] == FLAG_SATURATED
     assert np.all(full.values[0] > 0.98 * full.values[0].max()) and np.all(full.values[1] < -0.98 * full.values[0].max())
 
 
-def test_an_open_detector_reads_nothing(tmp_path: Path) -> None:
+def test_an_open_detector_reads_zero(tmp_path: Path) -> None:
     parameters = bank(tmp_path)
     fault = FaultParameters(kind="open_detector", stage=0, port=1)
     chip = Chip(parameters.model_copy(update={"faults": (fault,)}), threads=1)
@@ -219,7 +219,7 @@ def test_an_open_detector_reads_nothing(tmp_path: Path) -> None:
         ('stages = 1\nmesh.topology = "weight_bank"\nring.finesse = 1.0', "ring.finesse"),
     ],
 )
-def test_what_no_bank_can_be_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_invalid_weight_banks_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "chip.toml"
     path.write_text(f'preset = "soi"\n{text}\n')
     with pytest.raises(ConfigError, match=sentence) as refusal:
@@ -227,7 +227,7 @@ def test_what_no_bank_can_be_is_refused(tmp_path: Path, text: str, sentence: str
     assert "\n" not in str(refusal.value)
 
 
-def test_broken_couplers_are_not_for_banks(tmp_path: Path) -> None:
+def test_broken_couplers_are_refused_for_weight_banks(tmp_path: Path) -> None:
     fault = FaultParameters(kind="broken_coupler", stage=0, column=0, top=0)
     with pytest.raises(ConfigError, match="has no interferometer"):
         Chip(bank(tmp_path).model_copy(update={"faults": (fault,)}), threads=1)

@@ -1,4 +1,4 @@
-"""Chips for tests: a preset with some of its numbers changed."""
+"""Chips for tests: presets with some parameters changed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
 QUIET: dict[str, dict[str, Any]] = {"photodiode": {"bandwidth_hz": 0.0}, "adc": {"bits": 0, "headroom": 0.0}}
-"""No noise and no converter: readings that can be compared."""
+"""No noise and no ADC, so that readings can be compared exactly."""
 
 
 def parameters_of(preset: str, parts: dict[str, dict[str, Any]], *, quiet: bool = True, **whole: Any) -> ChipParameters:
-    """Return a preset with fields of its parts changed, validated anew; `quiet` for QUIET, `whole` for ports, stages, …"""
+    """Return a validated preset with fields of its parts changed; `quiet` applies QUIET, `whole` has ports, stages, …"""
     tables = load_chip(preset).model_dump()
     for change in (QUIET if quiet else {}, parts):
         for name, fields in change.items():

@@ -1,4 +1,4 @@
-"""A mesh at random phases with errors and losses, and where its interferometers are in anybody's drawing of it."""
+"""A mesh at random phases with coupler errors and losses, and positions of its interferometers for other packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from photonloop.simulator.physics.mesh import Mesh, transfer_matrix
 
 @dataclass(frozen=True)
 class FlawedMesh:
-    """Arrays as `transfer_matrix` takes them."""
+    """A mesh and the arguments of `transfer_matrix`."""
 
     mesh: Mesh
     theta: NDArray[np.float64]
@@ -26,13 +26,13 @@ class FlawedMesh:
         return transfer_matrix(self.mesh, self.theta, self.phi, self.gamma, self.coupler_error, self.loss_db)
 
     def element(self, number: int) -> tuple[float, float, float, float]:
-        """φ, angle of the first coupler, θ and angle of the second one of an interferometer: in the order of the light."""
+        """φ, angle of coupler 1, θ and angle of coupler 2 of an interferometer, in the order of the light."""
         first, second = np.pi / 4 + self.coupler_error[number]
         return float(self.phi[self.mesh.phi[number]]), float(first), float(self.theta[self.mesh.theta[number]]), float(second)
 
 
 def flawed(mesh: Mesh, seed: int, loss_db: float) -> FlawedMesh:
-    """Coupler errors of 0.1 rad and losses up to `loss_db`."""
+    """Return a mesh at random phases with coupler errors of 0.1 rad and losses up to `loss_db`."""
     rng, count = np.random.default_rng(seed), mesh.interferometers
     return FlawedMesh(
         mesh,
@@ -45,7 +45,10 @@ def flawed(mesh: Mesh, seed: int, loss_db: float) -> FlawedMesh:
 
 
 def places(mesh: Mesh) -> dict[tuple[int, int], int]:
-    """Interferometers by (top mode, how many came before it on that mode): the same in every drawing of the same wiring."""
+    """Number of each interferometer by (top mode, how many come before it on that top mode).
+
+    These keys do not depend on how a package assigns interferometers to columns.
+    """
     found: dict[tuple[int, int], int] = {}
     uses = dict.fromkeys(range(mesh.ports), 0)
     for number, top in enumerate(mesh.top.tolist()):
