@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.output_streams import discard_output
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -70,16 +71,6 @@ def announce(message: Mapping[str, object], output: TextIO | None = None) -> Non
     except BrokenPipeError:
         discard_output(stream)
         raise DeviceError("transport", "the address could not be printed: standard output is closed") from None
-
-
-def discard_output(stream: TextIO) -> None:
-    """Redirect a stream whose reader has gone to the null device.
-
-    Otherwise what is left in its buffer raises an error again when Python exits.
-    """
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
 
 
 def take_standard_output() -> TextIO:

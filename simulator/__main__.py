@@ -14,7 +14,8 @@ from pathlib import Path
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
-from photonloop.protocols.process import add_parent_options, announce, discard_output, parent_check, refuse
+from photonloop.protocols.output_streams import discard_output
+from photonloop.protocols.process import add_parent_options, announce, parent_check, refuse
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.protocols.stop_request import stop_signals
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names

@@ -7,43 +7,37 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from photonloop.controller.cli.printing import PipeTolerantStream, print_message
+from photonloop.controller.cli.printing import print_message
 from photonloop.controller.learning.progress import EpochReport, Listener
 from photonloop.controller.stopping import Stop
+from photonloop.protocols.output_streams import PipeTolerantStream
+from photonloop.protocols.stop_request import STOP_SIGNALS, stop_signals
 
 PLAIN_EVERY_S = 5.0
 """Seconds between progress lines if standard error is not a terminal."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first Ctrl-C, SIGTERM or hang-up of the terminal into a wish to stop; a second Ctrl-C interrupts at once.
+    """Yield a `Stop` that the first Ctrl-C, SIGTERM or hang-up of the terminal requests; a second Ctrl-C interrupts at once.
 
-    Under nohup, which ignores hang-ups, they stay ignored.
+    Hang-ups are ignored under nohup.
     """
     stop = Stop()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         again = stop.asked
         stop.ask()
         if stop.breaks_off or (again and number == signal.SIGINT):
             raise KeyboardInterrupt
 
-    handled = [number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in handled}
-    try:
+    with stop_signals(handle, (*STOP_SIGNALS, signal.SIGHUP)):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 
 from photonloop.controller.cli.console import stop_on_signals
 from photonloop.controller.cli.device_options import check_chip_options, chip_size
@@ -15,6 +14,7 @@ from photonloop.protocols.client.device_client import DeviceClient
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
+from photonloop.protocols.stop_request import stop_signals
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,10 +61,9 @@ def _relay(args: argparse.Namespace, address: DeviceAddress) -> int:
         options = ServerOptions(keys=args.server_keys, on_tick=lambda: client.lost is None)
         server = DeviceServer(client, args.bind, options=options)
         bound = server.bind()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: server.stop())
-        _announce(args, bound)
-        server.run()
+        with stop_signals(lambda _number: server.stop()):
+            _announce(args, bound)
+            server.run()
     finally:
         opened.close()
     if client.lost is not None:
