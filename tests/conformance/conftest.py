@@ -1,6 +1,6 @@
-"""Every device there is, for the suite that all of them must pass.
+"""All kinds of devices, for the tests that every device must pass.
 
-A bench joins by one more entry in `KINDS`: a context manager that yields a function which opens the device, ready to write.
+To add a kind, add an entry to `KINDS`: a context manager that yields a function, which opens the device with the lease held.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def bench() -> Callable[[], PhotonicDevice]:
 
 @contextmanager
 def virtual_instruments() -> Iterator[Path]:
-    """Emulators in a process of their own; yields their station file, which allows less at once so that tests are quick."""
+    """Start virtual instruments in a process; yield their station file, with small capacities for short tests."""
     folder = Path(tempfile.mkdtemp())
     command = [
         sys.executable,
@@ -141,7 +141,7 @@ def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
 
-# A small largest message, so that loaded inputs travel in pieces; inline, as the simulator process does it.
+# PIECES: small messages, so that loaded inputs are sent in pieces. INLINE: as in the simulator's process.
 PIECES = ServerOptions(max_message_bytes=4096)
 INLINE = ServerOptions(inline_s=0.005)
 
@@ -164,7 +164,7 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
 
 @pytest.fixture(scope="session", params=KINDS)
 def open_device(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens the device, as often as a test likes, one after another."""
+    """Function that opens the device. It may be called repeatedly, after the earlier device was closed."""
     with KINDS[request.param]() as opener:
         yield opener
 

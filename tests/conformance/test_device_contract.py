@@ -1,4 +1,4 @@
-"""What every device promises (`protocols/device.py`), checked from outside, with nothing known but its description."""
+"""The device contract (`protocols/device.py`), tested on every kind of device with no knowledge except its description."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Open = Callable[[], PhotonicDevice]
 
 
 def drives_for(device: PhotonicDevice, settings: int, stage: int = 0, fraction: float = 0.3) -> np.ndarray:
-    """Drives that break no limit: `fraction` of what total power and every single limit allow."""
+    """Drives within all limits: up to `fraction` of the highest drive that all channels may have at once."""
     description = device.describe()
     return np.random.default_rng(settings).uniform(0.0, fraction * fair_v(description), (settings, mesh(device, stage).channels))
 
 
 def fair_v(description: DeviceDescription) -> float:
-    """A drive [V] that all channels may have at once."""
+    """The highest drive [V] that all channels may have at once."""
     limits = description.limits
     ohm = description.drive.resistance_ohm
     bounds = [description.drive.max_v, float(np.min(limits.voltage_v))]
@@ -65,7 +65,7 @@ def mean(readings: Readings) -> np.ndarray:
 # ---- description and status ------------------------------------------------------------------------------------------
 
 
-def test_it_satisfies_the_interface(device: PhotonicDevice) -> None:
+def test_the_device_satisfies_the_interface(device: PhotonicDevice) -> None:
     assert isinstance(device, PhotonicDevice)
 
 
@@ -89,7 +89,7 @@ def test_the_description_is_consistent(device: PhotonicDevice) -> None:
     assert description.drive.min_v < description.drive.max_v
 
 
-def test_the_status_tells_what_is_held(device: PhotonicDevice) -> None:
+def test_the_status_reflects_the_held_drive(device: PhotonicDevice) -> None:
     device.safe()
     status = device.status()
     assert isinstance(status, DeviceStatus)
@@ -105,7 +105,7 @@ def test_the_status_tells_what_is_held(device: PhotonicDevice) -> None:
 # ---- apply --------------------------------------------------------------------------------------------------------
 
 
-def test_apply_is_absolute_so_a_repeat_changes_nothing(device: PhotonicDevice) -> None:
+def test_a_repeated_apply_changes_nothing(device: PhotonicDevice) -> None:
     drive = held_drive(device)
     device.apply(drive)
     power_w = device.status().heater_power_w
@@ -113,7 +113,7 @@ def test_apply_is_absolute_so_a_repeat_changes_nothing(device: PhotonicDevice) -
     assert device.status().heater_power_w == power_w
 
 
-def test_a_bad_drive_is_refused_whole(device: PhotonicDevice) -> None:
+def test_an_invalid_drive_is_refused_as_a_whole(device: PhotonicDevice) -> None:
     description = device.describe()
     good = held_drive(device)
     device.apply(good)
@@ -133,7 +133,7 @@ def test_a_bad_drive_is_refused_whole(device: PhotonicDevice) -> None:
         assert device.status().heater_power_w == power_w
     for shape in ((), (0,), (last,), (last + 2,), (1, last + 1)):
         refused(lambda shape=shape: device.apply(np.zeros(shape)), "bad_request")
-    refused(lambda: device.apply("all of it"), "bad_request")  # pyright: ignore[reportArgumentType]
+    refused(lambda: device.apply("volts"), "bad_request")  # pyright: ignore[reportArgumentType]
     assert device.status().heater_power_w == power_w
 
 
@@ -142,9 +142,9 @@ def test_total_heater_power_is_limited(device: PhotonicDevice) -> None:
     if not description.limits.total_power_w:
         pytest.skip("no limit of total power")
     if float(np.min(description.limits.voltage_v)) <= 1.02 * fair_v(description):
-        pytest.skip("the single limits are tighter")
+        pytest.skip("the limits per channel are tighter")
     refused(lambda: device.apply(np.full(description.channels, 1.01 * fair_v(description))), "limit")
-    # One stage's settings count together with what the others hold.
+    # The settings of one stage count together with the held drive of the others.
     device.apply(np.full(description.channels, 0.99 * fair_v(description)))
     if len(description.stages) > 1:
         drives = np.full((1, mesh(device).channels), 1.02 * fair_v(description))
@@ -166,7 +166,7 @@ def test_the_shape_of_readings(device: PhotonicDevice, settings: int, samples: i
         assert readings.flags.dtype == np.uint32
 
 
-def test_the_clock_moves_on_with_every_setting(device: PhotonicDevice) -> None:
+def test_the_clock_advances_with_every_setting(device: PhotonicDevice) -> None:
     stage = mesh(device).name
     before_s = device.status().clock_s
     first = device.evaluate(drives_for(device, 5), light(device, 3), stage).time_s
@@ -183,7 +183,7 @@ def test_evaluations_are_counted_in_settings(device: PhotonicDevice) -> None:
     assert device.status().evaluations == before + 5
 
 
-def test_an_evaluation_leaves_the_held_drive_as_it_was(device: PhotonicDevice) -> None:
+def test_an_evaluation_restores_the_held_drive(device: PhotonicDevice) -> None:
     device.apply(held_drive(device))
     power_w = device.status().heater_power_w
     device.evaluate(drives_for(device, 3, fraction=0.1), light(device, 3), mesh(device).name)
@@ -193,7 +193,7 @@ def test_an_evaluation_leaves_the_held_drive_as_it_was(device: PhotonicDevice) -
 def test_more_light_gives_more_current(device: PhotonicDevice) -> None:
     samples = np.vstack([np.zeros(device.describe().input_ports), np.ones(device.describe().input_ports)]).astype(np.float32)
     values = mean(device.evaluate(np.zeros((1, mesh(device).channels)) + drives_for(device, 1), samples, mesh(device).name))
-    # Balanced pairs may read less than nothing.
+    # Balanced pairs may have negative readings.
     assert np.abs(values[0, 1]).sum() > np.abs(values[0, 0]).sum()
 
 
@@ -206,7 +206,7 @@ def test_readings_belong_to_the_caller(device: PhotonicDevice) -> None:
         np.testing.assert_array_equal(now, then)
 
 
-def test_an_evaluation_with_one_bad_setting_is_refused_whole(device: PhotonicDevice) -> None:
+def test_an_evaluation_with_one_invalid_setting_is_refused_as_a_whole(device: PhotonicDevice) -> None:
     description = device.describe()
     stage = description.stages[-1]
     device.apply(held_drive(device))
@@ -226,7 +226,7 @@ def test_an_evaluation_with_one_bad_setting_is_refused_whole(device: PhotonicDev
     assert (after.evaluations, after.heater_power_w) == (before.evaluations, before.heater_power_w)
 
 
-def test_wrong_requests_are_refused(device: PhotonicDevice) -> None:
+def test_invalid_evaluations_are_refused(device: PhotonicDevice) -> None:
     description = device.describe()
     stage, good, samples = mesh(device), drives_for(device, 2), light(device, 3)
     before = device.status().evaluations
@@ -248,7 +248,7 @@ def test_wrong_requests_are_refused(device: PhotonicDevice) -> None:
     assert device.status().evaluations == before + 2 * description.phases_settable
 
 
-def test_too_much_at_once_is_refused(device: PhotonicDevice) -> None:
+def test_evaluations_that_are_too_large_are_refused(device: PhotonicDevice) -> None:
     limits, stage = device.describe().limits, mesh(device)
     one = np.zeros((1, stage.channels))
     refused(lambda: device.evaluate(one, np.zeros((limits.max_batch + 1, light(device, 1).shape[1])), stage.name), "limit")
@@ -264,7 +264,7 @@ def test_too_much_at_once_is_refused(device: PhotonicDevice) -> None:
 # ---- loaded inputs ---------------------------------------------------------------------------------------------------
 
 
-def test_staged_rows_are_the_same_light(device: PhotonicDevice) -> None:
+def test_loaded_rows_give_the_same_readings_as_the_inputs(device: PhotonicDevice) -> None:
     samples = light(device, 300)
     device.load_inputs("train", samples)
     for index, stage in enumerate(device.describe().stages):
@@ -274,10 +274,10 @@ def test_staged_rows_are_the_same_light(device: PhotonicDevice) -> None:
         loaded = mean(device.evaluate(drives, LoadedRows("train", rows), stage.name))
         noise = 0.05 * np.abs(direct).max()
         np.testing.assert_allclose(loaded, direct, atol=noise)
-        assert np.ptp(direct) > noise  # or the comparison would say nothing
+        assert np.ptp(direct) > noise  # otherwise the comparison would be meaningless
 
 
-def test_what_is_staged_is_a_copy_and_can_be_replaced(device: PhotonicDevice) -> None:
+def test_loaded_inputs_are_copies_and_can_be_replaced(device: PhotonicDevice) -> None:
     ports = device.describe().input_ports
     stage, drives, rows = mesh(device), drives_for(device, 1), LoadedRows("x", np.array([0]))
     mine = np.ones((1, ports), np.float32)
@@ -291,7 +291,7 @@ def test_what_is_staged_is_a_copy_and_can_be_replaced(device: PhotonicDevice) ->
     assert np.abs(bright).sum() - np.abs(dark).sum() > noise
 
 
-def test_wrong_rows_are_refused(device: PhotonicDevice) -> None:
+def test_invalid_rows_are_refused(device: PhotonicDevice) -> None:
     stage, drives = mesh(device).name, drives_for(device, 1)
     device.load_inputs("x", light(device, 4))
     for rows in (
@@ -305,7 +305,7 @@ def test_wrong_rows_are_refused(device: PhotonicDevice) -> None:
         refused(lambda rows=rows: device.evaluate(drives, rows, stage), "bad_request")
 
 
-def test_wrong_inputs_are_not_staged(device: PhotonicDevice) -> None:
+def test_invalid_inputs_are_not_loaded(device: PhotonicDevice) -> None:
     limits, ports = device.describe().limits, device.describe().input_ports
     refused(lambda: device.load_inputs("bad", np.full((2, ports), 1.5)), "bad_request")
     refused(lambda: device.load_inputs("bad", np.zeros((2, ports + 1))), "bad_request")
@@ -320,7 +320,7 @@ def test_wrong_inputs_are_not_staged(device: PhotonicDevice) -> None:
 # ---- stopping -----------------------------------------------------------------------------------------------------
 
 
-def test_safe_is_safe_and_may_be_repeated(device: PhotonicDevice) -> None:
+def test_safe_may_be_repeated(device: PhotonicDevice) -> None:
     device.apply(held_drive(device))
     for _ in range(2):
         device.safe()
@@ -329,7 +329,7 @@ def test_safe_is_safe_and_may_be_repeated(device: PhotonicDevice) -> None:
     assert not device.status().safe
 
 
-def test_cancel_without_an_evaluation_does_nothing(device: PhotonicDevice) -> None:
+def test_cancel_without_an_evaluation_has_no_effect(device: PhotonicDevice) -> None:
     device.cancel()
     stage = mesh(device).name
     assert device.evaluate(drives_for(device, 2), light(device, 3), stage).values.shape[0] == 2
@@ -339,12 +339,12 @@ def test_cancel_without_an_evaluation_does_nothing(device: PhotonicDevice) -> No
 
 
 @pytest.mark.parametrize("stop", ["cancel", "safe"])
-def test_an_evaluation_under_way_ends_early_or_not_at_all(device: PhotonicDevice, stop: str) -> None:
-    """Whoever wins the race, the evaluation is whole or refused, and the device is left in order."""
+def test_a_stopped_evaluation_is_complete_or_refused(device: PhotonicDevice, stop: str) -> None:
+    """For any timing, the evaluation is complete or refused, and the device can be used afterwards."""
     limits, stage = device.describe().limits, mesh(device)
     samples = light(device, min(limits.max_batch, 256))
     settings = min(limits.max_settings, limits.max_readings // (len(samples) * stage.tap_ports))
-    drives = drives_for(device, min(settings, 4096 // (8 * stage.channels)))  # fits the smallest message of any server here
+    drives = drives_for(device, min(settings, 4096 // (8 * stage.channels)))  # fits in the smallest max_message_bytes of KINDS
     device.apply(held_drive(device))
     power_w = device.status().heater_power_w
     begun = threading.Event()
@@ -376,9 +376,9 @@ def test_an_evaluation_under_way_ends_early_or_not_at_all(device: PhotonicDevice
     device.evaluate(drives[:1], samples, stage.name)
 
 
-def test_after_its_own_safe_a_writer_applies_before_it_evaluates(device: PhotonicDevice) -> None:
+def test_after_its_own_safe_a_writer_must_apply_first(device: PhotonicDevice) -> None:
     if not isinstance(device, DeviceClient):
-        pytest.skip("a rule of servers")
+        pytest.skip("applies to servers only")
     drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
     device.apply(held_drive(device))
     device.safe()
@@ -389,15 +389,15 @@ def test_after_its_own_safe_a_writer_applies_before_it_evaluates(device: Photoni
     device.evaluate(drives, samples, stage)
 
 
-def test_a_safe_by_somebody_else_stops_the_writer_until_it_clears_the_fault(device: PhotonicDevice) -> None:
+def test_after_a_safe_by_another_client_the_writer_must_clear_the_fault(device: PhotonicDevice) -> None:
     if not isinstance(device, DeviceClient):
-        pytest.skip("a rule of servers")
+        pytest.skip("applies to servers only")
     drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
     device.apply(held_drive(device))
-    for _ in range(2):  # so that a server which evaluates inline knows the pace
+    for _ in range(2):  # so that the server can predict the duration and evaluate inline
         device.evaluate(drives, samples, stage)
     before = device.status().evaluations
-    with connect(device.address, label="door") as other:
+    with connect(device.address, label="other") as other:
         other.safe()
         assert other.status().safe
     assert [fault.name for fault in device.status().faults] == ["made_safe"]
@@ -414,7 +414,7 @@ def test_a_safe_by_somebody_else_stops_the_writer_until_it_clears_the_fault(devi
     assert device.status().faults == ()
 
 
-def test_status_from_other_threads(device: PhotonicDevice) -> None:
+def test_the_status_can_be_read_from_another_thread(device: PhotonicDevice) -> None:
     seen: list[DeviceStatus] = []
     done = threading.Event()
 
@@ -437,11 +437,11 @@ def test_status_from_other_threads(device: PhotonicDevice) -> None:
 # ---- faults and the end ----------------------------------------------------------------------------------------------
 
 
-def test_a_fault_that_is_not_there_cannot_be_cleared(device: PhotonicDevice) -> None:
+def test_a_fault_that_is_not_latched_cannot_be_cleared(device: PhotonicDevice) -> None:
     refused(lambda: device.clear_fault("no such fault"), "bad_request")
 
 
-def test_closing_twice_is_harmless_and_the_device_says_that_it_is_closed(open_device: Open) -> None:
+def test_a_closed_device_may_be_closed_again_and_refuses_requests(open_device: Open) -> None:
     device = open_device()
     drives, samples, stage = drives_for(device, 1), light(device, 1), mesh(device).name
     device.apply(held_drive(device))

@@ -1,4 +1,4 @@
-"""Servers in threads, on loopback, gone at the end of the test."""
+"""Fixture that starts device servers in threads, on loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from photonloop.protocols.server.device_server import DeviceServer, ServerOption
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Return a function that starts a server and returns it, listening."""
+    """Return a function that starts a server and returns it. All servers are stopped at the end of the test."""
     running: list[tuple[DeviceServer, threading.Thread]] = []
 
     def start(device: PhotonicDevice, bind: str = "tcp://127.0.0.1:*", **options: object) -> DeviceServer:

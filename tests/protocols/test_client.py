@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 from support.fake_device import FakeDevice, Gate, Serve, fake_description, wait_until
 
+from photonloop.protocols.client import server_connection
 from photonloop.protocols.client.device_client import ClientOptions, connect
 from photonloop.protocols.client.server_connection import ServerConnection
 from photonloop.protocols.device import LoadedRows, PhotonicDevice
@@ -21,10 +23,13 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.shared_buffer import SharedBuffer
+from photonloop.protocols.wire.sockets import receive_frames
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)
-BRISK = ClientOptions(timeout_s=2.0, silence_s=0.6)
+QUICK = ClientOptions(timeout_s=2.0, silence_s=0.6)
+LOST_CONNECTION_ONLY = ClientOptions(silence_s=3600.0)
+"""With these options only a lost connection ends the wait for a reply."""
 
 
 def refused(call: Callable[[], object]) -> DeviceError:
@@ -68,10 +73,8 @@ def test_every_kind_of_local_address(serve: Serve, bind: str, tmp_path_factory: 
         assert client.status().safe
 
 
-def test_nobody_there_is_said_in_time_and_in_one_sentence() -> None:
-    started_s = time.monotonic()
+def test_an_unreachable_server_is_reported_with_address_and_timeout() -> None:
     error = refused(lambda: connect("tcp://127.0.0.1:9", timeout_s=0.3))
-    assert time.monotonic() - started_s < 3.0
     assert (error.code, error.outcome, error.retryable) == ("transport", "not_applied", True)
     assert error.detail == "no device server answers at tcp://127.0.0.1:9 within 0.3 s"
 
@@ -80,14 +83,14 @@ def test_nobody_there_is_said_in_time_and_in_one_sentence() -> None:
     "address",
     ["", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:*", "tcp://127.0.0.1:99999", "tcp://h:0", "udp://h:1", "ipc://", "x"],
 )
-def test_bad_addresses(address: str) -> None:
+def test_invalid_addresses_are_refused(address: str) -> None:
     error = refused(lambda: connect(address))
     assert error.code == "bad_request"
     assert repr(address) in error.detail
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 100])
-def test_large_inputs_travel_in_pieces(serve: Serve, count: int) -> None:
+def test_large_inputs_are_sent_in_pieces(serve: Serve, count: int) -> None:
     device = FakeDevice()
     server = serve(device, max_message_bytes=160)
     inputs = np.random.default_rng(0).random((count, 4)).astype(np.float32)
@@ -101,7 +104,7 @@ def test_large_inputs_travel_in_pieces(serve: Serve, count: int) -> None:
         assert device.calls == ["load_inputs"]
 
 
-def test_too_much_is_refused_before_it_is_sent(serve: Serve) -> None:
+def test_arrays_that_are_too_large_are_refused_before_they_are_sent(serve: Serve) -> None:
     device = FakeDevice(fake_description(max_loaded_bytes=1000))
     server = serve(device, max_message_bytes=160)
     with connect(server.address) as client:
@@ -117,7 +120,7 @@ def test_too_much_is_refused_before_it_is_sent(serve: Serve) -> None:
         client.evaluate(DRIVES[:2], INPUTS, "mesh1")
 
 
-def test_input_types(serve: Serve) -> None:
+def test_inputs_of_other_types_are_converted_or_refused(serve: Serve) -> None:
     device = FakeDevice()
     with connect(serve(device).address) as client:
         client.acquire()
@@ -139,14 +142,14 @@ def test_input_types(serve: Serve) -> None:
         assert refused(lambda: client.evaluate(DRIVES * 100, INPUTS, "mesh1")).code == "limit"
 
 
-def test_submit_lets_the_caller_work_meanwhile(serve: Serve) -> None:
+def test_submit_returns_before_the_readings_arrive(serve: Serve) -> None:
     gate = Gate()
     device = FakeDevice(before_setting=gate)
     with connect(serve(device).address) as client:
         client.acquire()
         pending = client.submit(DRIVES, INPUTS, "mesh1")
-        assert gate.reached.wait(10)  # it runs, and this thread goes on
-        second = client.submit(2 * DRIVES, INPUTS, "mesh1")  # waits at the server's door
+        assert gate.reached.wait(10)  # it runs while this thread continues
+        second = client.submit(2 * DRIVES, INPUTS, "mesh1")  # waits in the server
         sentence = "2 evaluations are pending already: ask for the first one's result"
         assert refused(lambda: client.submit(DRIVES, INPUTS, "mesh1")).detail == sentence
         for call in (lambda: client.apply(np.zeros(16)), lambda: client.load_inputs("a", INPUTS)):
@@ -156,14 +159,16 @@ def test_submit_lets_the_caller_work_meanwhile(serve: Serve) -> None:
         gate.opened.set()
         readings = pending.result()
         assert pending.result() is readings
-        np.testing.assert_allclose(second.result().values, 4 * readings.values, rtol=1e-6)  # light goes with squared drives
+        np.testing.assert_allclose(
+            second.result().values, 4 * readings.values, rtol=1e-6
+        )  # readings are proportional to squared drives
         failing = client.submit(DRIVES * 100, INPUTS, "mesh1")
         first = refused(failing.result)
         assert refused(failing.result) is first
         client.apply(np.zeros(16))
 
 
-def test_results_may_be_asked_for_in_any_order(serve: Serve) -> None:
+def test_results_may_be_requested_in_any_order(serve: Serve) -> None:
     with connect(serve(FakeDevice()).address) as client:
         client.acquire()
         for _ in range(3):
@@ -172,7 +177,7 @@ def test_results_may_be_asked_for_in_any_order(serve: Serve) -> None:
             np.testing.assert_allclose(later.values, 4 * first.result().values, rtol=1e-6)
 
 
-def test_a_failed_evaluation_does_not_disturb_the_one_behind_it(serve: Serve) -> None:
+def test_a_failed_evaluation_does_not_affect_the_next_one(serve: Serve) -> None:
     with connect(serve(FakeDevice()).address) as client:
         client.acquire()
         bad, good = client.submit(DRIVES * 100, INPUTS, "mesh1"), client.submit(DRIVES, INPUTS, "mesh1")
@@ -182,11 +187,11 @@ def test_a_failed_evaluation_does_not_disturb_the_one_behind_it(serve: Serve) ->
 
 @pytest.mark.parametrize("inline_s", [0.0, 10.0])
 def test_safe_by_another_client_between_two_pending_evaluations(serve: Serve, inline_s: float) -> None:
-    """The second evaluation waits in the server's socket: whichever way the server works, it must not read a dark mesh."""
+    """The second evaluation waits in the server's socket. It must not read a dark mesh, inline or in the worker."""
     gate = Gate(at_setting=-1)
     device = FakeDevice(before_setting=gate)
     server = serve(device, inline_s=inline_s)
-    with connect(server.address) as client, connect(server.address, label="door") as other, ThreadPoolExecutor() as pool:
+    with connect(server.address) as client, connect(server.address, label="other") as other, ThreadPoolExecutor() as pool:
         client.acquire()
         client.apply(np.ones(16))
         for _ in range(2):
@@ -203,7 +208,7 @@ def test_safe_by_another_client_between_two_pending_evaluations(serve: Serve, in
         if inline_s == 0:
             assert refused(first.result).code == "interlock"
         else:
-            first.result()  # carried out in the socket loop, before the safe was read
+            first.result()  # it ran in the socket loop, before the safe was read
         done = device.evaluations
         wait_until(lambda: other.status().safe)
         assert [fault.name for fault in other.status().faults] == ["made_safe"]
@@ -212,7 +217,7 @@ def test_safe_by_another_client_between_two_pending_evaluations(serve: Serve, in
             assert "made_safe" in refused(third.result).detail
         if inline_s == 0:
             assert refused(second.result).code == "interlock"
-        else:  # it came before the safe or after it; if before, it was read while the drive was held
+        else:  # if it arrived before the safe, it was read with the held drive
             with contextlib.suppress(DeviceError):
                 second.result()
         assert device.evaluations == done
@@ -262,19 +267,19 @@ def test_pending_evaluations_of_a_closed_connection(serve: Serve, how: str) -> N
             assert client.evaluate(DRIVES, INPUTS, "mesh1").values.shape == (3, 2, 4)
 
 
-def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_result_can_be_requested_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice()
-    with connect(serve(device).address, options=BRISK) as client:
+    with connect(serve(device).address, options=QUICK) as client:
         client.acquire()
         first, second = (client.submit(scale * DRIVES, INPUTS, "mesh1") for scale in (1, 2))
         read = ServerConnection._read
         interrupts = iter([True, True])
 
         def interrupted(
-            channel: ServerConnection, request: messages.Request, frames: messages.Frames, buffer: SharedBuffer | None
+            connection: ServerConnection, request: messages.Request, frames: messages.Frames, buffer: SharedBuffer | None
         ) -> object:
-            answer = read(channel, request, frames, buffer)
-            if next(interrupts, False):  # the worst moment: the message is off the socket
+            answer = read(connection, request, frames, buffer)
+            if next(interrupts, False):  # the message is no longer in the socket
                 raise KeyboardInterrupt
             return answer
 
@@ -284,17 +289,17 @@ def test_an_interrupted_result_can_be_asked_for_again(serve: Serve, monkeypatch:
                 first.result()
         np.testing.assert_allclose(second.result().values, 4 * first.result().values, rtol=1e-6)
         assert device.calls == ["evaluate"] * 2
-        client.apply(np.ones(16))  # nothing is left pending
+        client.apply(np.ones(16))  # nothing is pending
 
 
-def test_a_refusal_that_overtakes_is_kept_for_its_own_result(serve: Serve) -> None:
+def test_an_error_that_arrives_before_an_earlier_reply_is_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     device = FakeDevice(before_setting=gate)
     with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
         client.acquire()
         first = client.submit(DRIVES, INPUTS, "mesh1")
         assert gate.reached.wait(10)
-        # The device does not become safe at once, so that the first still runs when the second is refused.
+        # The first evaluation still runs when the second is refused.
         stopping = pool.submit(client.safe)
         time.sleep(0.06)
         second = client.submit(DRIVES, INPUTS, "mesh1")
@@ -303,13 +308,18 @@ def test_a_refusal_that_overtakes_is_kept_for_its_own_result(serve: Serve) -> No
         gate.opened.set()
         assert refused(waiting.result).detail == "stopped, because the device was asked to become safe"
         stopping.result(10)
-        started_s = time.monotonic()
+
+        def receive(socket: zmq.Socket) -> list[messages.Buffer]:
+            assert threading.current_thread() is not threading.main_thread(), "the error was not kept"
+            return receive_frames(socket)
+
+        monkeypatch.setattr(server_connection, "receive_frames", receive)
         assert refused(second.result).detail == "the device was made safe: apply a drive first"
-        assert time.monotonic() - started_s < 1.0  # known already: a server asked again would answer after 1.7 s
+        monkeypatch.undo()
         assert device.calls == ["evaluate", "safe"]
 
 
-def test_a_clock_that_drifts_does_not_keep_the_device_from_being_made_safe(serve: Serve) -> None:
+def test_the_device_can_be_made_safe_if_the_clocks_differ(serve: Serve) -> None:
     with connect(serve(FakeDevice()).address, options=ClientOptions(deadline_s=5.0)) as client:
         client.acquire(ttl_s=0.6)
         client.apply(np.ones(16))
@@ -318,7 +328,7 @@ def test_a_clock_that_drifts_does_not_keep_the_device_from_being_made_safe(serve
         client.cancel()
         client.safe()
         assert client.status().safe
-        wait_until(lambda: abs(client._encoder.server_ahead_s) < 1.0)  # a renewal tells the time
+        wait_until(lambda: abs(client._encoder.server_ahead_s) < 1.0)  # a renewal corrects it
         client.apply(np.ones(16))
         client._encoder.server_ahead_s -= 3600.0
         client.release()
@@ -340,7 +350,7 @@ def test_cancel_and_safe_from_another_thread(serve: Serve) -> None:
             else:
                 wait_until(lambda c=client: c.status().busy)
                 time.sleep(0.06)
-                assert not stopping.done()  # the device is not safe yet, and safe() does not say so
+                assert not stopping.done()  # the device is not safe yet, so safe() has not returned
             gate.opened.set()
             stopping.result(10)
             assert refused(lambda r=running: r.result(10)).code == "interlock"
@@ -348,7 +358,7 @@ def test_cancel_and_safe_from_another_thread(serve: Serve) -> None:
             assert device.status().safe is (stop == "safe")
 
 
-def test_safe_raises_where_the_device_does_not_become_safe(serve: Serve) -> None:
+def test_safe_raises_if_the_device_does_not_become_safe(serve: Serve) -> None:
     gate = Gate()
     device = FakeDevice(before_setting=gate)
     with connect(serve(device).address) as client, ThreadPoolExecutor() as pool:
@@ -369,7 +379,7 @@ def test_safe_raises_where_the_device_does_not_become_safe(serve: Serve) -> None
         client.clear_fault("safe_failed")
 
 
-def test_many_readers_at_once(serve: Serve) -> None:
+def test_many_clients_can_read_the_status_at_once(serve: Serve) -> None:
     device = FakeDevice(before_setting=lambda setting: time.sleep(0.002))
     server = serve(device)
     with connect(server.address, label="writer") as writer, ThreadPoolExecutor(8) as pool:
@@ -384,7 +394,7 @@ def test_many_readers_at_once(serve: Serve) -> None:
         assert running.result().values.shape == (100, 2, 4)
 
 
-def test_one_client_read_from_many_threads(serve: Serve) -> None:
+def test_many_threads_can_read_the_status_of_one_client(serve: Serve) -> None:
     with connect(serve(FakeDevice()).address) as client, ThreadPoolExecutor(8) as pool:
         client.acquire()
         statuses = [pool.submit(client.status) for _ in range(200)]
@@ -393,7 +403,7 @@ def test_one_client_read_from_many_threads(serve: Serve) -> None:
         assert all(one.result().leased_to == "photonloop" for one in statuses)
 
 
-def test_a_second_controller_is_told_who_holds_the_device(serve: Serve) -> None:
+def test_the_error_for_a_second_writer_names_the_first(serve: Serve) -> None:
     server = serve(FakeDevice())
     with connect(server.address, label="night run") as first, connect(server.address) as second:
         first.acquire()
@@ -413,7 +423,7 @@ def test_the_lease_is_renewed_in_the_background(serve: Serve) -> None:
         assert client.status().faults == ()
 
 
-def test_a_lost_lease_is_visible(serve: Serve) -> None:
+def test_a_lost_lease_is_reported(serve: Serve) -> None:
     server = serve(FakeDevice())
     with connect(server.address, lease_key="run 7") as old, connect(server.address, lease_key="run 7") as new:
         old.acquire(ttl_s=0.3)
@@ -421,7 +431,7 @@ def test_a_lost_lease_is_visible(serve: Serve) -> None:
         wait_until(lambda: old.lost)
         assert old.lost == "the device is leased to 'photonloop', not to this client"
         assert refused(lambda: old.apply(np.zeros(16))).code == "lease"
-        old.close()  # what it does not hold it cannot release
+        old.close()  # it has no lease to release
         assert new.status().leased_to == "photonloop"
         new.apply(np.zeros(16))
 
@@ -441,15 +451,15 @@ def test_closing_releases_and_makes_safe(serve: Serve) -> None:
         assert (reader.status().faults, reader.status().leased_to) == ((), "")
     device.held[:] = 1.0
     connect(server.address).close()
-    assert not device.status().safe  # a reader that leaves changes nothing
+    assert not device.status().safe  # closing a client without a lease has no effect
 
 
-def test_a_restarted_server_is_noticed_and_reconnected(serve: Serve) -> None:
+def test_a_restarted_server_is_detected_and_can_be_reconnected(serve: Serve) -> None:
     first = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions())
     address = first.bind()
     thread = threading.Thread(target=first.run, daemon=True)
     thread.start()
-    with connect(address, options=BRISK) as client:
+    with connect(address, options=QUICK) as client:
         client.acquire()
         client.load_inputs("a", INPUTS)
         first.stop()
@@ -468,23 +478,21 @@ def test_a_restarted_server_is_noticed_and_reconnected(serve: Serve) -> None:
         client.evaluate(DRIVES, INPUTS, "mesh1")
 
 
-def test_a_server_that_goes_away_is_noticed() -> None:
+def test_a_server_that_stops_is_detected() -> None:
     server = DeviceServer(FakeDevice(), "tcp://127.0.0.1:*")
     address = server.bind()
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    client = connect(address)
+    client = connect(address, options=LOST_CONNECTION_ONLY)
     server.stop()
     thread.join(10)
-    started_s = time.monotonic()
     error = refused(client.status)
     assert (error.code, error.retryable) == ("transport", True)
-    assert time.monotonic() - started_s < 4.0  # well before the 5 s of silence
     client.close()
 
 
-class Impostor:
-    """Answers hello and describe like a server, and hands everything else to `behave`."""
+class ScriptedServer:
+    """A server that answers `hello` and `describe`, and passes all other requests to `behave`."""
 
     def __init__(self, behave: Callable[[zmq.Socket, list[bytes], messages.Request], None]) -> None:
         self.context = zmq.Context()
@@ -525,11 +533,11 @@ class Impostor:
 
 
 @pytest.fixture
-def impostor() -> Iterator[Callable[..., Impostor]]:
-    made: list[Impostor] = []
+def scripted_server() -> Iterator[Callable[..., ScriptedServer]]:
+    made: list[ScriptedServer] = []
 
-    def make(behave: Callable[[zmq.Socket, list[bytes], messages.Request], None]) -> Impostor:
-        made.append(Impostor(behave))
+    def make(behave: Callable[[zmq.Socket, list[bytes], messages.Request], None]) -> ScriptedServer:
+        made.append(ScriptedServer(behave))
         return made[-1]
 
     yield make
@@ -537,9 +545,9 @@ def impostor() -> Iterator[Callable[..., Impostor]]:
         one.close()
 
 
-def test_a_silent_server_is_asked_a_few_times_and_then_given_up(impostor: Callable[..., Impostor]) -> None:
-    silent = impostor(lambda router, message, request: None)
-    with connect(silent.address, options=BRISK) as client:
+def test_a_request_is_sent_three_times_to_a_silent_server(scripted_server: Callable[..., ScriptedServer]) -> None:
+    silent = scripted_server(lambda router, message, request: None)
+    with connect(silent.address, options=QUICK) as client:
         error = refused(lambda: client.apply(np.zeros(16)))
     assert (error.code, error.outcome) == ("transport", "unknown")
     assert error.detail == f"the device server at {silent.address} does not reply to apply"
@@ -548,19 +556,19 @@ def test_a_silent_server_is_asked_a_few_times_and_then_given_up(impostor: Callab
     assert len({request.seq for request in attempts}) == 1
 
 
-def test_working_keeps_the_client_waiting(impostor: Callable[..., Impostor]) -> None:
+def test_the_client_waits_while_the_server_sends_working(scripted_server: Callable[..., ScriptedServer]) -> None:
     def work_long(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         for _ in range(10):
             slow.reply(message, request, state="working")
             time.sleep(0.15)
         slow.reply(message, request)
 
-    slow = impostor(work_long)
-    with connect(slow.address, options=BRISK) as client:
-        client.apply(np.zeros(16))  # takes 1.5 s, of which no 0.6 s pass in silence
+    slow = scripted_server(work_long)
+    with connect(slow.address, options=QUICK) as client:
+        client.apply(np.zeros(16))  # takes 1.5 s, with a message every 0.15 s
 
 
-def test_stale_and_foreign_answers_are_ignored(impostor: Callable[..., Impostor]) -> None:
+def test_stale_and_foreign_messages_are_ignored(scripted_server: Callable[..., ScriptedServer]) -> None:
     def chatter(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         router.send_multipart([message[0], b"noise"])
         router.send_multipart([message[0], b"PLP\x02"])
@@ -568,25 +576,25 @@ def test_stale_and_foreign_answers_are_ignored(impostor: Callable[..., Impostor]
         router.send_multipart([message[0], *messages.encode(wrong)])
         noisy.reply(message, request)
 
-    noisy = impostor(chatter)
-    with connect(noisy.address, options=BRISK) as client:
+    noisy = scripted_server(chatter)
+    with connect(noisy.address, options=QUICK) as client:
         client.apply(np.zeros(16))
 
 
-def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> None:
-    def lie(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
+def test_an_invalid_reply_is_a_transport_error(scripted_server: Callable[..., ScriptedServer]) -> None:
+    def answer_invalidly(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         if request.op == "apply":
-            liar.reply(message, request, state="error")
+            invalid.reply(message, request, state="error")
         elif request.op == "evaluate":
-            liar.reply(message, request, arrays={"values": np.zeros(3)})
+            invalid.reply(message, request, arrays={"values": np.zeros(3)})
         elif request.op == "status":
-            liar.reply(message, request, {"status": {"safe": "very"}})
+            invalid.reply(message, request, {"status": {"safe": "very"}})
         else:
             header = messages.Reply(id=request.id, epoch="e", state="done")
             router.send_multipart([message[0], *messages.encode(header), b"unannounced"])
 
-    liar = impostor(lie)
-    with connect(liar.address, options=BRISK) as client:
+    invalid = scripted_server(answer_invalidly)
+    with connect(invalid.address, options=QUICK) as client:
         for call in (
             lambda: client.apply(np.zeros(16)),
             lambda: client.evaluate(DRIVES, INPUTS, "mesh1"),
@@ -596,35 +604,33 @@ def test_nonsense_is_a_transport_error(impostor: Callable[..., Impostor]) -> Non
             assert refused(call).code == "transport"
 
 
-def test_a_server_of_another_version_is_named(impostor: Callable[..., Impostor]) -> None:
+def test_a_server_with_another_protocol_version_is_refused(scripted_server: Callable[..., ScriptedServer]) -> None:
     def newer(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         router.send_multipart([message[0], b"PLP\x03", b"{}"])
 
-    with connect(impostor(newer).address, options=BRISK) as client:
+    with connect(scripted_server(newer).address, options=QUICK) as client:
         error = refused(client.status)
     assert (error.code, "version 3" in error.detail) == ("version", True)
 
 
-def test_a_server_that_dies_over_a_request_is_not_waited_for(impostor: Callable[..., Impostor]) -> None:
+def test_a_server_that_dies_during_a_request_is_detected(scripted_server: Callable[..., ScriptedServer]) -> None:
     def die(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
-        mortal.ended.set()
+        dying.ended.set()
         router.close()
 
-    mortal = impostor(die)
-    with connect(mortal.address) as client:
-        started_s = time.monotonic()
+    dying = scripted_server(die)
+    with connect(dying.address, options=LOST_CONNECTION_ONLY) as client:
         error = refused(lambda: client.apply(np.zeros(16)))
         assert (error.code, error.outcome, error.retryable) == ("transport", "unknown", True)
-        assert time.monotonic() - started_s < 4.0  # well before the 5 s of silence
 
 
-def test_a_lease_is_lost_with_the_server(impostor: Callable[..., Impostor]) -> None:
+def test_the_lease_is_lost_if_the_server_is_silent(scripted_server: Callable[..., ScriptedServer]) -> None:
     def fall_silent(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         if request.op == "acquire":
             falling.reply(message, request)
 
-    falling = impostor(fall_silent)
-    with connect(falling.address, options=BRISK) as client:
+    falling = scripted_server(fall_silent)
+    with connect(falling.address, options=QUICK) as client:
         client.acquire(ttl_s=0.3)
         assert client.lost is None
         wait_until(lambda: client.lost)
@@ -632,14 +638,14 @@ def test_a_lease_is_lost_with_the_server(impostor: Callable[..., Impostor]) -> N
 
 
 class Lossy:
-    """A proxy that loses messages on command."""
+    """A proxy that can drop messages."""
 
     def __init__(self, address: str) -> None:
         self.context = zmq.Context()
         self.front = self.context.socket(zmq.ROUTER)
         self.front.linger = 0
         self.address = f"tcp://127.0.0.1:{self.front.bind_to_random_port('tcp://127.0.0.1')}"
-        # Every client gets a dealer of its own behind the proxy, so that the server tells them apart.
+        # One DEALER socket per client, so that the server can distinguish them.
         self.server_address = address
         self.backs: dict[bytes, zmq.Socket] = {}
         self.lose_requests = 0
@@ -679,11 +685,11 @@ class Lossy:
 
 
 @pytest.mark.parametrize(("requests", "replies"), [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1)])
-def test_lost_messages_are_repeated_and_carried_out_once(serve: Serve, requests: int, replies: int) -> None:
+def test_commands_are_carried_out_once_if_messages_are_lost(serve: Serve, requests: int, replies: int) -> None:
     device = FakeDevice()
     proxy = Lossy(serve(device).address)
     try:
-        with connect(proxy.address, options=BRISK) as client:
+        with connect(proxy.address, options=QUICK) as client:
             client.acquire()
             expected = client.evaluate(DRIVES, INPUTS, "mesh1")
             proxy.lose_requests, proxy.lose_replies = requests, replies
@@ -691,17 +697,17 @@ def test_lost_messages_are_repeated_and_carried_out_once(serve: Serve, requests:
             np.testing.assert_array_equal(readings.values, expected.values)
             assert (proxy.lose_requests, proxy.lose_replies) == (0, 0)
             assert device.calls == ["evaluate"] * 2
-            assert readings.time_s[0] == pytest.approx(4e-3)  # the second evaluation of three settings, and no third
+            assert readings.time_s[0] == pytest.approx(4e-3)  # two evaluations of three settings, and no third
     finally:
         proxy.close()
 
 
 @pytest.mark.parametrize(("requests", "replies"), [(1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (0, 3), (1, 1)])
-def test_lost_messages_with_two_pending(serve: Serve, requests: int, replies: int) -> None:
+def test_messages_are_lost_with_two_pending_evaluations(serve: Serve, requests: int, replies: int) -> None:
     device = FakeDevice()
     proxy = Lossy(serve(device).address)
     try:
-        with connect(proxy.address, options=BRISK) as client:
+        with connect(proxy.address, options=QUICK) as client:
             client.acquire()
             expected = client.evaluate(DRIVES, INPUTS, "mesh1")
             proxy.lose_requests, proxy.lose_replies = requests, replies
@@ -714,21 +720,31 @@ def test_lost_messages_with_two_pending(serve: Serve, requests: int, replies: in
         proxy.close()
 
 
-def test_reaching_a_server_and_hearing_it_share_one_time() -> None:
+def test_the_timeout_includes_connecting_and_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server can be reached only after some time, which is part of the timeout."""
+    wait = ServerConnection._wait
+    waited_s: list[float] = []
+
+    def note(connection: ServerConnection, *args: object, **more: object) -> object:
+        waited_s.append(time.monotonic())
+        until_s.append(args[3])
+        return wait(connection, *args, **more)  # pyright: ignore[reportArgumentType]
+
+    until_s: list[Any] = []
+    monkeypatch.setattr(ServerConnection, "_wait", note)
     context = zmq.Context()
     mute = context.socket(zmq.ROUTER)
     mute.linger = 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    late = threading.Timer(0.7, lambda: mute.bind(address))
+    bound_s: list[float] = []
+    late = threading.Timer(0.3, lambda: (bound_s.append(time.monotonic()), mute.bind(address)))
     late.start()
     try:
-        started_s = time.monotonic()
-        error = refused(lambda: connect(address, timeout_s=1.0))
-        took_s = time.monotonic() - started_s
-        assert error.detail == f"no device server answers at {address} within 1 s"
-        assert 0.9 < took_s < 1.6  # reached after 0.7 s; a second 1 s to hear would make 1.7 s
+        error = refused(lambda: connect(address, timeout_s=2.0))
+        assert error.detail == f"no device server answers at {address} within 2 s"
+        assert until_s[0] - 2.0 < bound_s[0] <= waited_s[0]  # the 2 s began before the server could be reached
     finally:
         late.join()
         context.destroy(0)

@@ -1,4 +1,4 @@
-"""Whatever arrives, the server answers or drops, lives on, and believes no header about sizes."""
+"""Random and invalid messages: the server answers or drops them, keeps running, and allocates nothing for announced sizes."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ payloads = st.lists(
 )
 
 
-class Victim:
-    """A server with a leaseholder, and a socket to throw things from."""
+class FuzzedServer:
+    """A server, a client that holds its lease, and a plain socket for arbitrary messages."""
 
     def __init__(self) -> None:
         self.device = FakeDevice()
@@ -80,33 +80,33 @@ class Victim:
         self.server.bind()
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
-        self.good = connect(self.server.address, lease_key="good")
-        self.good.acquire(30.0)
-        self.good.evaluate(np.ones((64, 8)), np.ones((64, 4), np.float32), "mesh1")  # so that memory is shared
+        self.client = connect(self.server.address, lease_key="client")
+        self.client.acquire(30.0)
+        self.client.evaluate(np.ones((64, 8)), np.ones((64, 4), np.float32), "mesh1")  # shares a buffer
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.sndtimeo = 5000
         self.socket.connect(self.server.address)
 
-    def throw(self, frames: list[bytes]) -> None:
+    def send(self, frames: list[bytes]) -> None:
         self.socket.send_multipart(frames)
         while self.socket.poll(0):
             self.socket.recv_multipart()
 
-    def answers(self, frames: list[bytes]) -> messages.Reply:
-        """Throw, and return the one answer that must come."""
+    def reply_to(self, frames: list[bytes]) -> messages.Reply:
+        """Send a message and return the reply that must follow."""
         while self.socket.poll(0):
             self.socket.recv_multipart()
         self.socket.send_multipart(frames)
-        assert self.socket.poll(5000), "no answer"
+        assert self.socket.poll(5000), "no reply"
         return messages.decode_reply(self.socket.recv_multipart()[1])
 
-    def lives(self) -> bool:
-        return self.thread.is_alive() and self.good.status().clock_s >= 0
+    def is_running(self) -> bool:
+        return self.thread.is_alive() and self.client.status().clock_s >= 0
 
     def close(self) -> None:
-        self.good.close()
+        self.client.close()
         self.context.destroy(0)
         self.server.stop()
         self.thread.join(10)
@@ -114,23 +114,23 @@ class Victim:
 
 
 @pytest.fixture(scope="module")
-def victim() -> Iterator[Victim]:
-    one = Victim()
+def fuzzed() -> Iterator[FuzzedServer]:
+    one = FuzzedServer()
     yield one
     one.close()
 
 
-def header(victim: Victim, **fields: Any) -> bytes:
-    base = {"op": "evaluate", "id": 1, "client_id": "fuzz", "seq": 1, "epoch": victim.server.epoch}
+def header(fuzzed: FuzzedServer, **fields: Any) -> bytes:
+    base = {"op": "evaluate", "id": 1, "client_id": "fuzz", "seq": 1, "epoch": fuzzed.server.epoch}
     return json.dumps({**base, **fields}).encode("utf-8", "surrogatepass")
 
 
 @FUZZ
 @given(frames=st.lists(st.binary(max_size=300), min_size=1, max_size=6))
 @example(frames=[b""] * 200)
-def test_random_frames(victim: Victim, frames: list[bytes]) -> None:
-    victim.throw(frames)
-    assert victim.lives()
+def test_random_frames(fuzzed: FuzzedServer, frames: list[bytes]) -> None:
+    fuzzed.send(frames)
+    assert fuzzed.is_running()
 
 
 @FUZZ
@@ -140,10 +140,10 @@ def test_random_frames(victim: Victim, frames: list[bytes]) -> None:
 @example(head=b'{"a":' * 10000 + b"1" + b"}" * 10000, rest=[])
 @example(head=b'{"op":"status","id":' + b"9" * 6000 + b"}", rest=[])
 @example(head=b"x" * 200_000, rest=[])
-def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: list[bytes]) -> None:
-    reply = victim.answers([messages.PREFIX, head, *rest])
+def test_random_headers_after_a_valid_prefix(fuzzed: FuzzedServer, head: bytes, rest: list[bytes]) -> None:
+    reply = fuzzed.reply_to([messages.PREFIX, head, *rest])
     assert reply.state == "error"
-    assert victim.lives()
+    assert fuzzed.is_running()
 
 
 @FUZZ
@@ -164,11 +164,11 @@ def test_random_headers_behind_a_good_prefix(victim: Victim, head: bytes, rest: 
     ),
     rest=payloads,
 )
-def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest: list[bytes]) -> None:
-    reply = victim.answers([messages.PREFIX, header(victim, **fields), *rest])
+def test_headers_with_invalid_fields(fuzzed: FuzzedServer, fields: dict[str, Any], rest: list[bytes]) -> None:
+    reply = fuzzed.reply_to([messages.PREFIX, header(fuzzed, **fields), *rest])
     assert reply.state in {"error", "done", "working"}
-    assert victim.lives()
-    assert victim.good.status().leased_to == "photonloop"
+    assert fuzzed.is_running()
+    assert fuzzed.client.status().leased_to == "photonloop"
 
 
 @FUZZ
@@ -179,33 +179,33 @@ def test_headers_with_wrong_fields(victim: Victim, fields: dict[str, Any], rest:
     rest=payloads,
     seq=st.integers(1, 2**53 - 1),
 )
-def test_the_leaseholder_itself_sends_nonsense(
-    victim: Victim, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
+def test_invalid_requests_of_the_lease_holder(
+    fuzzed: FuzzedServer, op: str, arrays: list[dict[str, Any]], body: Any, rest: list[bytes], seq: int
 ) -> None:
-    client_id = victim.good._encoder.client_id
-    frames = [messages.PREFIX, header(victim, op=op, arrays=arrays, body=body, client_id=client_id, seq=seq), *rest]
-    before = len(victim.device.calls)
-    reply = victim.answers(frames)
-    assert victim.lives()
+    client_id = fuzzed.client._encoder.client_id
+    frames = [messages.PREFIX, header(fuzzed, op=op, arrays=arrays, body=body, client_id=client_id, seq=seq), *rest]
+    before = len(fuzzed.device.calls)
+    reply = fuzzed.reply_to(frames)
+    assert fuzzed.is_running()
     if reply.state == "error":
         assert reply.error is not None
         assert reply.error.outcome in {"not_applied", "unknown"}
         assert reply.error.code != "device", reply.error.detail
     else:
-        assert len(victim.device.calls) <= before + 1
+        assert len(fuzzed.device.calls) <= before + 1
 
 
 @FUZZ
 @given(cut=st.integers(0, 300), where=st.sampled_from(["drives", "inputs"]), grow=st.booleans())
-def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: int, where: str, grow: bool) -> None:
+def test_truncated_and_padded_arrays_are_refused(fuzzed: FuzzedServer, cut: int, where: str, grow: bool) -> None:
     arrays = {"drives": np.ones((2, 8)), "inputs": np.ones((3, 4), np.float32)}
     described, ready = messages.array_specs(arrays)
     request = messages.Request(
         op="evaluate",
         id=5,
-        client_id=victim.good._encoder.client_id,
+        client_id=fuzzed.client._encoder.client_id,
         seq=2**40 + cut + (400 if grow else 0) + (1000 if where == "drives" else 0),
-        epoch=victim.server.epoch,
+        epoch=fuzzed.server.epoch,
         arrays=described,
         body={"stage": "mesh1"},
     )
@@ -214,16 +214,16 @@ def test_truncated_and_padded_arrays_are_never_evaluated(victim: Victim, cut: in
     damaged = frames[index] + b"\0" * cut if grow else frames[index][:cut]
     assume(len(damaged) != len(frames[index]))
     frames[index] = damaged
-    before = victim.device.evaluations
-    reply = victim.answers(frames)
+    before = fuzzed.device.evaluations
+    reply = fuzzed.reply_to(frames)
     assert reply.error is not None
     assert (reply.error.code, reply.error.outcome) == ("bad_request", "not_applied")
-    assert victim.device.evaluations == before
+    assert fuzzed.device.evaluations == before
 
 
 @pytest.mark.parametrize("op", ["evaluate", "apply", "load_inputs"])
-def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
-    victim = Victim()
+def test_an_array_that_is_only_announced_allocates_no_memory(op: str) -> None:
+    fuzzed = FuzzedServer()
     claim = [2**20, 2**17]  # of f8: 2**40 bytes
     try:
         shown = {
@@ -241,40 +241,40 @@ def test_a_terabyte_that_is_only_claimed_allocates_nothing(op: str) -> None:
         tracemalloc.start()
         resident = psutil.Process().memory_info().rss
         for seq in range(1, 20):
-            fields = {**shown, "op": op, "client_id": victim.good._encoder.client_id, "seq": 2**30 + seq}
-            reply = victim.answers([messages.PREFIX, header(victim, **fields), *frames])
+            fields = {**shown, "op": op, "client_id": fuzzed.client._encoder.client_id, "seq": 2**30 + seq}
+            reply = fuzzed.reply_to([messages.PREFIX, header(fuzzed, **fields), *frames])
             assert reply.error is not None
             assert reply.error.code == ("limit" if op == "load_inputs" else "bad_request")
         _, peak = tracemalloc.get_traced_memory()
         assert peak < 8 * 2**20
         assert psutil.Process().memory_info().rss - resident < 64 * 2**20
-        assert victim.lives()
+        assert fuzzed.is_running()
     finally:
         tracemalloc.stop()
-        victim.close()
+        fuzzed.close()
 
 
-def test_a_message_beyond_the_maximum_ends_the_connection_and_not_the_server(victim: Victim) -> None:
+def test_a_message_that_is_too_long_closes_the_connection_only(fuzzed: FuzzedServer) -> None:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
-    socket.connect(victim.server.address)
-    socket.send_multipart([messages.PREFIX, header(victim), b"\0" * (2 * 2**20)])
-    assert victim.lives()
+    socket.connect(fuzzed.server.address)
+    socket.send_multipart([messages.PREFIX, header(fuzzed), b"\0" * (2 * 2**20)])
+    assert fuzzed.is_running()
     assert not socket.poll(200)
     context.destroy(0)
-    assert victim.lives()
+    assert fuzzed.is_running()
 
 
-def test_a_flood_from_one_who_does_not_read_leaves_others_served(victim: Victim) -> None:
+def test_a_client_that_does_not_read_its_replies_does_not_block_others(fuzzed: FuzzedServer) -> None:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.sndhwm = 10
     socket.rcvhwm = 1
     socket.rcvbuf = 4096
-    socket.connect(victim.server.address)
-    request = messages.encode(messages.Request(op="describe", id=1, client_id="flood", epoch=victim.server.epoch))
+    socket.connect(fuzzed.server.address)
+    request = messages.encode(messages.Request(op="describe", id=1, client_id="flood", epoch=fuzzed.server.epoch))
     until_s = time.monotonic() + 1.0
     sent = 0
     while time.monotonic() < until_s:
@@ -284,13 +284,13 @@ def test_a_flood_from_one_who_does_not_read_leaves_others_served(victim: Victim)
         except zmq.Again:
             time.sleep(0.001)
     assert sent > 100
-    assert victim.lives()
-    victim.good.evaluate(np.ones((1, 8)), np.ones((1, 4), np.float32), "mesh1")
+    assert fuzzed.is_running()
+    fuzzed.client.evaluate(np.ones((1, 8)), np.ones((1, 4), np.float32), "mesh1")
     context.destroy(0)
 
 
-def test_the_good_client_can_still_work(victim: Victim) -> None:
-    values = victim.good.evaluate(np.ones((2, 8)), np.ones((3, 4), np.float32), "mesh1").values
+def test_the_valid_client_can_still_evaluate(fuzzed: FuzzedServer) -> None:
+    values = fuzzed.client.evaluate(np.ones((2, 8)), np.ones((3, 4), np.float32), "mesh1").values
     np.testing.assert_allclose(values, np.ones((2, 3, 4)))
     with pytest.raises(DeviceError):
-        victim.good.apply(np.full(16, np.nan))
+        fuzzed.client.apply(np.full(16, np.nan))

@@ -1,4 +1,4 @@
-"""Who gets in: addresses that need keys, and keys that open."""
+"""CURVE keys: creating them, addresses that need them, and which clients they admit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
         "tcp://chip.lab:80",
     ],
 )
-def test_what_others_can_reach_needs_keys(bind: str) -> None:
+def test_addresses_that_other_machines_can_reach_need_keys(bind: str) -> None:
     with pytest.raises(DeviceError) as caught:
         DeviceServer(FakeDevice(), bind)
     assert caught.value.code == "bad_request"
@@ -49,19 +49,19 @@ def test_what_others_can_reach_needs_keys(bind: str) -> None:
 
 
 @pytest.mark.parametrize("bind", ["tcp://127.0.0.1:*", "tcp://127.8.8.8:0", "tcp://localhost:*", "tcp://[::1]:*", "ipc:///tmp/x"])
-def test_what_stays_here_needs_none(bind: str) -> None:
+def test_local_addresses_need_no_keys(bind: str) -> None:
     assert DeviceServer(FakeDevice(), bind).address == ""
 
 
 @pytest.mark.parametrize(
     "bind", ["tcp://127.0.0.1", "127.0.0.1:5555", "udp://127.0.0.1:5", "tcp://127.0.0.1:70000", "inproc://x"]
 )
-def test_bad_addresses_to_bind(bind: str) -> None:
+def test_invalid_addresses_to_bind_are_refused(bind: str) -> None:
     with pytest.raises(DeviceError, match="expected tcp://HOST:PORT or ipc://PATH"):
         DeviceServer(FakeDevice(), bind)
 
 
-def test_secret_files_are_for_their_owner(folder: Path) -> None:
+def test_secret_files_are_readable_by_their_owner_only(folder: Path) -> None:
     carried = keys.add_client(folder, "alice")
     assert sorted(path.name for path in carried.iterdir()) == ["client.key_secret", "server.key"]
     assert (folder / "clients" / "alice.key").exists()
@@ -70,7 +70,7 @@ def test_secret_files_are_for_their_owner(folder: Path) -> None:
     assert "secret-key" not in (folder / "clients" / "alice.key").read_text()
 
 
-def test_keys_are_never_overwritten(folder: Path) -> None:
+def test_existing_keys_are_not_overwritten(folder: Path) -> None:
     before = (folder / "server.key_secret").read_bytes()
     keys.create_server_keys(folder)
     assert (folder / "server.key_secret").read_bytes() == before
@@ -86,7 +86,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o775)
@@ -97,27 +97,27 @@ def test_what_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
     assert sorted(path.name for path in shared.iterdir()) == ["clients", "server.key", "server.key_secret"]
 
 
-def test_a_folder_of_other_things_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     home.chmod(0o755)
-    (home / "thesis").write_text("years of work")
+    (home / "notes").write_text("some text")
     carried = keys.add_client(folder, "alice")
     before = (carried / "server.key").read_bytes()
     for other in (home, carried):
         with pytest.raises(DeviceError, match=f"keys folder {other} is not empty and has no server.key_secret"):
             keys.create_server_keys(other)
     assert mode(home) == 0o755
-    assert [path.name for path in home.iterdir()] == ["thesis"]
+    assert [path.name for path in home.iterdir()] == ["notes"]
     assert (carried / "server.key").read_bytes() == before
     (folder / "clients" / "alice.key").unlink()
     with pytest.raises(DeviceError, match="for-alice exists already: delete it first"):
         keys.add_client(folder, "alice")
-    with pytest.raises(DeviceError, match=f"keys folder {home / 'thesis'}: Not a directory"):
-        keys.create_server_keys(home / "thesis")
+    with pytest.raises(DeviceError, match=f"keys folder {home / 'notes'}: Not a directory"):
+        keys.create_server_keys(home / "notes")
 
 
-def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) -> None:
+def test_only_matching_keys_connect(serve: Serve, folder: Path, tmp_path: Path) -> None:
     alice = keys.add_client(folder, "alice")
     server = serve(FakeDevice(), keys=folder)
     with connect(server.address, keys=alice) as client:
@@ -127,7 +127,7 @@ def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) ->
     keys.create_server_keys(tmp_path / "elsewhere")
     stranger = keys.add_client(tmp_path / "elsewhere", "mallory")
     (stranger / "server.key").write_bytes((folder / "server.key").read_bytes())
-    deceived = keys.add_client(folder, "bob")  # may come in, but expects another server
+    deceived = keys.add_client(folder, "bob")  # is authorized, but expects another server
     (deceived / "server.key").write_bytes((tmp_path / "elsewhere" / "server.key").read_bytes())
     for wrong in (None, stranger, deceived):
         with pytest.raises(DeviceError) as caught:
@@ -137,17 +137,17 @@ def test_only_the_right_keys_open(serve: Serve, folder: Path, tmp_path: Path) ->
         assert (wrong is None) or str(wrong) in caught.value.detail
 
 
-def test_a_client_with_keys_does_not_talk_to_a_server_without(serve: Serve, folder: Path) -> None:
+def test_a_client_with_keys_does_not_connect_to_a_server_without_keys(serve: Serve, folder: Path) -> None:
     alice = keys.add_client(folder, "alice")
     with pytest.raises(DeviceError, match="or it does not accept the keys"):
         connect(serve(FakeDevice()).address, keys=alice, timeout_s=0.5)
 
 
-def test_with_keys_the_server_may_leave_the_machine(folder: Path) -> None:
+def test_a_server_with_keys_may_bind_to_a_public_address(folder: Path) -> None:
     DeviceServer(FakeDevice(), "tcp://0.0.0.0:*", options=ServerOptions(keys=folder))  # not bound: tests stay on loopback
 
 
-def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+def test_missing_and_invalid_keys_are_reported_with_their_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"server\.key_secret"):
         DeviceServer(FakeDevice(), "tcp://127.0.0.1:*", options=ServerOptions(keys=tmp_path / "none")).bind()
     with pytest.raises(DeviceError, match=r"server\.key"):
@@ -162,12 +162,12 @@ def test_missing_and_broken_keys_are_one_sentence(folder: Path, tmp_path: Path) 
 
 
 def cut(path: Path, kind: str, characters: int) -> None:
-    """Shorten a key in its file, as a copy that was broken off, or pasted badly, does."""
+    """Shorten a key in its file, as an incomplete copy would."""
     path.write_text(re.sub(rf'({kind}-key = "[^"]*)[^"]{{{characters}}}"', r'\1"', path.read_text()))
 
 
 def swap(path: Path) -> None:
-    """Put another secret key beside the public one."""
+    """Replace the secret key, so that the two are not a pair."""
     path.write_text(re.sub(r'secret-key = "[^"]*"', f'secret-key = "{zmq.curve_keypair()[1].decode()}"', path.read_text()))
 
 
@@ -195,10 +195,10 @@ except DeviceError as error:
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_server_with_a_bad_key_of_its_own_says_so_and_ends(folder: Path, how: str) -> None:
+def test_a_server_with_a_damaged_key_reports_it_and_ends(folder: Path, how: str) -> None:
     DAMAGE[how](folder / "server.key_secret")
     command = [sys.executable, "-c", BIND, str(folder)]
-    # A process, which a test can give up: a server that hangs at this point cannot be stopped from inside.
+    # In a process, because a server that hangs here could not be stopped from the test.
     ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
@@ -206,7 +206,7 @@ def test_a_server_with_a_bad_key_of_its_own_says_so_and_ends(folder: Path, how: 
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_client_with_a_bad_key_blames_the_key_and_not_the_address(folder: Path, how: str) -> None:
+def test_a_client_with_a_damaged_key_reports_the_key_file(folder: Path, how: str) -> None:
     alice = keys.add_client(folder, "alice")
     DAMAGE[how](alice / "client.key_secret")
     with pytest.raises(DeviceError) as caught:
@@ -215,7 +215,7 @@ def test_a_client_with_a_bad_key_blames_the_key_and_not_the_address(folder: Path
     assert caught.value.detail.startswith(f"key file {alice / 'client.key_secret'}")
 
 
-def test_a_bad_key_of_the_server_is_named_by_its_client(folder: Path) -> None:
+def test_a_client_reports_a_damaged_key_of_the_server(folder: Path) -> None:
     alice = keys.add_client(folder, "alice")
     cut(alice / "server.key", "public", 1)
     with pytest.raises(DeviceError, match=r"server\.key: its public key is damaged, expected 40 characters of Z85$"):
@@ -223,7 +223,7 @@ def test_a_bad_key_of_the_server_is_named_by_its_client(folder: Path) -> None:
 
 
 def refused(server: DeviceServer, carried: Path) -> bool:
-    """Return whether the server does not answer a client that comes with these keys."""
+    """Return whether the server does not answer a client with these keys."""
     try:
         connect(server.address, keys=carried, timeout_s=0.5).close()
     except DeviceError as error:
@@ -232,7 +232,7 @@ def refused(server: DeviceServer, carried: Path) -> bool:
     return False
 
 
-def test_a_client_made_while_the_server_runs_comes_in(serve: Serve, folder: Path) -> None:
+def test_a_client_added_while_the_server_runs_can_connect(serve: Serve, folder: Path) -> None:
     server = serve(FakeDevice(), keys=folder)
     carried = keys.add_client(folder, "late")
     with connect(server.address, keys=carried) as client:
@@ -240,7 +240,7 @@ def test_a_client_made_while_the_server_runs_comes_in(serve: Serve, folder: Path
         assert client.status().leased_to
 
 
-def test_a_client_whose_key_is_taken_away_is_out_at_once(serve: Serve, folder: Path) -> None:
+def test_a_client_whose_key_was_removed_cannot_connect(serve: Serve, folder: Path) -> None:
     alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
     server = serve(FakeDevice(), keys=folder)
     connect(server.address, keys=bob).close()
@@ -253,7 +253,7 @@ def test_a_client_whose_key_is_taken_away_is_out_at_once(serve: Serve, folder: P
     assert not refused(server, bob)
 
 
-def test_a_key_taken_away_ends_what_its_client_was_doing(serve: Serve, folder: Path) -> None:
+def test_removing_a_key_revokes_a_connected_client(serve: Serve, folder: Path) -> None:
     alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
     device = FakeDevice()
     server = serve(device, keys=folder)
@@ -262,7 +262,7 @@ def test_a_key_taken_away_ends_what_its_client_was_doing(serve: Serve, folder: P
         client.acquire(ttl_s=1.0)
         client.apply(np.ones(16))
         (folder / "clients" / "bob.key").unlink()
-        wait_until(lambda: "safe" in device.calls)  # its lease is not renewed any more
+        wait_until(lambda: "safe" in device.calls)  # its renewals are dropped
         with pytest.raises(DeviceError) as caught:
             client.safe()
         assert caught.value.code == "transport"
@@ -270,7 +270,7 @@ def test_a_key_taken_away_ends_what_its_client_was_doing(serve: Serve, folder: P
         other.acquire()
 
 
-def test_a_server_does_not_start_on_a_client_key_that_is_none(folder: Path) -> None:
+def test_a_server_does_not_start_with_an_invalid_client_key(folder: Path) -> None:
     keys.add_client(folder, "alice")
     junk = folder / "clients" / "bob.key"
     for spoil in (
@@ -287,25 +287,31 @@ def test_a_server_does_not_start_on_a_client_key_that_is_none(folder: Path) -> N
         assert caught.value.code == "bad_request"
         assert str(junk) in caught.value.detail
     junk.unlink()
-    (folder / "clients" / "notes.txt").write_text("not a key either, and nobody said so")
-    (folder / "clients" / ".alice.key").write_text("an editor's")
+    (folder / "clients" / "notes.txt").write_text("not a key")
+    (folder / "clients" / ".alice.key").write_text("a temporary file of an editor")
     server.bind()
 
 
-def test_one_bad_client_key_later_keeps_nobody_else_out(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_key_that_becomes_invalid_affects_only_its_client(
+    serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     alice, bob = keys.add_client(folder, "alice"), keys.add_client(folder, "bob")
     server = serve(FakeDevice(), keys=folder)
     spoiled = folder / "clients" / "bob.key"
     with connect(server.address, keys=alice) as client:
-        spoiled.write_text("coffee")
+        spoiled.write_text("invalid")
         assert refused(server, bob)
         assert not refused(server, alice)
         assert client.status().safe
-    told = [record.message for record in caplog.records if str(spoiled) in record.message]
-    assert told == [f"key file {spoiled} has no public key: this client is not authorized"]  # once, however often it is looked at
+    logged = [record.message for record in caplog.records if str(spoiled) in record.message]
+    assert logged == [
+        f"key file {spoiled} has no public key: this client is not authorized"
+    ]  # once, although the folder is read repeatedly
 
 
-def test_without_the_folder_of_clients_nobody_comes_in(serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_client_can_connect_without_the_folder_of_client_keys(
+    serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     alice = keys.add_client(folder, "alice")
     server = serve(FakeDevice(), keys=folder)
     (folder / "clients").rename(folder / "aside")

@@ -16,7 +16,7 @@ def test_one_writer_at_a_time() -> None:
     assert lease.acquire(held, "s2", "k2", "second", 5.0, 105.0).client_id == "s2"
 
 
-def test_the_same_key_takes_over_and_the_old_session_is_out() -> None:
+def test_a_client_with_the_same_key_takes_the_lease_over() -> None:
     held = lease.acquire(None, "s1", "k1", "run", 5.0, 0.0)
     taken = lease.acquire(held, "s2", "k1", "run", 5.0, 1.0)
     assert (taken.client_id, taken.expires_s) == ("s2", 6.0)
@@ -24,7 +24,7 @@ def test_the_same_key_takes_over_and_the_old_session_is_out() -> None:
         lease.renew(taken, "s1", 2.0)
 
 
-def test_renewal_gives_the_full_time_again_and_comes_in_time_or_never() -> None:
+def test_renewal_restores_the_full_time_and_fails_after_expiry() -> None:
     held = lease.acquire(None, "s1", "k1", "run", 5.0, 0.0)
     held = lease.renew(held, "s1", 4.9)
     assert held.expires_s == pytest.approx(9.9)
@@ -37,7 +37,7 @@ def test_renewal_gives_the_full_time_again_and_comes_in_time_or_never() -> None:
     assert not lease.expired(None, 1e9)
 
 
-def test_the_fault_names_the_writer_that_vanished() -> None:
+def test_the_fault_of_a_lost_lease_names_the_writer() -> None:
     fault = lease.lost_fault(Lease("k1", "night run", "s1", 5.0, 0.0))
     assert (fault.name, fault.lease_key) == ("lease_lost", "k1")
     assert "'night run' did not renew its lease for 5 s" in fault.detail

@@ -1,4 +1,4 @@
-"""Memory shared between client and server: the same readings as through the socket, and nothing believed of it unseen."""
+"""Shared memory of client and server: the same readings as through the socket, and checks of every reference to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.keys import add_client, create_server_keys
 from photonloop.protocols.wire.shared_buffer import AVAILABLE, create_shared_buffer, open_shared_buffer
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory of this kind")
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="shared memory is not supported on this system")
 
 SETTINGS, SAMPLES = 64, 128
 DRIVES = np.random.default_rng(0).uniform(0.1, 1.0, (SETTINGS, 8))
@@ -36,13 +36,13 @@ def expected(drives: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Array bytes of every evaluation that came through the socket, and of every answer that went."""
-    travelled: list[int] = []
+def array_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Array bytes of every evaluation and every reply that passed through the socket."""
+    sizes: list[int] = []
     handle, send = RequestDispatcher.handle, DeviceServer._send
 
     def note(frames: Any) -> None:
-        travelled.append(sum(len(frame) for frame in frames[2:]))
+        sizes.append(sum(len(frame) for frame in frames[2:]))
 
     def handled(self: RequestDispatcher, route: bytes, frames: Any) -> bool:
         if b'"evaluate"' in bytes(frames[1]):
@@ -56,7 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(RequestDispatcher, "handle", handled)
     monkeypatch.setattr(DeviceServer, "_send", sent)
-    return travelled
+    return sizes
 
 
 def writer(server: DeviceServer, **options: Any) -> DeviceClient:
@@ -65,24 +65,24 @@ def writer(server: DeviceServer, **options: Any) -> DeviceClient:
     return client
 
 
-def test_large_arrays_pass_beside_the_socket(serve: Serve, seen: list[int]) -> None:
+def test_large_arrays_use_shared_memory(serve: Serve, array_bytes: list[int]) -> None:
     with writer(serve(FakeDevice())) as client:
         readings = client.evaluate(DRIVES, INPUTS, "mesh1")
         np.testing.assert_array_equal(readings.values, expected(DRIVES))
-        assert seen == [INPUTS.nbytes, SETTINGS * (8 + 4)]  # of the answer only times and flags
+        assert array_bytes == [INPUTS.nbytes, SETTINGS * (8 + 4)]  # in the reply only times and flags
         small = client.evaluate(DRIVES[:1], INPUTS[:2], "mesh1")
         assert small.values.shape == (1, 2, 4)
-        assert seen[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 12]
+        assert array_bytes[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 12]
 
 
-def test_readings_stay_when_the_memory_is_used_again(serve: Serve) -> None:
+def test_readings_are_copies_of_the_shared_memory(serve: Serve) -> None:
     with writer(serve(FakeDevice())) as client:
         kept = [client.evaluate(scale * DRIVES, INPUTS, "mesh1").values for scale in (1.0, 2.0, 3.0)]
         for scale, values in zip((1.0, 2.0, 3.0), kept, strict=True):
             np.testing.assert_array_equal(values, expected(scale * DRIVES))
 
 
-def test_two_pending_evaluations_have_memory_of_their_own(serve: Serve) -> None:
+def test_two_pending_evaluations_have_separate_slots(serve: Serve) -> None:
     gate = Gate()
     with writer(serve(FakeDevice(before_setting=gate))) as client:
         first = client.submit(DRIVES, INPUTS, "mesh1")
@@ -92,16 +92,16 @@ def test_two_pending_evaluations_have_memory_of_their_own(serve: Serve) -> None:
         np.testing.assert_array_equal(first.result().values, expected(DRIVES))
 
 
-def test_the_window_grows_with_what_is_asked(serve: Serve, seen: list[int]) -> None:
+def test_the_buffer_grows_with_the_evaluations(serve: Serve, array_bytes: list[int]) -> None:
     with writer(serve(FakeDevice())) as client:
         client.evaluate(DRIVES[:32], INPUTS, "mesh1")
         more = np.tile(DRIVES, (4, 1))
         np.testing.assert_array_equal(client.evaluate(more, INPUTS, "mesh1").values, expected(more))
-        assert max(seen[-2:]) <= INPUTS.nbytes + len(more) * 12
+        assert max(array_bytes[-2:]) <= INPUTS.nbytes + len(more) * 12
 
 
-def test_drives_are_checked_as_they_were_when_they_came(serve: Serve) -> None:
-    """Whoever shares memory can write there at any time: what is checked must be what is driven."""
+def test_drives_are_copied_before_they_are_checked(serve: Serve) -> None:
+    """A client can write to shared memory at any time: the checked drives must be the applied ones."""
     gate = Gate()
     device = FakeDevice(before_setting=gate)
     with writer(serve(device)) as client:
@@ -115,7 +115,7 @@ def test_drives_are_checked_as_they_were_when_they_came(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e3])
-def test_limits_hold_for_shared_drives(serve: Serve, bad: float) -> None:
+def test_limits_apply_to_drives_in_shared_memory(serve: Serve, bad: float) -> None:
     device = FakeDevice()
     with writer(serve(device)) as client:
         drives = DRIVES.copy()
@@ -127,8 +127,8 @@ def test_limits_hold_for_shared_drives(serve: Serve, bad: float) -> None:
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
 
 
-def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the server may still write must not come over a later evaluation's readings."""
+def test_after_a_lost_reply_another_buffer_is_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may still write to the old buffer, which must not overwrite later readings."""
     gate = Gate(at_setting=SETTINGS - 1)
     server = serve(FakeDevice(before_setting=gate))
     with writer(server, options=ClientOptions(silence_s=0.3)) as client:
@@ -147,14 +147,14 @@ def test_after_a_lost_answer_another_window_is_used(serve: Serve, monkeypatch: p
         assert new.name != old.buffer.name
 
 
-def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_buffer_is_used_after_an_interrupted_submit(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(at_setting=SETTINGS - 1)
     with writer(serve(FakeDevice(before_setting=gate))) as client:
         client.evaluate(DRIVES[:-1], INPUTS, "mesh1")
         old, post = client._shared._buffer, ServerConnection.post
 
-        def interrupted(channel: ServerConnection, request: messages.Request, frames: messages.Frames) -> None:
-            post(channel, request, frames)
+        def interrupted(connection: ServerConnection, request: messages.Request, frames: messages.Frames) -> None:
+            post(connection, request, frames)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(ServerConnection, "post", interrupted)
@@ -166,30 +166,30 @@ def test_an_evaluation_interrupted_while_it_is_sent_may_still_be_answered(serve:
         assert client._shared._buffer is not old
 
 
-def test_a_reacquired_lease_shares_anew(serve: Serve, seen: list[int]) -> None:
+def test_a_buffer_is_shared_again_after_a_new_acquire(serve: Serve, array_bytes: list[int]) -> None:
     with writer(serve(FakeDevice())) as client:
         client.evaluate(DRIVES, INPUTS, "mesh1")
         client.release()
         client.acquire()
         client.apply(np.zeros(16))
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
-        assert max(seen) == max(INPUTS.nbytes, SETTINGS * 12)
+        assert max(array_bytes) == max(INPUTS.nbytes, SETTINGS * 12)
 
 
-def test_a_server_with_keys_gets_everything_encrypted(serve: Serve, seen: list[int], tmp_path: Any) -> None:
+def test_a_server_with_keys_shares_no_memory(serve: Serve, array_bytes: list[int], tmp_path: Any) -> None:
     create_server_keys(tmp_path)
     mine = add_client(tmp_path, "me")
     with writer(serve(FakeDevice(), keys=tmp_path), keys=mine) as client:
         client.evaluate(DRIVES, INPUTS, "mesh1")
         assert client._shared._buffer is None
-        assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
+        assert array_bytes[0] == DRIVES.nbytes + INPUTS.nbytes
 
 
 @pytest.mark.parametrize("how", ["elsewhere", "unknown"])
-def test_where_memory_cannot_be_shared_frames_do(
-    serve: Serve, seen: list[int], monkeypatch: pytest.MonkeyPatch, how: str
+def test_frames_are_used_if_memory_cannot_be_shared(
+    serve: Serve, array_bytes: list[int], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """A tunnel to another machine looks like this one; an older server does not know the word."""
+    """The server may be on another machine, behind a tunnel, or may not support `share`."""
 
     def elsewhere(*_: object) -> None:
         raise DeviceError("bad_request", "the server cannot open it")
@@ -200,17 +200,17 @@ def test_where_memory_cannot_be_shared_frames_do(
     with writer(serve(FakeDevice())) as client:
         for _ in range(2):
             np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
-        assert seen[0] == DRIVES.nbytes + INPUTS.nbytes
+        assert array_bytes[0] == DRIVES.nbytes + INPUTS.nbytes
 
 
-def test_a_chip_too_large_for_a_window_uses_frames(serve: Serve) -> None:
+def test_frames_are_used_if_the_buffer_would_be_too_large(serve: Serve) -> None:
     device = FakeDevice(fake_description(max_readings=2**24))
     with writer(serve(device, max_message_bytes=20_000)) as client:
         values = client.evaluate(DRIVES, INPUTS, "mesh1").values
         np.testing.assert_array_equal(values, expected(DRIVES))
 
 
-def test_memory_that_is_not_as_told_is_refused() -> None:
+def test_memory_that_differs_from_its_description_is_refused() -> None:
     buffer, handle = create_shared_buffer(4096)
     try:
         assert open_shared_buffer(os.getpid(), handle, buffer.name, 4096).nbytes == 4096
@@ -227,7 +227,7 @@ def test_memory_that_is_not_as_told_is_refused() -> None:
         os.close(handle)
 
 
-def test_memory_that_could_be_cut_short_is_refused() -> None:
+def test_memory_that_is_not_sealed_is_refused() -> None:
     name = "photonloop-" + "a" * 32
     handle = os.memfd_create(name, os.MFD_ALLOW_SEALING)
     try:
@@ -242,7 +242,7 @@ def test_memory_that_could_be_cut_short_is_refused() -> None:
         os.close(handle)
 
 
-def test_both_sides_let_go(serve: Serve) -> None:
+def test_both_sides_free_the_memory(serve: Serve) -> None:
     def maps() -> int:
         with open("/proc/self/maps", encoding="utf-8") as lines:  # noqa: PTH123
             return sum("memfd:photonloop" in line for line in lines)
@@ -269,13 +269,15 @@ OUTSIDE: dict[str, Damage] = {
         "arrays": tuple(s.model_copy(update={"shape": (2**20, 8)}) if s.at is not None else s for s in r.arrays)
     },
     "of another number": lambda r: {"body": {**r.body, "buffer": 99}},
-    "of another session": lambda r: {"client_id": "somebody"},
+    "of another client": lambda r: {"client_id": "other"},
     "again and again": lambda r: {"arrays": (*(r.arrays[0].model_copy(update={"name": f"a{n}"}) for n in range(7)), r.arrays[1])},
 }
 
 
 @pytest.mark.parametrize("damage", OUTSIDE.values(), ids=OUTSIDE.keys())
-def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch, damage: Damage) -> None:
+def test_a_request_that_refers_outside_the_buffer_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, damage: Damage
+) -> None:
     device = FakeDevice()
     with writer(serve(device)) as client:
         client.evaluate(DRIVES[:32], INPUTS, "mesh1")
@@ -296,11 +298,13 @@ def test_a_request_that_points_outside_is_refused(serve: Serve, monkeypatch: pyt
         client.evaluate(DRIVES[:32], INPUTS, "mesh1")
 
 
-def test_an_answer_that_has_no_room_comes_in_a_frame(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
+def test_readings_that_do_not_fit_are_sent_in_a_frame(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, array_bytes: list[int]
+) -> None:
     with writer(serve(FakeDevice())) as client:
         body = shared_buffer_slots.Slot.body
         monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_bytes": 8})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
-        assert seen[1] == SETTINGS * (SAMPLES * 4 * 4 + 12)
+        assert array_bytes[1] == SETTINGS * (SAMPLES * 4 * 4 + 12)
         monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_at": 2**40})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))

@@ -29,7 +29,7 @@ def refusal(frame: bytes) -> str:
 
 
 @given(hnp.arrays(st.sampled_from([np.dtype(code) for code in DTYPES]), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)))
-def test_arrays_survive_the_wire(array: np.ndarray) -> None:
+def test_arrays_are_unchanged_by_encoding_and_decoding(array: np.ndarray) -> None:
     specs, ready = messages.array_specs({"x": array})
     request = Request(op="evaluate", id=3, client_id="s", seq=1, arrays=specs)
     frames = [bytes(frame) for frame in messages.encode(request, ready)]
@@ -41,7 +41,7 @@ def test_arrays_survive_the_wire(array: np.ndarray) -> None:
     assert not back.flags.writeable
 
 
-def test_bytes_on_the_wire_are_little_endian_c_order_whatever_the_memory() -> None:
+def test_frames_are_little_endian_in_c_order_for_any_memory_layout() -> None:
     values = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     for array in (values, np.asfortranarray(values), values.astype(">f8"), np.repeat(values, 2, axis=1)[:, ::2]):
         specs, ready = messages.array_specs({"x": array})
@@ -50,7 +50,7 @@ def test_bytes_on_the_wire_are_little_endian_c_order_whatever_the_memory() -> No
         assert bytes(frame) == struct.pack("<6d", 1, 2, 3, 4, 5, 6)
 
 
-def test_arrays_are_views_on_the_frame_and_aligned() -> None:
+def test_arrays_are_aligned_views_of_their_frames() -> None:
     data = bytearray(np.arange(9, dtype="<f8").tobytes())
     view = messages.as_array(memoryview(data)[:64].toreadonly(), "f8", (8,))
     data[:8] = np.float64(7.0).tobytes()
@@ -61,18 +61,18 @@ def test_arrays_are_views_on_the_frame_and_aligned() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int16, np.bool_, np.object_, np.longdouble, "U3", "M8[s]"])
-def test_other_dtypes_do_not_travel(dtype: object) -> None:
+def test_other_dtypes_are_refused(dtype: object) -> None:
     with pytest.raises(DeviceError, match="x has type"):
         messages.array_specs({"x": np.zeros(3, dtype)})  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @pytest.mark.parametrize("dtype", ["O", "V8", "f2", "U4", "|O", ">f8", "", 8])
-def test_a_header_cannot_name_other_dtypes(dtype: object) -> None:
+def test_headers_with_other_dtypes_are_refused(dtype: object) -> None:
     assert "arrays.0.dtype" in refusal(header(arrays=[{"name": "x", "dtype": dtype, "shape": [1]}]))
 
 
 @pytest.mark.parametrize("shape", [[-1], [1, -2], [2**41], [1, 1, 1, 1, 1], [1.5], ["3"], 3, [10**400]])
-def test_a_header_cannot_lie_about_shapes(shape: object) -> None:
+def test_headers_with_invalid_shapes_are_refused(shape: object) -> None:
     assert "arrays.0.shape" in refusal(header(arrays=[{"name": "x", "dtype": "f4", "shape": shape}]))
 
 
@@ -100,11 +100,11 @@ def test_a_header_cannot_lie_about_shapes(shape: object) -> None:
         (header(body={"x": "y" * 70000}), "65536"),
     ],
 )
-def test_bad_headers_are_refused_by_name(frame: bytes, word: str) -> None:
+def test_the_error_for_an_invalid_header_names_the_field(frame: bytes, word: str) -> None:
     assert word in refusal(frame)
 
 
-def test_counts_and_sizes_must_agree() -> None:
+def test_frames_must_match_the_header_in_number_and_size() -> None:
     spec = ArraySpec(name="x", dtype="f4", shape=(2, 3))
     for specs, frames, word in (
         ([spec], [], "announces 1 arrays, but the message has 0"),
@@ -119,7 +119,7 @@ def test_counts_and_sizes_must_agree() -> None:
             messages.decode_arrays(specs, frames)
 
 
-def test_prefix() -> None:
+def test_the_prefix_has_magic_and_version() -> None:
     messages.check_prefix(b"PLP\x02")
     sentence = "has protocol version 1, but this side has version 2: install the same version of photonloop on both sides"
     with pytest.raises(DeviceError, match=sentence) as caught:
@@ -130,7 +130,7 @@ def test_prefix() -> None:
             messages.check_prefix(frame)
 
 
-def test_bodies_are_strict() -> None:
+def test_the_error_for_an_invalid_body_names_the_field() -> None:
     body = messages.decode_body(messages.LoadInputsBody, {"name": "a", "dtype": "f4", "shape": [2, 3], "offset": 0})
     assert body.nbytes == 24
     for model, data, word in (

@@ -1,4 +1,4 @@
-"""A small honest device for tests of the wire: light in proportion to squared drives, and a pace that tests control."""
+"""A minimal device for tests: readings are proportional to squared drives, and tests control its timing."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.protocols.server.device_server import DeviceServer
 
 Serve = Callable[..., DeviceServer]
-"""Starts a server in a thread: the device, where to bind, then fields of `ServerOptions` (fixture `serve`)."""
+"""Type of the fixture `serve`, which starts a server in a thread: device, address, and fields of `ServerOptions`."""
 
 
 def fake_description(**limits: float) -> DeviceDescription:
-    """Two stages of four ports; eight channels each."""
+    """Description of two stages with four ports and eight channels each."""
     bounds: dict[str, float] = {
         "voltage_v": 5.0,
         "total_power_w": 0.3,
@@ -72,10 +72,10 @@ def fake_description(**limits: float) -> DeviceDescription:
 
 
 class FakeDevice:
-    """Reading of port p = mean squared drive × squared input amplitude of port p.
+    """A device without physics: reading of port p = mean squared drive × squared input amplitude of port p.
 
-    `before_setting` is called before every setting (a test blocks there, or sleeps); `evaluations` counts settings,
-    `calls` the operations that really reached the device.
+    `before_setting` is called before every setting, so that a test can block or sleep there. `calls` lists the operations
+    that reached the device.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class FakeDevice:
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Poll until `condition` holds; fail the test where it never does."""
+    """Poll until `condition` is true; fail the test after `timeout_s`."""
     until_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until_s, "timed out"
@@ -173,7 +173,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None
 
 
 class Gate:
-    """Blocks a fake device at a setting until the test opens it."""
+    """Blocks a `FakeDevice` at one setting until the test sets `opened`."""
 
     def __init__(self, at_setting: int = 0) -> None:
         self.at_setting = at_setting

@@ -10,7 +10,7 @@ from photonloop.protocols.server.reply_cache import GONE, ReplyCache
 from photonloop.protocols.wire.messages import LoadInputsBody
 
 
-def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:
+def test_kept_replies_are_limited_in_bytes_except_the_newest() -> None:
     cache = ReplyCache(max_bytes=100)
     cache.put("s", 1, [b"x" * 60])
     cache.put("s", 2, [b"y" * 30])
@@ -20,7 +20,7 @@ def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:
     assert cache.get("s", 2) == [b"y" * 30]
     assert cache.nbytes == 50
     cache.put("s", 4, [b"w" * 500])
-    cache.put("s", 5, [b"v" * 500])  # two may be on their way to a client
+    cache.put("s", 5, [b"v" * 500])  # two replies may be under way to a client
     assert cache.get("s", 4) == [b"w" * 500]
     assert cache.get("s", 5) == [b"v" * 500]
     assert cache.get("s", 3) is GONE
@@ -29,13 +29,13 @@ def test_replies_are_kept_within_bytes_and_the_newest_always() -> None:
     assert cache.get("t", 1) is None
 
 
-def test_replies_are_bounded_in_number_and_in_sessions() -> None:
+def test_kept_replies_are_limited_in_number_and_in_clients() -> None:
     cache = ReplyCache(max_bytes=10**6)
     for seq in range(1, 1001):
         cache.put("s", seq, [b"x" * 10])
     assert cache.get("s", 1000) is not GONE
     assert cache.get("s", 900) is GONE
-    assert cache.get("s", 1) is GONE  # forgotten, but below what is remembered: carried out long ago
+    assert cache.get("s", 1) is GONE  # discarded; lower than all kept numbers, so it was carried out
     assert cache.get("s", 1001) is None
     assert cache.nbytes == 80
     for n in range(200):
@@ -49,7 +49,7 @@ def body(offset: int, shape: tuple[int, ...] = (4, 3), name: str = "a") -> LoadI
     return LoadInputsBody(name=name, dtype="f4", shape=shape, offset=offset)
 
 
-def test_chunks_make_the_array() -> None:
+def test_chunks_are_assembled_to_the_array() -> None:
     array = np.arange(12, dtype="<f4").reshape(4, 3)
     data = array.tobytes()
     transfer: Transfer | None = None
@@ -78,7 +78,7 @@ def test_chunks_that_do_not_fit_are_refused() -> None:
             add_chunk(transfer, client_id, chunk_body, chunk, 47 if "47" in word else 48)
 
 
-def test_a_claim_allocates_nothing() -> None:
+def test_an_announced_size_allocates_no_memory() -> None:
     claimed = LoadInputsBody(name="a", dtype="f8", shape=(2**20, 2**17), offset=0)
     transfer, whole = add_chunk(None, "s", claimed, b"x" * 8, 2**41)
     assert whole is None
@@ -86,14 +86,14 @@ def test_a_claim_allocates_nothing() -> None:
     assert len(transfer.data) == 8
 
 
-def test_pace_predicts_only_what_it_has_seen() -> None:
-    pace = DurationEstimator()
-    assert pace.predicted_s("m", 2, 128) == float("inf")
-    pace.note("m", 2, 128, 2.56e-3)
-    assert pace.predicted_s("m", 2, 128) == pytest.approx(2.56e-3)
-    assert pace.predicted_s("m", 4, 100) == pytest.approx(4e-3)
-    assert pace.predicted_s("m", 4, 1000) == float("inf")
-    assert pace.predicted_s("n", 2, 128) == float("inf")
+def test_durations_are_predicted_for_recorded_sizes_only() -> None:
+    estimator = DurationEstimator()
+    assert estimator.predicted_s("m", 2, 128) == float("inf")
+    estimator.note("m", 2, 128, 2.56e-3)
+    assert estimator.predicted_s("m", 2, 128) == pytest.approx(2.56e-3)
+    assert estimator.predicted_s("m", 4, 100) == pytest.approx(4e-3)
+    assert estimator.predicted_s("m", 4, 1000) == float("inf")
+    assert estimator.predicted_s("n", 2, 128) == float("inf")
     for _ in range(8):
-        pace.note("m", 2, 128, 2.56e-4)
-    assert pace.predicted_s("m", 2, 128) == pytest.approx(2.56e-4)
+        estimator.note("m", 2, 128, 2.56e-4)
+    assert estimator.predicted_s("m", 2, 128) == pytest.approx(2.56e-4)
