@@ -1,4 +1,4 @@
-"""The room that instruments share, against the chip alone."""
+"""The laboratory compared with the chip alone, and the wiring of a virtual bench."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from photonloop.simulator.parameters import load_chip
 IDEAL = load_chip("ideal", ports=4, stages=2, seed=5)
 
 
-def lit(laboratory: Laboratory, rng: np.random.Generator) -> Laboratory:
-    """Drive everything somewhere."""
+def driven(laboratory: Laboratory, rng: np.random.Generator) -> Laboratory:
+    """Apply random voltages to all heaters and modulators, and switch the light on."""
     for channel in range(laboratory.heater_v.size):
         laboratory.heater(channel).hold(float(rng.uniform(0, 5)))
     for port in range(laboratory.modulator_v.size):
@@ -28,8 +28,8 @@ def lit(laboratory: Laboratory, rng: np.random.Generator) -> Laboratory:
     return laboratory
 
 
-def test_what_detectors_see_is_what_the_chip_answers() -> None:
-    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(1))
+def test_detectors_show_the_readings_of_the_chip() -> None:
+    laboratory = driven(Laboratory(IDEAL), np.random.default_rng(1))
     chip = Chip(IDEAL)
     chip.apply(laboratory.heater_v)
     amplitudes = np.sin(np.pi * laboratory.modulator_v / (2 * laboratory.v_pi))
@@ -39,13 +39,13 @@ def test_what_detectors_see_is_what_the_chip_answers() -> None:
         np.testing.assert_allclose(laboratory.measure(index), expected, rtol=1e-4, atol=1e-9)
 
 
-def test_light_obeys_laser_modulators_and_couplers() -> None:
-    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(2))
+def test_light_depends_on_laser_modulators_and_couplers() -> None:
+    laboratory = driven(Laboratory(IDEAL), np.random.default_rng(2))
     full_a = laboratory.measure(0)
     assert full_a.max() > 1e-4
     laboratory.set_light(replace(laboratory.light, power_w=laboratory.laser_max_w / 2))
     np.testing.assert_allclose(laboratory.measure(0), full_a / 2, rtol=1e-5)
-    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1580.0, True))  # half a width of the couplers' band away
+    laboratory.set_light(LaserLight(laboratory.laser_max_w, 1580.0, True))  # half the passband of the couplers away
     np.testing.assert_allclose(laboratory.measure(0), full_a / 2, rtol=1e-5)
     laboratory.set_light(LaserLight(laboratory.laser_max_w, 1550.0, False))
     assert (laboratory.measure(0) == 0.0).all()
@@ -60,15 +60,15 @@ def test_light_obeys_laser_modulators_and_couplers() -> None:
     )
 
 
-def test_amplifiers_bring_full_scale_to_their_own() -> None:
-    laboratory = lit(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(3))
+def test_amplifiers_scale_the_full_scale_to_their_own() -> None:
+    laboratory = driven(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(3))
     volts = laboratory.detector_v(range(4))
     np.testing.assert_allclose(volts, laboratory.log[-1].current_a * AMPLIFIER_V / laboratory.full_scale_a[0])
     assert len(laboratory.log) == 1
 
 
-def test_every_measurement_has_noise_of_its_own_and_is_logged_with_what_was_held() -> None:
-    laboratory = lit(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(4))
+def test_every_measurement_has_its_own_noise_and_is_logged_with_its_voltages() -> None:
+    laboratory = driven(Laboratory(load_chip("soi", ports=4, stages=1)), np.random.default_rng(4))
     first, second = laboratory.measure(0), laboratory.measure(0)
     assert (first != second).any()
     np.testing.assert_allclose(first, second, atol=1e-3 * laboratory.full_scale_a[0])
@@ -80,20 +80,20 @@ def test_every_measurement_has_noise_of_its_own_and_is_logged_with_what_was_held
     assert laboratory.log[2].heater_v[7] == 1.0
 
 
-def test_a_heater_does_not_mind_the_sign_and_remembers_the_worst() -> None:
-    laboratory = lit(Laboratory(IDEAL), np.random.default_rng(5))
+def test_heating_does_not_depend_on_the_sign_and_peaks_are_recorded() -> None:
+    laboratory = driven(Laboratory(IDEAL), np.random.default_rng(5))
     plain = laboratory.measure(0)
     for channel, volts in enumerate(laboratory.heater_v.copy()):
         laboratory.heater(channel).hold(-float(volts))
     np.testing.assert_array_equal(laboratory.measure(0), plain)
-    laboratory.heater(3).hold(11.9)  # no chip refuses on a bench
+    laboratory.heater(3).hold(11.9)  # the chip of a bench has no limits
     laboratory.measure(0)
     laboratory.heater(3).hold(0.0)
     assert laboratory.peak_v[3] == 11.9
     assert laboratory.peak_power_w > 11.9**2 / IDEAL.heater.resistance_ohm
 
 
-def test_the_chips_clock_goes_by_what_instruments_take() -> None:
+def test_the_chips_clock_advances_by_the_time_that_instruments_take() -> None:
     laboratory = Laboratory(IDEAL)
     laboratory.measure(0)
     before_s = laboratory.chip.status().clock_s
@@ -102,7 +102,7 @@ def test_the_chips_clock_goes_by_what_instruments_take() -> None:
     assert laboratory.chip.status().clock_s == pytest.approx(before_s + 2.5, abs=1e-3)
 
 
-def test_stamps_survive_a_sixteen_bit_converter() -> None:
+def test_a_sixteen_bit_converter_resolves_stamps() -> None:
     laboratory = Laboratory(load_chip("soi", ports=4, stages=1), stamped=True)
     device = VirtualLabJackT7(laboratory.detector_v)
     for _ in range(STAMPS + 10):
@@ -114,7 +114,7 @@ def test_stamps_survive_a_sixteen_bit_converter() -> None:
 # ---- wiring ----------------------------------------------------------------------------------------------------------
 
 
-def test_small_chips_fit_the_first_of_everything() -> None:
+def test_default_instruments_are_large_enough_for_the_chip() -> None:
     wiring = wire(16, 4, 4, BenchChoices())
     assert (wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser) == (
         "qontrol",
@@ -143,21 +143,21 @@ def test_one_source_may_drive_both() -> None:
         (BenchChoices(laser="pm100d"), "laser: there is no 'pm100d' on the bench"),
     ],
 )
-def test_what_does_not_fit_is_told(choices: BenchChoices, words: str) -> None:
+def test_instruments_that_do_not_fit_are_refused(choices: BenchChoices, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         wire(64, 8, 16, choices)
     assert words in str(refused.value)
 
 
 def test_every_choice_is_wired_to_the_chip() -> None:
-    """Set one heater, one modulator and the laser through whoever has the job, and read through every readout."""
+    """Set one heater, one modulator and the laser with the chosen instruments, and read with every readout."""
     parameters = load_chip("ideal", ports=4, stages=1)
-    says = {
+    commands = {
         "qontrol": lambda c, v: f"v{c}={v}".encode(),
         "qdac2": lambda c, v: f"sour{c + 1}:volt {v}".encode(),
         "scpi-source": lambda c, v: f"VOLT {v},(@{c + 1})".encode(),
     }
-    shines = {"santec-tsl570": b":POW 13.01;:POW:STAT 1", "scpi-laser": b"POW 0.02;:OUTP 1"}
+    laser_commands = {"santec-tsl570": b":POW 13.01;:POW:STAT 1", "scpi-laser": b"POW 0.02;:OUTP 1"}
     for heaters, modulators, laser in (
         ("qontrol", "qdac2", "santec-tsl570"),
         ("qdac2", "scpi-source", "scpi-laser"),
@@ -166,11 +166,11 @@ def test_every_choice_is_wired_to_the_chip() -> None:
     ):
         bench = build(parameters, BenchChoices(heaters=heaters, modulators=modulators, laser=laser))
         wiring, units, laboratory = bench.wiring, bench.units, bench.laboratory
-        units[heaters].emulator.handle(says[heaters](wiring.heater_channels[5], 2.0))
-        units[modulators].emulator.handle(says[modulators](wiring.modulator_channels[2], 4.0))
-        units[laser].emulator.handle(shines[laser])
-        other = next(name for name in shines if name != laser)
-        units[other].emulator.handle(b":POW:STAT 0;:OUTP 0")  # wired to nothing
+        units[heaters].emulator.handle(commands[heaters](wiring.heater_channels[5], 2.0))
+        units[modulators].emulator.handle(commands[modulators](wiring.modulator_channels[2], 4.0))
+        units[laser].emulator.handle(laser_commands[laser])
+        other = next(name for name in laser_commands if name != laser)
+        units[other].emulator.handle(b":POW:STAT 0;:OUTP 0")  # connected to nothing
         assert laboratory.heater_v[5] == pytest.approx(2.0, abs=1e-4)
         assert laboratory.modulator_v == pytest.approx([0, 0, 4, 0], abs=1e-4)
         assert laboratory.light.is_on

@@ -1,4 +1,4 @@
-"""`python -m photonloop.simulator.emulators` and `photonloop virtual-bench` as their parents see them."""
+"""The processes `python -m photonloop.simulator.emulators` and `photonloop virtual-bench`: output, exit, errors."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def start(module: str, *arguments: str, cwd: Path) -> tuple[subprocess.Popen[str
     return process, json.loads(process.stdout.readline())
 
 
-def test_it_announces_itself_writes_a_station_and_ends_on_sigterm(tmp_path: Path) -> None:
-    process, said = start(
+def test_the_process_prints_its_addresses_writes_a_station_and_ends_on_sigterm(tmp_path: Path) -> None:
+    process, announced = start(
         "photonloop.simulator.emulators", "--chip", "ideal", "--ports", "2", "--out", str(tmp_path / "b"), cwd=tmp_path
     )
-    assert set(said) == {"station", "control", "instruments", "pid", "chip", "ports", "stages", "seed"}
-    assert said["pid"] == process.pid
-    station = Path(str(said["station"]))
+    assert set(announced) == {"station", "control", "instruments", "pid", "chip", "ports", "stages", "seed"}
+    assert announced["pid"] == process.pid
+    station = Path(str(announced["station"]))
     assert station == tmp_path / "b" / "station.toml"
     assert station.exists()
     assert (tmp_path / "b" / "qontrol").is_symlink()
@@ -39,18 +39,18 @@ def test_it_announces_itself_writes_a_station_and_ends_on_sigterm(tmp_path: Path
     assert not (tmp_path / "b" / "qontrol").is_symlink()
 
 
-def test_the_command_runs_it_and_takes_it_along(tmp_path: Path) -> None:
-    process, said = start("photonloop", "virtual-bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
-    child = psutil.Process(int(str(said["pid"])))
+def test_the_command_runs_the_process_and_ends_it(tmp_path: Path) -> None:
+    process, announced = start("photonloop", "virtual-bench", "--json", "--chip", "ideal", "--ports", "2", cwd=tmp_path)
+    child = psutil.Process(int(str(announced["pid"])))
     assert child.is_running()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (0, "", "")
     assert not psutil.pid_exists(child.pid)
-    assert not Path(str(said["station"])).parent.exists()  # a temporary folder of its own
+    assert not Path(str(announced["station"])).parent.exists()  # a temporary folder of its own
 
 
-def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     parent = textwrap.dedent(
         """
         import subprocess, sys, time
@@ -84,11 +84,11 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_gets_a_sentence(module: str, arguments: list[str], code: int, words: str) -> None:
-    done = subprocess.run(
+def test_wrong_arguments_are_refused_with_one_sentence(module: str, arguments: list[str], code: int, words: str) -> None:
+    ended = subprocess.run(
         [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60, check=False, env=os.environ
     )
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    assert ended.returncode == code, ended.stderr
+    assert words in ended.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""

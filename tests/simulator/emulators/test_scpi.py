@@ -1,4 +1,4 @@
-"""Reading SCPI: what manuals promise of long and short forms, joined commands, numbers and errors."""
+"""SCPI parser and engine: long and short forms, joined commands, numbers, errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_pattern_has_every_spelling_of_the_manual() -> None:
     assert ("SENSE", "POWER", "RANGE", "UPPER") in found
     assert ("SENS", "POWER", "RANG", "UPP") in found
     assert ("SENS", "POWE", "RANG") not in found  # neither short nor long
-    assert len(found) == 2 * 2 + 2 * (2 * 2 * 2) + 2 * 2 * 2 * 2  # none, either, both of the nodes that may be left out
+    assert len(found) == 2 * 2 + 2 * (2 * 2 * 2) + 2 * 2 * 2 * 2  # none, either, both of the optional nodes
     assert spellings("SOURce#:VOLTage")["SOUR", "VOLT"] == (0,)
 
 
@@ -71,7 +71,7 @@ def test_numbers_that_are_refused(text: str, code: int) -> None:
     assert refused.value.code == code
 
 
-def test_words() -> None:
+def test_booleans_and_choices() -> None:
     assert (boolean("ON"), boolean("0")) == (True, False)
     assert choice("imm", ("IMMediate", "BUS")) == "IMMEDIATE"
     for wrong in (lambda: boolean("2"), lambda: choice("imme", ("IMMediate", "BUS"))):
@@ -87,17 +87,17 @@ def test_headers() -> None:
             parse_header(wrong)
 
 
-# ---- the engine ------------------------------------------------------------------------------------------------------
+# ---- the engine -----------------------------------------------------------------------------------------------------
 
 
 def instrument(*, single_query: bool = False, depth: int = 4) -> ScpiInstrument:
     level = {"volts": 0.0}
 
-    def tell(call: Call) -> None:
+    def set_volts(call: Call) -> None:
         level["volts"] = number(call.argument(), low=0, high=5)
 
     commands = [
-        Command("SOURce#:VOLTage[:LEVel]", tell, lambda _: f"{level['volts']:g}"),
+        Command("SOURce#:VOLTage[:LEVel]", set_volts, lambda _: f"{level['volts']:g}"),
         Command("SOURce#:CURRent", query=lambda call: str(call.numbers[0])),
         Command("READ", query=lambda _: "7", takes_s=0.5),
     ]
@@ -105,50 +105,57 @@ def instrument(*, single_query: bool = False, depth: int = 4) -> ScpiInstrument:
     return ScpiInstrument(profile, commands, lambda: level.update(volts=0.0), ErrorQueue(depth))
 
 
-def said(device: ScpiInstrument, text: str, *, unread: bool = False) -> str:
+def answer(device: ScpiInstrument, text: str, *, unread: bool = False) -> str:
     return device.handle(text.encode(), unread=unread).data.decode()
 
 
 def test_joined_commands_keep_their_path_until_a_colon() -> None:
     device = instrument()
-    assert said(device, "sour3:volt 2;volt?;curr?;:read?;*idn?") == "2;3;7;MAKER,MODEL,1,2\n"
-    assert said(device, "SOUR3:VOLT 2;READ?") == ""  # READ? is no child of SOUR3
-    assert said(device, "SYST:ERR?;ERR?") == '-113,"Undefined header";+0,"No error"\n'
+    assert answer(device, "sour3:volt 2;volt?;curr?;:read?;*idn?") == "2;3;7;MAKER,MODEL,1,2\n"
+    assert answer(device, "SOUR3:VOLT 2;READ?") == ""  # READ? is not below SOUR3
+    assert answer(device, "SYST:ERR?;ERR?") == '-113,"Undefined header";+0,"No error"\n'
 
 
-def test_what_cannot_be_read_spoils_the_rest_and_what_cannot_be_done_does_not() -> None:
+def test_a_syntax_error_ends_the_line_and_an_execution_error_does_not() -> None:
     device = instrument()
-    assert said(device, "SOUR1:VOLT 9;VOLT?") == "0\n"
-    assert said(device, "SOUR1:NONE 9;VOLT?") == ""
-    assert said(device, "SOUR1:VOLT") == ""
-    assert said(device, "SOUR1:VOLT 1,2") == ""
-    assert said(device, "SOUR1:VOLT3 1") == ""
-    errors = [said(device, "SYST:ERR?").split(",")[0] for _ in range(6)]
-    assert errors == ["-222", "-113", "-109", "-350", "+0", "+0"]  # the queue holds four, the last says it ran over
+    assert answer(device, "SOUR1:VOLT 9;VOLT?") == "0\n"
+    assert answer(device, "SOUR1:NONE 9;VOLT?") == ""
+    assert answer(device, "SOUR1:VOLT") == ""
+    assert answer(device, "SOUR1:VOLT 1,2") == ""
+    assert answer(device, "SOUR1:VOLT3 1") == ""
+    errors = [answer(device, "SYST:ERR?").split(",")[0] for _ in range(6)]
+    assert errors == [
+        "-222",
+        "-113",
+        "-109",
+        "-350",
+        "+0",
+        "+0",
+    ]  # four errors, then an overflow
 
 
 def test_status_registers_and_clearing() -> None:
     device = instrument()
-    said(device, "NONSENSE;*IDN?")
-    assert said(device, "*STB?;*ESR?;*ESR?") == "4;32;0\n"
-    said(device, "*CLS")
-    assert said(device, "SYST:ERR?;:*STB?") == '+0,"No error"\n'  # a colon before a common command is a mistake
-    assert said(device, "SYST:ERR?;*STB?") == '-102,"Syntax error";0\n'
+    answer(device, "NONSENSE;*IDN?")
+    assert answer(device, "*STB?;*ESR?;*ESR?") == "4;32;0\n"
+    answer(device, "*CLS")
+    assert answer(device, "SYST:ERR?;:*STB?") == '+0,"No error"\n'  # a colon before a common command is a syntax error
+    assert answer(device, "SYST:ERR?;*STB?") == '-102,"Syntax error";0\n'
     device.reset()
-    assert said(device, "*ESR?") == "128\n"
+    assert answer(device, "*ESR?") == "128\n"
 
 
-def test_one_query_at_a_time() -> None:
+def test_a_second_query_discards_the_unread_answer() -> None:
     device = instrument(single_query=True)
     assert not device.handle(b"READ?").interrupts
     second = device.handle(b"READ?", unread=True)
     assert (second.data, second.interrupts, second.takes_s) == (b"7\n", True, pytest.approx(0.6))
-    assert said(device, "SYST:ERR?").startswith("-410")
+    assert answer(device, "SYST:ERR?").startswith("-410")
     patient = instrument()
     assert not patient.handle(b"READ?", unread=True).interrupts
 
 
-def test_bytes_that_are_no_text() -> None:
+def test_bytes_that_are_not_ascii_are_a_syntax_error() -> None:
     device = instrument()
     assert device.handle(b"\xff\xfe").data == b""
-    assert said(device, "SYST:ERR?").startswith("-102")
+    assert answer(device, "SYST:ERR?").startswith("-102")

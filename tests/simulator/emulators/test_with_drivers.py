@@ -1,4 +1,4 @@
-"""The project's own drivers against the emulators: two readings of the same manuals that have to meet."""
+"""The project's drivers with the emulators: two independent implementations of the same manuals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODULES = {
 
 @contextmanager
 def opened(bench: RunningBench, names: Sequence[str], timeout_s: float = 0.0) -> Iterator[dict[str, Any]]:
-    """Open instruments as the station file says; each may take `timeout_s` for an answer, 0: as its driver says."""
+    """Open instruments of the station file. `timeout_s` is the timeout of an answer, 0: the driver's own."""
     station = tomllib.loads(bench.addresses.station.read_text(encoding="utf-8"))
     settings = {table["name"]: table.get("settings", {}) for table in station["instruments"]}
     instruments: dict[str, Any] = {}
@@ -59,7 +59,7 @@ def opened(bench: RunningBench, names: Sequence[str], timeout_s: float = 0.0) ->
     ],
     ids=["first", "second", "third"],
 )
-def test_light_travels_from_driver_to_driver(choices: BenchChoices) -> None:
+def test_drivers_set_voltages_and_light_and_read_the_detectors(choices: BenchChoices) -> None:
     parameters = load_chip("ideal", ports=4, stages=1, seed=1)
     with running(parameters, choices) as bench:
         wiring, laboratory = bench.bench.wiring, bench.bench.laboratory
@@ -88,7 +88,7 @@ def test_light_travels_from_driver_to_driver(choices: BenchChoices) -> None:
 
 @pytest.mark.parametrize("fault", ["late", "garbage"])
 @pytest.mark.parametrize("heaters", ["qontrol", "qdac2", "scpi-source"])
-def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fault: str) -> None:
+def test_a_source_that_carries_out_commands_but_cannot_be_understood_goes_to_zero(heaters: str, fault: str) -> None:
     unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
     errors = import_module("photonloop.protocols.errors").DeviceError
     choices = BenchChoices(heaters, "scpi-source" if heaters == "qdac2" else "qdac2", "scpi-readout", "scpi-laser")
@@ -97,24 +97,24 @@ def test_a_source_that_hears_and_is_not_understood_goes_to_zero(heaters: str, fa
         channels = bench.bench.wiring.heater_channels
         source.set_volts(dict.fromkeys(channels, 2.0))
         bench.inject(heaters, fault, count=10_000, delay_s=0.3)
-        with pytest.raises(errors, match="did not answer|is invalid") as told:
+        with pytest.raises(errors, match="did not answer|is invalid") as error:
             source.set_volts(dict.fromkeys(channels, 3.0))
-        assert told.value.code == "transport"
-        with pytest.raises(unconfirmed, match="0 V was sent to it without confirmation") as told:
+        assert error.value.code == "transport"
+        with pytest.raises(unconfirmed, match="0 V was sent to it without confirmation") as error:
             source.safe()
-        assert (told.value.code, told.value.outcome) == ("transport", "unknown")
-        settled = until(lambda: not any(bench.state()["heater_v"]))
+        assert (error.value.code, error.value.outcome) == ("transport", "unknown")
+        settled = wait_until(lambda: not any(bench.state()["heater_v"]))
         assert settled, bench.state()["heater_v"]
         bench.call(bench.bench.units[heaters].faults.clear)
-        # The way is out of step, perhaps with a known answer in doubt: it comes back, and nothing stale is taken on the way.
-        assert until(lambda: succeeds(source.safe, errors))
+        # The transport may be out of step. It resynchronises, and takes no stale answer for a new one.
+        assert wait_until(lambda: succeeds(source.safe, errors))
         np.testing.assert_allclose(source.read_volts(channels), 0.0, atol=2e-3)
         source.set_volts(dict.fromkeys(channels, 1.0))
         np.testing.assert_allclose(bench.state()["heater_v"], 1.0, atol=2e-3)
 
 
 @pytest.mark.parametrize("laser", ["santec-tsl570", "scpi-laser"])
-def test_a_laser_that_hears_and_is_not_understood_goes_dark(laser: str) -> None:
+def test_a_laser_that_carries_out_commands_but_cannot_be_understood_is_switched_off(laser: str) -> None:
     unconfirmed = import_module("photonloop.drivers.instrument").UnconfirmedError
     errors = import_module("photonloop.protocols.errors").DeviceError
     choices = BenchChoices("scpi-source", "qdac2", "scpi-readout", laser)
@@ -126,21 +126,21 @@ def test_a_laser_that_hears_and_is_not_understood_goes_dark(laser: str) -> None:
             here[laser].is_on()  # out of step from here on, so that not even the first attempt says "off"
         with pytest.raises(unconfirmed, match="off was sent to it without confirmation"):
             here[laser].off()
-        assert until(lambda: not bench.state()["laser"]["is_on"])
+        assert wait_until(lambda: not bench.state()["laser"]["is_on"])
 
 
-def until(true: Callable[[], bool], within_s: float = 3.0) -> bool:
-    """Return whether `true` becomes so in time."""
+def wait_until(condition: Callable[[], bool], within_s: float = 3.0) -> bool:
+    """Return whether `condition` becomes true in time."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
-        if true():
+        if condition():
             return True
         time.sleep(0.02)
-    return true()
+    return condition()
 
 
 def succeeds(act: Callable[[], object], refusal: type[Exception]) -> bool:
-    """Return whether `act` is not refused."""
+    """Return whether `act` does not raise `refusal`."""
     try:
         act()
     except refusal:
@@ -148,7 +148,7 @@ def succeeds(act: Callable[[], object], refusal: type[Exception]) -> bool:
     return True
 
 
-def test_the_power_meter() -> None:
+def test_the_power_meter_reads_the_tap_of_the_laser() -> None:
     with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["pm100d", "santec-tsl570"]) as here:
         here["santec-tsl570"].set_power_w(0.01)
         here["santec-tsl570"].on()
@@ -157,7 +157,7 @@ def test_the_power_meter() -> None:
         assert here["pm100d"].read([0])[0] == pytest.approx(0.0, abs=1e-8)
 
 
-def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -> None:
+def test_limits_are_written_into_the_modules_and_again_after_a_loss_of_power() -> None:
     limits = import_module("photonloop.drivers.instrument").ChannelLimits
     errors = import_module("photonloop.protocols.errors").DeviceError
     with running(load_chip("ideal", ports=2, stages=1)) as bench, opened(bench, ["qontrol"]) as here:
@@ -167,16 +167,16 @@ def test_limits_are_written_into_the_modules_and_again_after_they_lost_power() -
         assert query() == b"+5.000000 V\n"
         chain.set_volts({2: 3.0})
         bench.inject("qontrol", "reset")
-        with pytest.raises(errors) as told:
+        with pytest.raises(errors) as error:
             chain.set_volts({2: 3.0})
-        assert (told.value.code, told.value.outcome) == ("device", "unknown")
+        assert (error.value.code, error.value.outcome) == ("device", "unknown")
         assert query() == b"+5.000000 V\n"
         chain.set_volts({2: 3.0})
         assert bench.bench.laboratory.heater_v[2] == pytest.approx(3.0, abs=1e-3)
 
 
-def test_a_chain_that_is_opened_again_keeps_what_it_holds() -> None:
-    """Whoever opens it and sets one channel has not touched the others."""
+def test_a_chain_that_is_opened_again_keeps_its_voltages() -> None:
+    """Opening a chain and setting one channel does not change the others."""
     with running(load_chip("ideal", ports=4, stages=1, seed=1), BenchChoices("qontrol", "qdac2")) as bench:
         held = bench.bench.laboratory.heater_v
         with opened(bench, ["qontrol"]) as here:
