@@ -34,7 +34,8 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
-from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Source
+from photonloop.simulator.engine.pipeline import Pipeline
+from photonloop.simulator.engine.pipeline_data import HeldDrive, InputBatch, Source
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices, reading_plan
+from photonloop.simulator.engine.pipeline import Pipeline, Run, reading_plan
+from photonloop.simulator.engine.pipeline_data import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
 

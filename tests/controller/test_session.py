@@ -1,4 +1,4 @@
-"""Sessions on the chip in this process: what they reach on real data, and that an interrupted one ends like an unbroken one."""
+"""Sessions on a chip in this process: accuracies, exact resumption, limits of the device, flags and failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from photonloop.simulator.parameters import load_chip
 
 
 class Notes:
-    """A listener that remembers."""
+    """A listener that stores what it receives."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochReport] = []
@@ -96,7 +96,7 @@ def run(path: Path, experiment: Experiment, preset: str) -> tuple[float, Notes]:
     ("name", "loss", "preset", "reached"),
     [("spsa", "softmax", "soi", 0.9), ("directional", "cosine", "ideal", 0.6), ("spsa", "margin", "soi", 0.75)],
 )
-def test_iris_is_learned_on_eight_ports(tmp_path: Path, name: str, loss: str, preset: str, reached: float) -> None:
+def test_iris_is_trained_on_eight_ports(tmp_path: Path, name: str, loss: str, preset: str, reached: float) -> None:
     experiment = iris(
         rule=RuleSpec.model_validate({"loss": loss, "scale": 20.0}),
         estimator=EstimatorSpec.model_validate({"name": name, "directions": 2}),
@@ -108,7 +108,7 @@ def test_iris_is_learned_on_eight_ports(tmp_path: Path, name: str, loss: str, pr
     assert notes.epochs[-1].loss < 0.7 * notes.epochs[0].loss
 
 
-def test_two_layers_learn_one_after_the_other(tmp_path: Path) -> None:
+def test_two_layers_are_trained_one_after_the_other(tmp_path: Path) -> None:
     experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=40, batch=60, evaluate_every=20))
     _, notes = run(tmp_path, experiment, "soi")
     assert [report.layer for report in notes.epochs] == [0] * 40 + [1] * 40
@@ -118,11 +118,11 @@ def test_two_layers_learn_one_after_the_other(tmp_path: Path) -> None:
     with np.load(tmp_path / EVALUATION) as evaluation:
         assert evaluation["layer_predictions"].shape == (2, 30)
         assert evaluation["class_readings_1"].shape == (3, 8)
-        # Two layers that disagree tie, and the last layer decides.
+        # Two layers that disagree give a tie, which the last layer decides.
         assert (evaluation["vote"] == evaluation["layer_predictions"][1]).all()
 
 
-def test_a_layer_that_is_learned_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_trained_layer_does_not_change(tmp_path: Path) -> None:
     experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
     seen: dict[int, np.ndarray] = {}
 
@@ -141,17 +141,19 @@ def test_a_layer_that_is_learned_stays_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interruptions", [(7,), (3, 50, 51), (80, 81, 119)])
-def test_an_interrupted_session_ends_bit_for_bit_like_an_unbroken_one(tmp_path: Path, interruptions: tuple[int, ...]) -> None:
+def test_an_interrupted_session_ends_bit_for_bit_like_a_whole_one(tmp_path: Path, interruptions: tuple[int, ...]) -> None:
     experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=30, batch=60, evaluate_every=7))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
     run(whole, experiment, "ideal")
     for update in interruptions:
-        stopped_at(broken, experiment, update, "ideal", killed=True)
-        assert (broken / JOURNAL).stat().st_size > 0
-    run(broken, experiment, "ideal")
-    assert (whole / CHECKPOINT).read_bytes() == (broken / CHECKPOINT).read_bytes()
-    told = [[(e["layer"], e["epoch"], e["loss"]) for e in read_events(p) if e["event"] == "epoch"] for p in (whole, broken)]
-    assert told[0] == told[1]
+        stopped_at(interrupted, experiment, update, "ideal", killed=True)
+        assert (interrupted / JOURNAL).stat().st_size > 0
+    run(interrupted, experiment, "ideal")
+    assert (whole / CHECKPOINT).read_bytes() == (interrupted / CHECKPOINT).read_bytes()
+    epochs = [
+        [(e["layer"], e["epoch"], e["loss"]) for e in read_events(p) if e["event"] == "epoch"] for p in (whole, interrupted)
+    ]
+    assert epochs[0] == epochs[1]
 
 
 def saving_only_at_layer_start(made: Session) -> Callable[[], None]:
@@ -167,7 +169,7 @@ def saving_only_at_layer_start(made: Session) -> Callable[[], None]:
 def stopped_at(
     path: Path, experiment: Experiment, update: int, preset: str = "soi", *, killed: bool = False
 ) -> tuple[Session, Notes]:
-    """Return a session that was stopped at an update; `killed`: as after kill -9, no checkpoint at the end, only the journal."""
+    """Return a session stopped at an update; `killed`: with a journal but no final checkpoint, as after kill -9."""
     made, link, folder, notes = session(path, experiment, lambda: OpenDevice(chip(preset, experiment)))
     if killed:
         made._save = saving_only_at_layer_start(made)
@@ -179,7 +181,7 @@ def stopped_at(
     return made, notes
 
 
-def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
+def test_the_journal_also_replays_noisy_losses(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
     made, _ = stopped_at(tmp_path, experiment, 25, killed=True)
     again, _ = stopped_at(tmp_path, experiment, 25)
@@ -187,12 +189,12 @@ def test_the_journal_replays_noisy_losses_too(tmp_path: Path) -> None:
 
 
 def test_losses_measured_around_other_variables_are_measured_again(tmp_path: Path) -> None:
-    """An older checkpoint put back beside a newer journal: on a noisy chip its losses would be of another course."""
+    """After an older checkpoint is restored, losses in a newer journal belong to other variables."""
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
     made, _ = stopped_at(tmp_path, experiment, 12, killed=True)
     content = (tmp_path / JOURNAL).read_bytes()
     record = len(content) // 12
-    (tmp_path / JOURNAL).write_bytes(content[5 * record :])  # what follows a checkpoint at 5 that is not there any more
+    (tmp_path / JOURNAL).write_bytes(content[5 * record :])  # as if after a checkpoint at update 5
     again, notes = stopped_at(tmp_path, experiment, 12)
     assert any("from update 5 on were measured around other variables" in message for message in notes.messages)
     assert again.state.evaluations == made.state.evaluations
@@ -200,7 +202,7 @@ def test_losses_measured_around_other_variables_are_measured_again(tmp_path: Pat
 
 
 def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -> None:
-    """Few output phases beside many others take a larger share of a step, and keep away from the limits for themselves alone."""
+    """A small group of phases has larger changes; only its own variables keep a larger distance from the limits."""
     experiment = iris(
         estimator=EstimatorSpec(name="directional", directions=2), training=TrainingSpec(epochs=2, batch=60, evaluate_every=2)
     )
@@ -217,7 +219,7 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
     folder.close()
 
 
-def test_updates_that_are_no_numbers_do_not_reach_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_updates_are_not_written_to_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = iris(training=TrainingSpec(epochs=4, batch=60, evaluate_every=4))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
     monkeypatch.setattr(
@@ -239,7 +241,7 @@ def test_training_accuracy_uses_rows_from_the_whole_training_part() -> None:
 
 
 class Flaky:
-    """A chip whose connection breaks at chosen evaluations; a new one each time it is opened."""
+    """A chip whose connection breaks at chosen evaluations; each opening gives a new chip."""
 
     def __init__(self, breaks: set[int]) -> None:
         self.breaks, self.count, self.opened = breaks, 0, 0
@@ -252,14 +254,14 @@ class Flaky:
         def breaking(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             self.count += 1
             if self.count in self.breaks:
-                raise DeviceError("transport", "the wire was pulled", outcome="unknown")
+                raise DeviceError("transport", "cable disconnected", outcome="unknown")
             return evaluate(drives, inputs, stage)
 
         real.evaluate = breaking
         return OpenDevice(real)
 
 
-def test_a_device_that_dies_and_comes_back_changes_nothing(tmp_path: Path) -> None:
+def test_reconnecting_does_not_change_the_result(tmp_path: Path) -> None:
     experiment = iris(network=NetworkSpec(ports=8, layers=2), training=TrainingSpec(epochs=10, batch=60, evaluate_every=5))
     run(tmp_path / "whole", experiment, "ideal")
     flaky = Flaky({1, 15, 16, 40})
@@ -271,7 +273,7 @@ def test_a_device_that_dies_and_comes_back_changes_nothing(tmp_path: Path) -> No
     assert (tmp_path / "whole" / CHECKPOINT).read_bytes() == (tmp_path / "flaky" / CHECKPOINT).read_bytes()
 
 
-def test_dead_hardware_stops_the_session_and_leaves_it_resumable(tmp_path: Path) -> None:
+def test_a_hardware_fault_stops_the_session_and_leaves_it_resumable(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
     evaluate, count = link.finish, 0
@@ -291,7 +293,7 @@ def test_dead_hardware_stops_the_session_and_leaves_it_resumable(tmp_path: Path)
     assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 5
 
 
-def test_a_step_below_the_drive_source_is_warned_of(tmp_path: Path) -> None:
+def test_a_probe_step_below_one_dac_step_gives_a_warning(tmp_path: Path) -> None:
     paper = EstimatorSpec(name="directional", probe_step_rad=1e-3)
     experiment = iris(estimator=paper, training=TrainingSpec(epochs=1, batch=60))
     _, notes = run(tmp_path, experiment, "soi")
@@ -305,12 +307,12 @@ def test_more_layers_than_stages_are_refused() -> None:
         build_network(experiment, Chip(load_chip("ideal", ports=8, stages=2)).describe(), 3)
 
 
-def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(tmp_path: Path) -> None:
+def test_a_nan_reading_stops_the_session_before_it_changes_the_run(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
     finish, count = link.finish, 0
 
-    def broken() -> Readings:
+    def returning_nan() -> Readings:
         nonlocal count
         count += 1
         readings = finish()
@@ -318,7 +320,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
             readings.values[0, 3, 1] = np.nan
         return readings
 
-    link.finish = broken
+    link.finish = returning_nan
     with pytest.raises(DeviceError, match="the loss of layer 1 at update 5 is NaN"):
         made.run()
     link.close()
@@ -329,7 +331,7 @@ def test_a_reading_that_is_no_number_stops_the_session_before_it_harms_the_run(t
     run(tmp_path, experiment, "ideal")
 
 
-def test_a_binding_total_power_limit_is_lived_with(tmp_path: Path) -> None:
+def test_a_session_works_within_a_tight_total_power_limit(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=40, batch=60, evaluate_every=40), estimator=EstimatorSpec(probe_step_rad=0.1))
     parameters = load_chip("soi", ports=8, stages=1, seed=0)
     tight = parameters.model_copy(update={"limits": parameters.limits.model_copy(update={"mean_power_w": 0.012})})
@@ -340,7 +342,7 @@ def test_a_binding_total_power_limit_is_lived_with(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_a_device_that_comes_back_as_another_one_is_refused(tmp_path: Path) -> None:
+def test_another_device_after_reconnecting_is_refused(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=5))
     seeds = iter((0, 1))
     flaky = Flaky({8})
@@ -355,7 +357,7 @@ def test_a_device_that_comes_back_as_another_one_is_refused(tmp_path: Path) -> N
     folder.close()
 
 
-def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
+def test_updates_beyond_the_limits_of_the_device_are_refused() -> None:
     description = Chip(load_chip("ideal", ports=8, stages=1)).describe()
     small = description.model_copy(update={"limits": description.limits.model_copy(update={"max_batch": 32, "max_settings": 6})})
     for changes, sentence in (
@@ -371,7 +373,7 @@ def test_updates_that_the_device_would_refuse_are_refused_first() -> None:
             check_fits(experiment, small, build_network(experiment, small, 3), 120)
 
 
-def test_saturated_detectors_are_warned_of_once_a_layer(tmp_path: Path) -> None:
+def test_saturated_detectors_give_one_warning_per_layer(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=5, batch=60, evaluate_every=5))
     parameters = load_chip("soi", ports=8, stages=1, seed=0)
     blinded = parameters.model_copy(update={"adc": parameters.adc.model_copy(update={"headroom": 0.3})})
@@ -382,10 +384,10 @@ def test_saturated_detectors_are_warned_of_once_a_layer(tmp_path: Path) -> None:
     assert sum("saturated" in message for message in notes.messages) == 1
 
 
-def test_a_session_stopped_while_it_replays_keeps_the_rest_of_the_journal(tmp_path: Path) -> None:
+def test_stopping_during_replay_keeps_the_rest_of_the_journal(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=20, batch=60, evaluate_every=20))
     stopped_at(tmp_path, experiment, 25, killed=True)
-    stopped_at(tmp_path, experiment, 10)  # replays, and is stopped before it is through
+    stopped_at(tmp_path, experiment, 10)  # stopped during the replay
     assert from_arrays(read_checkpoint(tmp_path), 0, "here").total == 10
     folder = RunFolder(tmp_path)
     assert sorted(folder.take_journal()) == list(range(10, 25))
@@ -401,10 +403,10 @@ def two_short_layers() -> Experiment:
 
 
 class Counted:
-    """An ideal chip that counts its evaluations, and breaks at one of them if told to."""
+    """An ideal chip that counts its evaluations, and optionally fails at one of them."""
 
-    def __init__(self, breaks_at: int = 0) -> None:
-        self.count, self.breaks_at = 0, breaks_at
+    def __init__(self, fails_at: int = 0) -> None:
+        self.count, self.fails_at = 0, fails_at
 
     def open(self, experiment: Experiment) -> OpenDevice:
         real = chip("ideal", experiment)
@@ -412,7 +414,7 @@ class Counted:
 
         def counting(drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
             self.count += 1
-            if self.count == self.breaks_at:
+            if self.count == self.fails_at:
                 raise DeviceError("device", "heater supply over temperature")
             return evaluate(drives, inputs, stage)
 
@@ -421,9 +423,9 @@ class Counted:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """The run of `two_short_layers` without any break, and how many evaluations it takes."""
-    path, counted, experiment = tmp_path_factory.mktemp("unbroken"), Counted(), two_short_layers()
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """Return the run of `two_short_layers` without interruption, and its number of evaluations."""
+    path, counted, experiment = tmp_path_factory.mktemp("uninterrupted"), Counted(), two_short_layers()
     made, link, folder, _ = session(path, experiment, lambda: counted.open(experiment))
     made.run()
     link.close()
@@ -431,33 +433,33 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return path, counted.count
 
 
-@pytest.mark.parametrize("how", ["stopped", "broken"])
-def test_wherever_a_session_stops_it_goes_on_as_if_it_had_not(tmp_path: Path, unbroken: tuple[Path, int], how: str) -> None:
-    """At every single evaluation: steps measured, updates, looks in mid-epoch and at the end of a layer, and the last one."""
-    experiment, (whole, evaluations) = two_short_layers(), unbroken
+@pytest.mark.parametrize("how", ["stopped", "failed"])
+def test_a_session_stopped_at_any_evaluation_resumes_exactly(tmp_path: Path, uninterrupted: tuple[Path, int], how: str) -> None:
+    """Evaluations: of the probe step, of updates, and of accuracies after an epoch, after a layer and at the end."""
+    experiment, (whole, evaluations) = two_short_layers(), uninterrupted
     assert evaluations >= 30
-    told = [(e["event"], e.get("layer"), e.get("epoch"), e.get("test_accuracy")) for e in read_events(whole)]
+    events = [(e["event"], e.get("layer"), e.get("epoch"), e.get("test_accuracy")) for e in read_events(whole)]
     for at in range(1, evaluations + 1):
         path = tmp_path / str(at)
-        counted = Counted(breaks_at=at if how == "broken" else 0)
+        counted = Counted(fails_at=at if how == "failed" else 0)
         stop = Stop(lambda counted=counted, at=at: how == "stopped" and counted.count >= at)
         made, link, folder, _ = session(path, experiment, lambda counted=counted: counted.open(experiment), stop)
         if how == "stopped" and at == evaluations:
-            made.run()  # nothing is left to stop
+            made.run()  # the last evaluation: nothing is left to stop
         else:
             with pytest.raises(SessionStopped if how == "stopped" else DeviceError):
                 made.run()
-        # Stopped, it asks for nothing more than what is under way.
+        # After the stop it sends no further evaluation.
         assert counted.count == at
         link.close()
         folder.close()
         run(path, experiment, "ideal")
         assert (path / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes(), f"{how} at evaluation {at}"
         again = [(e["event"], e.get("layer"), e.get("epoch"), e.get("test_accuracy")) for e in read_events(path)]
-        assert again == told, f"{how} at evaluation {at}"
+        assert again == events, f"{how} at evaluation {at}"
 
 
-def test_a_step_is_measured_within_the_limits_of_the_device(tmp_path: Path) -> None:
+def test_the_probe_step_is_measured_within_the_limits_of_the_device(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=2, batch=60, evaluate_every=2), estimator=EstimatorSpec(directions=1))
     parameters = load_chip("ideal", ports=8, stages=1, seed=0)
     narrow = parameters.limits.model_copy(update={"max_settings": 5, "max_readings": 2 * 60 * 8, "max_batch": 60})
@@ -482,7 +484,7 @@ def test_a_step_is_measured_within_the_limits_of_the_device(tmp_path: Path) -> N
         ({"max_readings": 8 * 6}, 3, 20, (1, 6)),
     ],
 )
-def test_a_look_is_cut_into_what_the_device_takes(
+def test_measurements_are_divided_to_fit_the_limits_of_the_device(
     limits: dict[str, int], settings: int, samples: int, expected: tuple[int, int]
 ) -> None:
     parameters = load_chip("ideal", ports=8, stages=1)
@@ -504,7 +506,7 @@ def test_a_look_is_cut_into_what_the_device_takes(
     whole.close()
 
 
-def test_in_real_time_a_look_is_cut_into_evaluations_of_a_second() -> None:
+def test_in_real_time_measurements_are_divided_into_evaluations_of_a_second() -> None:
     description = Chip(load_chip("ideal", ports=8, stages=1), realtime=True).describe()
     drive = description.drive.model_copy(update={"settle_s": 0.05})
     slow = description.model_copy(update={"drive": drive, "readout": description.readout.model_copy(update={"sample_s": 0.001})})
@@ -515,8 +517,8 @@ def test_in_real_time_a_look_is_cut_into_evaluations_of_a_second() -> None:
 
 
 @pytest.mark.parametrize("settings", [32, 1])
-def test_a_value_that_is_no_number_stops_a_look_too(tmp_path: Path, settings: int) -> None:
-    """While the step is measured (32 settings) and in a look at the accuracies (1): it would be the wrong class, silently."""
+def test_nan_in_any_measurement_stops_the_session(tmp_path: Path, settings: int) -> None:
+    """Measurements of the probe step have 32 settings, of the accuracies 1."""
     experiment = two_short_layers()
 
     def opener() -> OpenDevice:
@@ -533,15 +535,15 @@ def test_a_value_that_is_no_number_stops_a_look_too(tmp_path: Path, settings: in
         return OpenDevice(real)
 
     made, link, folder, _ = session(tmp_path, experiment, opener)
-    with pytest.raises(DeviceError, match="readings of layer 1 hold a value that is no number"):
+    with pytest.raises(DeviceError, match="readings of layer 1 contain NaN or infinity"):
         made.run()
     link.close()
     folder.close()
 
 
 @pytest.mark.parametrize("settings", [2, 32, 1])
-def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: int) -> None:
-    """In updates (2 settings), while the step is measured (32) and in looks at the accuracies (1): once a layer and kind."""
+def test_flags_of_any_measurement_give_one_warning_per_layer(tmp_path: Path, settings: int) -> None:
+    """Updates have 2 settings, measurements of the probe step 32, and of the accuracies 1."""
     experiment = two_short_layers()
 
     def opener() -> OpenDevice:
@@ -568,14 +570,14 @@ def test_flags_are_looked_at_wherever_light_is_read(tmp_path: Path, settings: in
     ]
 
 
-def test_another_kind_of_flag_in_the_same_layer_is_told_too() -> None:
+def test_another_kind_of_flag_in_the_same_layer_gives_another_warning() -> None:
     warnings = FlagWarnings()
     assert warnings.new_warning("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
-    told = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
-    assert told == "layer 1: readings of update 2 are saturated; reported once per layer"
+    warning = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
+    assert warning == "layer 1: readings of update 2 are saturated; reported once per layer"
     assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test part") is None
-    told = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
-    assert told == "layer 1: readings of the test part were taken before they had settled; reported once per layer"
+    warning = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
+    assert warning == "layer 1: readings of the test part were taken before they had settled; reported once per layer"
     assert (
         warnings.new_warning("layer 2", 1 << 5, "of the test part")
         == "layer 2: readings of the test part are flagged 0x20; reported once per layer"

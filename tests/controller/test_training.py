@@ -1,4 +1,4 @@
-"""Runs that are gone on with: on their own chip, on another one, on one that does not fit; and stopped at either end."""
+"""Resuming and evaluating runs: on the same chip, on another chip, on an unsuitable device; and stopping early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPERIMENT = Experiment(
 
 
 class Notes:
-    """A listener that remembers what was said."""
+    """A listener that stores messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -46,7 +46,7 @@ class Notes:
 
 
 class Bench:
-    """Every device string leads to a chip of `parameters` in this process."""
+    """Opens a chip of `parameters` in this process for any device string."""
 
     def __init__(self) -> None:
         self.parameters = load_chip("soi", ports=8, stages=2)
@@ -76,7 +76,7 @@ def run(bench: Bench, tmp_path: Path) -> Path:
 
 
 def unfinished(run: Path) -> None:
-    """Take back that the run was finished."""
+    """Mark the run as not finished."""
     arrays = read_checkpoint(run)
     arrays["meta"] = np.array(str(arrays["meta"]).replace('"finished": true', '"finished": false'))
     write_npz(run / CHECKPOINT, arrays)
@@ -86,14 +86,14 @@ def stored(run: Path) -> DeviceDescription:
     return DeviceDescription.model_validate_json((run / DEVICE).read_text(encoding="utf-8"))
 
 
-def test_on_its_own_chip_nothing_is_said(run: Path) -> None:
+def test_the_same_chip_gives_no_warning(run: Path) -> None:
     for act in (training.resume, training.evaluate):
         notes = Notes()
         act(run, listener=notes)
         assert not [message for message in notes.messages if "another chip" in message]
 
 
-def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench, run: Path) -> None:
+def test_an_edited_chip_is_refused_unless_named_and_evaluated_with_a_warning(bench: Bench, run: Path) -> None:
     unfinished(run)
     began = bench.describe()
     bench.change(coupler={"angle_sigma_rad": 0.1})
@@ -112,12 +112,12 @@ def test_an_edited_chip_is_refused_measured_or_gone_on_with_by_name(bench: Bench
     assert [message.partition(": serials")[0] for message in notes.messages] == [
         f"warning: tcp://lab:5555 is another chip than the one run {run} was trained on"
     ]
-    assert stored(run) == began, "nothing was learned there"
+    assert stored(run) == began, "evaluate must not change the run"
     notes = Notes()
     training.resume(run, device="tcp://lab:5555", listener=notes)
     assert any(message.startswith("warning: tcp://lab:5555 is another chip than the one the run") for message in notes.messages)
     assert any(event["event"] == "warning" and "another chip" in event["message"] for event in read_events(run))
-    assert stored(run) == bench.describe(), "the run is of that chip from now on"
+    assert stored(run) == bench.describe(), "the run must store the new chip"
     training.resume(run, listener=Notes())
     bench.parameters = load_chip("soi", ports=8, stages=2)
     with pytest.raises(ConfigError, match="another chip"):
@@ -135,7 +135,7 @@ def test_a_finished_run_keeps_its_chip_and_its_result(bench: Bench, run: Path) -
 
 @pytest.mark.parametrize("device", [None, "tcp://other:5555"])
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "difference"),
     [
         ({"ports": 10}, "input_ports is 10 and was 8"),
         ({"stages": 3}, "it has 3 stages and had 2"),
@@ -143,17 +143,17 @@ def test_a_finished_run_keeps_its_chip_and_its_result(bench: Bench, run: Path) -
         ({"limits": {"power_w": 0.05}}, "limits.power_w is 0.05 and was 0.06"),
     ],
 )
-def test_another_shape_is_refused_however_it_is_named(
-    bench: Bench, run: Path, changes: dict[str, object], told: str, device: str | None
+def test_a_device_of_another_shape_is_always_refused(
+    bench: Bench, run: Path, changes: dict[str, object], difference: str, device: str | None
 ) -> None:
     bench.change(**changes)
     for act in (training.resume, training.evaluate):
-        with pytest.raises(ConfigError, match=rf"is not what run .* learned on: {told}$"):
+        with pytest.raises(ConfigError, match=rf"is not what run .* learned on: {difference}$"):
             act(run, device=device, listener=Notes())
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"name": "x"}', None])
-def test_a_lost_description_is_one_sentence(run: Path, content: str | None) -> None:
+def test_a_missing_or_damaged_description_is_refused_with_one_sentence(run: Path, content: str | None) -> None:
     (run / DEVICE).unlink()
     if content is not None:
         (run / DEVICE).write_text(content, encoding="utf-8")
@@ -162,7 +162,7 @@ def test_a_lost_description_is_one_sentence(run: Path, content: str | None) -> N
             act(run, listener=Notes())
 
 
-def test_saturated_detectors_are_warned_of_when_a_run_is_measured(bench: Bench, run: Path) -> None:
+def test_evaluate_warns_of_saturated_detectors(bench: Bench, run: Path) -> None:
     bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
     notes = Notes()
     training.evaluate(run, listener=notes)
@@ -170,14 +170,14 @@ def test_saturated_detectors_are_warned_of_when_a_run_is_measured(bench: Bench, 
 
 
 @pytest.mark.parametrize("act", [training.resume, training.evaluate])
-def test_asked_to_stop_it_neither_reads_nor_measures(
+def test_a_stop_request_prevents_reading_data_and_measuring(
     monkeypatch: pytest.MonkeyPatch, run: Path, act: Callable[..., object]
 ) -> None:
     stop, before = Stop(), (run / CHECKPOINT).read_bytes()
     stop.ask()
     with pytest.raises(SessionStopped, match="stopped as asked while the data was read"):
         act(run, listener=Notes(), stop=stop)
-    # Asked a little later, when the data is there, it ends before the device has got anything.
+    # Requested after the data was read, the stop takes effect before anything is sent to the device.
     read = False
 
     def reading(spec: DataSpec) -> object:
