@@ -34,7 +34,7 @@ SHARED_CHANNELS = 2**15
 """Least number of channels for which all workers share the work on a setting's matrices: a mesh of 181 modes."""
 
 _FLOPS_PER_CHANNEL = 50.0
-"""Estimated work per heater, from which it is decided whether several workers share a job."""
+"""Estimated operations per channel of a job, which decide whether workers share it."""
 
 _ITEMS = 8
 """Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
