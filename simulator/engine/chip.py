@@ -34,8 +34,8 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
-from photonloop.simulator.engine.pipeline import Pipeline
-from photonloop.simulator.engine.pipeline_data import HeldDrive, InputBatch, Source
+from photonloop.simulator.engine.kernel_arrays import Source, read_only
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
@@ -108,7 +108,7 @@ class Chip:
         volts = np.zeros((2, self._description.stages[index].channels))
         volts[1] = 0.1 * self.parameters.dac.max_v  # a change of power, so that the kernels for unsettled heaters run too
         source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
-        self._evaluate(index, _read_only(volts), InputBatch(self._held, "", source, np.zeros(1, np.int64), 0), 0)
+        self._evaluate(index, read_only(volts), InputBatch(self._held, "", source, np.zeros(1, np.int64), 0), 0)
 
     # ---- methods of PhotonicDevice ----------------------------------------------------------------------------------
 
@@ -320,13 +320,13 @@ class Chip:
             and drives.shape[1] == self.stages[index].description.channels
             and 0 < drives.shape[0] <= limits.max_settings
         ):
-            volts = _read_only(drives)
+            volts = read_only(drives)
             others_v2 = sum(held.stage_v2) - held.stage_v2[index]
             highest_v2 = limits.total_power_w * description.drive.resistance_ohm
             if kernels.within_limits(volts, description.drive.min_v, self._max_drive_v[index], others_v2, highest_v2):
                 return index, volts
         volts = check_settings(description, stage, drives, held.volts)
-        return description.stage_index(stage), _read_only(np.require(volts, requirements=["C", "A"]))
+        return description.stage_index(stage), read_only(np.require(volts, requirements=["C", "A"]))
 
     def _next_held(self, volts: Drive, since_s: float) -> HeldDrive:
         old = self._held
@@ -363,13 +363,6 @@ class Chip:
     def _check_open(self) -> None:
         if self._closed:
             raise DeviceError("device", "the chip is closed")
-
-
-def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view, so that a kernel is compiled for one array type only."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _stopped() -> DeviceError:

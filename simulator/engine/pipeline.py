@@ -11,7 +11,8 @@ The matrices at the held drive, and the fields of loaded inputs behind stages at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.field_cache import FieldCache
-from photonloop.simulator.engine.pipeline_data import HeldDrive, InputBatch, Source, StageMatrices
+from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
 from photonloop.simulator.engine.stage import Stage, with_faults
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
@@ -32,8 +33,76 @@ Run = Callable[[KernelJob, Callable[[int], object]], None]
 SHARED_CHANNELS = 2**15
 """Least number of channels for which all workers share the work on a setting's matrices: a mesh of 181 modes."""
 
+_FLOPS_PER_CHANNEL = 50.0
+"""Estimated operations per channel of a job, which decide whether workers share it."""
+
 _ITEMS = 8
 """Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
+
+
+@dataclass(frozen=True)
+class HeldDrive:
+    """The held drive and values derived from it.
+
+    Parameters
+    ----------
+    volts
+        Voltages of all channels [V], shape (channels,).
+    versions
+        Number of changes of each stage's part of the drive so far.
+    stage_v2
+        Sum of the squared voltages of each stage [V²].
+    power_w
+        Nominal power of all heaters together [W].
+    since_s
+        Time on the chip's clock at which the voltages were reached [s].
+    """
+
+    volts: Drive
+    versions: tuple[int, ...]
+    stage_v2: tuple[float, ...]
+    power_w: float
+    since_s: float
+
+
+@dataclass(frozen=True)
+class InputBatch:
+    """The inputs of one evaluation, common to all its settings.
+
+    Parameters
+    ----------
+    held
+        Held drive of the stages that are not read.
+    name
+        Name of the loaded inputs, or "" if the inputs came with the evaluation.
+    source, rows
+        All fields, and the rows of them that are read.
+    noise_number
+        Number of the evaluation, from which its noise is drawn.
+    """
+
+    held: HeldDrive
+    name: str
+    source: Source
+    rows: NDArray[np.int64]
+    noise_number: int
+
+
+@dataclass(frozen=True)
+class StageMatrices:
+    """Transfer matrices of a stage's elements at one set of phases.
+
+    Parameters
+    ----------
+    matrices
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
+        `kernels.ring_shares`.
+    screen
+        Phasors of the output phase shifters, float32 (2, ports).
+    """
+
+    matrices: NDArray[np.float32]
+    screen: NDArray[np.float32]
 
 
 class Pipeline:
@@ -55,7 +124,7 @@ class Pipeline:
         self._ambient = ambient
         self._workers = workers
         self._noise_key = noise_key(parameters.seed)
-        self._scratch = [_scratch(stages[0]) for _ in range(workers.count)]
+        self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
         self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
         self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
@@ -88,7 +157,7 @@ class Pipeline:
 
     def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
         """Return the power of each heater [W] at `volts`, shape (settings, channels) both."""
-        heaters, drives = self.stages(moment)[index].heaters, _read_only(volts)
+        heaters, drives = self.stages(moment)[index].heaters, read_only(volts)
         out = np.empty(volts.shape)
         self._find_powers(drives, heaters, out, run)
         return out
@@ -122,7 +191,7 @@ class Pipeline:
         laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
-        drives = _read_only(volts)
+        drives = read_only(volts)
         read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
         def kernel(worker: int) -> None:
@@ -154,7 +223,7 @@ class Pipeline:
             phasor = self._buffer("phasor", (at_once, 2, channels), np.float32)
             matrices = self._buffer("matrices", (at_once, here.elements, 8), np.float32)
             for first in range(0, volts.shape[0], at_once):
-                here_volts = _read_only(volts[first : first + at_once])
+                here_volts = read_only(volts[first : first + at_once])
                 settings = here_volts.shape[0]
                 self._find_powers(here_volts, here.heaters, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
@@ -304,52 +373,3 @@ class Pipeline:
         if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
             found = self._buffers[name] = np.empty(shape, dtype)
         return found
-
-
-_FLOPS_PER_CHANNEL = 50.0
-"""Estimated work per heater, from which it is decided whether several workers share a job."""
-
-
-def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return rows of `source` as blocks for the kernels."""
-    blocks = np.empty((-(-rows.size // kernels.LANES), source.shape[1], 2, kernels.LANES), np.float32)
-    kernels.gather(_read_only(source), _read_only(rows), blocks)
-    return blocks
-
-
-def reading_plan(
-    block: NDArray[np.int64] | Sequence[int],
-    matrix_set: NDArray[np.int64] | Sequence[int],
-    setting: NDArray[np.int64] | int,
-    first: NDArray[np.int64] | Sequence[int],
-    samples: int,
-) -> NDArray[np.int64]:
-    """Return a plan for `kernels.read_prepared`, for blocks of a setting of `samples` samples.
-
-    The last column, the number of the noise, is left to the caller.
-    """
-    plan = np.empty((len(block), 6), np.int64)
-    for column, values in enumerate((block, matrix_set, setting, first)):
-        plan[:, column] = values
-    plan[:, 4] = np.minimum(kernels.LANES, samples - plan[:, 3])
-    return plan
-
-
-def _scratch(stage: Stage) -> kernels.Scratch:
-    ports, outputs = stage.description.ports, stage.description.tap_ports
-    return kernels.Scratch(
-        power=np.empty(stage.description.channels),
-        received_w=np.empty(kernels.CHUNK),
-        phasor=np.empty((2, stage.description.channels), np.float32),
-        matrices=np.empty((stage.elements, 8), np.float32),
-        field=np.empty((ports, 2, kernels.LANES), np.float32),
-        noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
-        current=np.empty(outputs * kernels.LANES, np.float32),
-    )
-
-
-def _read_only(array: NDArray) -> NDArray:
-    """Return a read-only view, so that a kernel is compiled for one array type only."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

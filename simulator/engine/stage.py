@@ -190,11 +190,11 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision."""
-    put_out_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
+    source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
-        put_out_v = dac.output_v(put_out_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.bend))
+        source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
     own = parameters.heater
-    power_w = heater.power_w(put_out_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
+    power_w = heater.power_w(source_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
     power_w[..., stage.heaters.forced] = stage.heaters.forced_w
     return power_w
 
@@ -211,7 +211,7 @@ def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault
 def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
     bow = twist = np.empty(0)
     if parameters.dac.inl_lsb > 0:
-        bow, twist = dac.inl_coefficients(parameters.dac, truth.bend)
+        bow, twist = dac.inl_coefficients(parameters.dac, truth.inl_shape)
     runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
     curvature = parameters.heater.curvature
     return kernels.Heaters(

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.pipeline import Pipeline, Run, reading_plan
-from photonloop.simulator.engine.pipeline_data import HeldDrive, InputBatch, StageMatrices
+from photonloop.simulator.engine.kernel_arrays import reading_plan
+from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
 
@@ -43,20 +43,20 @@ class ThermalLag:
         self._pipeline = pipeline
         self._ambient = ambient
         self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
-        self._heats = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
-        self._known: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
+        self._states = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
+        self._seen: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
 
     def update_targets(self, held: HeldDrive, time_s: float, run: Run) -> None:
         """Set the held drive as target of every stage whose held drive or faults have changed since the last call."""
         moment = self._ambient.moment(time_s)
-        versions, faults = self._known
+        versions, faults = self._seen
         for k, stage in enumerate(self._pipeline.stages(moment)):
             if held.versions[k] == versions[k] and moment.faults == faults:
                 continue
             target_w = self._pipeline.powers(k, held.volts[np.newaxis, stage.channels], moment, run)[0]
-            since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._heats[k].at_s)
-            self._heats[k] = with_target(self._heats[k], since_s, target_w, self._parameters.heater)
-        self._known = (held.versions, moment.faults)
+            since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._states[k].at_s)
+            self._states[k] = with_target(self._states[k], since_s, target_w, self._parameters.heater)
+        self._seen = (held.versions, moment.faults)
 
     def read(
         self,
@@ -73,37 +73,37 @@ class ThermalLag:
 
         If the evaluation is cancelled, the thermal state stays as it was before the evaluation.
         """
-        heats, heater = list(self._heats), self._parameters.heater
+        states, heater = list(self._states), self._parameters.heater
         samples = batch.rows.size
         for s, start_s in enumerate(time_s.tolist()):
             moment = self._ambient.moment(start_s)
             target_w = self._pipeline.powers(index, volts[s : s + 1], moment, run)[0]
-            heats[index] = with_target(heats[index], max(start_s - self._settle_s, heats[index].at_s), target_w, heater)
-            if self._is_early(heats[: index + 1], start_s, moment):
+            states[index] = with_target(states[index], max(start_s - self._settle_s, states[index].at_s), target_w, heater)
+            if self._is_early(states[: index + 1], start_s, moment):
                 flags[s] |= FLAG_UNSETTLED
-            early = self._early_samples(heats[: index + 1], start_s, samples)
+            early = self._early_samples(states[: index + 1], start_s, samples)
             noise = s * 2 * samples
             if early:
-                self._read_early(index, heats, batch, start_s, early, s, noise, moment, flags, out, run)
+                self._read_early(index, states, batch, start_s, early, s, noise, moment, flags, out, run)
             if early < samples:
                 rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
                 part, at = out[s : s + 1, early:], flags[s : s + 1]
                 self._pipeline.read(index, volts[s : s + 1], rest, moment, noise + samples, at, part, run)
-        held_w = self._heats[index].target_w
-        heats[index] = with_target(heats[index], max(back_s, heats[index].at_s), held_w, heater)
-        self._heats = heats
+        held_w = self._states[index].target_w
+        states[index] = with_target(states[index], max(back_s, states[index].at_s), held_w, heater)
+        self._states = states
 
-    def _is_early(self, heats: list[ThermalState], time_s: float, moment: Moment) -> bool:
+    def _is_early(self, states: list[ThermalState], time_s: float, moment: Moment) -> bool:
         """Return whether any phase before the detectors differs from its settled value by more than `UNSETTLED_RAD`."""
         heater = self._parameters.heater
         return any(
-            np.max(np.abs(power_at(heat, time_s, heater) - heat.target_w) * stage.heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD
-            for heat, stage in zip(heats, self._pipeline.stages(moment), strict=False)
+            np.max(np.abs(power_at(state, time_s, heater) - state.target_w) * stage.heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD
+            for state, stage in zip(states, self._pipeline.stages(moment), strict=False)
         )
 
-    def _early_samples(self, heats: list[ThermalState], start_s: float, samples: int) -> int:
+    def _early_samples(self, states: list[ThermalState], start_s: float, samples: int) -> int:
         """Return how many samples of a setting, first read at `start_s`, are read before all heaters have settled."""
-        changing = [heat.at_s for heat in heats if not np.array_equal(heat.power_w, heat.target_w)]
+        changing = [state.at_s for state in states if not np.array_equal(state.power_w, state.target_w)]
         if not changing:
             return 0
         left_s = max(changing) + settles_within(self._parameters.heater) - start_s
@@ -114,7 +114,7 @@ class ThermalLag:
     def _read_early(
         self,
         index: int,
-        heats: list[ThermalState],
+        states: list[ThermalState],
         batch: InputBatch,
         start_s: float,
         early: int,
@@ -131,7 +131,7 @@ class ThermalLag:
         for first in range(0, early, kernels.LANES):
             numbers = np.arange(first, min(first + kernels.LANES, early))
             instants_s = (start_s + numbers * self._sample_s).tolist()
-            matrices_at = [self._matrices_at(k, heats[k], instants_s, moment, run) for k in range(index + 1)]
+            matrices_at = [self._matrices_at(k, states[k], instants_s, moment, run) for k in range(index + 1)]
             before = [[stage[n] for stage in matrices_at[:index]] for n in range(numbers.size)]
             fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
@@ -141,9 +141,9 @@ class ThermalLag:
             pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
 
     def _matrices_at(
-        self, index: int, heat: ThermalState, instants_s: list[float], moment: Moment, run: Run
+        self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run
     ) -> list[StageMatrices]:
-        power_w = np.stack([power_at(heat, instant_s, self._parameters.heater) for instant_s in instants_s])
+        power_w = np.stack([power_at(state, instant_s, self._parameters.heater) for instant_s in instants_s])
         return self._pipeline.stage_matrices(index, power_w, moment, run)
 
     def _fields_at(

@@ -19,7 +19,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 
 # Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
-_OFFSET, _PI_POWER, _COUPLER, _LOSS, _BEND, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
+_OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
 _AMPLITUDE, _PHASE = 0, 1
 
 
@@ -37,7 +37,7 @@ class StageTruth:
         Angle errors of both couplers [rad], shape (interferometers, 2).
     loss_db
         Insertion loss of each interferometer on both its arms [dB], shape (interferometers,).
-    bend
+    inl_shape
         Random numbers of each channel's integral nonlinearity (`dac.inl_coefficients`), shape (channels, 2).
     responsivity
         Responsivity of each detector relative to the mean, shape (outputs,).
@@ -50,7 +50,7 @@ class StageTruth:
     pi_power_w: NDArray[np.float64]
     coupler_error_rad: NDArray[np.float64]
     loss_db: NDArray[np.float64]
-    bend: NDArray[np.float64]
+    inl_shape: NDArray[np.float64]
     responsivity: NDArray[np.float64]
     imbalance: NDArray[np.float64]
 
@@ -71,9 +71,9 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     loss = np.full(pairs, parameters.loss.mzi_db + 2.0 * parameters.loss.coupler_db)
     if parameters.loss.mzi_sigma_db > 0:
         loss = np.maximum(loss + parameters.loss.mzi_sigma_db * generator(_LOSS).standard_normal(pairs), 0.0)
-    bend = np.zeros((channels, 2))
+    inl_shape = np.zeros((channels, 2))
     if parameters.dac.inl_lsb > 0:
-        bend = generator(_BEND).uniform(-1.0, 1.0, bend.shape)
+        inl_shape = generator(_INL).uniform(-1.0, 1.0, inl_shape.shape)
     imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
         imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
@@ -82,7 +82,7 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
         pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
         coupler_error_rad=error,
         loss_db=loss,
-        bend=bend,
+        inl_shape=inl_shape,
         responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
     )

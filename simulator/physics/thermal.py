@@ -40,16 +40,16 @@ def lag(elapsed_s: float, tau_s: float) -> float:
     return math.exp(-max(elapsed_s, 0.0) / tau_s) if tau_s > 0 else 0.0
 
 
-def power_at(heat: ThermalState, time_s: float, heater: HeaterParameters) -> NDArray[np.float64]:
-    """Return the thermal power [W] of each heater at `time_s`, which is not before `heat.at_s`."""
-    change = heat.target_w - heat.power_w
-    elapsed_s = time_s - heat.at_s
-    return heat.target_w - change * np.where(change > 0, lag(elapsed_s, heater.rise_s), lag(elapsed_s, heater.fall_s))
+def power_at(state: ThermalState, time_s: float, heater: HeaterParameters) -> NDArray[np.float64]:
+    """Return the thermal power [W] of each heater at `time_s`, which is not before `state.at_s`."""
+    change = state.target_w - state.power_w
+    elapsed_s = time_s - state.at_s
+    return state.target_w - change * np.where(change > 0, lag(elapsed_s, heater.rise_s), lag(elapsed_s, heater.fall_s))
 
 
-def with_target(heat: ThermalState, time_s: float, target_w: NDArray[np.float64], heater: HeaterParameters) -> ThermalState:
+def with_target(state: ThermalState, time_s: float, target_w: NDArray[np.float64], heater: HeaterParameters) -> ThermalState:
     """Return the thermal state of a stage whose drive changes at `time_s`, with the new target."""
-    return ThermalState(time_s, power_at(heat, time_s, heater), target_w)
+    return ThermalState(time_s, power_at(state, time_s, heater), target_w)
 
 
 def settles_within(heater: HeaterParameters) -> float:

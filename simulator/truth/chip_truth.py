@@ -153,12 +153,12 @@ def _by_drive(
     by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
     by_power[here.heaters.forced] = 0.0
     by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
-    put_out_v = dac.quantised_v(volts, dac.lsb_v(converter))
+    source_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
-        bow, twist = dac.inl_coefficients(converter, here.truth.bend)
-        stretch += (converter.range_v - put_out_v) * (bow + twist * put_out_v)
-        slope += (converter.range_v - 2.0 * put_out_v) * (bow + twist * put_out_v)
-        slope += put_out_v * (converter.range_v - put_out_v) * twist
+        bow, twist = dac.inl_coefficients(converter, here.truth.inl_shape)
+        stretch += (converter.range_v - source_v) * (bow + twist * source_v)
+        slope += (converter.range_v - 2.0 * source_v) * (bow + twist * source_v)
+        slope += source_v * (converter.range_v - source_v) * twist
     nominal = by_cold * stretch * slope
-    return nominal * 2.0 * put_out_v / own.resistance_ohm, nominal
+    return nominal * 2.0 * source_v / own.resistance_ohm, nominal

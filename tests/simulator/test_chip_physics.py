@@ -29,8 +29,8 @@ def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
     if p.dac.bits:
         step = p.dac.range_v / (2**p.dac.bits - 1)
         volts = np.array([round(v / step) for v in volts]) * step
-        x, a = volts / p.dac.range_v, truth.bend[:, 0]
-        volts = volts + p.dac.inl_lsb * step * 4 * x * (1 - x) * (a + (1 - abs(a)) * np.sign(truth.bend[:, 1]) * (2 * x - 1))
+        x, a = volts / p.dac.range_v, truth.inl_shape[:, 0]
+        volts = volts + p.dac.inl_lsb * step * 4 * x * (1 - x) * (a + (1 - abs(a)) * np.sign(truth.inl_shape[:, 1]) * (2 * x - 1))
     watts = np.zeros(volts.size)
     for _ in range(60):
         watts = volts**2 / (p.heater.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w))
@@ -308,7 +308,7 @@ def test_fabrication_has_the_given_spread() -> None:
     n = truth.pi_power_w.size
     assert np.std(truth.responsivity) == pytest.approx(0.03, rel=5 / np.sqrt(2 * 64))
     assert np.std(truth.imbalance) == pytest.approx(0.2, rel=5 / np.sqrt(2 * n))
-    assert np.abs(truth.bend).max() <= 1
+    assert np.abs(truth.inl_shape).max() <= 1
     assert np.std(truth.pi_power_w / 0.023) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.std(truth.coupler_error_rad) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.mean(truth.offset_rad) == pytest.approx(np.pi, abs=5 * np.pi / np.sqrt(3 * n))

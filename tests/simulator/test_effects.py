@@ -175,12 +175,12 @@ def test_dac_quantisation_and_nonlinearity_are_bounded(bits: int, inl_lsb: float
     step_v = dac.lsb_v(own)
     assert step_v == pytest.approx(own.range_v / (2**bits - 1))
     exact = np.array([0.0, np.floor(code * (2**bits - 1)) * step_v, own.range_v])
-    put_out = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * step_v, step_v)
-    np.testing.assert_allclose(put_out, exact, atol=1e-9)
+    quantised = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * step_v, step_v)
+    np.testing.assert_allclose(quantised, exact, atol=1e-9)
     bow, twist = dac.inl_coefficients(own, np.repeat([[share, sign]], 3, axis=0))
-    bent = dac.output_v(exact, own.range_v, bow, twist)
-    assert np.abs(bent - exact).max() <= inl_lsb * step_v * (1 + 1e-9)
-    np.testing.assert_allclose((bent - exact)[[0, 2]], 0.0, atol=1e-12)
+    output = dac.output_v(exact, own.range_v, bow, twist)
+    assert np.abs(output - exact).max() <= inl_lsb * step_v * (1 + 1e-9)
+    np.testing.assert_allclose((output - exact)[[0, 2]], 0.0, atol=1e-12)
 
 
 def test_integral_nonlinearity_reaches_its_bound() -> None:
@@ -244,8 +244,8 @@ def test_modulators_have_the_given_extinction_and_crosstalk() -> None:
 
 def test_photodiodes_saturate() -> None:
     current_a = np.array([0.0, 1e-6, 1e-3, 1.0])
-    bent = photodiode.compressed_a(current_a, 1e-3)
-    np.testing.assert_allclose(bent, [0.0, 1e-6 / 1.001, 0.5e-3, 1e-3 / 1.001])
+    output = photodiode.compressed_a(current_a, 1e-3)
+    np.testing.assert_allclose(output, [0.0, 1e-6 / 1.001, 0.5e-3, 1e-3 / 1.001])
     np.testing.assert_array_equal(photodiode.compressed_a(current_a, 0.0), current_a)
 
 
