@@ -391,7 +391,8 @@ sys.meta_path.insert(0, Slow())
 """,
         encoding="utf-8",
     )
-    return os.environ | {"PYTHONPATH": str(shadow)}
+    paths = [str(shadow), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def stops(running: subprocess.Popen[str], number: signal.Signals) -> str:
