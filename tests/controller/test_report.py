@@ -168,14 +168,14 @@ def _events(layers: int, epochs: int, finished: bool, rng: np.random.Generator) 
             "reasons": reasons,
         }
         for epoch in range(1, epochs + 1):
-            done, looked = epoch / epochs, epoch % 2 == 0
+            done, evaluated = epoch / epochs, epoch % 2 == 0
             clock, evaluations = clock + 45 / layers / epochs, evaluations + 24
             accuracy = 0.94 - 0.8 * np.exp(-5 * done) - 0.01 * layer
             yield {
                 "event": "epoch", "time": at(clock), "layer": layer, "epoch": epoch, "update": 11 * epoch,
                 "loss": 0.35 + 1.9 * float(np.exp(-4 * done)) + float(rng.normal(0, 0.02)),
-                "train_accuracy": accuracy + 0.02 if looked else None,
-                "test_accuracy": accuracy + float(rng.normal(0, 0.004)) if looked else None,
+                "train_accuracy": accuracy + 0.02 if evaluated else None,
+                "test_accuracy": accuracy + float(rng.normal(0, 0.004)) if evaluated else None,
                 "evaluations": evaluations, "evaluations_per_s": 1040.0, "wall_s": clock,
             }  # fmt: skip
             if layer == 0 and epoch == epochs // 2:

@@ -35,4 +35,4 @@ def test_iris_is_trained_on_other_topologies(topology: str, epochs: int, least: 
     (stage,) = json.loads((run / "device.json").read_text())["stages"]
     assert stage["topology"] == topology
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert ("attenuators" if topology == "svd" else "rings, a row an output") in page
+    assert ("attenuators" if topology == "svd" else "rings (one row per output") in page
