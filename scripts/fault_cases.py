@@ -193,7 +193,7 @@ class CaseRunner:
         def run() -> None:
             try:
                 act()
-            except BaseException as caught:  # noqa: BLE001 - raised in the caller's thread
+            except BaseException as caught:  # noqa: BLE001 - handled in the caller's thread
                 raised.append(caught)
 
         began_s = time.perf_counter()

@@ -107,7 +107,7 @@ class Unit:
             for connection, action in self._unit_fault(fault):
                 connection.perform(action)
         else:
-            raise ValueError(f"fault {fault.kind} needs a message and cannot happen now: leave out now")
+            raise ValueError(f"fault {fault.kind} cannot happen now, because it needs a message: leave out now")
 
     def handle(self, connection: ClientConnection, message: bytes, *, unread: bool) -> tuple[list[ConnectionAction], bool]:
         """Return the actions that a message causes on `connection`, and whether an unread answer is discarded."""

@@ -157,7 +157,7 @@ def test_a_fault_waits_for_a_matching_message() -> None:
 
 def test_faults_that_need_a_message_cannot_happen_now() -> None:
     here, _, _ = unit()
-    with pytest.raises(ValueError, match="fault late needs a message"):
+    with pytest.raises(ValueError, match="fault late cannot happen now"):
         here.inject(UnitFault(kind="late", now=True))
 
 
