@@ -1,7 +1,7 @@
 """Read TOML files into validated pydantic models, with one plain sentence per error.
 
-Experiment files, chip files and station files are all read by this module, which turns pydantic's list of errors into one
-sentence for the user.
+Experiment files, chip files and station files are all read by this module, which turns pydantic's list of errors into
+one sentence for the user.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def suggestion(word: str, known: list[str]) -> str:
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     # An unknown key often explains a missing one, so it is reported first.
     first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    # The location also contains type names of unions, in the form "constrained-float" or "literal['auto']"; keys never do.
+    # The location also contains type names of unions, such as "constrained-float" or "literal['auto']", which are no
+    # identifiers.
     path = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
     if first["type"] == "extra_forbidden":
         return f"unknown key {_dotted(first['loc'])!r}" + suggestion(str(first["loc"][-1]), _keys_at(model, path[:-1]))

@@ -1,8 +1,8 @@
 """The device contract: volts in, detector readings out.
 
-This file is the specification for authors of drivers. A *device* is any object that satisfies `PhotonicDevice`: the virtual
-chip in its own process, a bench of real instruments, or a client of either over a network. A device has no notion of phases,
-labels or losses. No gradient, internal field or true parameter is part of the contract.
+This file is the specification for authors of drivers. A *device* is any object that satisfies `PhotonicDevice`: the
+virtual chip in its own process, a bench of real instruments, or a client of either over a network. A device has no
+notion of phases, labels or losses. No gradient, internal field or true parameter is part of the contract.
 
           drives (S, channels)                                  readings (S, B, tap ports)
     ──────────────┬──────────────────────┬─────────────────────────────▲───────
@@ -61,19 +61,21 @@ class StageDescription(_Model):
 
     name: str
     topology: str
-    """Arrangement of the interferometers, such as "clements"; "unknown" if it is not known. "weight_bank" is not a mesh: channel
-    n · ports + m is the ring that weights input m for reading n, and only the power of an input matters."""
+    """Arrangement of the interferometers, such as "clements"; "unknown" if it is not known. "weight_bank" is not a
+    mesh: channel n · ports + m is the ring that weights input m for reading n, and only the power of an input
+    matters."""
     ports: _Count
     """Modes of the mesh; inputs of a weight bank."""
     first_channel: Annotated[int, Field(ge=0)]
     """The stage has channels first_channel … first_channel + channels - 1 of the device."""
     channels: _Count
     groups: dict[str, tuple[int, int]]
-    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma; attenuator_theta, attenuator_phi
-    if there are attenuators; ring of a weight bank. They cover every channel once."""
+    """Named kinds of phase shifters, as [start, stop) within the stage: theta, phi, gamma; attenuator_theta,
+    attenuator_phi if there are attenuators; ring of a weight bank. They cover every channel once."""
     layout: tuple[tuple[int, int, int, int], ...] = ()
-    """One row per interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ channel is
-    in the group attenuator_theta acts on its top mode only. For drawing and calibration; empty if unknown."""
+    """One row per interferometer: column, top mode, θ channel, φ channel (channels within the stage). A row whose θ
+    channel is in the group attenuator_theta acts on its top mode only. For drawing and calibration; empty if
+    unknown."""
     tap_ports: _Count
     """Detectors behind the mesh: the last axis of its readings."""
     nonlinearity: Literal["none", "electro-optic"] = "none"
@@ -173,7 +175,8 @@ class Fault(_Model):
     name: str
     detail: str
     lease_key: str = ""
-    """Lease key of the writer that caused it by losing its lease. Only a writer with the same key may clear it automatically."""
+    """Lease key of the writer that caused it by losing its lease. Only a writer with the same key may clear it
+    automatically."""
 
 
 class DeviceStatus(_Model):
@@ -234,27 +237,32 @@ class Readings:
 class PhotonicDevice(Protocol):
     """A photonic chip with its drive sources and detectors, real or virtual.
 
-    One thread calls `apply`, `load_inputs` and `evaluate`. Any thread may call `status`, `cancel` and `safe` at any time,
-    also while an evaluation runs. For errors of the caller or the hardware, every method raises `DeviceError` and nothing else.
+    One thread calls `apply`, `load_inputs` and `evaluate`. Any thread may call `status`, `cancel` and `safe` at any
+    time, also while an evaluation runs. For errors of the caller or the hardware, every method raises `DeviceError` and
+    nothing else.
 
     `status` and `cancel` must return without waiting. A device that cannot guarantee this, because it is reached over a
     network, has an attribute `may_wait` that is True.
     """
 
     def describe(self) -> DeviceDescription:
-        """Return the description. It does not change while the device is open. No input or output after the first call."""
+        """Return the description.
+
+        It does not change while the device is open. No input or output after the first call.
+        """
         ...
 
     def apply(self, drive: Drive) -> None:
         """Hold these voltages, shape (channels of the device,).
 
         Setpoints are absolute, so a repeated call is harmless. On return the whole drive is held. A `DeviceError` with
-        outcome "not_applied" means that nothing has changed. Changes faster than the slew limit are ramped, not refused.
+        outcome "not_applied" means that nothing has changed. Changes faster than the slew limit are ramped, not
+        refused.
         """
         ...
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """Keep `inputs`, shape (samples, input ports), on the device under `name`, in place of an older array of that name."""
+        """Keep `inputs`, shape (samples, input ports), under `name`, in place of an older array of that name."""
         ...
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
@@ -293,5 +301,5 @@ class PhotonicDevice(Protocol):
 
 
 def may_wait(device: PhotonicDevice) -> bool:
-    """Return whether `status` and `cancel` of this device may wait, so that a caller must call them in another thread."""
+    """Return whether `status` and `cancel` of this device may wait; if so, call them in another thread."""
     return getattr(device, "may_wait", False) is True

@@ -1,7 +1,8 @@
 """The error that all devices raise.
 
-Every refusal or failure is a `DeviceError` with its kind (`code`), whether the same request may be sent again (`retryable`),
-and the state of the hardware afterwards (`outcome`). Programs decide by these three; `detail` is one sentence for the user.
+Every refusal or failure is a `DeviceError` with its kind (`code`), whether the same request may be sent again
+(`retryable`), and the state of the hardware afterwards (`outcome`). Programs decide by these three; `detail` is one
+sentence for the user.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Code = Literal["bad_request", "limit", "interlock", "lease", "deadline", "device", "transport", "version"]
-"""bad_request: the request is malformed · limit: it would exceed a limit of the device · interlock: it was stopped by `safe`,
-`cancel` or a latched fault · lease: another writer holds the device, or the lease was lost · deadline: the deadline passed ·
-device: the hardware failed · transport: the connection failed · version: the two sides have different protocol versions."""
+"""bad_request: the request is malformed · limit: it would exceed a limit of the device · interlock: it was stopped by
+`safe`, `cancel` or a latched fault · lease: another writer holds the device, or the lease was lost · deadline: the
+deadline passed · device: the hardware failed · transport: the connection failed · version: the two sides have different
+protocol versions."""
 
 Outcome = Literal["not_applied", "applied", "unknown"]
 """not_applied: the hardware is as before the request · applied: the request took effect and then failed ·

@@ -1,7 +1,7 @@
 """Checks of requests against a device's limits. A request either passes or is refused as a whole.
 
-Every device uses these checks, so the simulator and a bench refuse the same drives with the same messages. Values are never
-clipped: silent clipping would turn a bug in a learning rule into a wrong gradient.
+Every device uses these checks, so the simulator and a bench refuse the same drives with the same messages. Values are
+never clipped: silent clipping would turn a bug in a learning rule into a wrong gradient.
 """
 
 from __future__ import annotations

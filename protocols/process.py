@@ -16,8 +16,8 @@ from photonloop.protocols.output_streams import discard_output
 def module_command(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs `python -m module` with this interpreter.
 
-    The child does not look for modules in the current folder (Python's `-P`), so a file such as `numpy.py` or `photonloop.py`
-    in the folder where the user works cannot take the place of an installed package.
+    The child does not look for modules in the current folder (Python's `-P`), so a file such as `numpy.py` or
+    `photonloop.py` in the folder where the user works cannot take the place of an installed package.
 
     Parameters
     ----------

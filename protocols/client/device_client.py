@@ -45,8 +45,8 @@ class ClientOptions:
         Time without any message after which a server that has a request counts as dead. A server at work sends a
         message twice a second.
     deadline_s
-        Time for an `acquire`, `apply`, `load_inputs`, `clear_fault` or evaluation. After it the server does not start the
-        request, and stops a running evaluation. Requests that stop, read or renew have no deadline.
+        Time for an `acquire`, `apply`, `load_inputs`, `clear_fault` or evaluation. After it the server does not start
+        the request, and stops a running evaluation. Requests that stop, read or renew have no deadline.
     """
 
     timeout_s: float = 2.0
@@ -129,8 +129,8 @@ class DeviceClient:
     def reconnect(self) -> None:
         """Connect again, to the same server or to its successor.
 
-        After a restart of the server no drive is held, no inputs are loaded and no lease is held: the caller must acquire,
-        load and apply again. Raises as `connect` does.
+        After a restart of the server no drive is held, no inputs are loaded and no lease is held: the caller must
+        acquire, load and apply again. Raises as `connect` does.
         """
         self._lease.forget()
         self._disconnect()

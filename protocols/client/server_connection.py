@@ -70,7 +70,7 @@ class ServerConnection:
         self._socket = socket
 
     def close(self) -> None:
-        """Close the socket. Messages under way are lost, and `ask` and `wait` in other threads raise."""
+        """Close the socket. Pending messages are lost, and `ask` and `wait` in other threads raise."""
         self._closing = True
         with self._lock:
             self._socket.close()
@@ -81,8 +81,8 @@ class ServerConnection:
         Raises
         ------
         DeviceError
-            The server's error. "transport" if the server does not reply, with outcome "not_applied" if the request cannot
-            have reached it, and "unknown" otherwise.
+            The server's error. "transport" if the server does not reply, with outcome "not_applied" if the request
+            cannot have reached it, and "unknown" otherwise.
         """
         with self._lock:
             if within_s is None:
@@ -99,7 +99,7 @@ class ServerConnection:
             self._posted.add(request.id)
 
     def wait(self, request: Request, frames: Frames, buffer: SharedBuffer | None = None) -> Answer:
-        """Return the reply to a request that `post` sent, also if it arrived before another reply; raises as `ask` does.
+        """Return the reply to a request that `post` sent, even if it arrived before another one; raises as `ask` does.
 
         `buffer`: shared memory that the reply may refer to.
         """

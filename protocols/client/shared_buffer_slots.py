@@ -1,8 +1,8 @@
 """The client's side of memory shared with a server: one slot per pending evaluation.
 
-A slot belongs to one evaluation from `take` until its reply has arrived. So a retry finds its drives unchanged, and a late
-reply cannot overwrite the readings of another evaluation. If it is unknown what the server may still write, the client
-gives up the whole buffer. The server stops sharing it if the lease changes hands.
+A slot belongs to one evaluation from `take` until its reply has arrived. So a retry finds its drives unchanged, and a
+late reply cannot overwrite the readings of another evaluation. If it is unknown what the server may still write, the
+client gives up the whole buffer. The server stops sharing it if the lease changes hands.
 """
 
 from __future__ import annotations

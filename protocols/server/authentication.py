@@ -1,8 +1,8 @@
 """Authentication of clients by their CURVE keys, which may be added and removed while the server runs.
 
 ZeroMQ sends one request per new connection to a socket with a fixed name in the server's context (ZAP,
-rfc.zeromq.org/spec/27). A thread reads the folder of keys before it replies. It also reads the folder twice a second, so that
-messages of a client whose key was removed are dropped, although its connection persists.
+rfc.zeromq.org/spec/27). A thread reads the folder of keys before it replies. It also reads the folder twice a second,
+so that messages of a client whose key was removed are dropped, although its connection persists.
 
     clients/NAME.key ──▶ [ thread ] ◀── request ── ZeroMQ, at every handshake
                              └──▶ is_authorized ◀── the server's loop, for every message
@@ -55,11 +55,17 @@ class Authenticator:
         self._read_folder()
 
     def is_authorized(self, key: bytes) -> bool:
-        """Return whether the client with this public key (40 characters of Z85) is authorized. Does not read the folder."""
+        """Return whether the client with this public key (40 characters of Z85) is authorized.
+
+        Does not read the folder.
+        """
         return key in self._authorized
 
     def start(self, context: zmq.Context) -> None:
-        """Authenticate the clients of all sockets of `context`. Call it before they are bound. Ends with the context."""
+        """Authenticate the clients of all sockets of `context`.
+
+        Call it before they are bound. Ends with the context.
+        """
         socket = context.socket(zmq.REP)
         try:
             socket.linger = 0
@@ -95,7 +101,10 @@ class Authenticator:
         return [version, request_id, b"200", b"OK", key, b""]
 
     def _read_folder(self) -> None:
-        """Read new and changed files. Never raises: a client whose file cannot be read is not authorized, all others are."""
+        """Read new and changed files.
+
+        Never raises: a client whose file cannot be read is not authorized, all others are.
+        """
         try:
             paths = _key_files(self._folder)
         except OSError as error:
@@ -124,7 +133,7 @@ class Authenticator:
 
 
 def secure_server(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Authenticator:
-    """Set the server's keys on `socket`, before it is bound, and accept only the clients in `folder`, until `context` ends.
+    """Set the server's keys on `socket`, before it is bound, and accept only the clients in `folder`.
 
     Raises
     ------

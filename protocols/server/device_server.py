@@ -1,8 +1,8 @@
 """Serve a device over ZeroMQ with one ROUTER socket.
 
-The socket loop passes messages to the dispatcher, which checks them and sends replies. A worker thread calls the device. So
-`status` and `safe` are answered while an evaluation runs, and a device that hangs cannot block the server. If the device is
-itself a client of another server, its `status` and `cancel` are also called in threads of their own.
+The socket loop passes messages to the dispatcher, which checks them and sends replies. A worker thread calls the
+device. So `status` and `safe` are answered while an evaluation runs, and a device that hangs cannot block the server.
+If the device is itself a client of another server, its `status` and `cancel` are also called in threads of their own.
 
     socket ──▶ [ loop ─▶ dispatcher: header, epoch, cache, lease, faults ] ──jobs──▶ [ worker: device ]
            ◀── replies ─────────────────────────────────────────────────── ◀─outcomes─
@@ -189,7 +189,7 @@ class DeviceServer:
 
 
 def _check_free(address: str) -> None:
-    """Check that an `ipc://PATH` is free. ZeroMQ would delete the path, even if it is a file or the socket of another server.
+    """Check that an `ipc://PATH` is free: ZeroMQ would delete any file or socket at that path.
 
     Raises
     ------

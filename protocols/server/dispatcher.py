@@ -212,7 +212,7 @@ class RequestDispatcher:
         if request.seq and request.op in COMMANDS:
             self._cache.put(request.client_id, request.seq, frames)
 
-    # ---- the lease ----------------------------------------------------------------------------------------------------
+    # ---- the lease -----------------------------------------------------------------------------------
 
     def _expire_lease(self, now_s: float) -> None:
         """If the lease has run out, stop all jobs and make the device safe."""
@@ -255,7 +255,7 @@ class RequestDispatcher:
         self._scheduler.stop(DeviceError("lease", "the lease was released"))
         self._scheduler.make_safe(route, request)
 
-    # ---- operations -----------------------------------------------------------------------------------------------------
+    # ---- operations ----------------------------------------------------------------------------------
 
     def _hello(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         hello = messages.decode_body(messages.HelloBody, request.body)

@@ -17,9 +17,9 @@ _NUMBERS_PER_CLIENT = 256
 class ReplyCache:
     """The last replies, by client and command number, limited in bytes.
 
-    The newest `MOST_PENDING` replies to the client that was answered last are always kept, because that client may not have
-    received them. Command numbers are kept longer than replies, so a late duplicate is refused instead of carried out. If a
-    client has too many numbers, all up to the highest discarded one count as carried out.
+    The newest `MOST_PENDING` replies to the client that was answered last are always kept, because that client may not
+    have received them. Command numbers are kept longer than replies, so a late duplicate is refused instead of carried
+    out. If a client has too many numbers, all up to the highest discarded one count as carried out.
     """
 
     def __init__(self, max_bytes: int, max_replies: int = 8) -> None:

@@ -79,7 +79,7 @@ class _AnyId(BaseModel):
 
 
 def some_id(frame: messages.Buffer) -> int:
-    """Return the id in a header that cannot be decoded otherwise, so that its sender gets the error; 0 if there is none."""
+    """Return the id in a header that cannot be decoded otherwise; 0 if there is none."""
     if len(frame) > messages.MAX_REQUEST_HEADER_BYTES:
         return 0
     try:

@@ -119,8 +119,8 @@ class Scheduler:
     def make_safe(self, route: bytes | None = None, request: Request | None = None) -> None:
         """Queue a job that makes the device safe, or join the one that is pending. Call `stop` first.
 
-        A `release` is answered when the device is safe. A `safe` is answered within 50 ms, with "accepted" if the device is
-        not safe by then.
+        A `release` is answered when the device is safe. A `safe` is answered within 50 ms, with "accepted" if the
+        device is not safe by then.
         """
         now_s = time.monotonic()
         if self._safe_job is None:

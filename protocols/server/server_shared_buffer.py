@@ -47,7 +47,10 @@ class ServerSharedBuffer:
         return self._buffer if known else None
 
     def write(self, request: Request, name: str, values: AnyArray) -> Mapping[str, int]:
-        """Write the array `name` to the place that `request` offers. Return that place by name, or nothing if it does not fit."""
+        """Write the array `name` to the place that `request` offers.
+
+        Return that place by name, or nothing if it does not fit.
+        """
         buffer = self.buffer_of(request)
         at, room = request.body.get("answer_at"), request.body.get("answer_bytes")
         if buffer is None or not isinstance(at, int) or not isinstance(room, int):

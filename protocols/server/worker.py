@@ -70,8 +70,8 @@ class Worker:
         self._wake = wake
         self._scheduler: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
-        # Held during a cancel, so that it cannot stop the next job. The socket loop acquires it only if `cancel` returns at
-        # once.
+        # Held during a cancel, so that it cannot stop the next job. The socket loop acquires it only if `cancel`
+        # returns at once.
         self._lock = threading.Lock()
         self._running: Job | None = None
         self._thread = threading.Thread(target=self._run, name="photonloop-device", daemon=True)

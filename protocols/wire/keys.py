@@ -3,7 +3,7 @@
     KEYS/                      folder of the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one per client; a client may connect while its file is here (`server/authentication.py`)
+      clients/NAME.key         public, one per client, which may connect while it is here (`server/authentication.py`)
       for-NAME/                to be copied to that client, then deleted here
         server.key             public
         client.key_secret      secret
@@ -107,7 +107,7 @@ def public_key(path: Path) -> bytes:
 
 
 def key_pair(path: Path) -> tuple[bytes, bytes]:
-    """Return the public and the secret key in the file `path`; raises as `public_key` does, also if they are not a pair."""
+    """Return the public and the secret key in the file `path`; raises as `public_key` does, or if they do not match."""
     public, secret = _load(path)
     if secret is None:
         raise DeviceError("bad_request", f"key file {path} has no secret key")
@@ -120,8 +120,8 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
 def _create_pair(folder: Path, name: str) -> None:
     from zmq.auth import create_certificates  # noqa: PLC0415
 
-    # pyzmq creates the secret file readable by all, so it is written in a temporary folder that only the owner can read. It is
-    # moved last, so that the pair is complete if the secret file exists.
+    # pyzmq creates the secret file readable by all, so it is written in a temporary folder that only the owner can
+    # read. It is moved last, so that the pair is complete if the secret file exists.
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
         public_file, secret_file = map(Path, create_certificates(aside, name))
         secret_file.chmod(0o600)
@@ -147,7 +147,10 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
 
 def _checked(path: Path, kind: str, key: bytes) -> bytes:
-    """Return the key if it is valid. ZeroMQ also refuses invalid keys, but its error does not name the key or the file."""
+    """Return the key if it is valid.
+
+    ZeroMQ also refuses invalid keys, but its error does not name the key or the file.
+    """
     try:
         whole = len(z85.decode(key)) == _KEY_BYTES
     except (KeyError, ValueError, struct.error):  # a bad character, a bad length, or a group above 32 bits

@@ -2,8 +2,8 @@
 
     frame 0   b"PLP" + one byte, the protocol version
     frame 1   header, UTF-8 JSON: a `Request` or a `Reply`
-    frame 2…  one frame per array, in the order of the header's `arrays`: raw little-endian numbers in C order. An array with
-              `at` has no frame: it is in shared memory (`photonloop.protocols.wire.shared_buffer`)
+    frame 2…  one frame per array, in the order of the header's `arrays`: raw little-endian numbers in C order. An array
+              with `at` has no frame: it is in shared memory (`photonloop.protocols.wire.shared_buffer`)
 
 This module uses no sockets. `docs/protocol.md` is the specification for other languages.
 """
@@ -190,7 +190,7 @@ class EmptyBody(_Message):
 
 
 def largest_buffer_bytes(max_message_bytes: int) -> int:
-    """Return the largest size of the memory that a client and a server share: drives and readings of all pending evaluations."""
+    """Return the largest size of a shared buffer: drives and readings of all pending evaluations."""
     return 2 * MOST_PENDING * max_message_bytes
 
 
@@ -208,7 +208,7 @@ def encode(header: Request | Reply, arrays: Sequence[AnyArray] = ()) -> list[Buf
 
 
 def encode_done(request: Request, epoch: str, specs: tuple[ArraySpec, ...], arrays: Sequence[AnyArray]) -> list[Buffer]:
-    """Return the same frames as `encode` for the reply "done" without a body; faster, because most of the header is cached."""
+    """Return the same frames as `encode` for the reply "done" without a body, faster: most of the header is cached."""
     return [PREFIX, b'{"id":%d,%b' % (request.id, _done_but_id(request.op, epoch, specs)), *map(_raw, arrays)]
 
 
@@ -292,14 +292,14 @@ def decode_arrays(
 ) -> dict[str, AnyArray]:
     """Return read-only views of `frames` as arrays, by name. Sizes in a header alone allocate no memory.
 
-    A frame that is not aligned in memory is copied, because compiled kernels need aligned arrays. An array in the shared
-    memory `buffer` is copied, because the other side may still write there.
+    A frame that is not aligned in memory is copied, because compiled kernels need aligned arrays. An array in the
+    shared memory `buffer` is copied, because the other side may still write there.
 
     Raises
     ------
     DeviceError
-        "bad_request" if frames and specs disagree in number or size, two arrays have the same name, or an array is outside
-        the shared memory.
+        "bad_request" if frames and specs disagree in number or size, two arrays have the same name, or an array is
+        outside the shared memory.
     """
     framed = sum(spec.at is None for spec in specs)
     if framed != len(frames):

@@ -28,7 +28,10 @@ def check_address(address: str, *, to_bind: bool) -> str:
 
 
 def on_this_machine(address: str) -> bool:
-    """Return whether only this machine can reach `address`. A name that may be a network interface counts as reachable."""
+    """Return whether only this machine can reach `address`.
+
+    A name that may be a network interface counts as reachable.
+    """
     match = _TCP.fullmatch(address)
     if match is None:
         return address.startswith("ipc://")

@@ -5,9 +5,9 @@
     drives written ───────────────── at ────────────▶ copied, then checked
     readings copied ◀─────────────── at ───────────── written
 
-Headers are still sent through the socket, so order, retries, deadlines and leases are the same with and without shared memory.
-The memory has an unguessable name. It is sealed, so that neither process can shrink it while the other one uses it. Linux only;
-on other systems arrays are sent as frames.
+Headers are still sent through the socket, so order, retries, deadlines and leases are the same with and without shared
+memory. The memory has an unguessable name. It is sealed, so that neither process can shrink it while the other one uses
+it. Linux only; on other systems arrays are sent as frames.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SharedBuffer:
 
 
 def create_shared_buffer(nbytes: int) -> tuple[SharedBuffer, int]:
-    """Return new shared memory and its file descriptor, which may be closed when the other process has opened the memory.
+    """Return new shared memory and its file descriptor. Close it when the other process has opened the memory.
 
     Raises
     ------

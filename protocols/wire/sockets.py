@@ -14,8 +14,8 @@ _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 def send_frames(socket: zmq.Socket, frames: Frames) -> None:
     """Send a message without waiting. If it cannot be queued now, nothing is sent and `zmq.Again` is raised.
 
-    Only large frames are sent without a copy: for small ones the copy is faster, because pyzmq tracks a frame that it does not
-    copy in another thread.
+    Only large frames are sent without a copy: for small ones the copy is faster, because pyzmq tracks a frame that it
+    does not copy in another thread.
     """
     last = len(frames) - 1
     for index, frame in enumerate(frames):
@@ -29,7 +29,7 @@ def receive_frames(socket: zmq.Socket, flags: int = 0) -> list[Buffer]:
 
 
 def receive_from(socket: zmq.Socket, flags: int = 0) -> tuple[zmq.Frame, list[Buffer]]:
-    """Return the first frame of the next message, which a ROUTER socket sets to the sender's route, and the other frames.
+    """Return the first frame of the next message, by which a ROUTER socket identifies the sender, and the other frames.
 
     `recv_multipart` is slower: it queries the socket after every frame for whether another one follows.
     """

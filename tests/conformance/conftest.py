@@ -1,6 +1,7 @@
 """All kinds of devices, for the tests that every device must pass.
 
-To add a kind, add an entry to `KINDS`: a context manager that yields a function, which opens the device with the lease held.
+To add a kind, add an entry to `KINDS`: a context manager that yields a function, which opens the device with the lease
+held.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The device contract (`protocols/device.py`), tested on every kind of device with no knowledge except its description."""
+"""The device contract (`protocols/device.py`), tested on every kind of device through the contract only."""
 
 from __future__ import annotations
 

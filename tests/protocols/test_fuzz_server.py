@@ -1,4 +1,4 @@
-"""Random and invalid messages: the server answers or drops them, keeps running, and allocates nothing for announced sizes."""
+"""Random and invalid messages: the server answers or drops them, keeps running, and allocates only what it receives."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_kept_replies_are_limited_in_bytes_except_the_newest() -> None:
     assert cache.get("s", 2) == [b"y" * 30]
     assert cache.nbytes == 50
     cache.put("s", 4, [b"w" * 500])
-    cache.put("s", 5, [b"v" * 500])  # two replies may be under way to a client
+    cache.put("s", 5, [b"v" * 500])  # two replies may be in transit to a client
     assert cache.get("s", 4) == [b"w" * 500]
     assert cache.get("s", 5) == [b"v" * 500]
     assert cache.get("s", 3) is GONE

@@ -74,8 +74,8 @@ def fake_description(**limits: float) -> DeviceDescription:
 class FakeDevice:
     """A device without physics: reading of port p = mean squared drive × squared input amplitude of port p.
 
-    `before_setting` is called before every setting, so that a test can block or sleep there. `calls` lists the operations
-    that reached the device.
+    `before_setting` is called before every setting, so that a test can block or sleep there. `calls` lists the
+    operations that reached the device.
     """
 
     def __init__(
