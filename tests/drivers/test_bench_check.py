@@ -1,4 +1,4 @@
-"""`photonloop check`, `describe` and `serve` on a bench, as a user runs them; instruments are files (`filed_instruments`)."""
+"""The commands `photonloop check`, `describe` and `serve` on a bench whose instruments are files."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def photonloop(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=ENVIRONMENT[folder])
 
 
-def test_check_tells_who_is_there_and_drives_nothing(tmp_path: Path) -> None:
+def test_check_reports_instruments_and_drives_nothing(tmp_path: Path) -> None:
     station = filed.station(tmp_path)
-    filed.FiledSource("heaters", tmp_path / "heaters").set_volts({3: 2.5})  # somebody left it so
+    filed.FiledSource("heaters", tmp_path / "heaters").set_volts({3: 2.5})  # left by another program
     table = photonloop(tmp_path, "check", f"lab:{station}?max_v=5")
     assert table.returncode == 0, table.stderr
     for words in (
@@ -53,7 +53,7 @@ def test_check_tells_who_is_there_and_drives_nothing(tmp_path: Path) -> None:
     assert filed.volts(tmp_path)[3] == 2.5
 
 
-def test_what_does_not_answer_is_told_and_the_others_are_asked(tmp_path: Path) -> None:
+def test_check_reports_a_silent_instrument_and_surveys_the_others(tmp_path: Path) -> None:
     station = filed.station(tmp_path, daq="{ dead = true }")
     done = photonloop(tmp_path, "check", f"lab:{station}", "--json")
     assert done.returncode == 1
@@ -64,7 +64,7 @@ def test_what_does_not_answer_is_told_and_the_others_are_asked(tmp_path: Path) -
     assert answer["description"] is None
 
 
-def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_opens_no_instrument(tmp_path: Path) -> None:
     station = filed.station(tmp_path, daq="{ dead = true }")
     table = photonloop(tmp_path, "check", f"lab:{station}", "--dry-run")
     assert table.returncode == 0, table.stderr
@@ -127,11 +127,11 @@ curve = { kind = "mach-zehnder", v_pi = 5.0 }
             "instrument heaters: address is 'TCPIP:127.0.0.1:5025', expected TCPIP::HOST::PORT::SOCKET, ASRL/dev/ttyUSB0::INSTR",
         ),
         ("5025::SOCKET", "scpi::SOCKET", "expected TCPIP::HOST::PORT::SOCKET"),
-        ("::5025::SOCKET", "::5025", ""),  # the LAN device 5025: odd, but VISA has such names
+        ("::5025::SOCKET", "::5025", ""),  # valid VISA: the LAN device "5025"
         ("502::SOCKET", "INSTR", "instrument daq: address is 'TCPIP::127.0.0.1::INSTR', expected TCPIP::HOST::PORT::SOCKET"),
     ],
 )
-def test_a_dry_run_refuses_what_could_never_work(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+def test_a_dry_run_refuses_invalid_channels_and_addresses(old: str, new: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "station.toml"
     path.write_text(VIRTUAL.replace(old, new) if old else VIRTUAL)
     found = planned(load_station(path), partial(check_table, tmp_path))
@@ -139,7 +139,7 @@ def test_a_dry_run_refuses_what_could_never_work(old: str, new: str, sentence: s
     assert sentence in "".join(found.problems)
 
 
-def test_channels_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_check_reports_channels_that_do_not_exist(tmp_path: Path) -> None:
     station = filed.station(tmp_path)
     station.write_text(station.read_text().replace("channels = [0, 1, 2, 3]\n[inputs]", "channels = [0, 1, 2, 16]\n[inputs]"))
     done = photonloop(tmp_path, "check", f"lab:{station}")
@@ -147,7 +147,7 @@ def test_channels_that_are_not_there_are_told(tmp_path: Path) -> None:
     assert done.stderr.strip() == "photonloop check: daq: channel 16 does not exist, its channels are 0 to 15"
 
 
-def test_a_bench_in_use_is_left_alone(tmp_path: Path) -> None:
+def test_check_and_describe_refuse_a_bench_in_use(tmp_path: Path) -> None:
     station = filed.station(tmp_path)
     environment = filed.install(tmp_path)
     ENVIRONMENT[tmp_path] = environment
@@ -182,7 +182,7 @@ def test_a_bench_in_use_is_left_alone(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["description"]["name"] == "filed"
 
 
-def test_only_a_lab_has_instruments_to_check(tmp_path: Path) -> None:
+def test_check_accepts_only_lab_devices(tmp_path: Path) -> None:
     done = photonloop(tmp_path, "check", "sim:soi")
     assert done.returncode == 1
     assert "only lab:station.toml has instruments to check" in done.stderr
@@ -198,8 +198,8 @@ def test_device_strings_of_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         check_device_string(f"lab:{station}")
 
 
-def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a session which lost its bench waits for it, and one that begins is told."""
+def test_an_instrument_that_does_not_answer_is_a_transport_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running session then waits for the bench; a new one reports the error and ends."""
     from photonloop.controller.device.processes import open_device
 
     for key, value in filed.install(tmp_path).items():
@@ -209,8 +209,8 @@ def test_an_instrument_that_is_not_there_is_the_way_to_the_hardware(tmp_path: Pa
     assert caught.value.code == "transport"
 
 
-def test_first_light(tmp_path: Path) -> None:
-    """The script of the documentation, on a bench in files."""
+def test_first_light_script(tmp_path: Path) -> None:
+    """docs/first_light.py runs on a bench whose instruments are files."""
     filed.station(tmp_path)
     script = Path(__file__).parent.parent.parent / "docs" / "first_light.py"
     done = subprocess.run(
@@ -223,5 +223,5 @@ def test_first_light(tmp_path: Path) -> None:
         env=filed.install(tmp_path),
     )
     assert done.returncode == 0, done.stderr
-    assert "[16000." in done.stdout.replace("[ ", "[")  # V_pi squared where the light is, in thousandths
+    assert "[16000." in done.stdout.replace("[ ", "[")  # V_pi² at the lit input, in mA
     assert not filed.volts(tmp_path).any()
