@@ -1,4 +1,4 @@
-"""The bench on instruments in memory: what it writes, what it never writes, and how it ends."""
+"""The bench on instruments in memory: writes, limits, ramps, failing instruments, monitoring, stops, closing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from support.fake_instruments import (
     FakeSource,
     Faulty,
     Gate,
+    SignallingClock,
     bench_of,
     silence,
 )
@@ -34,7 +35,7 @@ def opened(tmp_path: Path, change: Change = lambda t: None, **limits: float) -> 
     clock = FakeClock()
     lab = FakeLab(clock)
     bench = bench_of(lab, clock, tmp_path, change, **limits)
-    assert written(lab.heaters) == [dict.fromkeys(range(16), 0.0)]  # to be sure of what stands there
+    assert written(lab.heaters) == [dict.fromkeys(range(16), 0.0)]  # all channels are written once, whatever was read back
     lab.heaters.written.clear()
     return bench, lab, clock
 
@@ -47,7 +48,7 @@ def written(source: FakeSource) -> list[dict[int, float]]:
     return [volts for _, volts in source.written]
 
 
-# ---- what is written ----------------------------------------------------------------------------------------------------
+# ---- writes and readings ---------------------------------------------------------------------------------------------
 
 
 def test_only_changed_channels_are_written(tmp_path: Path) -> None:
@@ -68,11 +69,11 @@ def test_only_changed_channels_are_written(tmp_path: Path) -> None:
     assert [set(volts) for volts in written(lab.modulators)] == [{1}, {2}, {2}, {2}]
     assert lab.daq.calls.count("read") == 4
     health = bench.status().health
-    assert (health["heater_writes"], health["input_writes"]) == (5.0, 4.0)  # one of them at the opening
+    assert (health["heater_writes"], health["input_writes"]) == (5.0, 4.0)  # one of them when the bench was opened
     assert health["daq_calls"] == len(lab.daq.calls)
 
 
-def test_readings_are_amperes_of_the_right_port_setting_and_sample(tmp_path: Path) -> None:
+def test_readings_are_currents_of_the_right_port_setting_and_sample(tmp_path: Path) -> None:
     def change(stated: dict[str, Any]) -> None:
         stated["stages"][1]["detectors"]["channels"] = [7, 6, 5, 4]
         stated["stages"][1]["detectors"]["ampere_per_unit"] = [1e-4, 2e-4, 3e-4, 4e-4]
@@ -85,7 +86,7 @@ def test_readings_are_amperes_of_the_right_port_setting_and_sample(tmp_path: Pat
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
-def test_times_are_as_the_station_says(tmp_path: Path) -> None:
+def test_settle_and_warm_up_times_of_the_station_are_kept(tmp_path: Path) -> None:
     def change(stated: dict[str, Any]) -> None:
         stated.update(settle_s=0.1)
         stated["inputs"]["settle_s"] = 0.01
@@ -94,13 +95,14 @@ def test_times_are_as_the_station_says(tmp_path: Path) -> None:
     bench, _, clock = opened(tmp_path, change)
     drives = np.ones((3, 8)) * np.array([[1], [1], [2]])
     time_s = bench.evaluate(drives, np.array([[0.5] * 4, [0.7] * 4]), "mesh0").time_s
-    # Warming up, then settled heaters; the second sample waits for its modulators only; the same drive again is settled.
+    # After the warm-up, heaters settle. The second sample waits for its modulators only, an unchanged drive for
+    # nothing.
     np.testing.assert_allclose(time_s - 5.0, [0.1, 0.12, 0.23], atol=1e-9)
     assert bench.status().health["settling_s"] == pytest.approx(0.1 + 0.01 + 2 * 0.01 + 0.1 + 0.01)
     assert clock.now_s() == pytest.approx(5.24)
 
 
-def test_two_readouts_and_two_sources_make_one_stage(tmp_path: Path) -> None:
+def test_one_stage_may_use_two_readouts_and_two_sources(tmp_path: Path) -> None:
     clock = FakeClock()
     lab = FakeLab(clock)
     more = FakeSource("more", clock)
@@ -119,7 +121,7 @@ def test_two_readouts_and_two_sources_make_one_stage(tmp_path: Path) -> None:
         assert values[0, 0, 1] == pytest.approx(0.2)
 
 
-# ---- what is never written ------------------------------------------------------------------------------------------------
+# ---- limits ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_two_readouts_and_two_sources_make_one_stage(tmp_path: Path) -> None:
         (slice(8), 5.1, "more than total_power_w"),  # the other eight hold 5 V
     ],
 )
-def test_no_limit_breach_ever_writes_a_byte(channels: Any, value: float, words: str, tmp_path: Path) -> None:
+def test_a_request_beyond_a_limit_makes_no_call(channels: Any, value: float, words: str, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     held = np.zeros(16)
     held[8:] = 5.0
@@ -147,7 +149,7 @@ def test_no_limit_breach_ever_writes_a_byte(channels: Any, value: float, words: 
     assert {name: len(one.calls) for name, one in lab.instruments().items()} == before
 
 
-def test_a_tight_session_refuses_what_the_station_would_allow(tmp_path: Path) -> None:
+def test_limits_of_the_device_string_tighten_those_of_the_station(tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path, max_v=3.0)
     with pytest.raises(DeviceError, match="above its limit 3 V"):
         bench.apply(np.full(16, 3.01))
@@ -157,15 +159,15 @@ def test_a_tight_session_refuses_what_the_station_would_allow(tmp_path: Path) ->
 
 @pytest.mark.parametrize("v_per_s", [0.0, 20.0])
 @pytest.mark.parametrize("sources", [1, 2])
-def test_the_total_power_is_kept_between_writes(sources: int, v_per_s: float, tmp_path: Path) -> None:
-    """Heat that moves from one heater to another has left the first before it is at the second."""
+def test_total_power_is_kept_between_writes(sources: int, v_per_s: float, tmp_path: Path) -> None:
+    """If power moves from one heater to another, the first heater falls before the second rises."""
     clock = FakeClock()
     lab = FakeLab(clock)
     lab.extra = {"more": FakeSource("more", clock)}
     power_w: list[float] = []
 
     class OneByOne(np.ndarray):
-        """Notes the power of all heaters at every channel that is set, as a source of many channels sets them."""
+        """Records the power of all heaters after every single channel, as a source sets them one after the other."""
 
         def __setitem__(self, key: Any, value: Any) -> None:
             super().__setitem__(key, value)
@@ -194,11 +196,11 @@ def test_the_total_power_is_kept_between_writes(sources: int, v_per_s: float, tm
         writes = len(lab.heaters.written) + len(more.written)
         bench.apply(first * 0.2)
         if not v_per_s:
-            assert len(lab.heaters.written) + len(more.written) == writes + 1  # nothing is written twice where there is room
+            assert len(lab.heaters.written) + len(more.written) == writes + 1  # a single write if the total power allows it
     assert max(power_w) <= 0.1
 
 
-# ---- ramps --------------------------------------------------------------------------------------------------------------
+# ---- ramps -----------------------------------------------------------------------------------------------------------
 
 
 def slew(v_per_s: float) -> Change:
@@ -206,7 +208,7 @@ def slew(v_per_s: float) -> Change:
 
 
 def assert_within_slew(source: FakeSource, v_per_s: float, start: np.ndarray) -> None:
-    """No step is larger than the slew allows in the time since the one before it, or in 2 ms after a rest."""
+    """Assert that no step exceeds the slew limit times the time since the previous step, or times 2 ms after a rest."""
     volts, last_s = start.copy(), -np.inf
     for time_s, mutates in source.written:
         rest = time_s - last_s > 0.05
@@ -229,10 +231,10 @@ def test_ramps_never_exceed_the_slew(
 ) -> None:
     bench, lab, clock = opened(tmp_path_factory.mktemp("locks"), slew(v_per_s))
 
-    def takes_time(method: str) -> None:
+    def take_time(method: str) -> None:
         clock.time_s += write_s if method == "set_volts" else 0.0
 
-    lab.heaters.before = takes_time
+    lab.heaters.before = take_time
     clock.time_s = 10.0
     with bench:
         for drive in drives:
@@ -246,8 +248,8 @@ def test_ramps_never_exceed_the_slew(
 
 
 @pytest.mark.parametrize("fast", [20.0, 200.0, 5000.0])
-def test_a_rest_makes_no_step_larger(fast: float, tmp_path: Path) -> None:
-    """Neither on the way up nor from a drive that was held for hours down to safe."""
+def test_first_step_of_a_ramp_does_not_depend_on_the_rest_before(fast: float, tmp_path: Path) -> None:
+    """Neither the ramp to a drive nor the ramp to the safe drive hours later starts with a larger step."""
     bench, lab, clock = opened(tmp_path, slew(fast))
     up, down = np.linspace(3.0, 6.0, 16), np.zeros(16)
     for move, start, end in ((lambda: bench.apply(up), down, up), (bench.safe, up, down)):
@@ -262,7 +264,7 @@ def test_a_rest_makes_no_step_larger(fast: float, tmp_path: Path) -> None:
         assert clock.now_s() - began_s >= 6.0 / fast - 0.0021
 
 
-def test_a_ramp_takes_as_long_as_it_must_and_hardly_longer(tmp_path: Path) -> None:
+def test_a_ramp_takes_no_longer_than_necessary(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path, slew(2.0))
     began_s = clock.now_s()
     bench.apply(np.full(16, 4.0))
@@ -274,8 +276,8 @@ def test_a_ramp_takes_as_long_as_it_must_and_hardly_longer(tmp_path: Path) -> No
     assert_within_slew(lab.heaters, 2.0, np.full(16, 4.0))
 
 
-def test_what_a_source_holds_when_it_is_opened_is_ramped_down(tmp_path: Path) -> None:
-    """Whoever had it before may have been killed."""
+def test_voltages_found_at_opening_are_ramped_down(tmp_path: Path) -> None:
+    """The program that used the source before may have been killed."""
     clock = FakeClock()
     lab = FakeLab(clock)
     lab.heaters.volts[:] = 6.0
@@ -285,16 +287,16 @@ def test_what_a_source_holds_when_it_is_opened_is_ramped_down(tmp_path: Path) ->
         assert bench.status().safe
         assert_within_slew(lab.heaters, 10.0, np.full(16, 6.0))
         assert len(lab.heaters.written) > 5
-        assert "safe" in lab.modulators.calls  # it cannot tell where it stands
+        assert "safe" in lab.modulators.calls  # it has no readback
         assert set(lab.heaters.written[-1][1]) == set(range(16))
         assert lab.heaters.calls.index("set_limits") < lab.heaters.calls.index("set_volts")
 
 
-def test_what_is_found_beyond_its_limits_is_brought_inside_at_once(tmp_path: Path) -> None:
+def test_voltages_beyond_their_limits_are_brought_inside_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
     lab = FakeLab(clock)
-    lab.heaters.volts[:] = 11.0  # under a station of wider limits
-    lab.heaters.volts[3] = -0.002  # as measured
+    lab.heaters.volts[:] = 11.0  # set under wider limits
+    lab.heaters.volts[3] = -0.002  # a measured value
     with bench_of(lab, clock, tmp_path, slew(10.0)):
         assert not lab.heaters.volts.any()
         first = lab.heaters.written[0][1]
@@ -320,12 +322,12 @@ def test_safe_ends_a_long_ramp(tmp_path: Path) -> None:
     assert_within_slew(lab.heaters, 1.0, np.zeros(16))
 
 
-# ---- instruments that fail ------------------------------------------------------------------------------------------------
+# ---- instruments that fail -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("instrument", ["heaters", "modulators", "daq"])
 @pytest.mark.parametrize("after", [0, 1, 7])
-def test_a_failure_in_mid_evaluate_leads_to_safe(instrument: str, after: int, tmp_path: Path) -> None:
+def test_a_failure_during_an_evaluation_makes_the_bench_safe(instrument: str, after: int, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     bench.apply(np.full(16, 2.0))
     broken = lab.instruments()[instrument]
@@ -347,21 +349,21 @@ def test_a_failure_in_mid_evaluate_leads_to_safe(instrument: str, after: int, tm
         with pytest.raises(DeviceError, match=f"fault {instrument}_failed is latched") as refused:
             call()
         assert (refused.value.code, refused.value.outcome) == ("interlock", "not_applied")
-    arms = broken.calls.count("set_limits")
+    configurations = broken.calls.count("set_limits")
     bench.clear_fault(f"{instrument}_failed")
-    assert broken.calls.count("set_limits") == arms + (instrument != "daq")
+    assert broken.calls.count("set_limits") == configurations + (instrument != "daq")
     bench.apply(np.full(16, 2.0))
     bench.evaluate(drives, light(), "mesh0")
     assert lab.laser.lit
 
 
-def test_a_source_that_is_gone_is_tried_again_until_it_is_safe(tmp_path: Path) -> None:
+def test_an_unreachable_source_is_tried_again_until_it_is_safe(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.apply(np.full(16, 2.0))
     lab.heaters.faults.append(Faulty("*", silence()))
     with pytest.raises(DeviceError, match="the bench was made safe|heaters: no answer"):
         bench.apply(np.full(16, 1.0))
-    assert lab.heaters.volts.any()  # nobody can reach it
+    assert lab.heaters.volts.any()  # it cannot be reached
     assert "safe" in lab.heaters.calls
     assert not bench.status().safe
     with pytest.raises(DeviceError, match="no answer"):
@@ -377,7 +379,7 @@ def test_a_source_that_is_gone_is_tried_again_until_it_is_safe(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("mends", [True, False])
-def test_light_that_does_not_go_out_is_put_out_again(mends: bool, tmp_path: Path) -> None:
+def test_a_laser_that_did_not_switch_off_is_switched_off_again(mends: bool, tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path, lambda stated: stated["laser"].update(max_power_w=0.02))
     bench.evaluate(np.ones((1, 8)), light(), "mesh0")
     lab.laser.set_w = 0.05
@@ -387,7 +389,7 @@ def test_light_that_does_not_go_out_is_put_out_again(mends: bool, tmp_path: Path
     assert [fault.name for fault in bench.status().faults] == ["over_power"]
     assert not lab.heaters.volts.any()
     assert lab.laser.lit
-    assert not bench.status().safe  # there is more light than there may be
+    assert not bench.status().safe  # the light is still on
     with pytest.raises(DeviceError, match="laser: no answer"):
         bench.clear_fault("over_power")
     clock.time_s += 2.0
@@ -408,10 +410,10 @@ def test_light_that_does_not_go_out_is_put_out_again(mends: bool, tmp_path: Path
     assert bench.status().safe
 
 
-def test_modulators_that_missed_safe_are_brought_down_later(tmp_path: Path) -> None:
+def test_modulators_that_failed_to_become_safe_are_tried_again(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.evaluate(np.zeros((1, 8)), np.ones((1, 4)), "mesh0")
-    assert bench.status().safe  # with light at the inputs: the held drive is the safe drive
+    assert bench.status().safe  # modulators and light are on, but the held drive is the safe drive
     lab.modulators.faults.append(Faulty("*", silence()))
     with pytest.raises(DeviceError, match="could not be made safe: modulators: no answer"):
         bench.safe()
@@ -424,7 +426,7 @@ def test_modulators_that_missed_safe_are_brought_down_later(tmp_path: Path) -> N
     assert bench.status().safe
 
 
-def test_one_dead_source_does_not_keep_the_others_hot(tmp_path: Path) -> None:
+def test_other_sources_are_made_safe_if_one_is_dead(tmp_path: Path) -> None:
     clock = FakeClock()
     lab = FakeLab(clock)
     lab.extra = {"more": FakeSource("more", clock)}
@@ -444,7 +446,7 @@ def test_one_dead_source_does_not_keep_the_others_hot(tmp_path: Path) -> None:
     assert all(one.closed for name, one in lab.instruments().items() if name != "heaters")
 
 
-def test_a_driver_that_breaks_its_promise_is_an_instrument_that_failed(tmp_path: Path) -> None:
+def test_an_unexpected_exception_of_a_driver_is_an_instrument_failure(tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     lab.daq.faults.append(Faulty("read", ZeroDivisionError("oh"), times=1))
     with pytest.raises(DeviceError, match="daq: its driver failed in read: ZeroDivisionError: oh; the bench was made safe"):
@@ -452,7 +454,7 @@ def test_a_driver_that_breaks_its_promise_is_an_instrument_that_failed(tmp_path:
     assert [fault.name for fault in bench.status().faults] == ["daq_failed"]
 
 
-def test_ctrl_c_in_a_script_leaves_the_bench_safe(tmp_path: Path) -> None:
+def test_ctrl_c_makes_the_bench_safe(tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     bench.apply(np.full(16, 2.0))
     lab.daq.faults.append(Faulty("read", KeyboardInterrupt(), after=2, times=1))  # pyright: ignore[reportArgumentType]
@@ -464,7 +466,7 @@ def test_ctrl_c_in_a_script_leaves_the_bench_safe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [np.array([1.0, np.nan, 0, 0]), np.zeros(3), np.float64(1.0)])
-def test_an_answer_that_is_no_reading_is_a_failure(answer: Any, tmp_path: Path) -> None:
+def test_invalid_readings_are_an_instrument_failure(answer: Any, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     lab.daq.read = lambda channels: answer  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(DeviceError, match="daq: returned"):
@@ -472,7 +474,7 @@ def test_an_answer_that_is_no_reading_is_a_failure(answer: Any, tmp_path: Path) 
     assert bench.status().safe
 
 
-def test_another_instrument_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_replaced_instrument_is_refused(tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     lab.daq.faults.append(Faulty("read", silence(), times=1))
     with pytest.raises(DeviceError):
@@ -486,7 +488,7 @@ def test_another_instrument_in_its_place_is_refused(tmp_path: Path) -> None:
     assert lab.daq.closed
 
 
-# ---- what is watched --------------------------------------------------------------------------------------------------------
+# ---- monitoring ------------------------------------------------------------------------------------------------------
 
 
 def warm(stated: dict[str, Any]) -> None:
@@ -505,7 +507,7 @@ def warm(stated: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("idle", [False, True])
-def test_over_temperature_makes_safe_and_latches(idle: bool, tmp_path: Path) -> None:
+def test_over_temperature_makes_safe_and_latches_a_fault(idle: bool, tmp_path: Path) -> None:
     clock = FakeClock()
     lab = FakeLab(clock)
     volts = np.array([0.9])
@@ -528,10 +530,10 @@ def test_over_temperature_makes_safe_and_latches(idle: bool, tmp_path: Path) -> 
     bench.apply(np.full(16, 2.0))
 
 
-def test_measured_currents_count_whatever_the_nominal_resistance(tmp_path: Path) -> None:
+def test_measured_currents_are_checked_against_the_limits(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.apply(np.full(16, 4.0))
-    lab.heaters.ohm = 250.0  # heaters about to die: 64 mW each instead of 16
+    lab.heaters.ohm = 250.0  # damaged heaters: 64 mW each instead of 16
     clock.time_s += 2.0
     bench.watch()
     (fault,) = bench.status().faults
@@ -540,7 +542,7 @@ def test_measured_currents_count_whatever_the_nominal_resistance(tmp_path: Path)
     assert bench.status().safe
 
 
-def test_too_much_light_puts_the_laser_out_first(tmp_path: Path) -> None:
+def test_too_much_light_switches_the_laser_off_first(tmp_path: Path) -> None:
     def change(stated: dict[str, Any]) -> None:
         stated["stages"][0]["detectors"]["trip_a"] = 1.1e-4
 
@@ -555,7 +557,7 @@ def test_too_much_light_puts_the_laser_out_first(tmp_path: Path) -> None:
     assert not lab.laser.lit
 
 
-def test_a_laser_that_goes_out_by_itself_is_noticed(tmp_path: Path) -> None:
+def test_a_laser_that_switches_off_by_itself_is_a_fault(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.evaluate(np.ones((1, 8)), light(), "mesh0")
     lab.laser.lit = False
@@ -564,7 +566,7 @@ def test_a_laser_that_goes_out_by_itself_is_noticed(tmp_path: Path) -> None:
         bench.evaluate(np.ones((1, 8)), light(), "mesh0")
 
 
-def test_saturation_is_flagged_and_told_as_full_scale(tmp_path: Path) -> None:
+def test_saturated_readings_are_flagged_and_set_to_full_scale(tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
     lab.daq.light = lambda: np.array([np.inf, 10.0, 9.99, 0, 0, 0, 0, 0])
     readings = bench.evaluate(np.ones((2, 8)), light(1), "mesh0")
@@ -573,11 +575,11 @@ def test_saturation_is_flagged_and_told_as_full_scale(tmp_path: Path) -> None:
     assert bench.evaluate(np.ones((2, 8)), light(1), "mesh1").flags.tolist() == [0, 0]
 
 
-# ---- stopping from other threads --------------------------------------------------------------------------------------------
+# ---- stops from other threads ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop", ["cancel", "safe"])
-def test_a_stop_is_noticed_at_the_next_sample(stop: str, tmp_path: Path) -> None:
+def test_a_stop_takes_effect_at_the_next_sample(stop: str, tmp_path: Path) -> None:
     clock = WallClock()
     lab = FakeLab(clock)
     bench = bench_of(lab, clock, tmp_path)
@@ -608,24 +610,29 @@ def test_a_stop_is_noticed_at_the_next_sample(stop: str, tmp_path: Path) -> None
     bench.close()
 
 
-def test_a_long_settle_ends_with_safe(tmp_path: Path) -> None:
-    clock = WallClock()
+def test_safe_ends_a_long_settle_time(tmp_path: Path) -> None:
+    clock = SignallingClock()
     lab = FakeLab(clock)
-    bench = bench_of(lab, clock, tmp_path, lambda stated: stated.update(settle_s=60.0))
-    timer = threading.Timer(0.1, bench.safe)
-    timer.start()
+    bench = bench_of(lab, clock, tmp_path, lambda stated: stated.update(settle_s=3600.0))
+    clock.waiting.clear()
+
+    def stop() -> None:
+        assert clock.waiting.wait(20)
+        bench.safe()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
     with pytest.raises(DeviceError, match="stopped"):
         bench.evaluate(np.full((1, 8), 3.0), light(), "mesh0")
-    timer.join()
-    assert clock.now_s() < 10
+    thread.join(20)
     assert bench.status().safe
 
 
-# ---- the end ------------------------------------------------------------------------------------------------------------
+# ---- closing ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep_on", [False, True])
-def test_closing_leaves_everything_safe_and_closed(keep_on: bool, tmp_path: Path) -> None:
+def test_close_makes_the_bench_safe_and_closes_all_instruments(keep_on: bool, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path, lambda stated: stated["laser"].update(keep_on=keep_on))
     bench.apply(np.full(16, 2.0))
     bench.evaluate(np.ones((1, 8)), light(), "mesh0")
@@ -638,7 +645,7 @@ def test_closing_leaves_everything_safe_and_closed(keep_on: bool, tmp_path: Path
         bench.apply(np.zeros(16))
 
 
-def test_a_bench_belongs_to_one_program(tmp_path: Path) -> None:
+def test_only_one_program_can_open_a_bench(tmp_path: Path) -> None:
     bench, _, clock = opened(tmp_path)
     other = FakeLab(clock)
     with pytest.raises(DeviceError, match="is in use by process") as caught:
@@ -649,7 +656,7 @@ def test_a_bench_belongs_to_one_program(tmp_path: Path) -> None:
     bench_of(other, clock, tmp_path).close()
 
 
-def test_inputs_are_staged_in_this_computer_up_to_a_limit(tmp_path: Path) -> None:
+def test_loaded_inputs_are_limited_in_size(tmp_path: Path) -> None:
     bench, _, _ = opened(tmp_path, lambda stated: stated["capacity"].update(max_loaded_bytes=4000))
     bench.load_inputs("a", light(200))
     bench.load_inputs("a", light(250))

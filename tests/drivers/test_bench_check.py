@@ -127,7 +127,7 @@ curve = { kind = "mach-zehnder", v_pi = 5.0 }
             "instrument heaters: address is 'TCPIP:127.0.0.1:5025', expected TCPIP::HOST::PORT::SOCKET, ASRL/dev/ttyUSB0::INSTR",
         ),
         ("5025::SOCKET", "scpi::SOCKET", "expected TCPIP::HOST::PORT::SOCKET"),
-        ("::5025::SOCKET", "::5025", ""),  # the LAN device 5025: odd, but VISA has such names
+        ("::5025::SOCKET", "::5025", ""),  # valid VISA: the LAN device "5025"
         ("502::SOCKET", "INSTR", "instrument daq: address is 'TCPIP::127.0.0.1::INSTR', expected TCPIP::HOST::PORT::SOCKET"),
     ],
 )

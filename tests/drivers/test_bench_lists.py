@@ -1,9 +1,8 @@
-"""A bench whose heaters step through lists: what is read, what is held, and what is left in the source, whatever happens."""
+"""A bench whose heater source steps through lists: readings, held drive, and the state of the source afterwards."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import lab
+from support.fake_device import wait_until
+from support.fake_instruments import SignallingClock
 
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench, open_table
@@ -28,7 +29,7 @@ IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 CHOICES = BenchChoices(heaters="qdac2", modulators="scpi-source", detectors="scpi-readout", laser="scpi-laser")
 HELD_V = np.linspace(0.5, 1.5, 16)
 SETTINGS_V = HELD_V + np.random.default_rng(0).uniform(-0.01, 0.01, (20, 16))
-"""More than one list of 16 channels holds."""
+"""More settings than one list of 16 channels can hold."""
 LIGHT = np.array([[1.0, 0.2, 0.3, 0.4], [0.1, 0.9, 0.5, 0.6]], np.float32)
 TIMEOUT_S = 0.25
 STEP, LOAD = "tint", "list:volt"
@@ -38,38 +39,38 @@ STEP, LOAD = "tint", "list:volt"
 def opened(
     tmp_path: Path, change: Callable[[Station], Station] = lambda station: station, choices: BenchChoices = CHOICES
 ) -> Iterator[tuple[Bench, RunningBench]]:
-    """Yield a bench that steps through lists, and the virtual one behind it."""
+    """Yield a bench that steps through lists, and its virtual instruments."""
     with running(IDEAL, choices, stamped=True) as virtual:
         station = lab.with_lists(load_station(virtual.addresses.station))
         tables = tuple(table.model_copy(update={"timeout_s": TIMEOUT_S}) for table in station.instruments)
         station = change(station.model_copy(update={"instruments": tables, "watch_s": 3600.0}))
-        with open_bench(station, partial(open_table, tmp_path), locks=tmp_path) as bench:
+        with open_bench(station, partial(open_table, tmp_path), clock=SignallingClock(), locks=tmp_path) as bench:
             bench.apply(HELD_V)
             yield bench, virtual
 
 
-def heard(virtual: RunningBench) -> list[str]:
-    """Return, from now on, every message that the source of heaters gets."""
+def recorded_messages(virtual: RunningBench) -> list[str]:
+    """Return a list to which every further message to the heater source is appended."""
     messages: list[str] = []
     emulator = virtual.bench.units["qdac2"].emulator
     handle = emulator.handle
 
-    def told(message: bytes, *, unread: bool = False):
+    def record(message: bytes, *, unread: bool = False):
         messages.append(message.decode())
         return handle(message, unread=unread)
 
-    emulator.handle = told  # pyright: ignore[reportAttributeAccessIssue]
+    emulator.handle = record  # pyright: ignore[reportAttributeAccessIssue]
     return messages
 
 
 def modes(virtual: RunningBench) -> set[str]:
-    """Return the modes of all outputs, as the source tells them."""
+    """Return the modes of all outputs that the source reports."""
     emulator = virtual.bench.units["qdac2"].emulator
     return set(virtual.call(lambda: emulator.handle(b"sour:volt:mode? (@1:24)").data.decode().strip()).split(","))
 
 
 def is_traced(virtual: RunningBench, readings: Readings, settings_v: np.ndarray) -> bool:
-    """Return whether every reading was measured while the heaters stood at its setting."""
+    """Return whether every reading was measured while the heaters were at its setting."""
     laboratory = virtual.bench.laboratory
     log = virtual.call(lambda: {entry.sequence % STAMPS: entry for entry in laboratory.log})
     for setting, volts in enumerate(settings_v):
@@ -84,33 +85,33 @@ def holds(virtual: RunningBench, volts: np.ndarray) -> bool:
     return bool(np.abs(np.array(virtual.state()["heater_v"]) - volts).max() < 1e-5)
 
 
-def test_settings_are_loaded_once_and_each_is_one_short_message(tmp_path: Path) -> None:
+def test_settings_are_loaded_once_and_each_takes_one_short_message(tmp_path: Path) -> None:
     with opened(tmp_path) as (bench, virtual):
-        bench.evaluate(SETTINGS_V[:1], LIGHT, "mesh0")  # which switches the light on, and looks at everything once
-        messages = heard(virtual)
+        bench.evaluate(SETTINGS_V[:1], LIGHT, "mesh0")  # switches the light on and reads all monitors once
+        messages = recorded_messages(virtual)
         readings = bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
         assert is_traced(virtual, readings, SETTINGS_V)
         loads = [message for message in messages if LOAD in message]
         steps = [message for message in messages if STEP in message]
-        assert (len(loads), len(steps), len(messages)) == (2, 20, 23)  # and one that ends the list at the held drive
+        assert (len(loads), len(steps), len(messages)) == (2, 20, 23)  # one more ends the list at the held drive
         assert max(map(len, steps)) < 80
         assert holds(virtual, HELD_V)
         assert modes(virtual) == {"FIX"}
-        assert bench.status().health["heater_writes"] == 1 + 1 + 2 + 20 + 1  # opening, apply, one setting and back, all, and back
+        assert bench.status().health["heater_writes"] == 1 + 1 + 2 + 20 + 1  # open, apply, a setting and back, all and back
 
 
-def test_few_settings_and_settings_that_need_ramps_are_written_out(tmp_path: Path) -> None:
+def test_no_list_is_used_for_few_settings_or_if_ramps_are_needed(tmp_path: Path) -> None:
     def slowed(station: Station) -> Station:
         return station.model_copy(update={"limits": station.limits.model_copy(update={"slew_v_per_s": 5.0})})
 
     with opened(tmp_path) as (bench, virtual):
-        messages = heard(virtual)
+        messages = recorded_messages(virtual)
         assert is_traced(virtual, bench.evaluate(SETTINGS_V[:3], LIGHT, "mesh0"), SETTINGS_V[:3])
         same = np.tile(SETTINGS_V[:1], (6, 1))
         assert is_traced(virtual, bench.evaluate(same, LIGHT, "mesh0"), same)
         assert not any(LOAD in message for message in messages)
     with opened(tmp_path, slowed) as (bench, virtual):
-        messages = heard(virtual)
+        messages = recorded_messages(virtual)
         apart = SETTINGS_V[:6]  # 20 mV take 4 ms at 5 V/s
         bench.evaluate(apart, LIGHT, "mesh0")
         assert not any(LOAD in message for message in messages)
@@ -122,7 +123,7 @@ def test_few_settings_and_settings_that_need_ramps_are_written_out(tmp_path: Pat
 
 def test_only_heaters_that_change_are_listed_and_modulators_on_the_same_source_leave_them_alone(tmp_path: Path) -> None:
     with opened(tmp_path, choices=BenchChoices("qdac2", "qdac2", "scpi-readout", "scpi-laser")) as (bench, virtual):
-        messages = heard(virtual)
+        messages = recorded_messages(virtual)
         some = np.tile(HELD_V, (6, 1))
         some[:, 3:5] = SETTINGS_V[:6, 3:5]
         assert is_traced(virtual, bench.evaluate(some, LIGHT, "mesh0"), some)
@@ -144,7 +145,7 @@ def test_the_last_setting_may_be_the_held_drive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("match", [STEP, LOAD])
 @pytest.mark.parametrize("after", [0, 7])
 @pytest.mark.parametrize("fault", ["silence", "late", "garbage"])
-def test_an_answer_that_is_lost_costs_no_setting(fault: str, after: int, match: str, tmp_path: Path) -> None:
+def test_no_setting_is_wrong_after_a_lost_answer(fault: str, after: int, match: str, tmp_path: Path) -> None:
     with opened(tmp_path) as (bench, virtual):
         virtual.inject("qdac2", fault, match=match, after=after if match == STEP else after // 7, delay_s=1.5 * TIMEOUT_S)
         for _ in range(2):
@@ -157,7 +158,7 @@ def test_an_answer_that_is_lost_costs_no_setting(fault: str, after: int, match: 
 
 @pytest.mark.parametrize("fault", ["disconnect", "reset", "error"])
 @pytest.mark.parametrize("match", [STEP, LOAD])
-def test_a_source_that_is_lost_or_complains_in_mid_list_stops_cleanly(fault: str, match: str, tmp_path: Path) -> None:
+def test_a_lost_or_failing_source_within_a_list_ends_in_a_clean_stop(fault: str, match: str, tmp_path: Path) -> None:
     with opened(tmp_path) as (bench, virtual):
         virtual.inject("qdac2", fault, match=match, after=3 if match == STEP else 1)
         with pytest.raises(DeviceError, match="qdac2.*the bench was made safe"):
@@ -171,45 +172,45 @@ def test_a_source_that_is_lost_or_complains_in_mid_list_stops_cleanly(fault: str
 
 
 @pytest.mark.parametrize("fault", ["late", "garbage"])
-def test_a_source_that_is_not_understood_in_mid_list_goes_to_zero(fault: str, tmp_path: Path) -> None:
+def test_a_source_with_invalid_answers_within_a_list_goes_to_zero(fault: str, tmp_path: Path) -> None:
     with opened(tmp_path) as (bench, virtual):
         virtual.inject("qdac2", fault, match="tint", after=4, delay_s=1.5 * TIMEOUT_S)
         virtual.inject("qdac2", fault, after=40, count=100_000, delay_s=1.5 * TIMEOUT_S)
         with pytest.raises(DeviceError, match="qdac2 was sent to its safe state, but nothing confirms that it is there"):
             for _ in range(20):
                 bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
-        end_s = time.monotonic() + 1.0
-        while not holds(virtual, np.zeros(16)) and time.monotonic() < end_s:
-            time.sleep(0.01)
-        assert holds(virtual, np.zeros(16))
+        wait_until(lambda: holds(virtual, np.zeros(16)), 20)
         assert modes(virtual) == {"FIX"}
         assert not bench.status().safe
         virtual.call(virtual.bench.units["qdac2"].faults.clear)
 
 
 @pytest.mark.parametrize("act", ["cancel", "safe"])
-def test_a_stop_in_mid_list_leaves_no_probe(act: str, tmp_path: Path) -> None:
+def test_a_stop_within_a_list_leaves_no_probe(act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(tmp_path) as (bench, virtual):
-        messages = heard(virtual)
-        stopped = threading.Event()
+        clock = bench._clock
+        assert isinstance(clock, SignallingClock)
+        driver = bench._handles["qdac2"].instrument
+        go, count = driver.go_to_step, iter(range(100))  # pyright: ignore[reportAttributeAccessIssue]
+        thread = threading.Thread(target=getattr(bench, act))
 
-        def stop() -> None:
-            while sum(STEP in message for message in messages) < 5:
-                time.sleep(0.001)
-            getattr(bench, act)()
-            stopped.set()
+        def stopped(step: int) -> None:
+            if next(count) == 4:
+                clock.woken.clear()
+                thread.start()
+                assert clock.woken.wait(20)
+            go(step)
 
-        thread = threading.Thread(target=stop)
-        thread.start()
+        monkeypatch.setattr(driver, "go_to_step", stopped)
         with pytest.raises(DeviceError, match="stopped between settings"):
-            bench.evaluate(np.tile(SETTINGS_V, (20, 1)), LIGHT, "mesh0")
-        thread.join(5.0)
-        assert stopped.is_set()
+            bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
+        thread.join(20)
+        assert not thread.is_alive()
         assert holds(virtual, HELD_V if act == "cancel" else np.zeros(16))
         assert modes(virtual) == {"FIX"}
 
 
-def test_ctrl_c_in_mid_list_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_within_a_list_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(tmp_path) as (bench, virtual):
         driver = bench._handles["qdac2"].instrument
         go, count = driver.go_to_step, iter(range(100))  # pyright: ignore[reportAttributeAccessIssue]
@@ -227,8 +228,8 @@ def test_ctrl_c_in_mid_list_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.
         assert bench.status().safe
 
 
-def test_a_probe_that_was_written_when_ctrl_c_came_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where settings are written out, and where what is held, and so believed, is 0 V."""
+def test_ctrl_c_after_a_probe_was_written_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if no list is used and the held drive is 0 V."""
     with opened(tmp_path) as (bench, virtual):
         bench.apply(np.zeros(16))
         driver = bench._handles["qdac2"].instrument
@@ -245,13 +246,13 @@ def test_a_probe_that_was_written_when_ctrl_c_came_does_not_stay(tmp_path: Path,
         assert holds(virtual, np.zeros(16))
 
 
-def test_a_source_whose_lists_are_not_as_expected_does_without_them(tmp_path: Path) -> None:
+def test_lists_are_not_used_if_the_source_does_not_step_as_expected(tmp_path: Path) -> None:
     with opened(tmp_path) as (bench, virtual):
         unit = virtual.bench.units["qdac2"].emulator
         handle = unit.handle
-        # A unit to whom a trigger means nothing.
+        # A unit that ignores triggers.
         unit.handle = lambda message, unread=False: handle(message.replace(b":tint 2;", b""), unread=unread)  # pyright: ignore[reportAttributeAccessIssue]
-        messages = heard(virtual)
+        messages = recorded_messages(virtual)
         for _ in range(2):
             assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
         assert sum(LOAD in message for message in messages) == 1

@@ -1,4 +1,4 @@
-"""`python -m photonloop.drivers` as its parent sees it: who makes the bench safe when who dies."""
+"""`python -m photonloop.drivers`: the bench is made safe whichever process dies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Served:
         return str(self.said["address"])
 
     def server(self) -> psutil.Process:
-        """The process that holds the instruments now."""
+        """The process that holds the instruments."""
         return psutil.Process(self.process.pid).children()[0]
 
     def is_safe(self) -> bool:
@@ -76,7 +76,7 @@ def drive(address: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_and_ends_safe_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+def test_serves_and_ends_safe_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     with served(tmp_path) as bench:
         assert set(bench.said) == {"address", "pid", "station", "epoch", "supervisor"}
         assert bench.said["supervisor"] == bench.process.pid
@@ -91,7 +91,7 @@ def test_it_serves_and_ends_safe_on_a_signal(number: signal.Signals, tmp_path: P
         assert bench.process.stderr.read() == ""
 
 
-def test_killed_server_is_made_safe_and_served_again_at_the_same_address(tmp_path: Path) -> None:
+def test_bench_of_a_killed_server_is_made_safe_and_served_again_at_the_same_address(tmp_path: Path) -> None:
     with served(tmp_path) as bench:
         drive(bench.address, tmp_path)
         bench.server().kill()
@@ -101,7 +101,7 @@ def test_killed_server_is_made_safe_and_served_again_at_the_same_address(tmp_pat
             try:
                 with connect(bench.address) as client:
                     return client.status().safe
-            except Exception:  # noqa: BLE001 - not there yet, whatever it says
+            except Exception:  # noqa: BLE001 - not served yet
                 return False
 
         wait_until(serves_again, 60)
@@ -110,7 +110,7 @@ def test_killed_server_is_made_safe_and_served_again_at_the_same_address(tmp_pat
 
 
 @pytest.mark.parametrize("options", [[], ["--unsupervised"]])
-def test_what_drivers_print_is_no_announcement(options: list[str], tmp_path: Path) -> None:
+def test_output_of_drivers_is_not_taken_for_the_announcement(options: list[str], tmp_path: Path) -> None:
     with served(tmp_path, *options, daq="{ loud = true }") as bench:
         assert bench.said["station"] == "filed"
         drive(bench.address, tmp_path)
@@ -123,7 +123,7 @@ def test_what_drivers_print_is_no_announcement(options: list[str], tmp_path: Pat
         assert sorted(bench.process.stderr.read().splitlines()) == ["libusb: no permission", '{"level": "warning"}']
 
 
-def test_with_its_supervisor_killed_the_server_ends_safe(tmp_path: Path) -> None:
+def test_server_makes_safe_and_ends_if_the_supervisor_is_killed(tmp_path: Path) -> None:
     with served(tmp_path) as bench:
         drive(bench.address, tmp_path)
         server = bench.server()
@@ -132,13 +132,11 @@ def test_with_its_supervisor_killed_the_server_ends_safe(tmp_path: Path) -> None
         assert bench.is_safe()
 
 
-def test_with_its_parent_killed_everything_ends_safe(tmp_path: Path) -> None:
+def test_all_processes_end_safe_if_the_parent_is_killed(tmp_path: Path) -> None:
     parent = textwrap.dedent(
         """
-        import subprocess, sys, time
-        child = subprocess.Popen([sys.executable, "-m", "photonloop.drivers", sys.argv[1]], stdout=subprocess.PIPE, text=True)
-        print(child.pid, child.stdout.readline(), flush=True)
-        time.sleep(60)
+        import subprocess, sys, time child = subprocess.Popen([sys.executable, "-m", "photonloop.drivers", sys.argv[1]],
+        stdout=subprocess.PIPE, text=True) print(child.pid, child.stdout.readline(), flush=True) time.sleep(60)
         """
     )
     command = [sys.executable, "-c", parent, str(filed.station(tmp_path))]
@@ -171,10 +169,10 @@ most = int(sys.argv[3])
 alive = lambda: not Path(log).exists() or Path(log).read_text().count("m") < most
 sys.exit(supervisor.supervise(commands, "tcp://y", supervisor.StopRequest(), alive))
 """
-"""The supervisor alone, above servers that are known to die."""
+"""The supervisor, with servers that die or hang."""
 
 
-def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
+def test_a_server_that_dies_repeatedly_is_not_started_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", SUPERVISOR, "import os; os.kill(os.getpid(), 9)", str(log), "100"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -185,7 +183,7 @@ def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     assert "died 5 times within 600 s: it is not started again" in ended.stderr
 
 
-def test_a_line_that_announces_nothing_is_passed_over(tmp_path: Path) -> None:
+def test_lines_without_an_address_are_ignored(tmp_path: Path) -> None:
     log = tmp_path / "log"
     loud = SUPERVISOR.replace('server = f"', """server = f"print('no json'); print(3); print([]); print('{{}}'); """)
     command = [sys.executable, "-c", loud, "import os; os.kill(os.getpid(), 9)", str(log), "1"]
@@ -212,7 +210,7 @@ def test_a_server_that_hangs_is_killed(tmp_path: Path) -> None:
         (["--bind", "tcp://0.0.0.0:*"], {}, 2, "can be reached from other machines"),
     ],
 )
-def test_what_cannot_start_says_one_sentence(
+def test_a_server_that_cannot_start_prints_one_sentence(
     options: list[str], settings: dict[str, str], code: int, words: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -227,4 +225,4 @@ def test_what_cannot_start_says_one_sentence(
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
-    assert os.listdir(tmp_path / "photonloop-instruments")  # noqa: PTH208 - claims were made, and are free again
+    assert os.listdir(tmp_path / "photonloop-instruments")  # noqa: PTH208 - instruments were claimed

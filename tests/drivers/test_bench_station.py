@@ -1,4 +1,4 @@
-"""Station files: every mistake gets one plain sentence, before any instrument is touched."""
+"""Station files: every mistake is reported in one sentence before any instrument is opened."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_station_file_is_read(tmp_path: Path) -> None:
         ("GPIB0::5", "GPIB::5::INSTR"),
     ],
 )
-def test_one_place_in_two_spellings(one: str, other: str, tmp_path: Path) -> None:
+def test_two_spellings_of_one_address_are_the_same_instrument(one: str, other: str, tmp_path: Path) -> None:
     assert same_place(one) == same_place(other)
     with pytest.raises(DeviceError, match="is in use by process"):
         claim([one, other], tmp_path)
@@ -109,13 +109,13 @@ def test_one_place_in_two_spellings(one: str, other: str, tmp_path: Path) -> Non
     held.release()
 
 
-def test_places_that_differ() -> None:
+def test_different_addresses_are_different_instruments() -> None:
     addresses = ["TCPIP::h::5025::SOCKET", "TCPIP::h::5026::SOCKET", "TCPIP1::h::5025::SOCKET", "TCPIP::h::INSTR", "/dev/ttyUSB0"]
     addresses += ["/dev/ttyUSB1", "GPIB0::5::INSTR", "GPIB1::5::INSTR", "GPIB0::6::INSTR", "ASRL1::INSTR", "ASRL10::INSTR"]
     assert len({same_place(address) for address in addresses}) == len(addresses)
 
 
-def test_a_link_to_a_serial_port_is_the_port(tmp_path: Path) -> None:
+def test_a_symbolic_link_to_a_serial_port_is_the_same_instrument(tmp_path: Path) -> None:
     (tmp_path / "by-id").symlink_to(tmp_path / "ttyUSB0")
     assert same_place(str(tmp_path / "by-id")) == same_place(f"ASRL{tmp_path}/ttyUSB0::INSTR")
 
@@ -208,7 +208,7 @@ MISTAKES: list[tuple[Change, str]] = [
 
 
 def as_toml(value: Any) -> str:
-    """Inline TOML is JSON with other braces: enough for these tables."""
+    """Return `value` as inline TOML, which differs from JSON only in its tables."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {as_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
@@ -217,7 +217,7 @@ def as_toml(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("change", "sentence"), MISTAKES, ids=[sentence[:40] for _, sentence in MISTAKES])
-def test_a_mistake_gets_one_sentence(change: Change, sentence: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_sentence(change: Change, sentence: str, tmp_path: Path) -> None:
     stated = tables()
     path = tmp_path / "station.toml"
     path.write_text("\n".join(f"{key} = {as_toml(value)}" for key, value in stated.items()))
@@ -231,7 +231,7 @@ def test_a_mistake_gets_one_sentence(change: Change, sentence: str, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_session_limits_travel_in_the_device_string(tmp_path: Path) -> None:
+def test_limits_in_the_device_string(tmp_path: Path) -> None:
     path = tmp_path / "station.toml"
     path.write_text(DRAFT)
     found, station, session = load_reference(f"{path}?max_v=5&total_w=0.1")
@@ -250,10 +250,10 @@ def test_session_limits_travel_in_the_device_string(tmp_path: Path) -> None:
 # ---- station and instruments together --------------------------------------------------------------------------------
 
 
-def test_limits_are_hardware_and_station_and_session(tmp_path: Path) -> None:
+def test_the_tightest_limit_of_hardware_station_and_device_string_applies(tmp_path: Path) -> None:
     def change(stated: dict[str, Any]) -> None:
         stated["stages"][0]["heaters"]["max_v"] = [7.0, *[9.0] * 7]
-        stated["limits"].update(slew_v_per_s=50.0, max_a=0.03)  # the hardware gives 0.024 A
+        stated["limits"].update(slew_v_per_s=50.0, max_a=0.03)  # the hardware allows 0.024 A
 
     lab = FakeLab(clock := WallClock())
     with bench_of(lab, clock, tmp_path, change, max_v=8.0, total_w=0.2) as bench:
@@ -302,7 +302,7 @@ MISFITS: list[tuple[Change, str]] = [
 
 
 @pytest.mark.parametrize(("change", "sentence"), MISFITS, ids=[sentence[:40] for _, sentence in MISFITS])
-def test_what_does_not_fit_the_instruments_is_refused_and_everything_closed(
+def test_a_station_that_does_not_match_its_instruments_is_refused_and_all_are_closed(
     change: Change, sentence: str, tmp_path: Path
 ) -> None:
     lab = FakeLab(clock := WallClock())
@@ -314,13 +314,13 @@ def test_what_does_not_fit_the_instruments_is_refused_and_everything_closed(
     assert all(one.closed for one in opened)
     assert not any("set_volts" in one.calls for one in opened)
     with bench_of(FakeLab(clock), clock, tmp_path):
-        pass  # and nothing is claimed any more
+        pass  # all claims are released
 
 
-# ---- encoding curves ----------------------------------------------------------------------------------------------------
+# ---- encoding curves -------------------------------------------------------------------------------------------------
 
 
-def test_a_mach_zehnder_curve_is_undone_by_the_modulator() -> None:
+def test_a_mach_zehnder_curve_inverts_the_modulator() -> None:
     curve = MachZehnderCurve(kind="mach-zehnder", v_pi=4.2, dark_v=0.3)
     amplitudes = np.linspace(0, 1, 101)
     drives = volts(curve, amplitudes)

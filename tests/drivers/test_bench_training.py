@@ -1,4 +1,4 @@
-"""A session on a bench of virtual instruments, as a user runs it; the process that holds them is killed on the way."""
+"""Training on a bench of virtual instruments whose server process is killed during the session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def losses(run: Path) -> list[float]:
     return [event["loss"] for event in events if event["event"] == "epoch"]
 
 
-def test_a_session_learns_alike_on_a_chip_and_on_its_bench_though_that_is_killed(tmp_path: Path) -> None:
+def test_training_on_a_bench_matches_the_simulator_although_its_server_is_killed(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(SMALL)
     photonloop = [sys.executable, "-m", "photonloop"]
     train = [*photonloop, "train", "small.toml", "--json"]

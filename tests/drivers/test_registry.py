@@ -1,4 +1,4 @@
-"""Drivers by name, those that come along and those of other packages."""
+"""Drivers by name: those of photonloop and those of other packages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NO_DRIVER = 3
 
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of others, installed beside this one."""
+    """Install another package with drivers."""
     (tmp_path / "box_of_others.py").write_text(FOREIGN)
     info = tmp_path / "box_of_others-1.0.dist-info"
     info.mkdir()
@@ -57,7 +57,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_pyproject_registers_can_be_loaded():
+def test_all_registered_drivers_can_be_loaded():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     points = project["project"]["entry-points"][GROUP]
     assert set(points) <= set(driver_names())
@@ -67,7 +67,7 @@ def test_what_pyproject_registers_can_be_loaded():
         assert driver.summary
 
 
-def test_an_unknown_name_comes_with_the_nearest():
+def test_an_unknown_driver_is_reported_with_the_nearest_name():
     with pytest.raises(ConfigError, match="there is no driver 'qontroll'; did you mean 'qontrol'?"):
         find_driver("qontroll")
 
@@ -79,7 +79,7 @@ def test_drivers_of_other_packages_are_found(foreign: Path):
         validate_settings("box", {"gain": "much"})
 
 
-def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
+def test_a_faulty_driver_package_is_reported_in_one_sentence(foreign: Path):
     with pytest.raises(ConfigError, match="driver 'number' of box-of-others is of type int, not photonloop"):
         find_driver("number")
     with pytest.raises(ConfigError, match="driver 'missing' of box-of-others cannot be loaded: ModuleNotFoundError"):
@@ -88,19 +88,19 @@ def test_what_is_wrong_with_a_package_of_others_is_one_sentence(foreign: Path):
         find_driver("qontrol")
 
 
-def test_what_a_driver_opens_is_checked(foreign: Path):
+def test_the_kind_of_an_opened_instrument_is_checked(foreign: Path):
     with pytest.raises(DeviceError, match="driver 'box' opened a Box, not a Readout"):
         open_instrument("box", ConnectionSettings("anywhere"), {"gain": 2.0})
 
 
-def test_no_entry_points_at_all(monkeypatch: pytest.MonkeyPatch):
+def test_no_driver_is_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("photonloop.drivers.registry.entry_points", lambda **_: entry_points(group="photonloop.nothing"))
     with pytest.raises(ConfigError, match="no driver is installed"):
         find_driver("qontrol")
 
 
-def test_opened_over_a_real_socket(tmp_path: Path):
-    """From a station's words to an instrument that answers, with a table beside the station."""
+def test_open_an_instrument_over_a_socket(tmp_path: Path):
+    """With settings that name a command table in the folder of the station file."""
     answers = {
         b"*IDN?": b"ACME,M1,7,1.0\n",
         b":MEAS:VOLT? (@1,2)": b"0.5,0.25\n",
@@ -118,7 +118,7 @@ def test_opened_over_a_real_socket(tmp_path: Path):
         readout.close()
 
 
-def test_a_failed_opening_lets_go_of_the_instrument():
+def test_a_failed_opening_closes_the_connection():
     answers = {b"*IDN?": b"SANTEC,TSL-570,1,1\n", b":SYST:ERR?": b"0\n", b":SYST:COMM:COD?": b"7\n", b":POW:UNIT?": b"0\n"}
     with tcp_peer(lambda line: (answers.get(line) or b"").replace(b"\n", b"\r") or None, b"\r") as peer:
         with pytest.raises(DeviceError, match="answered '7' to ':SYST:COMM:COD[?]', which is invalid"):

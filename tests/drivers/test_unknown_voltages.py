@@ -1,7 +1,7 @@
-"""After a failed setting, channels are unknown until they are confirmed, and making safe writes every one of them.
+"""After a failed setting, channels are unknown until they are confirmed, and making safe writes 0 V to all of them.
 
-On virtual instruments over sockets: a source that takes the setting and then fails to answer, for every way in which the table of
-a SCPI source may let the driver send settings and ask about them.
+Virtual instruments over sockets accept the setting and then fail to answer. The tests cover all combinations of
+settings, readback and error queries that the command table of an SCPI source allows.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def heaters(virtual: RunningBench) -> list[float]:
         "as-shipped",
     ],
 )
-def test_a_setting_whose_answer_is_lost_leaves_no_heater_hot(
+def test_heaters_go_to_0_v_after_a_setting_whose_answer_is_lost(
     edit: Callable[[str], str], match: str, kind: str, count: int, tmp_path: Path
 ) -> None:
     with bench_with(edit, tmp_path) as (virtual, bench):
@@ -105,13 +105,13 @@ def test_a_setting_whose_answer_is_lost_leaves_no_heater_hot(
         assert [fault.name for fault in bench.status().faults] == ["scpi-source_failed"]
 
 
-def test_lasting_garbage_is_not_called_safe_until_zero_is_confirmed(tmp_path: Path) -> None:
+def test_the_bench_is_not_safe_until_0_v_is_confirmed(tmp_path: Path) -> None:
     with bench_with(SETS_THEN_ASKS_VOLTS, tmp_path) as (virtual, bench):
         channels = bench.describe().channels
         virtual.inject("scpi-source", "garbage", match="VOLT? (@", count=1000)
         with pytest.raises(DeviceError, match="nothing confirms"):
             bench.apply(np.full(channels, 1.5))
-        assert heaters(virtual)[:channels] == [0.0] * channels  # the zeros were sent all the same
+        assert heaters(virtual)[:channels] == [0.0] * channels  # 0 V was sent without waiting for an answer
         assert not bench.status().safe
         virtual.call(lambda: [unit.faults.clear() for unit in virtual.bench.units.values()])
         bench.safe()
@@ -123,8 +123,8 @@ def opened(tmp_path: Path) -> tuple[Bench, FakeLab, FakeClock]:
     return bench_of(lab, clock, tmp_path, lambda stated: None), lab, clock
 
 
-def taken(lab: FakeLab, error: Exception) -> None:
-    """Let the heaters' source take the next setting, and then fail with `error`."""
+def fail_after_setting(lab: FakeLab, error: Exception) -> None:
+    """Make the heater source accept the next setting and then raise `error`."""
     original: Any = lab.heaters.set_volts
 
     def set_volts(volts: Mapping[int, float]) -> None:
@@ -146,33 +146,31 @@ def taken(lab: FakeLab, error: Exception) -> None:
     ],
     ids=["not_applied", "limit", "applied", "bug", "interrupt"],
 )
-def test_no_error_of_a_driver_makes_a_failed_setting_known(error: Exception, tmp_path: Path) -> None:
+def test_channels_are_unknown_after_a_failed_setting_whatever_the_error(error: Exception, tmp_path: Path) -> None:
     bench, lab, _ = opened(tmp_path)
-    taken(lab, error)
+    fail_after_setting(lab, error)
     with pytest.raises(type(error) if isinstance(error, KeyboardInterrupt) else DeviceError):
         bench.apply(np.full(16, 1.5))
     assert not lab.heaters.volts.any()
     assert bench.status().safe
 
 
-def test_a_source_that_was_restarted_at_rest_is_driven_to_zero(tmp_path: Path) -> None:
+def test_a_source_that_restarted_at_rest_is_brought_to_0_v(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     lab.heaters.volts[:] = 1.5  # power-up voltages, while the bench holds 0 V
-    lab.heaters.faults.append(
-        Faulty("check", DeviceError("device", "was switched on anew", retryable=True, outcome="unknown"), times=1)
-    )
+    lab.heaters.faults.append(Faulty("check", DeviceError("device", "was restarted", retryable=True, outcome="unknown"), times=1))
     clock.time_s += 1000.0
     bench.watch()
     assert not lab.heaters.volts.any()
     assert bench.status().faults
 
 
-def test_a_question_without_an_answer_keeps_known_channels_known(tmp_path: Path) -> None:
+def test_a_failed_query_keeps_channels_known(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.apply(np.full(16, 1.5))
     lab.heaters.calls.clear()
     lab.heaters.faults.append(Faulty("check", DeviceError("transport", "no answer", retryable=True), times=1))
     clock.time_s += 1000.0
     bench.watch()
-    assert "safe" not in lab.heaters.calls  # ramped from where they were known to be, not dropped
+    assert "safe" not in lab.heaters.calls  # ramped from known voltages
     assert not lab.heaters.volts.any()

@@ -1,6 +1,6 @@
-"""Instruments in memory that write down what they are told: four heaters or more, four modulators, four detectors, a laser.
+"""Instruments in memory that record every call: sixteen heaters, four modulators, eight detectors, a laser.
 
-`FakeLab` is the chip between them: detector p sees (1 + mean squared drive / 100) × light of input p, in volts or amperes.
+`FakeLab` is the chip that connects them: detector p reads (1 + mean squared drive / 100) × power of input p.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.drivers.bench.bench_clock import BenchClock
+from photonloop.drivers.bench.bench_clock import BenchClock, WallClock
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import ChannelLimits, Identity, Instrument
@@ -24,7 +24,7 @@ V_PI = 5.0
 
 
 class FakeClock:
-    """Time that passes only while somebody waits, or where a test says so."""
+    """A clock that advances only by waits, or if a test sets `time_s`."""
 
     def __init__(self) -> None:
         self.time_s = 0.0
@@ -44,9 +44,26 @@ class FakeClock:
         pass
 
 
+class SignallingClock(WallClock):
+    """Real time, with events that are set when a wait begins and when waits are woken up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Event()
+        self.woken = threading.Event()
+
+    def wait_until(self, time_s: float, stopped: Callable[[], bool]) -> bool:
+        self.waiting.set()
+        return super().wait_until(time_s, stopped)
+
+    def wake(self) -> None:
+        super().wake()
+        self.woken.set()
+
+
 @dataclass
 class Faulty:
-    """Makes the next calls of one method fail; `after` calls later, for `times` calls."""
+    """Calls of one method that fail: `times` calls, after the first `after` ones."""
 
     method: str
     error: Exception
@@ -56,7 +73,7 @@ class Faulty:
 
 @dataclass
 class FakeInstrument:
-    """What every instrument can do, and to fail on demand."""
+    """The methods of every instrument, with failures on demand."""
 
     name: str
     clock: BenchClock
@@ -107,7 +124,7 @@ class FakeSource(FakeInstrument):
     def set_volts(self, volts: Mapping[int, float]) -> None:
         self.called("set_volts")
         for channel, value in volts.items():
-            assert channel in self.written_limits, "a channel was written before it was armed"
+            assert channel in self.written_limits, "a channel was written before its limits"
             assert self.written_limits[channel].min_v <= value <= self.written_limits[channel].max_v
         self.written.append((self.clock.now_s(), dict(volts)))
         for channel, value in volts.items():
@@ -120,7 +137,7 @@ class FakeSource(FakeInstrument):
 
 @dataclass
 class ReadableSource(FakeSource):
-    """One that tells voltages and currents."""
+    """A source that reads back voltages and currents."""
 
     def read_volts(self, channels: Sequence[int]) -> np.ndarray:
         self.called("read_volts")
@@ -179,7 +196,7 @@ class FakeLaser(FakeInstrument):
 
 
 class FakeLab:
-    """Heaters on a readable source, modulators on a plain one, a readout in volts, a laser; one chip of two stages."""
+    """One chip of two stages: a heater source with readback, a modulator source without, a readout in volts, a laser."""
 
     def __init__(self, clock: BenchClock, source: type[FakeSource] = ReadableSource) -> None:
         self.heaters = source("heaters", clock)
@@ -202,7 +219,7 @@ class FakeLab:
 
 
 def tables() -> dict[str, Any]:
-    """A station that fits `FakeLab`: two stages of four ports and eight heaters."""
+    """Return the station file of `FakeLab`: two stages of four ports and eight heaters."""
     return {
         "name": "fake-bench",
         "settle_s": 1e-4,
@@ -231,13 +248,13 @@ def tables() -> dict[str, Any]:
 
 
 def bench_of(
-    lab: FakeLab, clock: BenchClock, locks: Path, change: Callable[[dict[str, Any]], object] = lambda t: None, **session: float
+    lab: FakeLab, clock: BenchClock, locks: Path, change: Callable[[dict[str, Any]], object] = lambda t: None, **limits: float
 ) -> Bench:
-    """Open a bench of `lab` at the station of `tables`, changed by `change`."""
+    """Open the bench of `lab` with the station file `tables`, changed by `change`, and limits of a device string."""
     stated = tables()
     change(stated)
     return open_bench(
-        Station.model_validate(stated), lab.opener, limits=LimitsTable.model_validate(session), clock=clock, locks=locks
+        Station.model_validate(stated), lab.opener, limits=LimitsTable.model_validate(limits), clock=clock, locks=locks
     )
 
 
@@ -246,7 +263,7 @@ def silence(code: str = "transport", outcome: str = "unknown") -> DeviceError:
 
 
 class Gate:
-    """Blocks a fake instrument in one method until the test opens it."""
+    """Blocks a fake instrument in one method until the test sets `opened`."""
 
     def __init__(self, method: str) -> None:
         self.method = method

@@ -1,6 +1,6 @@
-"""Instruments whose outputs live in a file, so that they outlive the process that drove them, as real ones do.
+"""Instruments whose outputs are stored in files, so that they outlive the process that drives them, as real ones do.
 
-A test installs them as the drivers of another package: `install` writes what an installer would leave behind.
+`install` registers them as drivers of another package.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     dead: bool = False
     loud: bool = False
-    """Prints, as a library below a driver may."""
+    """Whether the driver prints to standard output, as a library may."""
 
 
 class FiledInstrument:
-    """A file of numbers, and a log of what was called."""
+    """An instrument whose values are stored in a JSON file."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
@@ -76,7 +76,7 @@ class FiledSource(FiledInstrument):
 
 
 class FiledReadout(FiledInstrument):
-    """Sees the squared voltages of the modulators' file beside its own."""
+    """Reads the squared voltages in the file of the modulators."""
 
     channels = CHANNELS
     unit = "A"
@@ -129,7 +129,7 @@ LASER = Driver("laser", Settings, _opened(FiledLaser), "a laser in a file")
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Make `filed-…` drivers known to processes that are started with the environment returned."""
+    """Register the drivers `filed-…`; return the environment in which processes find them."""
     package = folder / "photonloop_filed-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: photonloop-filed\nVersion: 1.0\n")
@@ -140,7 +140,7 @@ def install(folder: Path) -> dict[str, str]:
 
 
 def station(folder: Path, **settings: object) -> Path:
-    """Write a station of four ports and sixteen heaters, all in files of `folder`."""
+    """Write a station file of four ports and sixteen heaters, with all instruments in files of `folder`."""
     instruments = [("heaters", "source"), ("modulators", "source"), ("daq", "readout"), ("laser", "laser")]
     lines = [
         'name = "filed"',
@@ -166,7 +166,7 @@ def station(folder: Path, **settings: object) -> Path:
 
 
 def volts(folder: Path) -> np.ndarray:
-    """Return what the heaters stand at, whoever drives them."""
+    """Return the voltages of the heaters [V], shape (channels,)."""
     return FiledSource("heaters", folder / "heaters").read_volts(range(CHANNELS))
 
 
