@@ -29,7 +29,7 @@ _MARK = 0x504C4A31
 
 @dataclass(frozen=True)
 class Measured:
-    """Losses of one update, shape (settings,), and a digest of the variables around which they were measured."""
+    """Losses of one update, shape (settings,), and a digest of the variables that its probes were centred on."""
 
     losses: NDArray[np.float64]
     around: int
