@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.drivers.helpers import scpi
 from photonloop.drivers.helpers.command_templates import check_template
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
-from photonloop.drivers.transports.text import Dialect
 
 
 class CommandTable(BaseModel):

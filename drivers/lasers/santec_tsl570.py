@@ -24,8 +24,8 @@ from photonloop.drivers.helpers.decibels import dbm_of, watts_of
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
-from photonloop.drivers.transports.text import Dialect
 from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(write_termination="\r", read_termination="\r", timeout_s=2.0)

@@ -22,8 +22,8 @@ from photonloop.drivers.helpers.channel_checks import check_channels
 from photonloop.drivers.instrument import Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
-from photonloop.drivers.transports.text import Dialect
 
 DIALECT = Dialect(timeout_s=2.0)
 """Timeout of the meter."""

@@ -24,8 +24,8 @@ from photonloop.drivers.sources.qdac2_commands import channel_list, fixed_mode_c
 from photonloop.drivers.sources.qdac2_lists import Qdac2WithLists
 from photonloop.drivers.sources.qdac2_source import ERROR_QUERY, Qdac2
 from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
-from photonloop.drivers.transports.text import Dialect
 
 DIALECT = Dialect(timeout_s=1.0, baud=921600)
 """Timeout and baud rate of the instrument."""

@@ -31,8 +31,8 @@ from photonloop.drivers.helpers.channel_checks import check_channels, check_volt
 from photonloop.drivers.instrument import ChannelLimits, Identity
 from photonloop.drivers.registry import Driver
 from photonloop.drivers.transports.connection_settings import through_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
-from photonloop.drivers.transports.text import Dialect
 from photonloop.protocols.errors import DeviceError
 
 _ERROR = re.compile(r"\s*[A-Za-z]{1,3}(\d+):(\d+)\s*")

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.instrument_address import serial_path
 from photonloop.drivers.transports.interfaces import ConnectionLost, Stream
 from photonloop.drivers.transports.modbus import ModbusTransport
 from photonloop.drivers.transports.recording import Recorder, recorded
 from photonloop.drivers.transports.serial_port import open_serial
-from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.text import TextTransport, start_text
 from photonloop.drivers.transports.transport_clock import SystemClock, TransportClock
 from photonloop.protocols.errors import DeviceError
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, Literal
 
 from photonloop.drivers.transports.connection import Connection
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import ConnectionLost, Stream, T
 from photonloop.drivers.transports.modbus import ModbusTransport
-from photonloop.drivers.transports.text import Dialect, TextTransport, start_text
+from photonloop.drivers.transports.text import TextTransport, start_text
 from photonloop.drivers.transports.transport_clock import SteppedClock, SystemClock, TransportClock
 from photonloop.protocols.config import ConfigError
 

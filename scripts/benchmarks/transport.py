@@ -26,7 +26,8 @@ import serial
 
 from photonloop.drivers.helpers import scpi
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
-from photonloop.drivers.transports.text import Dialect, TextTransport
+from photonloop.drivers.transports.dialect import Dialect
+from photonloop.drivers.transports.text import TextTransport
 
 _FORK = multiprocessing.get_context("fork")
 _WHO = "ACME,M1,7,1.0"

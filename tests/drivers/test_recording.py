@@ -10,8 +10,8 @@ from support.misbehaving_peer import Late, Reaction, tcp_peer
 from support.replays import IDENTITY, replayed
 
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.recording import Recorder, read_recording, replay_text
-from photonloop.drivers.transports.text import Dialect
 from photonloop.drivers.transports.transport_clock import SteppedClock
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError

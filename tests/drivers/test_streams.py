@@ -16,8 +16,9 @@ from support.misbehaving_peer import CLOSE, RESET, Late, Peer, React, Reaction, 
 
 from photonloop.drivers.transports.connection import Connection
 from photonloop.drivers.transports.connection_settings import ConnectionSettings, open_text
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.serial_port import open_serial
-from photonloop.drivers.transports.text import Dialect, TextTransport
+from photonloop.drivers.transports.text import TextTransport
 from photonloop.drivers.transports.transport_clock import SystemClock
 from photonloop.drivers.transports.visa import VisaMessages, VisaSocket, open_visa
 from photonloop.protocols.errors import DeviceError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.replays import IDENTITY, replayed
 
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.recording import Event
-from photonloop.drivers.transports.text import Dialect
 from photonloop.protocols.errors import DeviceError
 
 DIALECT = Dialect(timeout_s=1.0, is_unsolicited=lambda line: line.startswith("E"))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from photonloop.drivers.transports.dialect import Dialect
 from photonloop.drivers.transports.interfaces import Transport
 from photonloop.drivers.transports.recording import Event, TranscriptPair, replay_text, transcript
-from photonloop.drivers.transports.text import Dialect, TextTransport
+from photonloop.drivers.transports.text import TextTransport
 
 S = TypeVar("S")
 Made = TypeVar("Made")
