@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import subprocess
 import sys
 import tokenize
@@ -109,6 +110,10 @@ RETIRED = frozenset(
 )
 """Identifiers that the glossary replaced: classes, functions, methods, attributes, parameters, variables, modules."""
 
+_PATH = re.compile(
+    r"(?<![\w/.])((?:controller|drivers|protocols|simulator|scripts|tests|examples)/[\w/.-]*?(?:\.(?:py|toml|md)|/))(?![\w/])"
+)
+
 RETIRED_IN_TEXT = ("photonloop bench ", "[bench]", "stage_inputs", "max_staged_bytes")
 """What must not be left in documents and files of tables either."""
 
@@ -165,6 +170,18 @@ def retired_in_text() -> list[str]:
     ]
 
 
+def missing_paths() -> list[str]:
+    """Return files and folders that the documents name in full, from the top of the checkout, but that do not exist."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    named = {
+        (document.name, path)
+        for document in documents
+        if document.name != "CHANGELOG.md"
+        for path in _PATH.findall(document.read_text(encoding="utf-8"))
+    }
+    return [f"{document}: {path}" for document, path in sorted(named) if not (ROOT / path).exists()]
+
+
 def long_functions(files: Iterable[Path]) -> list[tuple[str, str, int]]:
     """Return (file, function, lines) of functions that are longer than `LONGEST_FUNCTION`, the longest first."""
     found = [
@@ -205,6 +222,7 @@ def main() -> int:
         "files": len(files),
         "named_twice": named_twice(files),
         "retired": [*retired_left(files), *retired_in_text()],
+        "missing_paths": missing_paths(),
         "long_functions": long_functions(files),
         "long_files": long_files(files),
     }
@@ -213,7 +231,7 @@ def main() -> int:
     else:
         print("\n".join(_report(found)))
     too_long = [name for name, _ in found["long_files"] if name not in LONG_FILES]
-    return int(bool(found["named_twice"] or found["retired"] or too_long))
+    return int(bool(found["named_twice"] or found["retired"] or found["missing_paths"] or too_long))
 
 
 def _report(found: dict[str, Any]) -> Iterator[str]:
@@ -222,6 +240,8 @@ def _report(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"  {name}: {', '.join(where)}" for name, where in found["named_twice"].items())
     yield f"retired identifiers: {len(found['retired'])}"
     yield from (f"  {each}" for each in found["retired"])
+    yield f"paths in documents that do not exist: {len(found['missing_paths'])}"
+    yield from (f"  {each}" for each in found["missing_paths"])
     yield f"functions over {LONGEST_FUNCTION} lines, docstrings left out: {len(found['long_functions'])}"
     yield from (f"  {lines:4} {file} {name}" for file, name, lines in found["long_functions"])
     yield f"files over {LONGEST_FILE} lines: {len(found['long_files'])}"

@@ -1,4 +1,4 @@
-"""How an instrument that speaks lines of text is spoken to: line ends, timing, identification."""
+"""How an instrument communicates: line ends, timeout, identification, unsolicited lines."""
 
 from __future__ import annotations
 

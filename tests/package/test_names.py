@@ -25,3 +25,7 @@ def test_no_retired_command_or_key_is_left_in_documents() -> None:
 
 def test_only_files_with_a_reason_are_long(files: list) -> None:
     assert {name for name, _ in names.long_files(files)} <= set(names.LONG_FILES)
+
+
+def test_files_that_documents_name_exist() -> None:
+    assert names.missing_paths() == []
