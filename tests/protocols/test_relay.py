@@ -1,4 +1,4 @@
-"""A server whose device is a client of another server, called a relay: it answers while the other server's process is stopped."""
+"""A server whose device is a client of another server (a relay) answers while that server's process is stopped."""
 
 from __future__ import annotations
 
