@@ -93,8 +93,7 @@ def _check_identity(handle: InstrumentHandle) -> None:
     except InstrumentError as error:
         if error.code != "device" or not error.retryable:
             raise
-        # The driver reports, once, that the connection was lost or the instrument restarted; it is being configured
-        # anew here.
+        # The driver reports a lost connection or a restart once. The instrument is being configured again here.
         identity = handle.query("identify", lambda instrument: instrument.identify())
     known = handle.identity or identity
     if identity.serial != known.serial:

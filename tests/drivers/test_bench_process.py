@@ -135,8 +135,10 @@ def test_server_makes_safe_and_ends_if_the_supervisor_is_killed(tmp_path: Path) 
 def test_all_processes_end_safe_if_the_parent_is_killed(tmp_path: Path) -> None:
     parent = textwrap.dedent(
         """
-        import subprocess, sys, time child = subprocess.Popen([sys.executable, "-m", "photonloop.drivers", sys.argv[1]],
-        stdout=subprocess.PIPE, text=True) print(child.pid, child.stdout.readline(), flush=True) time.sleep(60)
+        import subprocess, sys, time
+        child = subprocess.Popen([sys.executable, "-m", "photonloop.drivers", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+        print(child.pid, child.stdout.readline(), flush=True)
+        time.sleep(60)
         """
     )
     command = [sys.executable, "-c", parent, str(filed.station(tmp_path))]
