@@ -2,7 +2,8 @@
 
     python scripts/studies/auto_step.py [--json | --markdown] [--seeds 0 1 2] [--device sim:soi] [--epochs 100]
 
-For every seed a short session learns `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then the chip of the same seed, in
+For every seed a short session learns `examples/digits.toml` with `estimator.probe_step_rad = "auto"`.
+Then the chip of the same seed, in
 this process, is put where the session stood when it chose: each layer at its starting variables, the layers before it learned.
 There slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and compared with those of the exact
 gradient (`photonloop.simulator.truth.chip_truth`). Their cosine is that of an estimate with the gradient but for a factor,
