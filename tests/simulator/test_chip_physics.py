@@ -183,7 +183,7 @@ def test_dac_step_is_that_of_the_description(tmp_path: Path) -> None:
     crosstalk.fraction = 0.0
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))
-    step_v = chip.describe().drive.lsb_v
+    step_v = chip.describe().drive.step_v
     assert step_v == pytest.approx(12 / 65535)
     drives = np.full((3, 4), 4.0)
     drives[:, 0] = np.round(4.0 / step_v) * step_v + np.array([0.0, 0.45, 0.55]) * step_v
