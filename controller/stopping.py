@@ -5,8 +5,8 @@
                                               whoever waits: for a simulator to start, for a device to come back
                               or broken off   where data is read, which has no such points and leaves nothing behind
 
-Everything in between is finished first, so that wherever a session stops, the device is made safe in order and the run folder
-stands at a step boundary.
+Everything in between is finished first, so that wherever a session stops, the device is made safe in order and the run
+folder stands at a step boundary.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stop:
         self._when = when
         self._asked = False
         self.breaks_off = False
-        """True inside `at_once`: a signal handler may then raise KeyboardInterrupt instead of waiting for the next look."""
+        """True inside `at_once`: a signal handler may then raise KeyboardInterrupt instead of waiting."""
 
     @property
     def asked(self) -> bool:

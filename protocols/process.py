@@ -1,4 +1,4 @@
-"""What every process of photonloop shares: how it is started, announces itself, and notices that its parent has ended."""
+"""Processes of photonloop: how to start one, how it announces itself, and how it notices that its parent ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def add_parent_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parent_check(args: argparse.Namespace) -> Callable[[], bool]:
-    """Return a function that returns whether this process should keep running: its parent runs, or `--detach` was given.
+    """Return a function that returns whether this process should keep running: its parent runs, or `--detach` was
+    given.
 
     Call this early: a parent that ended before is not noticed, unless its process id was passed as `--parent`.
     """
@@ -74,7 +75,8 @@ def announce(message: Mapping[str, object], output: TextIO | None = None) -> Non
 
 
 def take_standard_output() -> TextIO:
-    """Return standard output for the announcements of this process, and redirect what anything else prints to standard error.
+    """Return standard output for the announcements of this process, and redirect what anything else prints to standard
+    error.
 
     Third-party drivers, and the libraries below them, may print anything. It must not be taken for an announcement.
     """

@@ -2,8 +2,8 @@
 
     python scripts/architecture.py [--out docs/architecture.svg] [--json]
 
-A room is a folder in one of the four packages, or the files beside these folders. An arrow from one room to another means that
-it imports from there; it is the thicker the more modules do. `--json` prints the numbers instead.
+A room is a folder in one of the four packages, or the files beside these folders. An arrow from one room to another
+means that it imports from there; it is the thicker the more modules do. `--json` prints the numbers instead.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ There are two good outcomes:
 The column "heaters safe" is read from the virtual instruments, not from the bench:
 
     at once                 heaters were at 0 V when the call returned, and the bench reported it.
-    at once, unconfirmed    heaters were at 0 V, but no answer of the source could be understood. The bench must not count
-                            them as safe, and must report that. It counted them as safe at its first check after the fault
-                            was removed.
+    at once, unconfirmed    heaters were at 0 V, but no answer of the source could be understood. The bench must not
+    count
+                            them as safe, and must report that. It counted them as safe at its first check after the
+                            fault was removed.
     once it answered again  the source carried out no commands, so it could not be set to 0 V. It was at 0 V after the
                             first check after the fault was removed, before the user cleared the fault.
 

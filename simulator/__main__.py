@@ -1,7 +1,7 @@
 """`python -m photonloop.simulator`: serve a virtual chip from a process of its own, with the same server as any device.
 
-When it is ready, it prints one line of JSON on standard output. It makes the chip safe and ends on SIGTERM, on Ctrl-C, or when
-its parent process has ended.
+When it is ready, it prints one line of JSON on standard output. It makes the chip safe and ends on SIGTERM, on Ctrl-C,
+or when its parent process has ended.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Fields are in single precision, in blocks of sixteen samples:
 
-    block[port][re | im][lane]     lane = one of 16 samples; they fill one AVX-512 register, two of AVX2, or a cache line
+    block[port][re | im][lane]     lane = one of 16 samples; they fill an AVX-512 register, two of AVX2, or a cache line
 
 Every interferometer is the same 2 × 2 product for all lanes, and a block of 64 ports (8 KiB) stays in the first-level
 cache. Work is counted in *items*; an item is one block of one setting. Threads claim items from one another's ranges
@@ -65,7 +65,7 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
 )
 
 
-# --- Sixteen samples in registers -----------------------------------------------------------------------------------------
+# --- Sixteen samples in registers -------------------------------------------------------------------------------------
 
 # The compiler turns loops over lanes into vector instructions, but it cannot keep a row of an array in registers from
 # one iteration of a loop to the next. The sweep needs that, so it uses a type of its own for one row of lanes.
@@ -176,7 +176,7 @@ minus_times: Any = intrinsic(_minus_typed)
 """(addend, factor, lanes) → addend - factor · lanes, rounded in the same way."""
 
 
-# --- Prefetching ----------------------------------------------------------------------------------------------------------
+# --- Prefetching ------------------------------------------------------------------------------------------------------
 
 
 def _prefetch_typed(_context: Any, array: Any, _row: Any, _column: Any) -> Any:
@@ -197,7 +197,7 @@ _prefetch: Any = intrinsic(_prefetch_typed)
 """(array, row, column): prefetch array[row, column] into the cache."""
 
 
-# --- Arguments of the kernels: the parts of a stage -----------------------------------------------------------------------
+# --- Arguments of the kernels: the parts of a stage -------------------------------------------------------------------
 
 
 class Heaters(NamedTuple):
@@ -328,7 +328,7 @@ class Scratch(NamedTuple):
     current: np.ndarray
 
 
-# --- Sharing work ---------------------------------------------------------------------------------------------------------
+# --- Sharing work -----------------------------------------------------------------------------------------------------
 
 
 def _fetch_add_typed(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
@@ -398,7 +398,7 @@ def finished(control, total, max_polls):
     return done
 
 
-# --- Elementary functions, written so that the compiler turns them into vector instructions -------------------------------
+# --- Elementary functions, written so that the compiler turns them into vector instructions ---------------------------
 
 
 @_inlined
@@ -433,7 +433,7 @@ def _ln(x):
     return e * _LN_2 + f * (_L0 + f * (_L1 + f * (_L2 + f * (_L3 + f * (_L4 + f * (_L5 + f * (_L6 + f * _L7)))))))
 
 
-# --- Random numbers -------------------------------------------------------------------------------------------------------
+# --- Random numbers ---------------------------------------------------------------------------------------------------
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -481,7 +481,7 @@ def fill_normals(key, number, out):
     normals(stream_start(key, 0, number), out)
 
 
-# --- Volts to coefficients ------------------------------------------------------------------------------------------------
+# --- Volts to coefficients --------------------------------------------------------------------------------------------
 
 
 @_nan_safe
@@ -631,7 +631,7 @@ def attenuate(attenuators, start, stop, out):
         out[k, here + 1] = im
 
 
-# --- Fields through a mesh ------------------------------------------------------------------------------------------------
+# --- Fields through a mesh --------------------------------------------------------------------------------------------
 
 
 @_entry
@@ -693,7 +693,7 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 
     `screen`, float32 (2, ports): cos and sin of γ. With `electro_optic` (Williamson 2020) the field is multiplied by
     amplitude · exp(-ia) · cos(a) with a = π·half_gain·|E|² + half the bias, otherwise by `amplitude` alone. The bias is
-    given as its cos and sin: if it were added to the angle, the small angles of weak light at later stages would be lost
+    given as its cos and sin: added to the angle, the small angles of weak light at later stages would vanish
     to rounding. `factor`, float32 (2, LANES), is a temporary array.
     """
     for p in range(field.shape[0]):
@@ -742,7 +742,7 @@ def scatter(blocks, rows, target):
                 row[p, 1] = block[p, 1, lane]
 
 
-# --- Fields to photocurrents ----------------------------------------------------------------------------------------------
+# --- Fields to photocurrents ------------------------------------------------------------------------------------------
 
 
 # Each effect is one long loop over all detectors and lanes, which the compiler turns into vector instructions. It does
@@ -751,7 +751,7 @@ def scatter(blocks, rows, target):
 
 @_inlined
 def _photocurrents(readout, laser_power, field, noise, current):
-    """Write photocurrents to `current`: ampere · laser_power · |E|² · (1 + RIN), saturated by the diode, plus dark current.
+    """Write photocurrents to `current`: ampere · laser_power · |E|² · (1 + RIN), diode saturation, dark current.
 
     The next to last row of `noise` is used for RIN.
     """
@@ -961,7 +961,7 @@ def read_prepared(
         finish_item(control)
 
 
-# --- Weight banks ---------------------------------------------------------------------------------------------------------
+# --- Weight banks -----------------------------------------------------------------------------------------------------
 
 
 @_inlined

@@ -24,7 +24,8 @@ PLAIN_EVERY_S = 5.0
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Yield a `Stop` that the first Ctrl-C, SIGTERM or hang-up of the terminal requests; a second Ctrl-C interrupts at once.
+    """Yield a `Stop` that the first Ctrl-C, SIGTERM or hang-up of the terminal requests; a second Ctrl-C interrupts at
+    once.
 
     Hang-ups are ignored under nohup.
     """

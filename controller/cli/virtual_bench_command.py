@@ -1,6 +1,7 @@
 """`photonloop virtual-bench`: run virtual instruments in front of a virtual chip.
 
-With them a station can be tried without hardware. The instruments run in a process of their own, which ends with this command.
+With them a station can be tried without hardware. The instruments run in a process of their own, which ends with this
+command.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class RunFolder:
         return len(self._recorded)
 
     def take_journal(self) -> dict[int, Measured]:
-        """Return the losses that an earlier session measured after its checkpoint, by update. Later calls return none."""
+        """Return the losses measured by an earlier session after its checkpoint, by update; later calls return none."""
         recorded, self._recorded = self._recorded, {}
         return recorded
 

@@ -2,11 +2,12 @@
 
     python scripts/studies/auto_step.py [--json | --markdown] [--seeds 0 1 2] [--device sim:soi] [--epochs 100]
 
-For every seed a short session runs `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then a chip of the same seed,
-in this process, is set to the state in which the session chose its step: the layer at its initial variables, the layers
-before it learned. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures them, and
-compared with the slopes of the exact gradient (`photonloop.simulator.truth.chip_truth`). Their cosine differs from the
-cosine between estimate and gradient only by the factor √(directions / channels), which does not depend on the step.
+For every seed a short session runs `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then a chip of the
+same seed, in this process, is set to the state in which the session chose its step: the layer at its initial variables,
+the layers before it learned. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures
+them, and compared with the slopes of the exact gradient (`photonloop.simulator.truth.chip_truth`). Their cosine differs
+from the cosine between estimate and gradient only by the factor √(directions / channels), which does not depend on the
+step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m photonloop.simulator.emulators`: a virtual bench in a process of its own.
 
-Once it is ready it says so in one JSON line on standard output: where every instrument answers, the control port, the station
-file. It ends on SIGTERM, on Ctrl-C, or with its parent.
+Once it is ready it says so in one JSON line on standard output: where every instrument answers, the control port, the
+station file. It ends on SIGTERM, on Ctrl-C, or with its parent.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def boolean(text: str) -> bool:
 
 
 def choice(text: str, known: Sequence[str]) -> str:
-    """Parse one of the words `known` ("BUS", "IMMediate"); return its long form in upper case. ScpiError -224 for others."""
+    """Parse one of the words `known` ("BUS", "IMMediate"); return its long form in capitals. ScpiError -224 if none."""
     for word in known:
         short = "".join(itertools.takewhile(lambda c: c.isupper() or c.isdigit(), word))
         if text.upper() in {short, word.upper()}:

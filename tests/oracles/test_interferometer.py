@@ -64,7 +64,7 @@ def test_decomposition_gives_the_matrix(build: Callable[[int], Mesh], decompose:
 @SIZES
 @pytest.mark.parametrize("kind", ["complex", "real", "singular"])
 def test_svd_gives_any_matrix_of_norm_one(n: int, kind: str) -> None:
-    """U and V† by Clements. An attenuator at θ = 2 arcsin σ multiplies by σ·i·e^{i(θ/2 + φ)}; φ has V†'s output phases."""
+    """U, V† by Clements. An attenuator at θ = 2 arcsin σ multiplies by σ·i·e^{i(θ/2 + φ)}; φ has V†'s output phases."""
     rng = np.random.default_rng(n)
     matrix = rng.standard_normal((n, n)) + (1j * rng.standard_normal((n, n)) if kind == "complex" else 0)
     if kind == "singular":

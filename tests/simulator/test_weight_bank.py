@@ -40,7 +40,8 @@ def volts_for(chip: Chip, phase_rad: NDArray[np.float64]) -> NDArray[np.float64]
 def test_rings_agree_with_the_exact_add_drop_formula(phase: float, finesse: float, loss_db: float) -> None:
     """Against the sum over all round trips: couplers of field transmission r, round-trip field transmission a."""
     ring = Ring(finesse, loss_db)
-    # At high finesse drop = (κ²/(κ² + A))² in resonance, with A = 1 - a; the width is (κ² + A)/π of a free spectral range.
+    # At high finesse drop = (κ²/(κ² + A))² in resonance, with A = 1 - a; the width is (κ² + A)/π of a free spectral
+    # range.
     width = np.pi / finesse
     kappa_2 = width * np.sqrt(ring.dropped)
     a, r_2 = 1 - (width - kappa_2), 1 - kappa_2

@@ -12,7 +12,7 @@ QUIET: dict[str, dict[str, Any]] = {"photodiode": {"bandwidth_hz": 0.0}, "adc": 
 
 
 def parameters_of(preset: str, parts: dict[str, dict[str, Any]], *, quiet: bool = True, **whole: Any) -> ChipParameters:
-    """Return a validated preset with fields of its parts changed; `quiet` applies QUIET, `whole` has ports, stages, …"""
+    """Return a validated preset with fields changed; `quiet` applies QUIET, `whole` has ports, stages, …"""
     tables = load_chip(preset).model_dump()
     for change in (QUIET if quiet else {}, parts):
         for name, fields in change.items():

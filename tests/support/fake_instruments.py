@@ -196,7 +196,7 @@ class FakeLaser(FakeInstrument):
 
 
 class FakeLab:
-    """One chip of two stages: a heater source with readback, a modulator source without, a readout in volts, a laser."""
+    """A chip of two stages: heater source with readback, modulator source without, readout in volts, laser."""
 
     def __init__(self, clock: BenchClock, source: type[FakeSource] = ReadableSource) -> None:
         self.heaters = source("heaters", clock)
