@@ -100,7 +100,7 @@ class DriveDescription(_Model):
     """Nominal heater power for a phase of π. Individual heaters differ by the fabrication spread."""
 
     @property
-    def step_v(self) -> float:
+    def lsb_v(self) -> float:
         """Smallest change of a drive [V]; 0 if the source is continuous."""
         full_scale_v = self.range_v or self.max_v
         return full_scale_v / (2**self.bits - 1) if self.bits else 0.0

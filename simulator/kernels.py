@@ -205,7 +205,7 @@ class Heaters(NamedTuple):
 
     Parameters
     ----------
-    step_v, range_v
+    lsb_v, range_v
         Step of the DAC [V] (0: continuous) and its full scale [V].
     bow, twist
         Integral nonlinearity, see `dac.output_v`; empty if the DAC is linear.
@@ -223,7 +223,7 @@ class Heaters(NamedTuple):
         Field transmission of a phase shifter.
     """
 
-    step_v: float
+    lsb_v: float
     range_v: float
     bow: np.ndarray
     twist: np.ndarray
@@ -515,10 +515,10 @@ def powers(heaters, drive_v, chunk, out):
     stop = min(start + CHUNK, drive_v.size)
     volts = drive_v[start:stop]
     power = out[start:stop]
-    if heaters.step_v > 0.0:
-        inverse = 1.0 / heaters.step_v
+    if heaters.lsb_v > 0.0:
+        inverse = 1.0 / heaters.lsb_v
         for c in range(power.size):
-            power[c] = np.floor(volts[c] * inverse + 0.5) * heaters.step_v
+            power[c] = np.floor(volts[c] * inverse + 0.5) * heaters.lsb_v
     else:
         for c in range(power.size):
             power[c] = volts[c]
@@ -693,8 +693,8 @@ def leave_stage(field, screen, electro_optic, half_gain, cos_bias, sin_bias, amp
 
     `screen`, float32 (2, ports): cos and sin of γ. With `electro_optic` (Williamson 2020) the field is multiplied by
     amplitude · exp(-ia) · cos(a) with a = π·half_gain·|E|² + half the bias, otherwise by `amplitude` alone. The bias is
-    given as its cos and sin: added to the angle, the small angles of weak light at later stages would vanish
-    to rounding. `factor`, float32 (2, LANES), is a temporary array.
+    given as its cos and sin: added to the angle, it would make the small angles of weak light at later stages vanish
+    in rounding. `factor`, float32 (2, LANES), is a temporary array.
     """
     for p in range(field.shape[0]):
         cg, sg = screen[0, p], screen[1, p]

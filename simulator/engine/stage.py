@@ -215,7 +215,7 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
     runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
     curvature = parameters.heater.curvature
     return kernels.Heaters(
-        step_v=dac.lsb_v(parameters.dac),
+        lsb_v=dac.lsb_v(parameters.dac),
         range_v=parameters.dac.range_v,
         bow=bow,
         twist=twist,

@@ -16,9 +16,9 @@ def lsb_v(dac: DacParameters) -> float:
     return dac.range_v / (2**dac.bits - 1) if dac.bits else 0.0
 
 
-def quantised_v(drive_v: NDArray[np.float64], step_v: float) -> NDArray[np.float64]:
-    """Return the nearest multiple of `step_v` [V], with halves rounded up, or the drive itself if `step_v` is 0."""
-    return np.floor(drive_v / step_v + 0.5) * step_v if step_v > 0 else drive_v
+def quantised_v(drive_v: NDArray[np.float64], lsb_v: float) -> NDArray[np.float64]:
+    """Return the nearest multiple of `lsb_v` [V], with halves rounded up, or the drive itself if `lsb_v` is 0."""
+    return np.floor(drive_v / lsb_v + 0.5) * lsb_v if lsb_v > 0 else drive_v
 
 
 def inl_coefficients(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

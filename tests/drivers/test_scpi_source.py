@@ -117,12 +117,12 @@ def test_a_slew_rate_is_written_if_the_table_has_a_command():
 def test_a_setpoint_may_read_back_one_converter_step_away():
     table = validate(ScpiSourceSettings, with_table({"table": "red-pitaya-out"}, Path()), "table")
     asked = [(f"ANALOG:PIN? AOUT{channel}", "0.0") for channel in range(4)]
-    step_v = 1.8 / 255
+    lsb_v = 1.8 / 255
 
     def set_and_read(volts: float) -> list[tuple[str, str]]:
         return [("ANALOG:PIN AOUT0,1.006", ""), ("ANALOG:PIN? AOUT0", f"{volts:.4f}"), *asked[1:]]
 
-    near, other = round(1.006 / step_v) * step_v, 1.006 - 1.2 * step_v
+    near, other = round(1.006 / lsb_v) * lsb_v, 1.006 - 1.2 * lsb_v
     assert abs(near - 1.006) > 1e-3 * 1.8
     lines = [IDENTITY, *asked, *set_and_read(near), *set_and_read(other), ("ANALOG:PIN? AOUT0", f"{other:.4f}"), *asked[1:]]
     with driven(open_scpi_source, table, table.dialect, lines) as instrument:

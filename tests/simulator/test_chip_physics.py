@@ -183,13 +183,13 @@ def test_dac_step_is_that_of_the_description(tmp_path: Path) -> None:
     crosstalk.fraction = 0.0
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))
-    step_v = chip.describe().drive.step_v
-    assert step_v == pytest.approx(12 / 65535)
+    lsb_v = chip.describe().drive.lsb_v
+    assert lsb_v == pytest.approx(12 / 65535)
     drives = np.full((3, 4), 4.0)
-    drives[:, 0] = np.round(4.0 / step_v) * step_v + np.array([0.0, 0.45, 0.55]) * step_v
+    drives[:, 0] = np.round(4.0 / lsb_v) * lsb_v + np.array([0.0, 0.45, 0.55]) * lsb_v
     phases = [true_phases(chip, 0, d).theta[0] for d in drives]
     assert phases[0] == phases[1]
-    expected = np.pi * 2 * 4.0 * step_v / (770 * chip.stages[0].truth.pi_power_w[0])
+    expected = np.pi * 2 * 4.0 * lsb_v / (770 * chip.stages[0].truth.pi_power_w[0])
     assert phases[2] - phases[0] == pytest.approx(expected, rel=1e-3)
 
 

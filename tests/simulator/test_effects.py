@@ -172,14 +172,14 @@ def test_adding_rin_leaves_other_noise_unchanged() -> None:
 )
 def test_dac_quantisation_and_nonlinearity_are_bounded(bits: int, inl_lsb: float, share: float, sign: float, code: float) -> None:
     own = DacParameters(bits=bits, inl_lsb=inl_lsb)
-    step_v = dac.lsb_v(own)
-    assert step_v == pytest.approx(own.range_v / (2**bits - 1))
-    exact = np.array([0.0, np.floor(code * (2**bits - 1)) * step_v, own.range_v])
-    quantised = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * step_v, step_v)
+    lsb_v = dac.lsb_v(own)
+    assert lsb_v == pytest.approx(own.range_v / (2**bits - 1))
+    exact = np.array([0.0, np.floor(code * (2**bits - 1)) * lsb_v, own.range_v])
+    quantised = dac.quantised_v(exact + np.array([0.2, 0.49, -0.49]) * lsb_v, lsb_v)
     np.testing.assert_allclose(quantised, exact, atol=1e-9)
     bow, twist = dac.inl_coefficients(own, np.repeat([[share, sign]], 3, axis=0))
     output = dac.output_v(exact, own.range_v, bow, twist)
-    assert np.abs(output - exact).max() <= inl_lsb * step_v * (1 + 1e-9)
+    assert np.abs(output - exact).max() <= inl_lsb * lsb_v * (1 + 1e-9)
     np.testing.assert_allclose((output - exact)[[0, 2]], 0.0, atol=1e-12)
 
 

@@ -21,11 +21,11 @@ from photonloop.simulator.parameters import load_chip
 from photonloop.simulator.physics.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
 
 
-def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
+def heaters_of(scale: np.ndarray, lsb_v: float = 0.0) -> kernels.Heaters:
     """Heaters whose phase is `scale` half turns per volt squared, without other effects."""
     chunks = -(-scale.size // kernels.CHUNK)
     return kernels.Heaters(
-        step_v=step_v,
+        lsb_v=lsb_v,
         range_v=12.0,
         bow=np.empty(0),
         twist=np.empty(0),
@@ -43,9 +43,9 @@ def heaters_of(scale: np.ndarray, step_v: float = 0.0) -> kernels.Heaters:
     )
 
 
-def phasors_of(volts: np.ndarray, step_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def phasors_of(volts: np.ndarray, lsb_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """cos and sin of the phases at `volts`, from both kernels."""
-    heaters = heaters_of(scale, step_v)
+    heaters = heaters_of(scale, lsb_v)
     power, received_w, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
     for chunk in range(heaters.bounds.size - 1):
         kernels.powers(heaters, volts, chunk, power)
@@ -117,17 +117,17 @@ def test_blocks_in_another_layout_are_refused() -> None:
 
 def test_phasors_follow_quantised_voltages() -> None:
     rng = np.random.default_rng(0)
-    step_v, channels = 12 / 65535, 20000  # three chunks
+    lsb_v, channels = 12 / 65535, 20000  # three chunks
     volts, offset = rng.uniform(0, 10.8, channels), rng.uniform(0, 2, channels)
     scale = rng.uniform(0.9, 1.1, channels) / (770 * 0.023)
-    out = phasors_of(volts, step_v, offset, scale)
-    phase = np.pi * (offset + np.rint(volts / step_v).astype(int).astype(float) ** 2 * step_v**2 * scale)
+    out = phasors_of(volts, lsb_v, offset, scale)
+    phase = np.pi * (offset + np.rint(volts / lsb_v).astype(int).astype(float) ** 2 * lsb_v**2 * scale)
     np.testing.assert_allclose(out, [np.cos(phase), np.sin(phase)], atol=4e-7)
     # A change by less than half a step has no effect.
     code = np.array([30000.0])
     found = []
-    for volt in (code * step_v, (code + 0.49) * step_v, (code + 0.51) * step_v):
-        found.append(phasors_of(volt, step_v, np.zeros(1), np.full(1, 1 / (770 * 0.023))))
+    for volt in (code * lsb_v, (code + 0.49) * lsb_v, (code + 0.51) * lsb_v):
+        found.append(phasors_of(volt, lsb_v, np.zeros(1), np.full(1, 1 / (770 * 0.023))))
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
