@@ -163,7 +163,13 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
 }
 
 
-@pytest.fixture(scope="session", params=KINDS)
+STARTS_PROCESSES = frozenset({"soi-process", "bench-process"})
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(kind, marks=pytest.mark.slow) if kind in STARTS_PROCESSES else kind for kind in KINDS],
+)
 def open_device(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Function that opens the device. It may be called repeatedly, after the earlier device was closed."""
     with KINDS[request.param]() as opener:

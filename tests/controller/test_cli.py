@@ -21,6 +21,8 @@ import pytest
 
 from photonloop.protocols.client.device_client import connect
 
+pytestmark = pytest.mark.slow
+
 SMALL = """
 name = "small"
 seed = 3
@@ -247,7 +249,7 @@ def test_a_corrupt_checkpoint_is_reported_and_not_changed(experiment: Path, tmp_
 def test_keys_need_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     before = tmp_path.stat().st_mode
-    one_sentence(photonloop("keys", ".", cwd=tmp_path), "not empty", "name a new or an empty folder")
+    one_sentence(photonloop("keys", ".", cwd=tmp_path), "not empty", "give a new or an empty folder")
     assert tmp_path.stat().st_mode == before
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SVD = 'preset = "soi"\nports = 8\nstages = 1\nseed = 0\nmesh.topology = "svd"\n'
 

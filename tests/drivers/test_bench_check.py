@@ -21,6 +21,8 @@ from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT: dict[Path, dict[str, str]] = {}
 
 

@@ -22,6 +22,8 @@ from support.fake_device import wait_until
 
 from photonloop.protocols.client.device_client import connect
 
+pytestmark = pytest.mark.slow
+
 HOT = np.full(16, 2.0)
 
 

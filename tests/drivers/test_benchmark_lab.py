@@ -7,6 +7,8 @@ import json
 import pytest
 from benchmarks import lab
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_comparison_of_nodelay_reports_round_trips_and_times(capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.main(["--nodelay", "--json", "--updates", "10", "--slow-updates", "2"]) == 0

@@ -23,6 +23,8 @@ from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
 
+pytestmark = pytest.mark.slow
+
 IDEAL = load_chip("ideal", ports=4, stages=1, seed=0)
 WRITES = "\x01\x10"
 

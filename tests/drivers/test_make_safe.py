@@ -31,6 +31,8 @@ from photonloop.simulator.emulators.laboratory import LaserLight
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "TCPIP::127.0.0.1::9::SOCKET"
 CHOICES = BenchChoices("scpi-source", "qdac2", "labjack-t7", "santec-tsl570")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PHOTONLOOP = Path(sys.executable).with_name("photonloop")
 HOSTILE = "raise SystemExit('a file of the working folder was imported: ' + __file__)\n"
 

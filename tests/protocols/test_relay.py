@@ -20,6 +20,8 @@ from photonloop.protocols.client.device_client import ClientOptions, DeviceClien
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer
 
+pytestmark = pytest.mark.slow
+
 BEHIND = """
 import time
 from support.fake_device import FakeDevice

@@ -12,6 +12,8 @@ import pytest
 from photonloop.simulator.parameters import PRESET_FOLDER, load_chip, preset_names
 from photonloop.simulator.physics_table import comments, physics_table
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)

@@ -22,6 +22,8 @@ from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def simulator(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:

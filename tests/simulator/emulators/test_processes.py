@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def start(module: str, *arguments: str, cwd: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
     process = subprocess.Popen(

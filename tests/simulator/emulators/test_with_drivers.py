@@ -18,6 +18,8 @@ from photonloop.simulator.emulators.laboratory import AMPLIFIER_V
 from photonloop.simulator.emulators.running import RunningBench, running
 from photonloop.simulator.parameters import load_chip
 
+pytestmark = pytest.mark.slow
+
 opening = pytest.importorskip("photonloop.drivers.transports.connection_settings")
 
 MODULES = {
