@@ -1,1 +1,1 @@
-"""What decides: learning rules, estimators, sessions, data, reports and the `photonloop` command."""
+"""The controller: learning rules, estimators, sessions, data, reports and the `photonloop` command."""

@@ -73,9 +73,9 @@ class TrainingSpec(_Spec):
     """Length and schedule of the training."""
 
     epochs: _Count = 1000
-    """Passes over the training part, for each layer."""
+    """Passes over the training set, for each layer."""
     batch: _Count = 128
-    """Samples per update. Samples that do not fill a last batch are left out of that epoch."""
+    """Samples per update. The samples of an incomplete last batch are left out in that epoch."""
     pipelined: bool = True
     """Probe for update n + 1 around the variables before update n: the device works while update n is computed."""
     evaluate_every: _Count = 20

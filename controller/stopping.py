@@ -1,12 +1,12 @@
-"""Whether somebody wants to stop: one owner, looked at at well-defined points.
+"""Request to stop a session, checked at well-defined points.
 
-    Ctrl-C ──▶ Stop.ask() ──▶ looked at by    the update loop, between two updates
-                                              the device link, before everything it sends to the device
-                                              whoever waits: for a simulator to start, for a device to come back
-                              or broken off   where data is read, which has no such points and leaves nothing behind
+    Ctrl-C ──▶ Stop.ask() ──▶ checked by      the update loop, between two updates
+                                              the device link, before each request to the device
+                                              every wait, for a simulator to start or a device to come back
+                              interrupts      code that reads data, which has no such points and can be repeated
 
-Everything in between is finished first, so that wherever a session stops, the device is made safe in order and the run
-folder stands at a step boundary.
+Everything in between is finished first. So the device is made safe, and the run folder is consistent after the last
+update, at whatever point a session stops.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _SLICE_S = 0.05
 
 
 class SessionStopped(Exception):
-    """The session stopped because it was asked to; its run, where there is one yet, can be resumed."""
+    """The session stopped on request; its run, if there is one already, can be resumed."""
 
 
 class Stop:
-    """The wish to stop. Once asked for, it stays asked for.
+    """The request to stop a session. It cannot be withdrawn.
 
     Parameters
     ----------
     when
-        A further reason to stop, asked at every look: a time that is over, say.
+        A further reason to stop, called at every check. For example: return whether a time is over.
     """
 
     def __init__(self, when: Callable[[], bool] = lambda: False) -> None:
         self._when = when
         self._asked = False
         self.breaks_off = False
-        """True inside `at_once`: a signal handler may then raise KeyboardInterrupt instead of waiting."""
+        """True inside `at_once`: a signal handler may then raise KeyboardInterrupt."""
 
     @property
     def asked(self) -> bool:
@@ -47,18 +47,18 @@ class Stop:
         self._asked = True
 
     def check(self, meanwhile: str = "") -> None:
-        """Stop here if that was asked for; `meanwhile` tells where, as in "while the data was read".
+        """Raise if a stop was requested; `meanwhile` completes the message, as in "while the data was read".
 
         Raises
         ------
         SessionStopped
-            It was.
+            A stop was requested.
         """
         if self.asked:
-            raise SessionStopped(f"stopped as asked {meanwhile}".rstrip())
+            raise SessionStopped(f"stopped on request {meanwhile}".rstrip())
 
     def pause(self, seconds: float, meanwhile: str = "") -> None:
-        """Let `seconds` pass, or raise SessionStopped as soon as a stop is asked for."""
+        """Wait for `seconds`, or raise SessionStopped as soon as a stop is requested."""
         end_s = time.monotonic() + seconds
         self.check(meanwhile)
         while (left_s := end_s - time.monotonic()) > 0:
@@ -67,7 +67,7 @@ class Stop:
 
     @contextmanager
     def at_once(self, meanwhile: str) -> Iterator[None]:
-        """Inside, a signal breaks off what runs instead of waiting for a look. For what may be cut short anywhere."""
+        """Let a signal interrupt the code in this block at any point, for code that may be interrupted anywhere."""
         try:
             try:
                 self.check(meanwhile)
@@ -77,4 +77,4 @@ class Stop:
                 self.breaks_off = False
         except KeyboardInterrupt:
             self.check(meanwhile)
-            raise  # not ours: nobody turned it into a wish to stop
+            raise  # it was not caused by a request to stop

@@ -1,4 +1,4 @@
-"""Train, resume and evaluate: device, data, network, session and run folder put together.
+"""Train, resume and evaluate: combine device, data, network, session and run folder.
 
 These functions do what `photonloop train` and `photonloop evaluate` do, for scripts and notebooks.
 """
@@ -130,7 +130,7 @@ def train(
     Raises
     ------
     ConfigError, DataError
-        Experiment, data and device do not fit each other; nothing was applied to the device.
+        Experiment, data and device are not compatible; nothing was applied to the device.
     DeviceError
         The device cannot be opened, or failed and reconnecting did not help.
     SessionStopped
@@ -146,7 +146,7 @@ def train(
         write_device(path, setup.link.description)
         reporter.folder = folder = folders.enter_context(closing(RunFolder(path)))
         if clipped:
-            reporter.warn(f"{clipped} values of the test part lie outside the range of the training part and were limited to it")
+            reporter.warn(f"{clipped} values of the test set were outside the range of the training set and were limited to it")
         reporter.event(
             "start",
             run_format=RUN_FORMAT,
@@ -187,8 +187,8 @@ def resume(
     Raises
     ------
     ConfigError, DataError, DeviceError, SessionStopped
-        As for `train`. Also ConfigError if `run` is no run folder, its checkpoint is damaged, or the device is another
-        one than before.
+        As for `train`. Also ConfigError if `run` is no run folder, its checkpoint is damaged, or the device is not
+        the same as before.
     """
     experiment = open_run(run)
     address = check_device(device or experiment.device, keys)
@@ -201,8 +201,8 @@ def resume(
             changed = setup.changed
             if changed is not None and device is None:
                 raise ConfigError(
-                    f"{address} is another chip than the one run {run} was trained on: {changed.detail}; reconnect that one, or "
-                    f"continue with this one by naming it: photonloop train --resume {run} --device {address}"
+                    f"{address} is another chip than the one run {run} was trained on: {changed.detail}. Reconnect that chip, or "
+                    f"name this one to continue on it: photonloop train --resume {run} --device {address}"
                 )
             if changed is not None and state.finished:
                 raise ConfigError(
@@ -254,12 +254,12 @@ def evaluate(
         layers, _ = _build_network(setup, run, state, trains=False)
         prediction = predict(setup.link, layers, state.variables, TEST, setup.dataset.y_test.size)
     for layer, flags in zip(layers, prediction.flags, strict=True):
-        reporter.flags(layer, flags, "of the test part")
+        reporter.flags(layer, flags, "of the test set")
     return _result(run, setup, layers, prediction, state, began)
 
 
-def load_parts(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
-    """Load the encoded training and test parts on the device; return how many test values were outside the range.
+def load_sets(link: ReconnectingDevice, experiment: Experiment, dataset: Dataset) -> int:
+    """Load the encoded training and test sets on the device; return how many test values were outside the range.
 
     Raises
     ------
@@ -296,7 +296,8 @@ def _set_up(
     keeps_lease
         Open the device under the lease key of the run, which takes it over from an earlier session of the same run.
     """
-    # A virtual chip is built to the data. Any other device is opened first: if it is absent, that shows without delay.
+    # The size of a virtual chip depends on the data. Any other device is opened first, so that an error is reported
+    # without delay.
     dataset = _load(experiment, stop) if run is not None or device.kind == "sim" else None
     lease_key, chip = secrets.token_hex(16), VirtualChip()
     if dataset is not None and run is not None:
@@ -331,7 +332,7 @@ def _build_network(
 ) -> tuple[list[Layer], int]:
     """Build the network on the device and load the inputs; return its layers, and how many test values were limited.
 
-    With `trains` false, only the layers that `state` has variables for, and limits on updates are not checked.
+    With `trains` false, only layers that have variables in `state` are returned, and limits on updates are not checked.
     """
     experiment, description = setup.experiment, setup.link.description
     layers = build_network(experiment, description, len(setup.dataset.classes))
@@ -340,7 +341,7 @@ def _build_network(
         check_variables(run, state, layers)
     if trains:
         check_fits(experiment, description, layers, setup.dataset.y_train.size)
-    return layers, load_parts(setup.link, experiment, setup.dataset)
+    return layers, load_sets(setup.link, experiment, setup.dataset)
 
 
 def _run_session(

@@ -13,7 +13,8 @@ notion of phases, labels or losses. No gradient, internal field or true paramete
 Vocabulary
 ----------
 stage     one programmable mesh with a tap of detectors behind it
-channel   one heater; channels are numbered over the whole device, and a stage has one slice of them
+channel   one output of a drive source, such as a heater. Channels are numbered over the whole device, and a stage
+          has one slice of them
 drive     the setpoints of channels [V], always absolute
 setting   one drive of one stage in an `evaluate`
 reading   one photocurrent [A], or in the unit `ReadoutDescription.unit`

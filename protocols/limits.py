@@ -53,7 +53,7 @@ def check_settings(description: DeviceDescription, stage: str, drives: object, h
         )
     if array.shape[0] > description.limits.max_settings:
         raise DeviceError(
-            "limit", f"drives holds {array.shape[0]} settings, more than max_settings {description.limits.max_settings}"
+            "limit", f"drives has {array.shape[0]} settings, more than max_settings {description.limits.max_settings}"
         )
     others = held.copy()
     others[here.first_channel : here.first_channel + here.channels] = 0.0
@@ -89,7 +89,7 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     highest, lowest = float(np.max(magnitude)), float(np.min(array)) if array.dtype.kind == "f" else 0.0
     if math.isnan(highest) or highest > 1.0 + 1e-6 or lowest < 0.0:
         bad = highest if not (lowest < 0.0) else lowest
-        raise DeviceError("bad_request", f"inputs holds {bad:.6g}, outside the amplitudes 0 to 1")
+        raise DeviceError("bad_request", f"inputs contains the amplitude {bad:.6g}, outside 0 to 1")
     return array
 
 
@@ -103,12 +103,12 @@ def check_size(description: DeviceDescription, stage: str, settings: int, sample
     """
     limits = description.limits
     if samples > limits.max_batch:
-        raise DeviceError("limit", f"inputs holds {samples} samples, more than max_batch {limits.max_batch}")
+        raise DeviceError("limit", f"inputs has {samples} samples, more than max_batch {limits.max_batch}")
     readings = settings * samples * description.stages[description.stage_index(stage)].tap_ports
     if readings > limits.max_readings:
         raise DeviceError(
             "limit",
-            f"{settings} settings of {samples} samples make {readings} readings, over max_readings {limits.max_readings}",
+            f"{settings} settings of {samples} samples give {readings} readings, more than max_readings {limits.max_readings}",
         )
 
 
@@ -122,7 +122,7 @@ def check_loaded_rows(rows: LoadedRows, loaded: dict[str, int]) -> NDArray[np.in
     """
     if rows.name not in loaded:
         known = ", ".join(sorted(loaded)) or "nothing"
-        raise DeviceError("bad_request", f"inputs {rows.name!r} were never loaded; loaded here: {known}")
+        raise DeviceError("bad_request", f"inputs {rows.name!r} are not loaded, only: {known}")
     numbers = np.asarray(rows.rows)
     if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
         raise DeviceError("bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers")
@@ -130,7 +130,7 @@ def check_loaded_rows(rows: LoadedRows, loaded: dict[str, int]) -> NDArray[np.in
     lowest, highest = int(numbers.min()), int(numbers.max())
     if lowest < 0 or highest >= count:
         bad = lowest if lowest < 0 else highest
-        raise DeviceError("bad_request", f"row {bad} of {rows.name!r} is not there: rows run from 0 to {count - 1}")
+        raise DeviceError("bad_request", f"row {bad} of {rows.name!r} does not exist: rows are numbered 0 to {count - 1}")
     return numbers.astype(np.int64, copy=False)
 
 
@@ -178,7 +178,7 @@ def _check_volts(description: DeviceDescription, drives: Drive, first: int, fiel
         if (worst := float(total_w.max())) > total_limit_w:
             raise DeviceError(
                 "limit",
-                f"{field} would heat the chip with {worst:.6g} W in all, more than total_power_w {total_limit_w:.6g} W",
+                f"{field} would heat the chip with {worst:.6g} W in total, more than total_power_w {total_limit_w:.6g} W",
             )
 
 

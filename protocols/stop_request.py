@@ -10,11 +10,11 @@ from contextlib import contextmanager
 _SLICE_S = 0.05
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and what other programs send to end a process in order."""
+"""Ctrl-C, and the signal that other programs send to end a process."""
 
 
 class StopRequest:
-    """Whether this process was asked to stop. Once asked for, a stop stays asked for.
+    """The request to stop this process. It cannot be withdrawn.
 
     `ask` may be called from a signal handler and from any thread.
     """

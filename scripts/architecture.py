@@ -21,7 +21,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {
-    "controller": (0.0, 6.6, 7.6, 3.4, "#1b6ca8", "decides: learning, data, runs, reports, the command"),
+    "controller": (0.0, 6.6, 7.6, 3.4, "#1b6ca8", "training: learning, data, runs, reports, the command"),
     "drivers": (0.0, 2.55, 7.6, 3.4, "#a8541b", "real instruments, composed into a bench"),
     "simulator": (8.4, 2.55, 4.6, 7.45, "#3f7d3a", "virtual chip and instruments"),
     "protocols": (0.0, 0.0, 13.0, 1.9, "#6a4c93", "the device contract, server and client"),

@@ -22,9 +22,8 @@ The column "heaters safe" is read from the virtual instruments, not from the ben
 
     at once                 heaters were at 0 V when the call returned, and the bench reported it.
     at once, unconfirmed    heaters were at 0 V, but no answer of the source could be understood. The bench must not
-    count
-                            them as safe, and must report that. It counted them as safe at its first check after the
-                            fault was removed.
+                            count them as safe, and must report that. It counted them as safe at its first check after
+                            the fault was removed.
     once it answered again  the source carried out no commands, so it could not be set to 0 V. It was at 0 V after the
                             first check after the fault was removed, before the user cleared the fault.
 
@@ -90,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     began_s = time.perf_counter()
     done: list[Case] = []
     if not options.json:
-        print("| transport | fault | strikes | phase | instrument | outcome | heaters safe | seconds |\n" + "|---" * 8 + "|")
+        print("| transport | fault | times | phase | instrument | outcome | heaters safe | seconds |\n" + "|---" * 8 + "|")
     for case in cases(small=options.small):
         done.append(case)
         if not options.json:

@@ -115,7 +115,7 @@ _PATH = re.compile(
 )
 
 RETIRED_IN_TEXT = ("photonloop bench ", "[bench]", "stage_inputs", "max_staged_bytes")
-"""What must not be left in documents and files of tables either."""
+"""Commands and keys that must not be left in documents and TOML files."""
 
 
 def source_files() -> list[Path]:
@@ -213,7 +213,7 @@ def _short(path: Path) -> str:
 
 
 def main() -> int:
-    """Print what was found; return 1 if something must be mended."""
+    """Print what was found; return 1 if something must be corrected."""
     parser = argparse.ArgumentParser(description="What is named twice, retired identifiers, long functions and files.")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args()

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     address = parse_device_string(args.device)
     if address.kind != "lab":
         raise ConfigError(
-            f"device is {args.device!r}, but only lab:station.toml has instruments to check: try photonloop describe"
+            f"device is {args.device!r}, but only a station, lab:station.toml, has instruments to check: use photonloop describe"
         )
     path, station, string_limits = load_reference(address.station_reference)
     if args.dry_run:

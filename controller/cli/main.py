@@ -1,6 +1,6 @@
 """Entry point of `photonloop`: the options of every subcommand, and one sentence for every error.
 
-No large package is imported here, so that `photonloop --help` answers at once. Each subcommand imports its own.
+No large package is imported here, so that `photonloop --help` starts fast. Each subcommand imports its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         sentence = f"{error.filename or 'file'}: {error.strerror or error}"
     except Exception as error:
-        # Imported only here, because they import packages that --help does without.
+        # Imported only here, because they import packages that --help does not need.
         from photonloop.controller.stopping import SessionStopped  # noqa: PLC0415
         from photonloop.protocols.errors import DeviceError  # noqa: PLC0415
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_describe(commands: Subcommands) -> None:
     describe = commands.add_parser("describe", help="print the stages, limits and health of a device")
     describe.add_argument("device", help=DEVICE_HELP)
-    describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, once you have looked into it")
+    describe.add_argument("--clear-fault", metavar="NAME", help="clear the latched fault NAME, after you have found its cause")
     describe.add_argument("--physics", action="store_true", help="sim: print every parameter of the chip with unit and source")
     _add_chip_options(describe)
     _add_json(describe)
@@ -94,7 +94,7 @@ def _add_check(commands: Subcommands) -> None:
 
 
 def _add_serve(commands: Subcommands) -> None:
-    serve = commands.add_parser("serve", help="put a device on the network")
+    serve = commands.add_parser("serve", help="serve a device over the network")
     serve.add_argument("device", help=DEVICE_HELP)
     serve.add_argument(
         "--bind", default="tcp://127.0.0.1:5555", metavar="ADDR", help="tcp://HOST:PORT or ipc://PATH [%(default)s]"
@@ -112,7 +112,7 @@ def _add_train(commands: Subcommands) -> None:
     train = commands.add_parser("train", help="run an in-situ training session, or resume one")
     train.add_argument("experiment", nargs="?", type=Path, metavar="EXPERIMENT.toml", help="experiment file of a new run")
     train.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    train.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in this folder")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in folder RUN")
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the file, as in training.epochs=5"
     )

@@ -1,6 +1,6 @@
 """Print messages on standard error and results on standard output.
 
-A closed pipe or terminal is not an error: a session that runs through the night may outlive both.
+A closed pipe or terminal is not an error: a session that runs overnight must continue without them.
 """
 
 from __future__ import annotations

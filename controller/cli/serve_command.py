@@ -1,4 +1,4 @@
-"""`photonloop serve`: put any device on the network, behind a device server."""
+"""`photonloop serve`: serve any device over the network."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     address = parse_device_string(args.device)
     if args.keys is not None and address.kind != "server":
         raise ConfigError(
-            f"--keys is for connecting to a device server, but the device is {address}: give the keys of the new server by "
-            "--server-keys"
+            f"--keys applies to connections to a device server, but the device is {address}: give the keys of the new server "
+            "with --server-keys"
         )
     check_chip_options(args, address)
     check_device(address, args.keys)
@@ -57,7 +57,7 @@ def _relay(args: argparse.Namespace, address: DeviceAddress) -> int:
     client = opened.device
     assert isinstance(client, DeviceClient)
     try:
-        # A relay that has lost the lease of its device ends: it cannot answer for a device that it does not hold.
+        # A relay that has lost the lease of its device ends, because it can no longer write to the device.
         options = ServerOptions(keys=args.server_keys, on_tick=lambda: client.lost is None)
         server = DeviceServer(client, args.bind, options=options)
         bound = server.bind()

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(asdict(result))
         else:
-            ended = f"{result.evaluations} evaluations in all, {result.wall_s:.1f} s in this session, device {result.device}"
+            ended = f"{result.evaluations} evaluations in total, {result.wall_s:.1f} s in this session, device {result.device}"
             print_lines(*accuracies(result), ended)
         _report(Path(result.run), stop, quiet=args.json)
     return 0

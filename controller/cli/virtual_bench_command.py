@@ -1,6 +1,6 @@
 """`photonloop virtual-bench`: run virtual instruments in front of a virtual chip.
 
-With them a station can be tried without hardware. The instruments run in a process of their own, which ends with this
+They replace the hardware of a station for tests. The instruments run in a process of their own, which ends with this
 command.
 """
 
@@ -44,11 +44,11 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
     Raises
     ------
     ConfigError
-        The options do not make a bench. The sentence is the process's own.
+        The options are invalid. The message is that of the process.
     DeviceError
         "transport" if the process ends or does not announce itself in time.
     SessionStopped
-        `stop` was asked for meanwhile. The process is ended.
+        `stop` was requested meanwhile. The process is ended.
     """
     command = module_command("photonloop.simulator.emulators", "--parent", str(os.getpid()))
     for name in OPTIONS:

@@ -23,7 +23,7 @@ class DataError(ConfigError):
 
 @dataclass(frozen=True)
 class RawData:
-    """Arrays as a source holds them: `x` of shape (samples, …), `y` of shape (samples,)."""
+    """Arrays as a source returns them: `x` of shape (samples, …), `y` of shape (samples,)."""
 
     x_train: Array
     y_train: Array
@@ -32,12 +32,12 @@ class RawData:
 
 
 def check_features(raw: RawData) -> None:
-    """Check that features are finite real numbers, and that both parts have the same ones.
+    """Check that features are finite real numbers, and that training and test set have the same ones.
 
     Raises
     ------
     DataError
-        Another type, an empty part, NaN or infinity, or samples of different shapes in the two parts.
+        Another type, an empty set, NaN or infinity, or samples of different shapes in the two sets.
     """
     for name, x in (("x_train", raw.x_train), ("x_test", raw.x_test)):
         if x.dtype.kind not in "fiub":
@@ -48,7 +48,7 @@ def check_features(raw: RawData) -> None:
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise DataError(
             f"x_train has samples of shape {raw.x_train.shape[1:]}, but x_test of shape {raw.x_test.shape[1:]}: "
-            "both parts need the same features"
+            "training and test set need the same features"
         )
 
 
@@ -57,11 +57,11 @@ def _check_finite(name: str, x: Array) -> None:
         return
     for start in range(0, len(x), CHUNK):
         chunk = x[start : start + CHUNK].reshape(len(x[start : start + CHUNK]), -1)
-        # Also true for NaN, and for values beyond single precision, which Dataset could not hold.
+        # Also true for NaN, and for values beyond single precision, which `Dataset` cannot represent.
         bad = ~(np.abs(chunk) <= np.finfo(np.float32).max)
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
-            raise DataError(f"{name} holds {chunk[row, column]:g} in row {start + row}, expected finite numbers")
+            raise DataError(f"{name} contains {chunk[row, column]:g} in row {start + row}, expected finite numbers")
 
 
 def as_labels(y: Array, name: str) -> Array:
@@ -70,7 +70,7 @@ def as_labels(y: Array, name: str) -> Array:
     Raises
     ------
     DataError
-        `y` is not one-dimensional, or holds something other than integers, whole floats or text.
+        `y` is not one-dimensional, or contains something other than integers, whole floats or text.
     """
     if y.ndim != 1:
         raise DataError(f"{name} has shape {y.shape}, expected one class label per sample, (samples,)")
@@ -82,37 +82,37 @@ def as_labels(y: Array, name: str) -> Array:
         whole = np.isfinite(y) & (np.abs(y) < 2**53) & (y == np.round(y))
         if not whole.all():
             row = int(np.argmin(whole))
-            raise DataError(f"{name} holds {y[row]:g} in row {row}, expected class labels (whole numbers or text)")
+            raise DataError(f"{name} contains {y[row]:g} in row {row}, expected class labels (whole numbers or text)")
     return y.astype(np.int64)
 
 
 def class_numbers(
     y_train: Array, y_test: Array, train_limit: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Label, ...]]:
-    """Return the labels of both parts as class numbers, and the label of each class number.
+    """Return the labels of training and test set as class numbers, and the label of each class number.
 
     Parameters
     ----------
     y_train, y_test
         Labels as returned by `as_labels`.
     train_limit
-        Limit that was applied to the training part, for the error message.
+        Limit that was applied to the training set, for the error message.
 
     Raises
     ------
     DataError
-        The two parts have different types, the test part has a label that the training part lacks, or
+        The two sets have different types, the test set has a label that the training set lacks, or
         there is only one class.
     """
     if y_train.dtype.kind != y_test.dtype.kind:
-        raise DataError(f"y_train has type {y_train.dtype}, but y_test has type {y_test.dtype}: both need the same labels")
+        raise DataError(f"y_train has type {y_train.dtype}, but y_test has type {y_test.dtype}: both sets need the same labels")
     labels, numbers_train = np.unique(y_train, return_inverse=True)
     missing = np.setdiff1d(y_test, labels)
     if missing.size:
         shown = ", ".join(str(label) for label in missing[:8]) + (", …" if missing.size > 8 else "")
         after = f" limited to {train_limit} samples" if train_limit is not None else ""
-        raise DataError(f"labels missing from the training part{after}: y_test holds {shown}, y_train does not")
+        raise DataError(f"labels missing from the training set{after}: y_test contains {shown}, y_train does not")
     if len(labels) < 2:
-        raise DataError(f"y_train holds only class {labels[0]}, but at least 2 classes are needed")
+        raise DataError(f"y_train contains only class {labels[0]}, but at least 2 classes are needed")
     numbers_test = np.searchsorted(labels, y_test)
     return numbers_train.astype(np.int64), numbers_test.astype(np.int64), tuple(label.item() for label in labels)

@@ -1,6 +1,6 @@
 """Sources of labelled data: scikit-learn's digits and iris, MNIST, and .npz archives.
 
-Each function returns arrays as the source holds them. Nothing is checked beyond what is needed to read the file.
+Each function returns the arrays of the source unchanged. Only what is needed to read the file is checked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_npz(path: Path) -> RawData:
     Raises
     ------
     DataError
-        The file is missing, unreadable or damaged, lacks an array, or holds pickled objects.
+        The file is missing, unreadable or damaged, lacks an array, or contains pickled objects.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
@@ -47,11 +47,11 @@ def read_npz(path: Path) -> RawData:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds a single array, expected an .npz archive with {', '.join(_NPZ_KEYS)}")
+                raise DataError(f"{path} contains a single array, expected an .npz archive with {', '.join(_NPZ_KEYS)}")
             missing = [key for key in _NPZ_KEYS if key not in archive.files]
             if missing:
                 there = ", ".join(archive.files) or "nothing"
-                raise DataError(f"{path} lacks {', '.join(missing)}: it holds {there}")
+                raise DataError(f"{path} lacks {', '.join(missing)}: it contains {there}")
             return RawData(*(_member(archive, key, path) for key in _NPZ_KEYS))
     except DataError:
         raise
@@ -66,7 +66,9 @@ def _member(archive: Any, key: str, path: Path) -> Array:
         return archive[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise DataError(f"{key} in {path} holds pickled Python objects, which are never loaded: save plain numbers") from None
+            raise DataError(
+                f"{key} in {path} contains pickled Python objects, which are never loaded: save plain numbers"
+            ) from None
         raise
 
 
@@ -100,7 +102,7 @@ def download_mnist() -> RawData:
         # URLError is an OSError. ValueError: OpenML returned something else, or a truncated file.
         raise DataError(
             f"mnist could not be downloaded ({_one_line(error)}): connect to a network, or set data.path or $PHOTONLOOP_DATA, "
-            "a folder that holds mnist.npz"
+            "a folder that contains mnist.npz"
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""Labelled data sets: features and class numbers, split into a training and a test part.
+"""Labelled data sets: features and class numbers, split into a training set and a test set.
 
     source ──▶ split ──▶ check ──▶ limit ──▶ class numbers ──▶ crop or pool ──▶ Dataset
 
-Features are not scaled here. The scale is fitted to the training part in `photonloop.controller.data.encoding`.
+Features are not scaled here. The scale is fitted to the training set in `photonloop.controller.data.encoding`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DataSpec(BaseModel):
     path: str | None = None
     """Path of mnist.npz. Default: $PHOTONLOOP_DATA/mnist.npz if it exists, else a download by scikit-learn."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction of the samples in the test part, each class in proportion. Only for digits and iris."""
+    """Fraction of the samples in the test set, each class in proportion. Only for digits and iris."""
     split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the split, and of the shuffle before the limits are applied."""
     image: ImageReduction = "none"
@@ -45,9 +45,9 @@ class DataSpec(BaseModel):
     size: _Count | None = None
     """Pixels per side after crop or pool."""
     train_limit: _Count | None = None
-    """Most training samples to use, taken from a seeded shuffle. A larger limit includes those of a smaller one."""
+    """Number of training samples to use, from a seeded shuffle. A larger limit includes those of a smaller one."""
     test_limit: _Count | None = None
-    """Most test samples to use."""
+    """Number of test samples to use."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -66,7 +66,7 @@ class DataSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled samples in a training and a test part.
+    """Labelled samples in a training set and a test set.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ class Dataset:
 def load_dataset(spec: DataSpec) -> Dataset:
     """Return the data set described by `spec`: checked, limited, cropped or pooled, with labels as class numbers.
 
-    The same spec gives the same arrays, bit for bit. Class numbers follow the sorted labels of the training part after
+    The same spec gives the same arrays, bit for bit. Class numbers follow the sorted labels of the training set after
     `train_limit`.
 
     Raises
     ------
     DataError
-        The file is missing, damaged or lacks an array, or holds pickled objects; there are NaN, parts of different
-        lengths or feature counts, empty parts, labels that are not classes, test labels that the training part lacks,
+        The file is missing, damaged or lacks an array, or contains pickled objects; there are NaN, sets of different
+        lengths or feature counts, empty sets, labels that are not classes, test labels that the training set lacks,
         or fewer than two classes; images cannot be cropped or pooled as requested; or a download failed.
     """
     raw = _read(spec)
@@ -106,7 +106,7 @@ def load_dataset(spec: DataSpec) -> Dataset:
     y_train, y_test = as_labels(raw.y_train, "y_train"), as_labels(raw.y_test, "y_test")
     for name, x, y in (("train", raw.x_train, y_train), ("test", raw.x_test, y_test)):
         if len(x) != len(y):
-            raise DataError(f"x_{name} holds {len(x)} samples, but y_{name} holds {len(y)} labels")
+            raise DataError(f"x_{name} has {len(x)} samples, but y_{name} has {len(y)} labels")
     train = chosen_rows(len(y_train), spec.train_limit, spec.split_seed, 0)
     test = chosen_rows(len(y_test), spec.test_limit, spec.split_seed, 1)
     numbers_train, numbers_test, classes = class_numbers(y_train[train], y_test[test], spec.train_limit)

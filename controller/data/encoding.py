@@ -4,9 +4,9 @@
        ⋮                        ⋮
     feature F−1 ─▶ [0, 1] ──▶ port F−1
              reference ─────▶ port F (only with a reference)
-                     0 ─────▶ further ports (dark)
+                     0 ─────▶ further ports (no light)
 
-The range of the features is taken from the training part only, so that the test part has no influence on training.
+The range of the features is taken from the training set only, so that the test set has no influence on training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EncodingSpec(BaseModel):
 
     reference: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Amplitude of constant light on the port after the last feature; 0: none. Rules compare the direction of readings
-    only, so without it a network cannot distinguish a bright sample from a dim one of the same proportions."""
+    only, so without it a network cannot distinguish two samples that differ only by a factor."""
     scale: Scale = "feature"
     """feature: range of each feature · global: range of all features together, which keeps their proportions · image:
     each sample is divided by its own maximum, as FFzero does with pixels."""
@@ -38,7 +38,7 @@ class EncodingSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Encoding:
-    """Scale and ranges, fitted to the training part.
+    """Scale and ranges, fitted to the training set.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class EncodedInputs:
     amplitudes
         float32, in [0, 1], shape (samples, ports).
     clipped
-        Number of values outside the training range, which were limited to it. Always 0 for the training part; callers
+        Number of values outside the training range, which were limited to it. Always 0 for the training set; callers
         should warn if it is not 0.
     """
 
@@ -75,7 +75,7 @@ class EncodedInputs:
 
 
 def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
-    """Return the encoding fitted to the training part, shape (samples, features).
+    """Return the encoding fitted to the training set, shape (samples, features).
 
     Raises
     ------
@@ -87,7 +87,7 @@ def fit_encoding(x_train: NDArray[np.float32], spec: EncodingSpec) -> Encoding:
     if spec.scale == "image":
         if (least := float(x_train.min())) < 0:
             raise DataError(
-                f"x_train holds {least:g}, but encoding.scale 'image' divides by the greatest value and needs values ≥ 0"
+                f"x_train contains {least:g}, but encoding.scale 'image' divides by the largest value and needs values ≥ 0"
             )
         return Encoding(spec.scale, spec.reference, np.zeros(features), np.full(features, np.inf))
     axis = 0 if spec.scale == "feature" else None
@@ -138,4 +138,4 @@ def _check(x: NDArray[np.float32], name: str) -> None:
         raise DataError(f"{name} has shape {x.shape}, expected (samples, features) with at least one of each")
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0][0])
-        raise DataError(f"{name} holds NaN or infinity in row {row}, expected finite numbers")
+        raise DataError(f"{name} contains NaN or infinity in row {row}, expected finite numbers")

@@ -37,7 +37,7 @@ def image_features(
     Raises
     ------
     DataError
-        `x` does not hold images, or they are smaller than `size`.
+        `x` does not contain images, or they are smaller than `size`.
     """
     if x.ndim != 3:
         raise DataError(

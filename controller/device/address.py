@@ -1,4 +1,4 @@
-"""Device strings, which name a device everywhere that one is asked for.
+"""Device strings, which name a device in commands, experiment files and Python functions.
 
 sim                    a virtual chip of preset `soi`, in a simulator process that starts and ends with the command
 sim:PRESET             a virtual chip of another preset

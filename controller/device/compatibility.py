@@ -1,7 +1,7 @@
-"""Experiments and devices fitted to each other.
+"""Compatibility of an experiment and a device.
 
-A virtual chip is built to the experiment. Every other device is what it is: `check_fits` refuses an experiment that it
-cannot carry out.
+The size of a virtual chip follows from the experiment. For every other device `check_fits` refuses an experiment that
+the device cannot carry out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
     layers
         The layers of the network on the device.
     samples
-        Number of samples in the training part.
+        Number of samples in the training set.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
         readings = settings * batch * layer.stage.tap_ports
         if readings > limits.max_readings:
             raise ConfigError(
-                f"estimator.directions {spec.directions} and training.batch {batch} make {readings} readings, but the device "
+                f"estimator.directions {spec.directions} and training.batch {batch} give {readings} readings, but the device "
                 f"takes {limits.max_readings} at once"
             )
         if spec.probe_step_rad != "auto":

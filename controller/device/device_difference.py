@@ -44,7 +44,7 @@ class Difference:
 
 
 def difference(before: DeviceDescription, now: DeviceDescription) -> Difference | None:
-    """Return how `now` differs from `before`, or None if it is the same device. A difference of shape goes first."""
+    """Return how `now` differs from `before`, or None if it is the same device. A difference of shape is preferred."""
     found = [
         Difference(same_shape=not _is_shape(path), detail=detail)
         for path, detail in _differences("", before.model_dump(), now.model_dump())

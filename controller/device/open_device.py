@@ -17,7 +17,7 @@ from photonloop.protocols.errors import DeviceError
 _LOG = logging.getLogger(__name__)
 
 LEASE_TTL_S = 5.0
-"""Time to live of a lease: how long a server keeps the device driven after it last heard from the controller."""
+"""Time to live of a lease: time for which a server keeps the device driven after the last message of the controller."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OpenDevice:
         try:
             self.device.close()
         except DeviceError as error:
-            _LOG.warning("the device could not be closed in order: %s", error.detail)
+            _LOG.warning("the device could not be closed: %s", error.detail)
         finally:
             if self.process is not None:
                 self.process.end()
@@ -86,7 +86,7 @@ def open_device(
     label
         Name of this controller, which other users see while it holds the lease.
     lease_key
-        Identity of the writer over restarts. A writer that comes back with the same key takes its own lease over.
+        Identity of the writer over restarts. A writer that returns with the same key takes over its own lease.
     keys
         Folder of CURVE keys with which to connect to a device server on another machine.
     clear
@@ -99,7 +99,7 @@ def open_device(
     ConfigError
         As `check_device` and `start_process`.
     SessionStopped
-        `stop` was asked for before the device was open. No process is left running.
+        `stop` was requested before the device was open. No process is left running.
     DeviceError
         "transport" if no server answers (within 3 s at a network address), "lease" if another controller holds the
         lease, "interlock" if a fault is latched that this writer did not cause.
@@ -127,7 +127,7 @@ def _take_lease(client: DeviceClient, lease_key: str | None, clear: str | None) 
     Raises
     ------
     DeviceError
-        "interlock" if another fault is latched, for the user to look into.
+        "interlock" if another fault is latched, whose cause the user must find.
     """
     try:
         client.acquire(LEASE_TTL_S)
@@ -136,10 +136,10 @@ def _take_lease(client: DeviceClient, lease_key: str | None, clear: str | None) 
             return
         for fault in client.status().faults:
             if lease_key is None or fault.lease_key != lease_key:
-                first = "resume the run that caused it, or look" if fault.lease_key else "look"
+                first = "resume the run that caused it, or find" if fault.lease_key else "find"
                 raise DeviceError(
                     "interlock",
-                    f"the device has latched the fault {fault.name!r} ({fault.detail}): {first} into it and clear it with "
+                    f"the device has latched the fault {fault.name!r} ({fault.detail}): {first} its cause and clear it with "
                     f"photonloop describe {client.address} --clear-fault {fault.name}",
                 )
             client.clear_fault(fault.name)

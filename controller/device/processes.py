@@ -131,12 +131,12 @@ def start_process(
     Raises
     ------
     ConfigError
-        The preset, chip file or station file cannot be used. The sentence is the process's own.
+        The preset, chip file or station file cannot be used. The message is that of the process.
     DeviceError
         "transport" if the process ends or does not announce an address in time, or if an instrument does not answer or
         is in use; "device" if an instrument reports an error.
     SessionStopped
-        `stop` was asked for meanwhile. The process is ended.
+        `stop` was requested meanwhile. The process is ended.
     """
     if address.kind == "lab":
         return _start_station(address, options, stop or Stop())
@@ -196,10 +196,10 @@ def launch(
     ProcessStartError
         The process ended, did not print in time, or printed something else.
     SessionStopped
-        `stop` was asked for meanwhile. The process is ended.
+        `stop` was requested meanwhile. The process is ended.
     """
     stderr_file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - open as long as the process runs
-    # In a session of its own, so that Ctrl-C reaches only the controller, which then ends the process in order.
+    # In a session of its own, so that Ctrl-C reaches only the controller, which then ends the process.
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr_file, text=True, start_new_session=True
     )
@@ -222,7 +222,7 @@ def _read_line(process: subprocess.Popen[str], timeout_s: float, stop: Stop) -> 
     Raises
     ------
     SessionStopped
-        `stop` was asked for meanwhile.
+        `stop` was requested meanwhile.
     """
     assert process.stdout is not None
     end_s = time.monotonic() + timeout_s

@@ -5,7 +5,7 @@ an embedded simulator anew, or waits for a server. Then it loads the inputs agai
 the request. That is harmless, because drives are absolute and an evaluation does not change the device.
 
 It gives up if the device breaks at the same request several times, or if another session has taken the device over.
-These cases are for the user to look into.
+The user must resolve these cases.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class ReconnectingDevice:
     on_lost, on_restored
         Called with one sentence when the device is lost, and when it is back.
     on_waiting
-        Called now and then while the device is waited for, with one sentence on how long the wait has been and why.
+        Called at growing intervals during a wait for the device, with one sentence: the duration of the wait, and the
+        reason.
     """
 
     def __init__(
@@ -157,8 +158,8 @@ class ReconnectingDevice:
         SessionStopped
             The connection broke, and the user wants to stop.
         DeviceError
-            The device was lost `MOST_BREAKS` times in a row, another session holds it, another device came back in its
-            place, or it reported an error that a new connection does not help against.
+            The device was lost `MOST_BREAKS` times in a row, another session holds it, another device is found in its
+            place, or it reported an error that a new connection cannot resolve.
         """
         reported = ""
         for pause_s in chain((0.0,), islice(pauses(), MOST_BREAKS - 1)):
@@ -175,7 +176,7 @@ class ReconnectingDevice:
                 self._stop.pause(pause_s)
             else:
                 if reported:
-                    self._on_restored("device back, loaded inputs and held drive restored")
+                    self._on_restored("device available again, loaded inputs and held drive restored")
                 return answer
         raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {reported}", outcome="unknown")
 
@@ -188,7 +189,7 @@ class ReconnectingDevice:
                 raise cause  # from opening it again: the sentence names the holder
             if holder := self._lease_holder():
                 raise DeviceError(
-                    "lease", f"another session ({holder!r}) has taken the device over: this session stops at its last step"
+                    "lease", f"another session ({holder!r}) has taken over the device: this session stops after its last update"
                 ) from None
         self._open.close()
         self._is_open = False
@@ -207,7 +208,7 @@ class ReconnectingDevice:
         self._open = wait_for_device(self._opener, self._stop, self._on_waiting)
         self._is_open = True
         if (other := difference(self.description, self._open.device.describe())) is not None:
-            raise DeviceError("device", f"the device that came back is another one: {other.detail}")
+            raise DeviceError("device", f"the device is another one after reconnecting: {other.detail}")
         for name, inputs in self._loaded.items():
             self._open.device.load_inputs(name, inputs)
         if self._held is not None:

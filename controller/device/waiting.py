@@ -1,4 +1,4 @@
-"""Wait for a device that does not answer, until it does or the user wants to stop."""
+"""Wait until a device answers or the user wants to stop."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def wait_for_device(opener: Callable[[], OpenDevice], stop: Stop, on_waiting: Ca
     stop
         Ends the wait.
     on_waiting
-        Called with one sentence on how long the wait has been and why: after ten seconds, then at growing intervals of
-        at most ten minutes. A wait of one night takes a page of the log.
+        Called with one sentence, the duration of the wait and its reason: after ten seconds, then at growing intervals
+        of at most ten minutes.
 
     Raises
     ------
     SessionStopped
-        `stop` was asked for.
+        `stop` was requested.
     DeviceError
-        Any error that waiting does not help against: another controller holds the lease, a fault is latched, a
+        Any error that waiting cannot resolve: another controller holds the lease, a fault is latched, a
         simulator does not start.
     """
     began_s = time.monotonic()

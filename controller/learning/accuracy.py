@@ -1,4 +1,4 @@
-"""Accuracy of a layer, and the record of a finished network on the test part."""
+"""Accuracy of a layer, and the record of a finished network on the test set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def training_rows(seed: int, train_samples: int, test_samples: int) -> NDArray[n
 
 
 def write_evaluation(path: Path, prediction: Prediction, labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
-    """Write predictions, labels and the mean readings of each class on the test part to the .npz file at `path`."""
+    """Write predictions, labels and the mean readings of each class on the test set to the .npz file at `path`."""
     means = {
         f"class_readings_{k}": np.stack([_mean(values[labels == c]) for c in range(len(classes))])
         for k, values in enumerate(prediction.readings)

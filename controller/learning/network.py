@@ -1,7 +1,7 @@
 """A network of layers on the stages of a device: building it, measuring its layers, and its predictions.
 
-Layers are cascaded on one chip. Layer k is stage k: its readings are taken at its own tap, and its light passes through
-the nonlinearity to the next stage.
+Layers are cascaded on one chip. Layer k is stage k: its readings are taken at its own tap, and the rest of its light
+passes through the nonlinearity to the next stage.
 """
 
 from __future__ import annotations

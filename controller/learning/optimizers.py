@@ -1,6 +1,6 @@
 """Optimisers: gradient descent, momentum and Adam, with a learning-rate schedule.
 
-One function implements all three on a state of two moments, which a checkpoint stores as plain arrays.
+One function implements all three. Their state, two moments, is stored in a checkpoint as plain arrays.
 """
 
 from __future__ import annotations

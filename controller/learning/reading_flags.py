@@ -11,13 +11,13 @@ _WORDS = {FLAG_SATURATED: "are saturated", FLAG_UNSETTLED: "were taken before th
 
 
 class FlagWarnings:
-    """Words warnings of flagged readings and remembers which flags each layer was warned of."""
+    """Makes the warnings of flagged readings, and keeps a record of the flags already reported for each layer."""
 
     def __init__(self) -> None:
         self._warned: dict[str, int] = {}
 
     def new_warning(self, layer: str, flags: NDArray[np.uint32] | int, occasion: str) -> str | None:
-        """Return a warning if readings of `layer` carry a flag that was not warned of before, else None.
+        """Return a warning if readings of `layer` have a flag that was not reported before, else None.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@
       ▲                                                   │
       └── drawn while the device is busy                  └─▶ journal (all that a resumed session needs)
 
-The session never has access to a phase, field or gradient of the device, so it runs on a simulator or a bench.
+The session uses no phase, field or gradient of the device, so it runs on a simulator and on a bench.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ from photonloop.protocols.errors import DeviceError
 
 TRAIN, TEST = "train", "test"
 """Names of the loaded inputs."""
+
+SET_NAMES = {TRAIN: "training set", TEST: "test set"}
+"""Their names in messages."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Session:
         self._stopwatch = Stopwatch(state.evaluations)
 
     def run(self) -> Prediction:
-        """Train the remaining layers, then return the network's predictions for the test part.
+        """Train the remaining layers, then return the network's predictions for the test set.
 
         Raises
         ------
@@ -210,7 +213,7 @@ class Session:
             return None
         if found.losses.size != 2 * self._experiment.estimator.directions:
             raise ConfigError(
-                f"the journal of {self._folder.path} holds {found.losses.size} losses per update, expected "
+                f"the journal of {self._folder.path} has {found.losses.size} losses per update, expected "
                 f"{2 * self._experiment.estimator.directions}: it belongs to another experiment"
             )
         return found.losses
@@ -243,7 +246,7 @@ class Session:
             step_rad, reasons = measured_probe_step(description, layer, self._estimator, losses_at, rng)
         else:
             step_rad, reasons = spec.probe_step_rad, ("given in the experiment file",)
-        # The state changes only after the step is measured: a session stopped before that starts the layer again.
+        # The state changes only after the step is measured, so a session stopped before that begins the layer again.
         state.variables.append(start)
         state.initial.append(start.copy())
         state.steps.append(step_rad)
@@ -292,7 +295,9 @@ class Session:
         change = descend(self._experiment.optimizer, state.moments, direction, rate)
         if not np.isfinite(change).all():
             high = self._experiment.optimizer.rate
-            raise ConfigError(f"update {state.total} of {layer.name} is NaN or infinite: optimizer.rate is {high:g}, too high")
+            raise ConfigError(
+                f"update {state.total} of {layer.name} is NaN or infinite: optimizer.rate is {high:g}: use a lower rate"
+            )
         state.variables[number] = project(state.variables[number] + change, bounds)
         state.update += 1
         state.total += 1
@@ -320,14 +325,14 @@ class Session:
             self._reporter.epoch(self._report(number, epoch, loss, accuracies[0], accuracies[1]))
 
     def _accuracy(self, number: int, part: str) -> float:
-        """Measure the accuracy of a layer on the training or the test part."""
+        """Measure the accuracy of a layer on the training or the test set."""
         layer, samples = self._layers[number], self._samples
         rows, labels = np.arange(samples.test_labels.size), samples.test_labels
         if part == TRAIN:
             rows = training_rows(self._experiment.seed, samples.train_labels.size, samples.test_labels.size)
             labels = samples.train_labels[rows]
         readings = measure_layer(self._link, layer, self.state.variables[number], LoadedRows(part, rows))
-        self._reporter.flags(layer, readings.flags, f"of the {part} part after update {self.state.total}")
+        self._reporter.flags(layer, readings.flags, f"of the {SET_NAMES[part]} after update {self.state.total}")
         return layer_accuracy(layer, readings.values[0], labels)
 
     def _report(
@@ -360,11 +365,11 @@ class Session:
         self._save()
 
     def _conclude(self) -> Prediction:
-        """Measure the finished network on the test part and write evaluation.npz."""
+        """Measure the finished network on the test set and write evaluation.npz."""
         labels = self._samples.test_labels
         prediction = predict(self._link, self._layers, self.state.variables, TEST, labels.size)
         for layer, flags in zip(self._layers, prediction.flags, strict=True):
-            self._reporter.flags(layer, flags, "of the test part at the end")
+            self._reporter.flags(layer, flags, "of the test set at the end")
         write_evaluation(self._folder.path / EVALUATION, prediction, labels, self._samples.classes)
         return prediction
 

@@ -78,7 +78,7 @@ class SessionReporter:
 
 
 class RecordedEvents:
-    """Events that the run folder held when the session was opened: a resumed session does not record them again.
+    """Events that were in the run folder when the session was opened. A resumed session does not record them again.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ def phase_wheel() -> tuple[str, ...]:
 
     The colours are a tilted circle in OKLab (Ottosson 2020, "A perceptual color space for image processing"):
     lightest at 0, yellow at π/2, darkest at π and blue at 3π/2. Lightness and the yellow-blue axis alone determine the
-    phase, so red and green need not be told apart. No colour is close to black or white.
+    phase, so red and green need not be distinguished. No colour is close to black or white.
     """
     colours = []
     for step in range(PHASE_STEPS):

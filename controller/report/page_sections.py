@@ -34,7 +34,7 @@ class LayerFigure:
 
 @dataclass(frozen=True)
 class LayerAccuracy:
-    """Test accuracy of one layer, and the accuracy of the vote compared with it, in words."""
+    """Test accuracy of one layer, and the comparison of the vote with it, as text."""
 
     name: str
     accuracy: float

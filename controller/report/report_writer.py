@@ -14,7 +14,7 @@ from photonloop.protocols.config import ConfigError
 def write_report(run: Path) -> Path:
     """Write `run`/report.html, replacing an older one, and return its path.
 
-    The run may be in progress, stopped or finished. The report names what is not there yet.
+    The run may be in progress, stopped or finished. The report names the parts that do not exist yet.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """The checkpoint: the state of a session between two updates.
 
-It holds no time and no host name, so sessions that learned the same write the same bytes.
+It holds no time and no host name, so two sessions with the same updates write the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Checkpoint:
     total
         Updates made in all layers.
     evaluations
-        Settings measured so far, each over one batch or one portion of the training or test part.
+        Settings measured so far, each for a batch, or for samples of the training or test set.
     loss_sum, loss_count
         Sum and number of the losses of the present epoch.
     steps
@@ -125,5 +125,5 @@ def from_arrays(arrays: dict[str, NDArray[Any]], seed: int, name: str) -> Checkp
 
 def _phases(array: NDArray[Any]) -> Phases:
     if array.ndim != 1 or array.dtype != np.float64 or not np.isfinite(array).all():
-        raise ValueError(f"an array of type {array.dtype} and shape {array.shape} does not hold phases")
+        raise ValueError(f"an array of type {array.dtype} and shape {array.shape} does not contain phases")
     return array.copy()

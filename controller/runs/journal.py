@@ -1,7 +1,7 @@
-"""The journal: losses measured since the checkpoint, one record per update, from which a resumed session catches up.
+"""The journal: losses measured since the checkpoint, one record per update. A resumed session replays them.
 
 A record holds a digest of the variables around which its losses were measured, and a checksum. A damaged record is not
-used, and neither is one that does not follow from the checkpoint, as after an older checkpoint was put back.
+used, and neither is one that does not follow from the checkpoint, for example after an older checkpoint was restored.
 
     update   count   of variables   checksum   losses
     u64      u32     u32            u32        count × f64

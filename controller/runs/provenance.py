@@ -66,7 +66,7 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """Return a digest of everything in `experiment` that affects learning: all but the name and the device."""
+    """Return a digest of everything in `experiment` that affects training: all but the name and the device."""
     return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
 
 
@@ -123,7 +123,7 @@ def read_device(run: Path) -> DeviceDescription:
 
 
 def changed_device(run: Path, address: DeviceAddress, now: DeviceDescription) -> Difference | None:
-    """Return how a device differs from the one that run `run` learned on, or None if it is the same.
+    """Return how a device differs from the one that run `run` was trained on, or None if it is the same.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def changed_device(run: Path, address: DeviceAddress, now: DeviceDescription) ->
     """
     changed = difference(read_device(run), now)
     if changed is not None and not changed.same_shape:
-        raise ConfigError(f"the device {address} is not what run {run} learned on: {changed.detail}")
+        raise ConfigError(f"the device {address} is not the one that run {run} was trained on: {changed.detail}")
     return changed
 
 
@@ -156,6 +156,6 @@ def check_variables(run: Path, state: Checkpoint, layers: list[Layer]) -> None:
     for layer, phases in zip(layers, state.variables, strict=False):
         if phases.size != layer.stage.channels:
             raise ConfigError(
-                f"run {run} holds {phases.size} variables for {layer.name}, but stage {layer.stage.name} of the device has "
+                f"run {run} has {phases.size} variables for {layer.name}, but stage {layer.stage.name} of the device has "
                 f"{layer.stage.channels} channels"
             )

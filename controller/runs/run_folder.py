@@ -5,12 +5,13 @@
     metrics.jsonl     events, one per line, appended
     checkpoint.npz    state of the session, replaced atomically
     journal.bin       losses measured since the checkpoint, one record per update
-    evaluation.npz    predictions and readings on the test part
+    evaluation.npz    predictions and readings on the test set
     log.txt           messages to the user
     report.html       report
 
 A checkpoint every few seconds with a journal in between costs less than a checkpoint per update, and loses no more. The
-measured losses determine an update, so a resumed session replays the journal without the device and gets the same bits.
+measured losses determine an update, so a resumed session replays the journal without the device and obtains the same
+variables, bit for bit.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class RunFolder:
     def checkpoint(self, arrays: Mapping[str, Any]) -> None:
         """Replace the checkpoint, then empty the journal.
 
-        If the process is killed in between, the new checkpoint counts, and the journal's records of earlier updates are
-        ignored.
+        If the process is killed in between, the new checkpoint is used, and the journal's records of earlier updates
+        are ignored.
         """
         write_npz(self.path / CHECKPOINT, arrays)
         self._journal.empty()

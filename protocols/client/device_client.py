@@ -42,8 +42,8 @@ class ClientOptions:
     timeout_s
         Time within which a server must be reached and reply to `hello`.
     silence_s
-        Time without any message after which a server that has a request counts as dead. A server at work sends a
-        message twice a second.
+        Time without any message after which a server that has a request counts as dead. A server that works
+        on a request sends a message twice a second.
     deadline_s
         Time for an `acquire`, `apply`, `load_inputs`, `clear_fault` or evaluation. After it the server does not start
         the request, and stops a running evaluation. Requests that stop, read or renew have no deadline.
@@ -204,8 +204,8 @@ class DeviceClient:
         limit = self.describe().limits.max_loaded_bytes
         if array.nbytes > limit:
             raise DeviceError("limit", f"inputs {name!r} take {array.nbytes} bytes, more than max_loaded_bytes {limit}")
-        (spec,), (travelling,) = messages.array_specs({"inputs": array})
-        data = travelling.reshape(-1).view(np.uint8)
+        (spec,), (sent,) = messages.array_specs({"inputs": array})
+        data = sent.reshape(-1).view(np.uint8)
         step = self._encoder.max_message_bytes
         for offset in range(0, max(1, len(data)), step):
             body: dict[str, JsonValue] = {"name": name, "dtype": spec.dtype, "shape": list(spec.shape), "offset": offset}

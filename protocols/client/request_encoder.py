@@ -38,13 +38,13 @@ class RequestEncoder:
         self._epoch = ""
 
     def hello(self, label: str) -> tuple[Request, Frames]:
-        """Return the first request to a server, for which nothing is known of it."""
+        """Return the `hello` request, the first one to a server, before its epoch is known."""
         self._epoch = ""
         request = self._request("hello", {"label": label}, ())
         return request, messages.encode(request)
 
     def note_hello(self, reply: Reply, asked_s: float, answered_s: float) -> None:
-        """Take epoch, clock and largest message from the reply to `hello`."""
+        """Store the epoch, the clock and the largest message size from the reply to `hello`."""
         self._epoch = reply.epoch
         self.note_clock(reply.body, asked_s, answered_s)
         self.max_message_bytes = int(_number(reply.body, "max_message_bytes"))
@@ -67,7 +67,7 @@ class RequestEncoder:
         DeviceError
             "limit" for an array larger than the server's largest message, "bad_request" for a bad field.
         """
-        specs, travelling = messages.array_specs(arrays, places)
+        specs, sent = messages.array_specs(arrays, places)
         for spec in specs:
             if spec.nbytes > self.max_message_bytes:
                 raise DeviceError(
@@ -76,7 +76,7 @@ class RequestEncoder:
                     f"{self.max_message_bytes}: send less at once",
                 )
         request = self._request(op, body, specs)
-        return request, messages.encode(request, travelling)
+        return request, messages.encode(request, sent)
 
     def _request(self, op: Op, body: dict[str, JsonValue], specs: tuple[ArraySpec, ...]) -> Request:
         deadline = None if op in _NO_DEADLINE else time.monotonic() + self.server_ahead_s + self._deadline_s

@@ -39,7 +39,8 @@ class ServerConnection:
     Parameters
     ----------
     silence_s
-        Time without a message after which a server counts as dead. A server at work sends a message twice a second.
+        Time without a message after which a server counts as dead. A server that works on a
+        request sends a message twice a second.
     """
 
     def __init__(self, context: zmq.Context, address: str, keys: Path | None, silence_s: float) -> None:

@@ -18,7 +18,7 @@ from photonloop.protocols.wire.messages import MOST_PENDING, AnyArray, write_sha
 from photonloop.protocols.wire.shared_buffer import AVAILABLE, SharedBuffer, create_shared_buffer
 
 WORTH_SHARING_BYTES = 32 * 1024
-"""Drives and readings that take less together travel in the message, which is faster for small arrays."""
+"""Smaller drives and readings, counted together, are sent in the message, which is faster for small arrays."""
 
 _LINE = 64
 
@@ -80,7 +80,7 @@ class ClientSharedBuffer:
         self._taken: set[int] = set()
 
     def take(self, drive_bytes: int, reading_bytes: int) -> Slot | None:
-        """Return a slot for drives and readings of these sizes; None if they must travel in the message."""
+        """Return a slot for drives and readings of these sizes; None if they must be sent in the message."""
         if not self._allowed or drive_bytes + reading_bytes < WORTH_SHARING_BYTES:
             return None
         lead = -(-drive_bytes // _LINE) * _LINE

@@ -179,7 +179,7 @@ class RequestDispatcher:
             return True
         if request.epoch != self.epoch:
             raise DeviceError(
-                "transport", "the device server was restarted since this client said hello: connect again", retryable=True
+                "transport", "the device server was restarted after this client connected: connect again", retryable=True
             )
         if request.op in COMMANDS:
             if request.seq == 0:

@@ -8,7 +8,7 @@ from itertools import islice
 from photonloop.protocols.wire.messages import MOST_PENDING, Buffer, Frames
 
 GONE: tuple[Buffer, ...] = ()
-"""Stands for a reply that was sent and is no longer kept."""
+"""Marks a reply that was sent and is no longer kept."""
 
 _MOST_CLIENTS = 64
 _NUMBERS_PER_CLIENT = 256

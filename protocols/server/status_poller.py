@@ -99,7 +99,10 @@ class StatusPoller:
         return found
 
     def give_up(self, now_s: float) -> list[Found]:
-        """Return the requests that timed out, each with the last status, which includes its age and is not safe."""
+        """Return the requests that timed out, each with the last status read.
+
+        Its age is in `health`, and `safe` is False.
+        """
         if now_s - self._began_s < _TIMEOUT_S:
             return []
         late = self._served + self._next

@@ -11,7 +11,7 @@ from photonloop.protocols.wire.messages import MADE_SAFE, AcquireBody
 
 
 class WriteInterlocks:
-    """The lease of a server, its latched faults, and the stops that later evaluations must not overtake.
+    """The lease of a server, its latched faults, and the stops (`safe`, `cancel`) that block evaluations.
 
     All methods belong to the socket loop's thread, except those of `faults`.
     """
@@ -64,7 +64,7 @@ class WriteInterlocks:
     def note_safe(self, client_id: str, label: str) -> None:
         """Record that `client_id` made the device safe. Without a lease this has no effect.
 
-        The next evaluation needs an `apply` first: it may be in the socket's queue already, and would read a dark mesh.
+        The next evaluation needs an `apply` first: one that is queued already would read the chip in its safe state.
         If another client than the holder made the device safe, the fault "made_safe" is latched.
         """
         if self._lease is None:

@@ -3,7 +3,7 @@
     KEYS/                      folder of the server
       server.key               public
       server.key_secret        secret
-      clients/NAME.key         public, one per client, which may connect while it is here (`server/authentication.py`)
+      clients/NAME.key         public, one per client. Deleting it locks the client out (`server/authentication.py`)
       for-NAME/                to be copied to that client, then deleted here
         server.key             public
         client.key_secret      secret

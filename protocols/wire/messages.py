@@ -305,7 +305,7 @@ def decode_arrays(
     if framed != len(frames):
         raise DeviceError("bad_request", f"the header announces {framed} arrays, but the message has {len(frames)}")
     arrays: dict[str, AnyArray] = {}
-    travelled = iter(frames)
+    remaining = iter(frames)
     shared_bytes = 0
     for spec in specs:
         if spec.name in arrays:
@@ -314,7 +314,7 @@ def decode_arrays(
             shared_bytes += spec.nbytes
             arrays[spec.name] = _shared(spec, spec.at, buffer, shared_bytes)
             continue
-        frame = next(travelled)
+        frame = next(remaining)
         if len(frame) != spec.nbytes:
             raise DeviceError(
                 "bad_request",

@@ -57,7 +57,7 @@ from photonloop.controller.learning.progress import SilentListener
 from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
-from photonloop.controller.training import load_parts
+from photonloop.controller.training import load_sets
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_bench
 from photonloop.drivers.instrument import Instrument
@@ -146,7 +146,7 @@ def learn(experiment: Experiment, device: str) -> SessionResult:
     link = ReconnectingDevice(opener)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
-        load_parts(link, experiment, dataset)
+        load_sets(link, experiment, dataset)
         samples = Samples(dataset.y_train, dataset.y_test, tuple(str(name) for name in dataset.classes))
         with tempfile.TemporaryDirectory() as path:
             folder = RunFolder(Path(path))

@@ -31,7 +31,7 @@ from photonloop.controller.learning.progress import SilentListener
 from photonloop.controller.learning.session import Samples, Session
 from photonloop.controller.runs.checkpoint import Checkpoint
 from photonloop.controller.runs.run_folder import RunFolder
-from photonloop.controller.training import load_parts
+from photonloop.controller.training import load_sets
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
 
@@ -65,7 +65,7 @@ def one_session(experiment: Experiment, opener: Callable[[], OpenDevice]) -> tup
     link = ReconnectingDevice(opener)
     try:
         layers = build_network(experiment, link.description, len(dataset.classes))
-        load_parts(link, experiment, dataset)
+        load_sets(link, experiment, dataset)
         with tempfile.TemporaryDirectory() as folder_path:
             folder = RunFolder(Path(folder_path))
             session = Session(

@@ -4,7 +4,7 @@
 
 For every seed a short session runs `examples/digits.toml` with `estimator.probe_step_rad = "auto"`. Then a chip of the
 same seed, in this process, is set to the state in which the session chose its step: the layer at its initial variables,
-the layers before it learned. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures
+the layers before it trained. There, slopes are measured with ±1 probes at a ladder of steps, as the session measures
 them, and compared with the slopes of the exact gradient (`photonloop.simulator.truth.chip_truth`). Their cosine differs
 from the cosine between estimate and gradient only by the factor √(directions / channels), which does not depend on the
 step.
@@ -83,7 +83,7 @@ def cosine(a: NDArray, b: NDArray) -> float:
 def compare_layer(
     experiment: Experiment, chip: Chip, layers: list[Layer], checkpoint: dict[str, NDArray], auto_rad: float, dataset: Dataset
 ) -> Comparison:
-    """Compare steps for the last of `layers`, at its initial variables; the layers before it are learned."""
+    """Compare steps for the last of `layers`, at its initial variables; the layers before it are trained."""
     number, layer, description = len(layers) - 1, layers[-1], chip.describe()
     start = checkpoint[f"initial_{number}"]
     chip.apply(held_drive(description, layers, [*(checkpoint[f"variables_{k}"] for k in range(number)), start]))

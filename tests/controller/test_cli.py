@@ -232,7 +232,7 @@ def test_too_many_features_and_unknown_labels_are_refused(experiment: Path, tmp_
     np.savez(tmp_path / "strange.npz", **{**good, "y_test": labels + 1})
     one_sentence(photonloop("train", experiment, "--set", "data.source=wide.npz", cwd=tmp_path), "9 features", "8 input ports")
     one_sentence(
-        photonloop("train", experiment, "--set", "data.source=strange.npz", cwd=tmp_path), "missing from the training part"
+        photonloop("train", experiment, "--set", "data.source=strange.npz", cwd=tmp_path), "missing from the training set"
     )
 
 
@@ -412,12 +412,12 @@ def stops(running: subprocess.Popen[str], number: signal.Signals) -> str:
 def test_stopped_while_data_is_read_or_a_simulator_starts(experiment: Path, tmp_path: Path) -> None:
     running = start("train", experiment, cwd=tmp_path, env=slow(tmp_path, "sklearn.datasets"))
     wait_for((tmp_path / "here").exists, running)
-    assert stops(running, signal.SIGINT) == "photonloop train: stopped as asked while the data was read"
+    assert stops(running, signal.SIGINT) == "photonloop train: stopped on request while the data was read"
     (tmp_path / "here").unlink()
     running = start("train", experiment, cwd=tmp_path, env=slow(tmp_path, "photonloop.simulator.parameters"))
     wait_for((tmp_path / "here").exists, running)
     children = psutil.Process(running.pid).children()
-    assert stops(running, signal.SIGTERM) == "photonloop train: stopped as asked while the device was starting"
+    assert stops(running, signal.SIGTERM) == "photonloop train: stopped on request while the device was starting"
     assert not any(child.is_running() for child in children)
     assert not (tmp_path / "runs").exists(), "no run had begun"
 
@@ -442,7 +442,7 @@ def test_stopped_while_the_step_is_measured(experiment: Path, tmp_path: Path, se
     options = ("--device", served_slowly, "--set", "training.epochs=2")
     running = start("train", experiment, *options, cwd=tmp_path)  # 144 settings of 3 s each to measure the step
     wait_for(is_busy, running)
-    assert stops(running, signal.SIGINT) == "photonloop train: stopped as asked"
+    assert stops(running, signal.SIGINT) == "photonloop train: stopped on request"
     with connect(served_slowly) as client:
         assert client.status().safe
         assert not client.status().faults
@@ -489,10 +489,10 @@ def test_a_resumed_copy_of_a_run_takes_the_device_over_once(experiment: Path, tm
     _, printed = first.communicate(timeout=60)
     assert first.returncode == 1
     assert printed.splitlines()[-1] == (
-        "photonloop train: another session ('small') has taken the device over: this session stops at its last step"
+        "photonloop train: another session ('small') has taken over the device: this session stops after its last update"
     )
     assert "photonloop train --resume runs/small" in printed
     assert printed.count("device lost") == 1
     wait_for(lambda: (tmp_path / "runs" / "copy" / "journal.bin").stat().st_size != copied, second)
     # The sentence names the update if the session stopped between two updates, and not at any other point.
-    assert stops(second, signal.SIGINT).startswith("photonloop train: stopped as asked")
+    assert stops(second, signal.SIGINT).startswith("photonloop train: stopped on request")

@@ -160,7 +160,7 @@ def test_failed_download_reports_alternatives(tmp_path: Path, monkeypatch: pytes
     [
         ({"x_test": None, "y_test": None}, ["lacks x_test, y_test", "x_train, y_train"]),
         ({"y_train": np.array([{}] * 12, dtype=object)}, ["y_train", "pickled"]),
-        ({"y_test": np.array([3, 3, 5, 7, 8, 9])}, ["labels missing from the training part", "8, 9"]),
+        ({"y_test": np.array([3, 3, 5, 7, 8, 9])}, ["labels missing from the training set", "8, 9"]),
         ({"y_test": np.array(list("abcabc"))}, ["y_train", "y_test", "same labels"]),
         ({"x_train": np.where(np.arange(360).reshape(12, 6, 5) == 95, np.nan, 1.0)}, ["x_train", "nan", "row 3"]),
         ({"x_test": np.full((6, 6, 5), 1e300)}, ["x_test", "1e+300", "finite"]),
@@ -213,7 +213,7 @@ def test_a_flipped_byte_never_raises_another_error(tmp_path: Path) -> None:
 
 def test_a_limit_that_leaves_a_class_out_is_refused(tmp_path: Path) -> None:
     text = _sentence(DataSpec(source=str(_archive(tmp_path / "a.npz")), train_limit=2))
-    assert "limited to 2 samples" in text and "labels missing from the training part" in text
+    assert "limited to 2 samples" in text and "labels missing from the training set" in text
 
 
 def test_images_too_small_to_crop_or_pool_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Encoding: amplitudes in [0, 1], ranges from the training part only, and a count of limited values."""
+"""Encoding: amplitudes in [0, 1], ranges from the training set only, and a count of limited values."""
 
 import numpy as np
 import pytest
@@ -80,9 +80,9 @@ def test_unusable_data_is_refused() -> None:
         encode(wide, fit_encoding(wide, EncodingSpec()), 64)
     with pytest.raises(DataError, match="the data has 65 features, but the encoding was made for 3"):
         encode(wide, encoding, 64)
-    with pytest.raises(DataError, match=r"x holds NaN or infinity in row 1"):
+    with pytest.raises(DataError, match=r"x contains NaN or infinity in row 1"):
         encode(np.array([[1, 2, 3], [1, np.nan, 3]], np.float32), encoding, 4)
-    with pytest.raises(DataError, match=r"x_train holds -2, but encoding.scale 'image'"):
+    with pytest.raises(DataError, match=r"x_train contains -2, but encoding.scale 'image'"):
         fit_encoding(-_TRAIN[1:, :1] * 0.5, EncodingSpec(scale="image"))
     with pytest.raises(DataError, match=r"shape \(0, 3\)"):
         fit_encoding(_TRAIN[:0], EncodingSpec())

@@ -92,7 +92,7 @@ def test_failures_with_answers_in_between_are_not_limited() -> None:
     link, reported, evaluate = linked(chips, Clock())
     for _ in range(3 * MOST_BREAKS):
         assert evaluate().values.shape == (1, 3, 4)
-    assert reported[:2] == ["device lost: pulled at 1", "device back, loaded inputs and held drive restored"]
+    assert reported[:2] == ["device lost: pulled at 1", "device available again, loaded inputs and held drive restored"]
     assert len(reported) == 6 * MOST_BREAKS
     link.close()
 
@@ -104,7 +104,7 @@ def test_a_session_whose_device_was_taken_over_stops() -> None:
     link, _, evaluate = linked(chips, Clock())
     evaluate()
     chips.leased_to = "b"
-    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken the device over: this session stops") as caught:
+    with pytest.raises(DeviceError, match=r"another session \('b'\) has taken over the device: this session stops") as caught:
         evaluate()
     assert caught.value.code == "lease"
     assert chips.opened == 1
@@ -164,7 +164,7 @@ def test_waiting_for_a_server_is_reported_ever_less_often(monkeypatch: pytest.Mo
         clock.now_s += 2.0
         raise broken("no device server answers at tcp://lab:5555 within 2 s", retryable=True)
 
-    with pytest.raises(SessionStopped, match="stopped as asked while waiting for the device"):
+    with pytest.raises(SessionStopped, match="stopped on request while waiting for the device"):
         wait_for_device(opener, clock, reported.append)
     monkeypatch.undo()
     assert reported[0].startswith("still waiting, 1")  # s, ten and some

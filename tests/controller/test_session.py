@@ -24,7 +24,7 @@ from photonloop.controller.learning.variables import to_drive
 from photonloop.controller.runs.checkpoint import from_arrays
 from photonloop.controller.runs.run_folder import CHECKPOINT, EVALUATION, JOURNAL, RunFolder, read_checkpoint, read_events
 from photonloop.controller.stopping import SessionStopped, Stop
-from photonloop.controller.training import load_parts
+from photonloop.controller.training import load_sets
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
@@ -67,7 +67,7 @@ def session(
 ) -> tuple[Session, ReconnectingDevice, RunFolder, Notes]:
     path.mkdir(exist_ok=True)
     notes, dataset, link = Notes(), load_dataset(experiment.data), ReconnectingDevice(opener, stop=stop)
-    load_parts(link, experiment, dataset)
+    load_sets(link, experiment, dataset)
     folder = RunFolder(path)
     made = Session(
         experiment=experiment,
@@ -225,7 +225,7 @@ def test_nan_updates_are_not_written_to_the_checkpoint(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         "photonloop.controller.learning.session.descend", lambda spec, moments, direction, rate: direction * np.inf
     )
-    with pytest.raises(ConfigError, match="optimizer.rate is 0.03, too high"):
+    with pytest.raises(ConfigError, match="optimizer.rate is 0.03: use a lower rate"):
         made.run()
     link.close()
     folder.close()
@@ -351,7 +351,7 @@ def test_another_device_after_reconnecting_is_refused(tmp_path: Path) -> None:
         return flaky.open(experiment.model_copy(update={"seed": next(seeds)}))
 
     made, link, folder, _ = session(tmp_path, experiment, opener)
-    with pytest.raises(DeviceError, match="is another one: serials.seed is 1 and was 0"):
+    with pytest.raises(DeviceError, match="is another one after reconnecting: serials.seed is 1 and was 0"):
         made.run()
     link.close()
     folder.close()
@@ -575,10 +575,10 @@ def test_another_kind_of_flag_in_the_same_layer_gives_another_warning() -> None:
     assert warnings.new_warning("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
     warning = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
     assert warning == "layer 1: readings of update 2 are saturated; reported once per layer"
-    assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test part") is None
-    warning = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test part")
-    assert warning == "layer 1: readings of the test part were taken before they had settled; reported once per layer"
+    assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test set") is None
+    warning = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test set")
+    assert warning == "layer 1: readings of the test set were taken before they had settled; reported once per layer"
     assert (
-        warnings.new_warning("layer 2", 1 << 5, "of the test part")
-        == "layer 2: readings of the test part are flagged 0x20; reported once per layer"
+        warnings.new_warning("layer 2", 1 << 5, "of the test set")
+        == "layer 2: readings of the test set are flagged 0x20; reported once per layer"
     )

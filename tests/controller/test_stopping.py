@@ -18,7 +18,7 @@ def test_a_stop_is_permanent_and_names_the_occasion() -> None:
     stop.check("while nothing was wrong")
     stop.ask()
     for _ in range(2):
-        with pytest.raises(SessionStopped, match="^stopped as asked while the data was read$"):
+        with pytest.raises(SessionStopped, match="^stopped on request while the data was read$"):
             stop.check("while the data was read")
 
 
@@ -27,7 +27,7 @@ def test_a_condition_is_a_reason_to_stop() -> None:
     stop = Stop(lambda: over)
     stop.check()
     over = True
-    with pytest.raises(SessionStopped, match="^stopped as asked$"):
+    with pytest.raises(SessionStopped, match="^stopped on request$"):
         stop.check()
 
 

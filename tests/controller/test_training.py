@@ -148,7 +148,7 @@ def test_a_device_of_another_shape_is_always_refused(
 ) -> None:
     bench.change(**changes)
     for act in (training.resume, training.evaluate):
-        with pytest.raises(ConfigError, match=rf"is not what run .* learned on: {difference}$"):
+        with pytest.raises(ConfigError, match=rf"is not the one that run .* was trained on: {difference}$"):
             act(run, device=device, listener=Notes())
 
 
@@ -166,7 +166,7 @@ def test_evaluate_warns_of_saturated_detectors(bench: Bench, run: Path) -> None:
     bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
     notes = Notes()
     training.evaluate(run, listener=notes)
-    assert "warning: layer 1: readings of the test part are saturated; reported once per layer" in notes.messages
+    assert "warning: layer 1: readings of the test set are saturated; reported once per layer" in notes.messages
 
 
 @pytest.mark.parametrize("act", [training.resume, training.evaluate])
@@ -175,7 +175,7 @@ def test_a_stop_request_prevents_reading_data_and_measuring(
 ) -> None:
     stop, before = Stop(), (run / CHECKPOINT).read_bytes()
     stop.ask()
-    with pytest.raises(SessionStopped, match="stopped as asked while the data was read"):
+    with pytest.raises(SessionStopped, match="stopped on request while the data was read"):
         act(run, listener=Notes(), stop=stop)
     # Requested after the data was read, the stop takes effect before anything is sent to the device.
     read = False
