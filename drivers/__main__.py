@@ -85,7 +85,11 @@ def _make_safe(reference: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m photonloop.drivers", description="Serve a bench of instruments on this machine.")
     add = parser.add_argument
-    add("station", metavar="STATION.toml[?max_v=5]", help="station file, and limits that tighten its own")
+    add(
+        "station",
+        metavar="STATION.toml[?max_v=5]",
+        help="station file, with optional limits that tighten those in it: station.toml?max_v=5",
+    )
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
     add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
     add_parent_options(parser)

@@ -15,12 +15,12 @@ Obligations of every method
   times over if a query is repeated. It never waits without a limit.
 - For every failure outside the program it raises `DeviceError` and nothing else. The detail is one plain sentence that
   names the instrument, the command and the answer. The code is one of:
-      "transport"    no answer, or an answer that cannot be parsed; the connection has been resynchronised, so that a
-      late reply
-                     is never taken for the reply to another query
+      "transport"    no answer, or an answer that cannot be parsed; the connection has been resynchronised, so that
+                     a late reply is never taken for the reply to another query
       "device"       the instrument reports an error, has reported one since the last call, or has been restarted
       "limit"        the value is beyond the limits of the instrument or those that `set_limits` wrote; nothing was
-      written "bad_request"  the channel does not exist, or the value is NaN or infinite; nothing was written
+                     written
+      "bad_request"  the channel does not exist, or the value is NaN or infinite; nothing was written
 - `outcome` is "not_applied" only if no byte of the command can have reached the instrument, or if the command changes
   nothing. The bench does not rely on it for calls that change settings: if one of those fails, all channels of the
   source are unknown, and making safe writes 0 V to each of them

@@ -25,7 +25,7 @@ INLINE_S = 0.01
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve a chip until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Serve a chip until a signal or the end of its parent; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
     keep_running = parent_check(args)
     try:
@@ -70,7 +70,7 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, keep_running: C
 
 
 def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
-    from photonloop.simulator.physics_table import as_json, as_text, physics_table  # noqa: PLC0415 - of no use to a chip that is served
+    from photonloop.simulator.physics_table import as_json, as_text, physics_table  # noqa: PLC0415 - not needed to serve a chip
 
     rows = physics_table(args.chip, parameters)
     try:
@@ -87,12 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")
     add("--ports", type=int, help="modes of every mesh")
-    add("--stages", type=int, help="meshes one behind the other")
-    add("--seed", type=int, help="everything random follows from it")
+    add("--stages", type=int, help="number of meshes in series")
+    add("--seed", type=int, help="seed of all random values of the chip")
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
-    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; needed beyond this machine")
-    add("--threads", type=_threads, help="threads that share an evaluation (one a processor, four at most)")
-    add("--beside", type=_threads, default=0, help="of these, how many leave short evaluations to whoever asks on this machine")
+    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
+    add("--threads", type=_threads, help="threads that share an evaluation (default: one per processor, at most 4)")
+    add(
+        "--beside",
+        type=_threads,
+        default=0,
+        help="number of these threads that take no part in short evaluations, to leave processors to a client here",
+    )
     add("--realtime", action="store_true", help="operations take the time they would take in a lab")
     add_parent_options(parser)
     add("--physics", action="store_true", help="print every parameter of the chip with unit and source, and end")

@@ -52,7 +52,7 @@ class Bench:
     handles
         The instruments, by their names in the station file.
     clock
-        Its time; every wait of the bench goes through it.
+        The clock of the bench; all its waits use it.
     on_close
         Called once, at the end of `close`.
     """
@@ -133,11 +133,11 @@ class Bench:
             self._evaluating_s += self._clock.now_s() - began_s
         if readings is None:
             self._faults.check()
-            raise DeviceError("interlock", "the evaluation was stopped between settings: nothing of it is held")
+            raise DeviceError("interlock", "the evaluation was stopped between settings: none of its settings is held")
         return readings
 
     def status(self) -> DeviceStatus:
-        """Return what is known now, monitored values as last read by `watch`. Calls no instrument."""
+        """Return the present state, with monitored values as last read by `watch`. Calls no instrument."""
         held = self._held
         # With the safe drive held, modulators and light may be on, but not if a command to turn them off was not
         # confirmed.
@@ -288,7 +288,7 @@ class Bench:
             raise DeviceError("device", "the bench is closed")
 
     def _health(self) -> dict[str, str | float]:
-        """Return monitored values, and counters that show where the time of an evaluation goes."""
+        """Return monitored values, and counters of the time that the parts of an evaluation take."""
         health = dict(self._monitor.values)
         for handle in self._handles.values():
             health[f"{handle.name}_calls"] = float(handle.calls)

@@ -1,7 +1,7 @@
 """The evaluation of a bench: read every sample at every setting.
 
-for each setting:   write changed heaters (ramped) ─▶ for each sample:  write changed modulators ─▶ settle ─▶ read
-detectors
+for each setting:       write changed heaters (ramped)
+    for each sample:    write changed modulators ─▶ settle ─▶ read detectors
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class FaultHandler:
 
     @contextmanager
     def safe_on_failure(self) -> Iterator[None]:
-        """Make the bench safe on every exception but a refusal; latch a fault if an instrument or a bound is the
+        """Make the bench safe on every exception except a refusal; latch a fault if an instrument or a bound is the
         reason.
 
         A refusal is a `DeviceError` that is not an `InstrumentError`: it passes unchanged.
@@ -65,7 +65,7 @@ class FaultHandler:
     def trip(self, name: str, detail: str) -> str:
         """Latch the fault `name`, make the bench safe and switch the light off.
 
-        The light goes first if there is too much of it. If part of the bench could not be made safe, the detail of the
+        If there is too much light, it is switched off first. If part of the bench could not be made safe, the detail of the
         fault names it. Returns the result as a phrase for an error message.
         """
         log.error("%s: %s", name, detail)
@@ -100,7 +100,7 @@ def describe_failed_outputs(failed: Sequence[InstrumentError]) -> str:
     lost = sorted({error.instrument for error in failed if not error.unconfirmed})
     phrases = ["the rest of the bench was made safe"]
     if unconfirmed:
-        phrases.append(f"{' and '.join(unconfirmed)} was sent to its safe state, but nothing confirms that it is there")
+        phrases.append(f"{' and '.join(unconfirmed)} was sent to its safe state, but did not confirm it")
     if lost:
         phrases.append(f"{' and '.join(lost)} could not be made safe")
     return ", ".join(phrases)

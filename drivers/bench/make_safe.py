@@ -116,7 +116,7 @@ def _make_instrument_safe(
     try:
         identity = handle.query("identify", lambda instrument: instrument.identify())
     except InstrumentError as error:
-        # Something at the address in the station file that does not report another identity: 0 V does no harm.
+        # An instrument at this address that does not report its identity may still take commands, and 0 V does no harm.
         log.warning("%s", error.detail)
     else:
         check_serial(table, identity)

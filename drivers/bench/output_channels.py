@@ -23,7 +23,7 @@ from photonloop.drivers.instrument import DriveSource, ReadsVolts, StepsThroughL
 Volts = NDArray[np.float64]
 
 Allowed = Callable[[], bool]
-"""Whether to go on. Called before every write and during every wait; nothing is written after it has returned False."""
+"""Returns whether to continue. Called before every write and during every wait; nothing is written after it has returned False."""
 
 FEWEST_STEPS = 6
 """Shortest list that is loaded into a source. A list costs two messages more: one to load it and one to end it."""

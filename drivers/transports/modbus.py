@@ -40,7 +40,7 @@ MAX_REGISTERS = 125
 
 
 class _InvalidAnswerError(ValueError):
-    """An invalid answer, after which frames in the stream can no longer be told apart."""
+    """An invalid answer, after which the start of the next frame in the stream is unknown."""
 
 
 class ModbusTransport:

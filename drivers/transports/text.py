@@ -1,9 +1,9 @@
 """Lines of text to and from an instrument, always synchronised.
 
-Both sides are synchronised if nothing is on its way from the instrument that belongs to an earlier query. That is so
-after a query has been answered in full. They are not synchronised from the moment a query is sent until then. So a
-timeout, an interruption from the keyboard or a partial answer leaves them unsynchronised, and the next exchange
-resynchronises them first:
+Both sides are synchronised if no answer to an earlier query is still on its way from the instrument. That holds after a
+query has been answered in full, but not between sending a query and receiving its full answer. So a timeout, an
+interruption from the keyboard or a partial answer leaves them unsynchronised, and the next exchange resynchronises them
+first:
 
     query "READ?"      timeout                              not synchronised
     (READ? repeated)   send "*IDN?", whose answer is known  ◀── "0.31" comes late: discarded

@@ -64,7 +64,7 @@ def open_visa(
     try:
         manager = pyvisa.ResourceManager(library)
         resource: Any = manager.open_resource(address, open_timeout=max(1, round(timeout_s * 1000)))
-    except Exception as error:  # noqa: BLE001 - pyvisa-py raises bare Exception, libraries raise what they like
+    except Exception as error:  # noqa: BLE001 - pyvisa-py raises bare Exception, libraries raise any type
         raise ConnectionLost(f"{address} cannot be opened: {_first_line(error)}", sent=False) from None
     resource.timeout = timeout_s * 1000
     # Reads return what has arrived, so the warning that there may be more is ignored.

@@ -1,7 +1,7 @@
 """`python -m photonloop.simulator.emulators`: a virtual bench in a process of its own.
 
-Once it is ready it says so in one JSON line on standard output: where every instrument answers, the control port, the
-station file. It ends on SIGTERM, on Ctrl-C, or with its parent.
+Once it is ready, it prints one JSON line on standard output with the address of every instrument, the address of the
+control port and the path of the station file. It ends on SIGTERM, on Ctrl-C, or when its parent process has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARENT_EVERY_S = 0.25
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a bench until told to stop; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Run a bench until a signal or the end of its parent; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
     keep_running = parent_check(args)
     try:
@@ -89,16 +89,21 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--chip", default="soi", metavar="PRESET|FILE", help=f"preset ({', '.join(preset_names())}) or chip file (.toml)")
     add("--ports", type=int, default=8, help="modes of every mesh [%(default)s]")
-    add("--stages", type=int, default=1, help="meshes one behind the other [%(default)s]")
-    add("--seed", type=int, help="everything random follows from it")
-    add("--heaters", metavar="NAME", help=f"what drives the heaters: {', '.join(SOURCES)}")
-    add("--modulators", metavar="NAME", help=f"what drives the input modulators: {', '.join(SOURCES)}")
-    add("--detectors", metavar="NAME", help=f"what reads: {', '.join(READOUTS)}")
-    add("--laser", metavar="NAME", help=f"what shines: {', '.join(LASERS)}")
-    add("--laser-command-set", choices=("legacy", "scpi"), default="legacy", help="in which the TSL-570 was left [%(default)s]")
+    add("--stages", type=int, default=1, help="number of meshes in series [%(default)s]")
+    add("--seed", type=int, help="seed of all random values of the chip")
+    add("--heaters", metavar="NAME", help=f"source of the heaters: {', '.join(SOURCES)}")
+    add("--modulators", metavar="NAME", help=f"source of the input modulators: {', '.join(SOURCES)}")
+    add("--detectors", metavar="NAME", help=f"readout of the detectors: {', '.join(READOUTS)}")
+    add("--laser", metavar="NAME", help=f"laser in use: {', '.join(LASERS)}")
+    add(
+        "--laser-command-set",
+        choices=("legacy", "scpi"),
+        default="legacy",
+        help="command set of the TSL-570 at power-up [%(default)s]",
+    )
     add("--speed", type=_factor, default=0.0, metavar="F", help="factor on response times: 1 as in the lab, 0 none [%(default)s]")
-    add("--stamped", action="store_true", help="detectors show the number of the measurement in place of light")
-    add("--out", type=Path, metavar="DIR", help="where station.toml and the serial lines go (a temporary folder)")
+    add("--stamped", action="store_true", help="detectors show the number of the measurement instead of light")
+    add("--out", type=Path, metavar="DIR", help="folder for station.toml and the serial lines (default: a temporary one)")
     add_parent_options(parser)
     return parser
 

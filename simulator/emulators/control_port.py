@@ -1,9 +1,10 @@
 """The control port of a virtual bench, for tests and scripts: one JSON object per line, over TCP on this machine.
 
-    {"do": "inject", "instrument": "labjack-t7", "fault": {"kind": "late", "delay_s": 0.5}}   -> {"ok": true} {"do":
-    "clear"}                            remove the pending faults                      -> {"ok": true} {"do": "state"}
-    voltages, light and counters                   -> {"ok": true, "heater_v": […], …} {"do": "log", "since": 41}
-    measurements after number 41                   -> {"ok": true, "log": […]}
+    {"do": "inject", "instrument": "labjack-t7", "fault": {"kind": "late", "delay_s": 0.5}}
+                                schedule a fault                -> {"ok": true}
+    {"do": "clear"}             remove the pending faults       -> {"ok": true}
+    {"do": "state"}             voltages, light and counters    -> {"ok": true, "heater_v": […], …}
+    {"do": "log", "since": 41}  measurements after number 41    -> {"ok": true, "log": […]}
 
 A request that is refused is answered {"ok": false, "error": "one sentence"}.
 """

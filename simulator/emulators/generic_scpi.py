@@ -1,6 +1,6 @@
 """Emulated generic instruments in common SCPI: a multichannel source, a readout and a laser.
 
-They stand for the instruments that a table of commands in `station.toml` describes:
+They represent the instruments that a table of commands in `station.toml` describes:
 
     source    VOLT 1.5,(@3)    VOLT? (@1:8)    MEAS:CURR? (@1:8)    VOLT:PROT 6,(@1:8)    CURR:LIM 0.02,(@1:8)
     readout   MEAS:VOLT? (@1:8)

@@ -32,9 +32,11 @@ def inl_coefficients(dac: DacParameters, shape: NDArray[np.float64]) -> tuple[ND
         Random numbers, uniform in [-1, 1], shape (channels, 2). The first is the weight of the bow, and the second
         gives the sign of the twist, whose weight is the rest.
 
-    Notes ----- With x = code / full scale, the deviation is inl_lsb · LSB · 4x(1-x) · (a + b(2x-1)) with |a| + |b| = 1.
-    It vanishes at both ends of the range, as the integral nonlinearity of a data sheet does by definition, and never
-    exceeds inl_lsb.
+    Notes
+    -----
+    With x = code / full scale, the deviation is inl_lsb · LSB · 4x(1-x) · (a + b(2x-1)) with |a| + |b| = 1. It vanishes
+    at both ends of the range, as the integral nonlinearity of a data sheet does by definition, and never exceeds
+    inl_lsb.
     """
     a = shape[:, 0]
     b = (1.0 - np.abs(a)) * np.sign(shape[:, 1])

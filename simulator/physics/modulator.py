@@ -1,7 +1,6 @@
 """Input modulators: from requested amplitudes to the fields that enter the mesh.
 
-    amplitude ──▶ extinction ──▶ × (1 + error of the port) · e^{i phase of the port} ──▶ ═══ neighbouring waveguides ═══
-    ──▶ mesh
+    amplitude ──▶ extinction ──▶ × (1 + error of port) · e^{i phase of port} ──▶ ═ neighbouring waveguides ═ ──▶ mesh
 
 This is applied once, when inputs are loaded. Evaluating loaded rows needs no further computation here.
 """

@@ -1,9 +1,8 @@
 """Thermal response of heaters: a first-order low-pass on heater power, in closed form between changes of the drive.
 
                       target
-    thermal power   ╭──────────        P(t) = target + (P₀ - target) · e^{-t/τ},   τ = rise_s if target > P₀, else
-    fall_s
-          ╭─────────╯
+    thermal power   ╭──────────        P(t) = target + (P₀ - target) · e^{-t/τ},   τ = rise_s if target > P₀,
+          ╭─────────╯                                                          else fall_s
     ──────╯   P₀
 
 Crosstalk is linear in power and is applied after the low-pass. If a slew limit ramps the drive, the response is

@@ -176,7 +176,7 @@ def test_a_source_with_invalid_answers_within_a_list_goes_to_zero(fault: str, tm
     with opened(tmp_path) as (bench, virtual):
         virtual.inject("qdac2", fault, match="tint", after=4, delay_s=1.5 * TIMEOUT_S)
         virtual.inject("qdac2", fault, after=40, count=100_000, delay_s=1.5 * TIMEOUT_S)
-        with pytest.raises(DeviceError, match="qdac2 was sent to its safe state, but nothing confirms that it is there"):
+        with pytest.raises(DeviceError, match="qdac2 was sent to its safe state, but did not confirm it"):
             for _ in range(20):
                 bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
         wait_until(lambda: holds(virtual, np.zeros(16)), 20)

@@ -30,12 +30,12 @@ HOT = np.full(16, 2.0)
 @dataclass(frozen=True)
 class Served:
     process: subprocess.Popen[str]
-    said: dict[str, Any]
+    announcement: dict[str, Any]
     folder: Path
 
     @property
     def address(self) -> str:
-        return str(self.said["address"])
+        return str(self.announcement["address"])
 
     def server(self) -> psutil.Process:
         """The process that holds the instruments."""
@@ -72,7 +72,7 @@ def drive(address: str, folder: Path) -> None:
     client.evaluate(np.full((1, 16), 3.0), np.ones((1, 4)), "mesh1")
     np.testing.assert_array_equal(filed.volts(folder), HOT)
     assert filed.lit(folder)
-    # No goodbye: the lease is not released, as when a controller dies.
+    # The lease is not released, as if the controller had died.
     client._lease.stop_renewing()
     client._disconnect()
 
@@ -80,9 +80,9 @@ def drive(address: str, folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_and_ends_safe_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     with served(tmp_path) as bench:
-        assert set(bench.said) == {"address", "pid", "station", "epoch", "supervisor"}
-        assert bench.said["supervisor"] == bench.process.pid
-        assert bench.said["station"] == "filed"
+        assert set(bench.announcement) == {"address", "pid", "station", "epoch", "supervisor"}
+        assert bench.announcement["supervisor"] == bench.process.pid
+        assert bench.announcement["station"] == "filed"
         drive(bench.address, tmp_path)
         server = bench.server()
         bench.process.send_signal(number)
@@ -114,7 +114,7 @@ def test_bench_of_a_killed_server_is_made_safe_and_served_again_at_the_same_addr
 @pytest.mark.parametrize("options", [[], ["--unsupervised"]])
 def test_output_of_drivers_is_not_taken_for_the_announcement(options: list[str], tmp_path: Path) -> None:
     with served(tmp_path, *options, daq="{ loud = true }") as bench:
-        assert bench.said["station"] == "filed"
+        assert bench.announcement["station"] == "filed"
         drive(bench.address, tmp_path)
         bench.process.terminate()
         assert bench.process.wait(20) == 0

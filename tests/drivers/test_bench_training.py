@@ -67,10 +67,10 @@ def test_training_on_a_bench_matches_the_simulator_although_its_server_is_killed
             time.sleep(0.05)
         (server,) = psutil.Process(running.pid).children()[0].children()
         server.kill()
-        answer, said = running.communicate(timeout=110)
-        assert running.returncode == 0, said
-        assert "device lost" in said
-        assert "device back" in said
+        answer, messages = running.communicate(timeout=110)
+        assert running.returncode == 0, messages
+        assert "device lost" in messages
+        assert "device back" in messages
         assert json.loads(answer)["device"] == f"lab:{tmp_path}/station.toml?max_v=9"
     finally:
         bench.terminate()

@@ -109,7 +109,7 @@ def test_the_bench_is_not_safe_until_0_v_is_confirmed(tmp_path: Path) -> None:
     with bench_with(SETS_THEN_ASKS_VOLTS, tmp_path) as (virtual, bench):
         channels = bench.describe().channels
         virtual.inject("scpi-source", "garbage", match="VOLT? (@", count=1000)
-        with pytest.raises(DeviceError, match="nothing confirms"):
+        with pytest.raises(DeviceError, match="did not confirm"):
             bench.apply(np.full(channels, 1.5))
         assert heaters(virtual)[:channels] == [0.0] * channels  # 0 V was sent without waiting for an answer
         assert not bench.status().safe

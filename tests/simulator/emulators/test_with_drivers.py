@@ -108,7 +108,7 @@ def test_a_source_that_carries_out_commands_but_cannot_be_understood_goes_to_zer
         settled = wait_until(lambda: not any(bench.state()["heater_v"]))
         assert settled, bench.state()["heater_v"]
         bench.call(bench.bench.units[heaters].faults.clear)
-        # The transport may be out of step. It resynchronises, and takes no stale answer for a new one.
+        # The transport may not be synchronised. It resynchronises, and takes no stale answer for a new one.
         assert wait_until(lambda: succeeds(source.safe, errors))
         np.testing.assert_allclose(source.read_volts(channels), 0.0, atol=2e-3)
         source.set_volts(dict.fromkeys(channels, 1.0))
@@ -125,7 +125,7 @@ def test_a_laser_that_carries_out_commands_but_cannot_be_understood_is_switched_
         here[laser].on()
         bench.inject(laser, "garbage", count=10_000)
         with pytest.raises(errors):
-            here[laser].is_on()  # out of step from here on, so that not even the first attempt says "off"
+            here[laser].is_on()  # out of step from here on, so that not even the first attempt sends "off"
         with pytest.raises(unconfirmed, match="off was sent to it without confirmation"):
             here[laser].off()
         assert wait_until(lambda: not bench.state()["laser"]["is_on"])
