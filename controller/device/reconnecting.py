@@ -176,7 +176,7 @@ class ReconnectingDevice:
                 self._stop.pause(pause_s)
             else:
                 if reported:
-                    self._on_restored("device available again, loaded inputs and held drive restored")
+                    self._on_restored("device back, loaded inputs and held drive restored")
                 return answer
         raise DeviceError("transport", f"the device was lost {MOST_BREAKS} times in a row: {reported}", outcome="unknown")
 

@@ -92,7 +92,7 @@ def test_failures_with_answers_in_between_are_not_limited() -> None:
     link, reported, evaluate = linked(chips, Clock())
     for _ in range(3 * MOST_BREAKS):
         assert evaluate().values.shape == (1, 3, 4)
-    assert reported[:2] == ["device lost: pulled at 1", "device available again, loaded inputs and held drive restored"]
+    assert reported[:2] == ["device lost: pulled at 1", "device back, loaded inputs and held drive restored"]
     assert len(reported) == 6 * MOST_BREAKS
     link.close()
 

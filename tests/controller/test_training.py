@@ -102,7 +102,7 @@ def test_an_edited_chip_is_refused_unless_named_and_evaluated_with_a_warning(ben
     for part in (
         "tcp://lab:5555 is another chip than the one run",
         "serials.parameters is",
-        "reconnect that one",
+        "Reconnect that chip",
         f"photonloop train --resume {run} --device tcp://lab:5555",
     ):
         assert part in str(caught.value)
