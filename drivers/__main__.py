@@ -18,7 +18,7 @@ from photonloop.drivers.service.supervisor import Commands, server_command, supe
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import add_parent_options, parent_check, refuse, take_standard_output
-from photonloop.protocols.stop_request import StopRequest, stop_signals
+from photonloop.protocols.stop_request import StopRequest, handle_stop_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,11 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
     keep_running, stop = parent_check(args), StopRequest()
+    handle_stop_signals(lambda _number: stop.ask())
     try:
-        with stop_signals(lambda _number: stop.ask()):
-            if args.make_safe:
-                return _make_safe(args.station)
-            return (_serve if args.unsupervised else _supervise)(args, stop, keep_running)
+        if args.make_safe:
+            return _make_safe(args.station)
+        return (_serve if args.unsupervised else _supervise)(args, stop, keep_running)
     except ConfigError as error:
         return refuse(str(error), 2)
     except DeviceError as error:

@@ -41,6 +41,12 @@ class FaultLatch:
             if name in self._faults:
                 self._faults[name] = self._faults[name].model_copy(update={"detail": detail})
 
+    def extend(self, name: str, addition: str) -> None:
+        """Append "; addition" to the detail of the latched fault `name`; no effect if it is not latched."""
+        with self._lock:
+            if (fault := self._faults.get(name)) is not None:
+                self._faults[name] = fault.model_copy(update={"detail": f"{fault.detail}; {addition}"})
+
     def clear(self, name: str) -> None:
         """Clear the fault `name`.
 

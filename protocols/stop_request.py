@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 _SLICE_S = 0.05
 
@@ -45,18 +46,27 @@ class StopRequest:
             time.sleep(min(left_s, _SLICE_S))
 
 
-@contextmanager
-def stop_signals(handle: Callable[[int], object], signals: Sequence[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
-    """Call `handle` with the number of each of `signals` that arrives, inside the block; restore the handlers after it.
+def handle_stop_signals(
+    handle: Callable[[int], object], signals: Sequence[signal.Signals] = STOP_SIGNALS
+) -> dict[signal.Signals, Any]:
+    """Call `handle` with the number of each of `signals` that arrives from now on; return the earlier handlers.
 
-    A signal that this process ignores, as SIGHUP under `nohup`, stays ignored unless it is one of `STOP_SIGNALS`.
+    For programs that end after the signal: their handler must stay until they have ended, since they may receive the
+    same signal twice. A signal that this process ignores, as SIGHUP under `nohup`, stays ignored unless it is one of
+    `STOP_SIGNALS`.
     """
 
     def on_signal(number: int, _frame: object) -> None:
         handle(number)
 
     handled = [number for number in signals if number in STOP_SIGNALS or signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, on_signal) for number in handled}
+    return {number: signal.signal(number, on_signal) for number in handled}
+
+
+@contextmanager
+def stop_signals(handle: Callable[[int], object], signals: Sequence[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
+    """Do as `handle_stop_signals` inside the block, and restore the earlier handlers after it."""
+    previous = handle_stop_signals(handle, signals)
     try:
         yield
     finally:

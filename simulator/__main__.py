@@ -17,7 +17,7 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.output_streams import discard_output
 from photonloop.protocols.process import add_parent_options, announce, parent_check, refuse
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
-from photonloop.protocols.stop_request import stop_signals
+from photonloop.protocols.stop_request import handle_stop_signals
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
 INLINE_S = 0.01
@@ -28,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve a chip until a signal or the end of its parent; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
     keep_running = parent_check(args)
+    handle_stop_signals(lambda _number: sys.exit(0))  # until the server takes over: no heater is hot yet
     try:
-        with stop_signals(lambda _number: sys.exit(0)):  # until the server takes over: no heater is hot yet
-            parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
-            if args.physics:
-                return _print_physics(parameters, args)
-            return _serve(parameters, args, keep_running)
+        parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
+        if args.physics:
+            return _print_physics(parameters, args)
+        return _serve(parameters, args, keep_running)
     except ConfigError as error:
         return refuse(str(error), 2)
     except DeviceError as error:
@@ -51,19 +51,19 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, keep_running: C
             on_tick=keep_running,
         )
         server = DeviceServer(chip, args.bind, options=options)
-        with stop_signals(lambda _number: server.stop()):
-            announce(
-                {
-                    "address": server.bind(),
-                    "pid": os.getpid(),
-                    "chip": parameters.name,
-                    "ports": parameters.ports,
-                    "stages": parameters.stages,
-                    "seed": parameters.seed,
-                    "epoch": server.epoch,
-                }
-            )
-            server.run()
+        handle_stop_signals(lambda _number: server.stop())
+        announce(
+            {
+                "address": server.bind(),
+                "pid": os.getpid(),
+                "chip": parameters.name,
+                "ports": parameters.ports,
+                "stages": parameters.stages,
+                "seed": parameters.seed,
+                "epoch": server.epoch,
+            }
+        )
+        server.run()
     finally:
         chip.close()
     return 0

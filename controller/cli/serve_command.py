@@ -14,7 +14,7 @@ from photonloop.protocols.client.device_client import DeviceClient
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.device_server import DeviceServer, ServerOptions
-from photonloop.protocols.stop_request import stop_signals
+from photonloop.protocols.stop_request import handle_stop_signals
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,9 +61,9 @@ def _relay(args: argparse.Namespace, address: DeviceAddress) -> int:
         options = ServerOptions(keys=args.server_keys, on_tick=lambda: client.lost is None)
         server = DeviceServer(client, args.bind, options=options)
         bound = server.bind()
-        with stop_signals(lambda _number: server.stop()):
-            _announce(args, bound)
-            server.run()
+        handle_stop_signals(lambda _number: server.stop())  # to the end of the process, while the device is made safe
+        _announce(args, bound)
+        server.run()
     finally:
         opened.close()
     if client.lost is not None:

@@ -59,14 +59,14 @@ class FaultHandler:
         except DeviceError:
             raise
         except BaseException:  # Ctrl-C in a script or a bug: no heater may stay hot
-            log_errors(self.make_outputs_safe())
+            log_errors([*self.make_outputs_safe(), *self.switch_light_off()])
             raise
 
     def trip(self, name: str, detail: str) -> str:
         """Latch the fault `name`, make the bench safe and switch the light off.
 
-        If there is too much light, it is switched off first. If part of the bench could not be made safe, the detail of the
-        fault names it. Returns the result as a phrase for an error message.
+        If there is too much light, it is switched off first. If part of the bench could not be made safe, the detail
+        of the fault names it. Returns the result as a phrase for an error message.
         """
         log.error("%s: %s", name, detail)
         self.faults.latch(name, detail)
@@ -76,7 +76,7 @@ class FaultHandler:
         if not failed:
             return "the bench was made safe"
         result = describe_failed_outputs(failed)
-        self.faults.describe(name, f"{detail}; {result}")
+        self.faults.extend(name, result)
         return result
 
     def switch_light_off(self) -> list[InstrumentError]:

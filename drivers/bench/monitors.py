@@ -1,6 +1,7 @@
 """Monitoring of a bench: instrument errors, heater currents, the quantities of `[[monitors]]`, the laser.
 
-Limits are checked before a write with nominal resistances. Here the actual currents and powers of the heaters are measured.
+Limits are checked before a write with nominal resistances. Here the actual currents and powers of the heaters are
+measured.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from photonloop.drivers.instrument import DriveSource, ReadsVolts, StepsThroughL
 Volts = NDArray[np.float64]
 
 Allowed = Callable[[], bool]
-"""Returns whether to continue. Called before every write and during every wait; nothing is written after it has returned False."""
+"""Returns whether to continue. Called before every write and in every wait; nothing is written after a False."""
 
 FEWEST_STEPS = 6
 """Shortest list that is loaded into a source. A list costs two messages more: one to load it and one to end it."""
@@ -151,10 +151,11 @@ class OutputChannels:
     def write(self, target: Volts, clock: BenchClock, allowed: Allowed) -> bool:
         """Write the channels that differ from `target`, without a ramp; return False if `allowed` returned False.
 
-        If it raises, all channels of the source are unknown (`InstrumentHandle.mutate`).
+        Nothing is written if the voltages have become unknown since `target` was chosen: read them back first. If it
+        raises, all channels of the source are unknown (`InstrumentHandle.mutate`).
         """
-        if not self._is_valid:
-            self.mark_unknown()
+        if not self.is_known:
+            return allowed()
         changed = np.flatnonzero((self.volts != target) | ~self._written)
         if not changed.size:
             return allowed()
@@ -207,13 +208,14 @@ class OutputChannels:
     def make_safe(self, clock: BenchClock) -> None:
         """Bring the whole source to 0 V at once with the driver's `safe`: for channels whose voltage is unknown."""
         self.mark_unknown()
-        try:
-            self.handle.mutate("safe", lambda instrument: instrument.safe())
-        finally:
-            self._note_write(clock, self._span_v)
-        self._seen_invalidations = self.handle.invalidations
-        self.volts[:] = 0.0
-        self._written[:] = True
+        with self.handle.lock:  # a failure in another thread comes before or after all of this
+            try:
+                self.handle.mutate("safe", lambda instrument: instrument.safe())
+            finally:
+                self._note_write(clock, self._span_v)
+            self._seen_invalidations = self.handle.invalidations
+            self.volts[:] = 0.0
+            self._written[:] = True
 
     def ramp_s(self, clock: BenchClock, *, ramping: bool) -> float:
         """Return the time that counts towards the next step of a ramp [s]; see `slew.credit_s`."""
@@ -257,8 +259,8 @@ def outputs_of(
 def move(outputs: Sequence[OutputChannels], targets: Sequence[Volts], clock: BenchClock, allowed: Allowed = lambda: True) -> bool:
     """Move all outputs to their targets at the same time, each within its slew limit.
 
-    Outputs whose voltages are unknown are read back first. Those that cannot be read back are brought to 0 V at once,
-    since a ramp needs a known start. Returns False if `allowed` returned False on the way.
+    Outputs whose voltages are unknown, or become unknown on the way, are read back. Those that cannot be read back are
+    brought to 0 V at once, since a ramp needs a known start. Returns False if `allowed` returned False on the way.
 
     Raises
     ------
@@ -266,13 +268,10 @@ def move(outputs: Sequence[OutputChannels], targets: Sequence[Volts], clock: Ben
         The first source that failed; the others keep the voltages that they had by then.
     """
     moving = [(output, target) for output, target in zip(outputs, targets, strict=True) if not output.is_at(target)]
-    for output, _ in moving:
-        if not allowed():
-            return False
-        if not output.read_back(clock):
-            output.make_safe(clock)
     ramping: set[OutputChannels] = set()
     while moving:
+        if not _find_voltages([output for output, _ in moving], clock, allowed):
+            return False
         waits_s: list[float] = []
         for output, target in moving:
             elapsed_s = output.ramp_s(clock, ramping=output in ramping)
@@ -290,6 +289,16 @@ def move(outputs: Sequence[OutputChannels], targets: Sequence[Volts], clock: Ben
             if not allowed():
                 return False
     return allowed()
+
+
+def _find_voltages(outputs: Sequence[OutputChannels], clock: BenchClock, allowed: Allowed) -> bool:
+    """Read back the outputs whose voltages are unknown; return False if `allowed` returned False on the way."""
+    for output in outputs:
+        if not allowed():
+            return False
+        if not output.read_back(clock):
+            output.make_safe(clock)
+    return True
 
 
 def make_outputs_safe(outputs: Sequence[OutputChannels], clock: BenchClock) -> list[InstrumentError]:

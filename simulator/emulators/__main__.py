@@ -19,7 +19,7 @@ from pathlib import Path
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import add_parent_options, announce, parent_check, refuse
-from photonloop.protocols.stop_request import stop_signals
+from photonloop.protocols.stop_request import handle_stop_signals
 from photonloop.simulator.emulators.bench_choices import LASERS, READOUTS, SOURCES, BenchChoices, check_choices
 from photonloop.simulator.parameters import ChipParameters, load_chip, preset_names
 
@@ -30,14 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a bench until a signal or the end of its parent; return the exit code: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(arguments)
     keep_running = parent_check(args)
+    handle_stop_signals(lambda _number: sys.exit(0))  # until the event loop takes over
     try:
         choices = BenchChoices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
         check_choices(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
-        with (
-            stop_signals(lambda _number: sys.exit(0)),  # until the event loop takes over
-            tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary,
-        ):
+        with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
             return asyncio.run(_run(parameters, choices, args, keep_running, args.out or Path(temporary)))
     except ConfigError as error:
         return refuse(str(error), 2)
@@ -58,23 +56,23 @@ async def _run(
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
-        with stop_signals(lambda _number: loop.call_soon_threadsafe(stopped.set)):
-            addresses = await servers.start(parameters, folder, args.speed)
-            announce(
-                {
-                    "station": str(addresses.station),
-                    "control": addresses.control,
-                    "instruments": addresses.instruments,
-                    "pid": os.getpid(),
-                    "chip": parameters.name,
-                    "ports": parameters.ports,
-                    "stages": parameters.stages,
-                    "seed": parameters.seed,
-                }
-            )
-            while not stopped.is_set() and keep_running():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopped.wait(), PARENT_EVERY_S)
+        handle_stop_signals(lambda _number: None if loop.is_closed() else loop.call_soon_threadsafe(stopped.set))
+        addresses = await servers.start(parameters, folder, args.speed)
+        announce(
+            {
+                "station": str(addresses.station),
+                "control": addresses.control,
+                "instruments": addresses.instruments,
+                "pid": os.getpid(),
+                "chip": parameters.name,
+                "ports": parameters.ports,
+                "stages": parameters.stages,
+                "seed": parameters.seed,
+            }
+        )
+        while not stopped.is_set() and keep_running():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), PARENT_EVERY_S)
     finally:
         await servers.close()
         bench.laboratory.close()

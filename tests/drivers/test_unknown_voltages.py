@@ -174,3 +174,36 @@ def test_a_failed_query_keeps_channels_known(tmp_path: Path) -> None:
     bench.watch()
     assert "safe" not in lab.heaters.calls  # ramped from known voltages
     assert not lab.heaters.volts.any()
+
+
+def test_a_source_that_restarts_during_a_ramp_is_ramped_from_where_it_is(tmp_path: Path) -> None:
+    lab = FakeLab(clock := FakeClock())
+    bench = bench_of(lab, clock, tmp_path, lambda stated: stated["limits"].update(slew_v_per_s=10.0))
+    handle, waits = bench._handles["heaters"], []
+
+    def restart_at_the_twentieth_wait() -> None:
+        waits.append(clock.time_s)
+        if len(waits) == 20:
+            lab.heaters.volts[:] = 0.0
+            handle.invalidations += 1  # as if a check in another thread had found the restart
+
+    clock.on_wait = restart_at_the_twentieth_wait
+    lab.heaters.written.clear()
+    bench.apply(np.full(16, 3.0))
+    written = np.array([volts[0] for _, volts in lab.heaters.written])
+    assert len(waits) > 20
+    assert lab.heaters.volts.tolist() == [3.0] * 16
+    steps = np.diff(written, prepend=0.0)
+    restart = int(np.argmin(steps))
+    assert steps[restart] < 0  # from the reached voltage back to a first step from 0 V
+    assert written[restart] <= 10.0 * 0.05 + 1e-9
+    assert np.delete(steps, restart).max() <= 10.0 * 0.05 + 1e-9
+
+
+def test_the_light_is_off_after_an_interrupt(tmp_path: Path) -> None:
+    bench, lab, _ = opened(tmp_path)
+    lab.daq.faults.append(Faulty("read", KeyboardInterrupt(), times=1))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(KeyboardInterrupt):
+        bench.evaluate(np.ones((1, 8)), np.ones((1, 4)), "mesh0")
+    assert not lab.laser.lit
+    assert not lab.heaters.volts.any()

@@ -38,3 +38,12 @@ def test_a_fault_that_is_not_latched_can_be_neither_cleared_nor_required() -> No
         with pytest.raises(DeviceError, match="fault 'over_power' is not latched here") as caught:
             method("over_power")
         assert caught.value.code == "bad_request"
+
+
+def test_an_addition_keeps_the_first_detail() -> None:
+    faults = FaultLatch()
+    faults.latch("heaters_failed", "no answer")
+    faults.latch("heaters_failed", "another failure")
+    faults.extend("heaters_failed", "could not be made safe")
+    faults.extend("other", "not latched")
+    assert [(fault.name, fault.detail) for fault in faults.all()] == [("heaters_failed", "no answer; could not be made safe")]
