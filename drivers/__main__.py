@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _supervise(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[], bool]) -> int:
-    keys = ["--keys", str(args.keys)] if args.keys is not None else []
+    keys = ["--server-keys", str(args.server_keys)] if args.server_keys is not None else []
     me = str(os.getpid())
     commands = Commands(
         serve=lambda bind: server_command(args.station, "--unsupervised", "--heartbeat", "--bind", bind, "--parent", me, *keys),
@@ -66,7 +66,7 @@ def _serve(args: argparse.Namespace, stop: StopRequest, keep_running: Callable[[
         return keep_running()
 
     with open_lab(args.station) as bench:
-        serve(bench, args.bind, args.keys, stop, alive, output)
+        serve(bench, args.bind, args.server_keys, stop, alive, output)
     return 0
 
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="station file, with optional limits that tighten those in it: station.toml?max_v=5",
     )
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
-    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
+    add("--server-keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
     add_parent_options(parser)
     add("--unsupervised", action="store_true", help="serve in this process; if it is killed, the bench is not made safe")
     add("--heartbeat", action="store_true", help="print an empty line several times per second, for the supervisor")

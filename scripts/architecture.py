@@ -1,9 +1,9 @@
-"""Draw the rooms of the code and the imports between them: docs/architecture.svg.
+"""Draw the folders of the code and the imports between them: docs/architecture.svg.
 
     python scripts/architecture.py [--out docs/architecture.svg] [--json]
 
-A room is a folder in one of the four packages, or the files beside these folders. An arrow from one room to another
-means that it imports from there; it is the thicker the more modules do. `--json` prints the numbers instead.
+The files beside the folders of a package count as one more folder. An arrow from one folder to another stands for
+imports; its width grows with their number. `--json` prints the numbers instead.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ PACKAGES = {
 """Of each package: left edge, lower edge, width, height, colour, purpose."""
 
 COLUMNS = {"controller": 3, "drivers": 3, "simulator": 1, "protocols": 4}
-"""Rooms side by side."""
+"""Folders side by side."""
 
 FILES = "files"
-"""Name of the room of what lies beside the folders of a package."""
+"""Name for the files beside the folders of a package."""
 
-Room = tuple[str, str]
+Folder = tuple[str, str]
 
 
-def rooms_and_imports() -> tuple[dict[Room, int], Counter[tuple[Room, Room]]]:
-    """Return the number of modules in every room, and how many imports lead from one room to another."""
+def folders_and_imports() -> tuple[dict[Folder, int], Counter[tuple[Folder, Folder]]]:
+    """Return the number of modules in every folder, and how many imports lead from one folder to another."""
     graph = grimp.build_graph("photonloop", cache_dir=None)
-    modules = {module: room for module in graph.modules if (room := _room(module, graph)) is not None}
+    modules = {module: folder for module in graph.modules if (folder := _folder(module, graph)) is not None}
     sizes = Counter(modules.values())
-    imports: Counter[tuple[Room, Room]] = Counter()
-    for module, room in modules.items():
+    imports: Counter[tuple[Folder, Folder]] = Counter()
+    for module, folder in modules.items():
         for imported in graph.find_modules_directly_imported_by(module):
-            if (other := modules.get(imported)) is not None and other != room:
-                imports[room, other] += 1
+            if (other := modules.get(imported)) is not None and other != folder:
+                imports[folder, other] += 1
     return dict(sizes), imports
 
 
-def _room(module: str, graph: grimp.ImportGraph) -> Room | None:
+def _folder(module: str, graph: grimp.ImportGraph) -> Folder | None:
     _, *parts = module.split(".")
     if not parts or parts[0] not in PACKAGES:
         return None
-    has_room = len(parts) > 2 or (len(parts) == 2 and graph.find_children(module))
-    return parts[0], parts[1] if has_room else FILES
+    has_folder = len(parts) > 2 or (len(parts) == 2 and graph.find_children(module))
+    return parts[0], parts[1] if has_folder else FILES
 
 
-def draw(sizes: dict[Room, int], imports: Counter[tuple[Room, Room]]) -> Figure:
-    """Return the picture: rooms, arrows between the rooms of a package, and one arrow from package to package."""
+def draw(sizes: dict[Folder, int], imports: Counter[tuple[Folder, Folder]]) -> Figure:
+    """Return the picture: folders, arrows between the folders of a package, and one arrow from package to package."""
     mpl.rcParams["svg.hashsalt"] = "photonloop"
     mpl.rcParams["font.family"] = "DejaVu Sans"
     figure = Figure(figsize=(13, 10), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(-0.9, 13.1), ylim=(-0.1, 10.1))
     axes.axis("off")
-    places: dict[Room, FancyBboxPatch] = {}
+    places: dict[Folder, FancyBboxPatch] = {}
     for package in PACKAGES:
         places |= _draw_package(axes, package, {name: n for (owner, name), n in sorted(sizes.items()) if owner == package})
     between: Counter[tuple[str, str]] = Counter()
@@ -81,17 +81,17 @@ def draw(sizes: dict[Room, int], imports: Counter[tuple[Room, Room]]) -> Figure:
     return figure
 
 
-def _draw_package(axes: Axes, package: str, rooms: dict[str, int]) -> dict[Room, FancyBboxPatch]:
+def _draw_package(axes: Axes, package: str, folders: dict[str, int]) -> dict[Folder, FancyBboxPatch]:
     left, low, width, height, colour, purpose = PACKAGES[package]
     shape = FancyBboxPatch((left, low), width, height, boxstyle="round,pad=0,rounding_size=0.12", fc=colour, alpha=0.1, lw=0)
     axes.add_patch(shape)
     axes.text(left + 0.15, low + height - 0.32, package, color=colour, weight="bold", size=14)
     axes.text(left + 1.75, low + height - 0.3, purpose, color="#444444", size=9)
     columns = COLUMNS[package]
-    lines = -(-len(rooms) // columns)
+    lines = -(-len(folders) // columns)
     wide, tall = (width - 0.3) / columns, (height - 0.65) / lines
     places = {}
-    for number, (room, modules) in enumerate(rooms.items()):
+    for number, (folder, modules) in enumerate(folders.items()):
         x = left + 0.15 + (number % columns) * wide + 0.2
         y = low + height - 0.55 - (number // columns + 1) * tall + 0.2
         box_width, box_height = wide - 0.4, min(0.6, tall - 0.3)
@@ -99,10 +99,10 @@ def _draw_package(axes: Axes, package: str, rooms: dict[str, int]) -> dict[Room,
         box.set_zorder(3)
         axes.add_patch(box)
         middle = (x + box_width / 2, y + box_height / 2)
-        axes.text(middle[0], middle[1] + 0.09, room, ha="center", va="center", size=11, zorder=4)
+        axes.text(middle[0], middle[1] + 0.09, folder, ha="center", va="center", size=11, zorder=4)
         count = f"{modules} module{'s' if modules > 1 else ''}"
         axes.text(middle[0], middle[1] - 0.16, count, ha="center", va="center", size=7, color="#666666", zorder=4)
-        places[package, room] = box
+        places[package, folder] = box
     return places
 
 
@@ -121,7 +121,7 @@ def _draw_between(axes: Axes, start: str, end: str, count: int) -> None:
 
 
 def _draw_import(axes: Axes, start: FancyBboxPatch, end: FancyBboxPatch, count: int, colour: str) -> None:
-    """Draw the arrow from one room to another of the same package."""
+    """Draw the arrow from one folder to another of the same package."""
     ends = [(box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2) for box in (start, end)]
     arrow = FancyArrowPatch(ends[0], ends[1], patchA=start, patchB=end, shrinkA=0, shrinkB=1, connectionstyle="arc3,rad=0.12")
     arrow.set(arrowstyle="-|>", mutation_scale=9, lw=0.5 + 0.3 * count**0.5, color=colour, alpha=0.5, zorder=2)
@@ -135,14 +135,14 @@ def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]
 
 def main() -> None:
     """Write the picture, or print the numbers."""
-    parser = argparse.ArgumentParser(description="Draw the rooms of the code and the imports between them.")
+    parser = argparse.ArgumentParser(description="Draw the folders of the code and the imports between them.")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "architecture.svg", help="[%(default)s]")
     parser.add_argument("--json", action="store_true", help="print the numbers instead")
     args = parser.parse_args()
-    sizes, imports = rooms_and_imports()
+    sizes, imports = folders_and_imports()
     if args.json:
         edges = [{"from": ".".join(a), "to": ".".join(b), "imports": n} for (a, b), n in sorted(imports.items())]
-        print(json.dumps({"rooms": {".".join(room): n for room, n in sorted(sizes.items())}, "imports": edges}))
+        print(json.dumps({"folders": {".".join(folder): n for folder, n in sorted(sizes.items())}, "imports": edges}))
         return
     draw(sizes, imports).savefig(args.out, metadata={"Date": None})
     print(args.out)

@@ -46,7 +46,7 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, keep_running: C
     chip = Chip(parameters, threads=args.threads, beside=args.beside, realtime=args.realtime)
     try:
         options = ServerOptions(
-            keys=args.keys,
+            keys=args.server_keys,
             inline_s=0.0 if args.realtime else INLINE_S,
             on_tick=keep_running,
         )
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stages", type=int, help="number of meshes in series")
     add("--seed", type=int, help="seed of all random values of the chip")
     add("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH (%(default)s)")
-    add("--keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
+    add("--server-keys", type=Path, metavar="FOLDER", help="CURVE keys; required for an address that other machines can reach")
     add("--threads", type=_threads, help="threads that share an evaluation (default: one per processor, at most 4)")
     add(
         "--beside",

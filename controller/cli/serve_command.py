@@ -34,7 +34,7 @@ def _serve_process(args: argparse.Namespace, address: DeviceAddress) -> int:
     """Serve a virtual chip or a station, whose process is a device server itself."""
     options = ["--bind", args.bind]
     if args.server_keys is not None:
-        options += ["--keys", str(args.server_keys)]
+        options += ["--server-keys", str(args.server_keys)]
     if args.realtime:
         options.append("--realtime")
     with stop_on_signals() as stop:
