@@ -88,8 +88,10 @@ class Wiring:
         """Return modulator drives [V] for field amplitudes, both of shape (samples, input ports)."""
         port_curves = self.station.inputs.curve
         if len(port_curves) == 1:
-            return curves.volts(port_curves[0], amplitudes)
-        return np.stack([curves.volts(curve, amplitudes[:, port]) for port, curve in enumerate(port_curves)], axis=1)
+            return curves.drive_for_amplitudes(port_curves[0], amplitudes)
+        return np.stack(
+            [curves.drive_for_amplitudes(curve, amplitudes[:, port]) for port, curve in enumerate(port_curves)], axis=1
+        )
 
 
 def wire(

@@ -57,7 +57,7 @@ class TableCurve(_Curve):
 Curve = Annotated[MachZehnderCurve | TableCurve, Field(discriminator="kind")]
 
 
-def volts(curve: MachZehnderCurve | TableCurve, amplitudes: NDArray[np.floating]) -> NDArray[np.float64]:
+def drive_for_amplitudes(curve: MachZehnderCurve | TableCurve, amplitudes: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the drive [V] for field `amplitudes` in [0, 1], of the same shape."""
     # Inputs that passed the checks may exceed 1 by a rounding error, and asin is not defined there.
     bounded = np.minimum(np.asarray(amplitudes, np.float64), 1.0)
@@ -68,13 +68,13 @@ def volts(curve: MachZehnderCurve | TableCurve, amplitudes: NDArray[np.floating]
 
 def range_v(curve: MachZehnderCurve | TableCurve) -> tuple[float, float]:
     """Return the lowest and the highest voltage of the curve."""
-    ends = volts(curve, np.array([0.0, 1.0]))
+    ends = drive_for_amplitudes(curve, np.array([0.0, 1.0]))
     return float(ends.min()), float(ends.max())
 
 
 def dark_v(curve: MachZehnderCurve | TableCurve) -> float:
     """Return the voltage of amplitude 0."""
-    return float(volts(curve, np.array([0.0]))[0])
+    return float(drive_for_amplitudes(curve, np.array([0.0]))[0])
 
 
 def _check_monotonic(name: str, points: tuple[float, ...], *, may_fall: bool) -> None:

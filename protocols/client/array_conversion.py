@@ -10,7 +10,7 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire.messages import AnyArray
 
 
-def readings(answer: Answer) -> Readings:
+def to_readings(answer: Answer) -> Readings:
     """Return the readings in the reply to `evaluate`; `DeviceError` "transport" if it has none."""
     try:
         values, time_s, flags = (answer.arrays[name] for name in ("values", "time_s", "flags"))
@@ -21,7 +21,7 @@ def readings(answer: Answer) -> Readings:
     return Readings(values, time_s, flags)  # pyright: ignore[reportArgumentType]  (just checked)
 
 
-def volts(drive: object, field: str) -> AnyArray:
+def to_drive_array(drive: object, field: str) -> AnyArray:
     """Return `drive` as float64; `field` is its name in errors. `DeviceError` "bad_request" if it is not numeric."""
     array = _array(drive, field)
     if array.dtype.kind not in "fiu":

@@ -27,7 +27,7 @@ from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, 
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import SAFE_FAILED, AnyArray, Op, largest_buffer_bytes
-from photonloop.protocols.wire.server_address import check_address, on_this_machine
+from photonloop.protocols.wire.server_address import check_server_address, on_this_machine
 
 _SAFE_POLL_S = 0.02
 _SAFE_TIMEOUT_S = 120.0
@@ -105,7 +105,7 @@ class DeviceClient:
     """See `PhotonicDevice`: every method waits for the server, up to `silence_s` if the server is silent."""
 
     def __init__(self, address: str, *, label: str, lease_key: str, keys: Path | None, options: ClientOptions) -> None:
-        self.address = check_address(address, to_bind=False)
+        self.address = check_server_address(address, to_bind=False)
         self.label = label
         self.lease_key = lease_key
         self._keys = keys
@@ -195,7 +195,7 @@ class DeviceClient:
     def apply(self, drive: Drive) -> None:
         """See `PhotonicDevice.apply`."""
         self._pending.check_empty()
-        self._ask(self._main, "apply", arrays={"drive": array_conversion.volts(drive, "drive")})
+        self._ask(self._main, "apply", arrays={"drive": array_conversion.to_drive_array(drive, "drive")})
 
     def load_inputs(self, name: str, inputs: Inputs) -> None:
         """See `PhotonicDevice.load_inputs`. An array larger than the server's largest message is sent in pieces."""
@@ -230,7 +230,7 @@ class DeviceClient:
         connection = self._main
         if connection is None:
             raise self._not_connected()
-        arrays: dict[str, AnyArray] = {"drives": array_conversion.volts(drives, "drives")}
+        arrays: dict[str, AnyArray] = {"drives": array_conversion.to_drive_array(drives, "drives")}
         body: dict[str, JsonValue] = {"stage": stage}
         if isinstance(inputs, LoadedRows):
             body["loaded"] = inputs.name

@@ -43,7 +43,7 @@ class PendingReadings:
             return
         buffer = self._slot.buffer if self._slot is not None else None
         try:
-            self._readings = array_conversion.readings(self._connection.wait(self._request, self._frames, buffer))
+            self._readings = array_conversion.to_readings(self._connection.wait(self._request, self._frames, buffer))
         except DeviceError as error:
             self._error = self._error or error
             if error.code == "transport":

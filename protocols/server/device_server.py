@@ -27,7 +27,7 @@ from photonloop.protocols.server.dispatcher import RequestDispatcher
 from photonloop.protocols.server.server_options import ServerOptions
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import Frames
-from photonloop.protocols.wire.server_address import check_address, on_this_machine
+from photonloop.protocols.wire.server_address import check_server_address, on_this_machine
 from photonloop.protocols.wire.sockets import receive_from, send_frames
 
 __all__ = ["DeviceServer", "ServerOptions"]
@@ -50,7 +50,7 @@ class DeviceServer:
 
     def __init__(self, device: PhotonicDevice, bind: str, *, options: ServerOptions | None = None) -> None:
         self._options = options or ServerOptions()
-        self._bind_to = check_address(bind, to_bind=True)
+        self._bind_to = check_server_address(bind, to_bind=True)
         if self._options.keys is None and not on_this_machine(self._bind_to):
             raise DeviceError(
                 "bad_request",

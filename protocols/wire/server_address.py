@@ -10,7 +10,7 @@ from photonloop.protocols.errors import DeviceError
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\[\]:/\s;]+):(\d{1,5}|\*)")
 
 
-def check_address(address: str, *, to_bind: bool) -> str:
+def check_server_address(address: str, *, to_bind: bool) -> str:
     """Return the checked `address`, for ZeroMQ; `tcp://localhost` becomes `tcp://127.0.0.1`.
 
     Raises

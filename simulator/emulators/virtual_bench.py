@@ -76,7 +76,7 @@ class VirtualBench:
     """Instruments on a serial line."""
 
 
-def wire(heaters: int, modulators: int, detectors: int, choices: BenchChoices) -> VirtualWiring:
+def assign_channels(heaters: int, modulators: int, detectors: int, choices: BenchChoices) -> VirtualWiring:
     """Assign instruments to a chip with the given numbers of heaters, input ports and detectors.
 
     Raises
@@ -135,7 +135,7 @@ def build(
     choices = choices or BenchChoices()
     laboratory = Laboratory(parameters, stamped=stamped)
     try:
-        wiring = wire(laboratory.heater_v.size, laboratory.modulator_v.size, laboratory.detectors, choices)
+        wiring = assign_channels(laboratory.heater_v.size, laboratory.modulator_v.size, laboratory.detectors, choices)
     except ConfigError:
         laboratory.close()
         raise

@@ -13,7 +13,7 @@ from support.fake_instruments import FakeLab, bench_of, tables
 
 from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.claim import claim
-from photonloop.drivers.station.encoding_curve import MachZehnderCurve, TableCurve, range_v, volts
+from photonloop.drivers.station.encoding_curve import MachZehnderCurve, TableCurve, drive_for_amplitudes, range_v
 from photonloop.drivers.station.loading import load_reference, load_station
 from photonloop.drivers.station.schema import Channel, Station
 from photonloop.drivers.transports.instrument_address import same_place
@@ -323,16 +323,18 @@ def test_a_station_that_does_not_match_its_instruments_is_refused_and_all_are_cl
 def test_a_mach_zehnder_curve_inverts_the_modulator() -> None:
     curve = MachZehnderCurve(kind="mach-zehnder", v_pi=4.2, dark_v=0.3)
     amplitudes = np.linspace(0, 1, 101)
-    drives = volts(curve, amplitudes)
+    drives = drive_for_amplitudes(curve, amplitudes)
     np.testing.assert_allclose(np.abs(np.sin(np.pi * (drives - 0.3) / (2 * 4.2))), amplitudes, atol=1e-12)
     assert range_v(curve) == pytest.approx((0.3, 4.5))
-    assert np.isfinite(volts(curve, np.array([1.0 + 1e-7]))).all()
+    assert np.isfinite(drive_for_amplitudes(curve, np.array([1.0 + 1e-7]))).all()
 
 
 @pytest.mark.parametrize("points", [[0.0, 2.0, 3.0], [3.0, 2.0, 0.0]])
 def test_a_table_is_interpolated(points: list[float]) -> None:
     curve = TableCurve(kind="table", amplitudes=(0.0, 0.5, 1.0), volts=tuple(points))
-    np.testing.assert_allclose(volts(curve, np.array([0.0, 0.25, 0.5, 1.0])), np.interp([0, 0.25, 0.5, 1], [0, 0.5, 1], points))
+    np.testing.assert_allclose(
+        drive_for_amplitudes(curve, np.array([0.0, 0.25, 0.5, 1.0])), np.interp([0, 0.25, 0.5, 1], [0, 0.5, 1], points)
+    )
     assert range_v(curve) == (0.0, 3.0)
 
 

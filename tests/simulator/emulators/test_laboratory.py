@@ -10,7 +10,7 @@ import pytest
 from photonloop.protocols.config import ConfigError
 from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, STAMPS, Laboratory, LaserLight, stamped_sequence
-from photonloop.simulator.emulators.virtual_bench import build, wire
+from photonloop.simulator.emulators.virtual_bench import assign_channels, build
 from photonloop.simulator.emulators.virtual_labjack import VirtualLabJackT7
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import load_chip
@@ -115,20 +115,20 @@ def test_a_sixteen_bit_converter_resolves_stamps() -> None:
 
 
 def test_default_instruments_are_large_enough_for_the_chip() -> None:
-    wiring = wire(16, 4, 4, BenchChoices())
+    wiring = assign_channels(16, 4, 4, BenchChoices())
     assert (wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser) == (
         "qontrol",
         "qdac2",
         "labjack-t7",
         "santec-tsl570",
     )
-    large = wire(4096, 64, 64, BenchChoices())
+    large = assign_channels(4096, 64, 64, BenchChoices())
     assert (large.modulators, large.detectors) == ("scpi-source", "scpi-readout")
-    assert wire(64, 8, 16, BenchChoices()).detectors == "keysight-daq970a"
+    assert assign_channels(64, 8, 16, BenchChoices()).detectors == "keysight-daq970a"
 
 
 def test_one_source_may_drive_both() -> None:
-    wiring = wire(16, 4, 4, BenchChoices(heaters="qdac2", modulators="qdac2"))
+    wiring = assign_channels(16, 4, 4, BenchChoices(heaters="qdac2", modulators="qdac2"))
     assert wiring.heater_channels == tuple(range(16))
     assert wiring.modulator_channels == (16, 17, 18, 19)
 
@@ -145,7 +145,7 @@ def test_one_source_may_drive_both() -> None:
 )
 def test_instruments_that_do_not_fit_are_refused(choices: BenchChoices, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        wire(64, 8, 16, choices)
+        assign_channels(64, 8, 16, choices)
     assert words in str(refused.value)
 
 
