@@ -89,7 +89,7 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     highest, lowest = float(np.max(magnitude)), float(np.min(array)) if array.dtype.kind == "f" else 0.0
     if math.isnan(highest) or highest > 1.0 + 1e-6 or lowest < 0.0:
         bad = highest if not (lowest < 0.0) else lowest
-        raise DeviceError("bad_request", f"inputs contains the amplitude {bad:.6g}, outside 0 to 1")
+        raise DeviceError("bad_request", f"inputs contains the amplitude {bad:.6g}, outside 0 to 1: scale the inputs")
     return array
 
 

@@ -59,12 +59,12 @@ def test_keys_for_connecting_are_refused_for_devices_that_are_not_servers(
 def test_serve_names_the_option_for_the_keys_of_its_own_server(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", device, "--keys", "keys"]) == 1
     assert capsys.readouterr().err == (
-        f"photonloop serve: --keys is for connecting to a device server, but the device is {device}: "
-        "give the keys of the new server by --server-keys\n"
+        f"photonloop serve: --keys applies to connections to a device server, but the device is {device}: "
+        "give the keys of the new server with --server-keys\n"
     )
 
 
 @pytest.mark.parametrize("device", [SERVER, CHIP])
 def test_only_stations_have_instruments_to_check(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", device]) == 1
-    assert "only lab:station.toml has instruments to check" in capsys.readouterr().err
+    assert "only a station, lab:station.toml, has instruments to check" in capsys.readouterr().err

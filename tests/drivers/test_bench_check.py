@@ -187,7 +187,7 @@ def test_a_bench_in_use_is_not_disturbed(tmp_path: Path) -> None:
 def test_only_a_station_has_instruments_to_check(tmp_path: Path) -> None:
     done = photonloop(tmp_path, "check", "sim:soi")
     assert done.returncode == 1
-    assert "only lab:station.toml has instruments to check" in done.stderr
+    assert "only a station, lab:station.toml, has instruments to check" in done.stderr
 
 
 def test_device_strings_of_stations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_requests_beyond_limits_are_refused_before_anything_changes(chip: Chip) 
         ("bad_request", "stage is 'mesh7'", lambda: chip.evaluate(good, ones, "mesh7")),
         ("bad_request", "drives has shape", lambda: chip.evaluate(good[:, :-1], ones, "mesh0")),
         ("bad_request", "inputs has shape", lambda: chip.evaluate(good, np.ones((2, 7)), "mesh0")),
-        ("bad_request", "outside the amplitudes 0 to 1", lambda: chip.evaluate(good, 1.5 * ones, "mesh0")),
+        ("bad_request", "outside 0 to 1", lambda: chip.evaluate(good, 1.5 * ones, "mesh0")),
         ("bad_request", "never loaded", lambda: chip.evaluate(good, LoadedRows("no", np.arange(3)), "mesh0")),
         ("limit", "max_batch", lambda: chip.evaluate(good, np.ones((2**14 + 1, 8)), "mesh0")),
         ("limit", "max_settings", lambda: chip.evaluate(drives_of(chip, 2000), ones, "mesh0")),
@@ -255,7 +255,7 @@ def test_loaded_inputs_have_limits() -> None:
     chip.load_inputs("a", np.zeros((25, 8)))
     with pytest.raises(DeviceError, match="max_loaded_bytes 1000"):
         chip.load_inputs("b", np.ones((7, 8)))
-    with pytest.raises(DeviceError, match="outside the amplitudes"):
+    with pytest.raises(DeviceError, match="outside 0 to 1"):
         chip.load_inputs("a", np.full((2, 8), np.nan))
     assert not chip.evaluate(drives_of(chip, 1), LoadedRows("a", np.arange(25)), "mesh0").values.any()
 
