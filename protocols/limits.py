@@ -121,8 +121,8 @@ def check_loaded_rows(rows: LoadedRows, loaded: dict[str, int]) -> NDArray[np.in
         "bad_request" for an unknown name, no rows, or a row that the array does not have.
     """
     if rows.name not in loaded:
-        known = ", ".join(sorted(loaded)) or "nothing"
-        raise DeviceError("bad_request", f"inputs {rows.name!r} are not loaded, only: {known}")
+        known = f"loaded are {', '.join(sorted(loaded))}" if loaded else "none are loaded"
+        raise DeviceError("bad_request", f"inputs {rows.name!r} are not loaded ({known}): load them first")
     numbers = np.asarray(rows.rows)
     if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
         raise DeviceError("bad_request", f"rows has shape {numbers.shape} and type {numbers.dtype}, expected (samples,) integers")

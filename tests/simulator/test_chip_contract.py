@@ -67,7 +67,7 @@ def test_requests_beyond_limits_are_refused_before_anything_changes(chip: Chip) 
         ("bad_request", "drives has shape", lambda: chip.evaluate(good[:, :-1], ones, "mesh0")),
         ("bad_request", "inputs has shape", lambda: chip.evaluate(good, np.ones((2, 7)), "mesh0")),
         ("bad_request", "outside 0 to 1", lambda: chip.evaluate(good, 1.5 * ones, "mesh0")),
-        ("bad_request", "never loaded", lambda: chip.evaluate(good, LoadedRows("no", np.arange(3)), "mesh0")),
+        ("bad_request", "are not loaded", lambda: chip.evaluate(good, LoadedRows("no", np.arange(3)), "mesh0")),
         ("limit", "max_batch", lambda: chip.evaluate(good, np.ones((2**14 + 1, 8)), "mesh0")),
         ("limit", "max_settings", lambda: chip.evaluate(drives_of(chip, 2000), ones, "mesh0")),
         ("bad_request", "drive has shape", lambda: chip.apply(np.zeros(3))),
