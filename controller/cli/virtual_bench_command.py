@@ -63,6 +63,10 @@ def start_bench(args: argparse.Namespace, stop: Stop) -> tuple[DeviceProcess, di
         raise DeviceError("transport", f"the virtual bench did not start: {reason}") from None
 
 
+_IRIS_PORTS = 5
+"""Ports that `examples/iris.toml` needs: four features and the reference."""
+
+
 def _print_announcement(args: argparse.Namespace, announced: dict[str, Any]) -> None:
     if args.json:
         print_json(announced)
@@ -79,7 +83,7 @@ def _print_announcement(args: argparse.Namespace, announced: dict[str, Any]) -> 
         f"station file: {station}; try",
         f"  photonloop check lab:{station}",
         f"  photonloop describe lab:{station}",
-        f"  photonloop train examples/iris.toml --device lab:{station}",
+        *([f"  photonloop train examples/iris.toml --device lab:{station}"] if announced["ports"] >= _IRIS_PORTS else []),
     )
 
 

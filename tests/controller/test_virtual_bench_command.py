@@ -1,4 +1,4 @@
-"""The output of `photonloop virtual-bench`. tests/simulator/emulators/test_process.py tests that it runs and ends."""
+"""The output of `photonloop virtual-bench`. tests/simulator/emulators/test_processes.py tests that it runs and ends."""
 
 from __future__ import annotations
 
