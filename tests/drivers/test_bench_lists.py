@@ -32,17 +32,23 @@ SETTINGS_V = HELD_V + np.random.default_rng(0).uniform(-0.01, 0.01, (20, 16))
 """More settings than one list of 16 channels can hold."""
 LIGHT = np.array([[1.0, 0.2, 0.3, 0.4], [0.1, 0.9, 0.5, 0.6]], np.float32)
 TIMEOUT_S = 0.25
+"""Of instruments that are made to fail."""
+PATIENT_S = 10.0
+"""Of instruments that answer: a pause of a busy machine is no timeout."""
 STEP, LOAD = "tint", "list:volt"
 
 
 @contextmanager
 def opened(
-    tmp_path: Path, change: Callable[[Station], Station] = lambda station: station, choices: BenchChoices = CHOICES
+    tmp_path: Path,
+    change: Callable[[Station], Station] = lambda station: station,
+    choices: BenchChoices = CHOICES,
+    timeout_s: float = PATIENT_S,
 ) -> Iterator[tuple[Bench, RunningBench]]:
     """Yield a bench that steps through lists, and its virtual instruments."""
     with running(IDEAL, choices, stamped=True) as virtual:
         station = lab.with_lists(load_station(virtual.addresses.station))
-        tables = tuple(table.model_copy(update={"timeout_s": TIMEOUT_S}) for table in station.instruments)
+        tables = tuple(table.model_copy(update={"timeout_s": timeout_s}) for table in station.instruments)
         station = change(station.model_copy(update={"instruments": tables, "watch_s": 3600.0}))
         with open_bench(station, partial(open_table, tmp_path), clock=SignallingClock(), locks=tmp_path) as bench:
             bench.apply(HELD_V)
@@ -146,7 +152,7 @@ def test_the_last_setting_may_be_the_held_drive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", [0, 7])
 @pytest.mark.parametrize("fault", ["silence", "late", "garbage"])
 def test_no_setting_is_wrong_after_a_lost_answer(fault: str, after: int, match: str, tmp_path: Path) -> None:
-    with opened(tmp_path) as (bench, virtual):
+    with opened(tmp_path, timeout_s=TIMEOUT_S) as (bench, virtual):
         virtual.inject("qdac2", fault, match=match, after=after if match == STEP else after // 7, delay_s=1.5 * TIMEOUT_S)
         for _ in range(2):
             assert is_traced(virtual, bench.evaluate(SETTINGS_V, LIGHT, "mesh0"), SETTINGS_V)
@@ -159,7 +165,7 @@ def test_no_setting_is_wrong_after_a_lost_answer(fault: str, after: int, match: 
 @pytest.mark.parametrize("fault", ["disconnect", "reset", "error"])
 @pytest.mark.parametrize("match", [STEP, LOAD])
 def test_a_lost_or_failing_source_within_a_list_ends_in_a_clean_stop(fault: str, match: str, tmp_path: Path) -> None:
-    with opened(tmp_path) as (bench, virtual):
+    with opened(tmp_path, timeout_s=TIMEOUT_S) as (bench, virtual):
         virtual.inject("qdac2", fault, match=match, after=3 if match == STEP else 1)
         with pytest.raises(DeviceError, match="qdac2.*the bench was made safe"):
             bench.evaluate(SETTINGS_V, LIGHT, "mesh0")
@@ -173,7 +179,7 @@ def test_a_lost_or_failing_source_within_a_list_ends_in_a_clean_stop(fault: str,
 
 @pytest.mark.parametrize("fault", ["late", "garbage"])
 def test_a_source_with_invalid_answers_within_a_list_goes_to_zero(fault: str, tmp_path: Path) -> None:
-    with opened(tmp_path) as (bench, virtual):
+    with opened(tmp_path, timeout_s=TIMEOUT_S) as (bench, virtual):
         virtual.inject("qdac2", fault, match="tint", after=4, delay_s=1.5 * TIMEOUT_S)
         virtual.inject("qdac2", fault, after=40, count=100_000, delay_s=1.5 * TIMEOUT_S)
         with pytest.raises(DeviceError, match="qdac2 was sent to its safe state, but did not confirm it"):
