@@ -16,7 +16,7 @@ from photonloop.controller.learning.optimizers import Moments
 from photonloop.controller.learning.variables import Phases
 from photonloop.protocols.config import ConfigError
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Number of the run folder's format, in the checkpoint and in the first event of a run."""
 
 

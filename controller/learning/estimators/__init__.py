@@ -4,8 +4,8 @@ An estimator chooses settings around the present variables and computes a direct
 access to readings, data or labels, so it works for any device and any rule.
 
 Settings come in pairs, plus and minus each direction d. For a small step c, (L(x + c·d) − L(x − c·d)) / 2c is the
-directional derivative along d. Batch, drift and second-order terms are common to the two settings of a pair and cancel
-in the difference.
+directional derivative along d. Batch and second-order terms are common to the two settings of a pair and cancel in the
+difference. The two settings of a pair are measured one directly after the other, so that drift between them is least.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ class Probe:
     step_rad: float
 
     def settings(self, variables: Phases) -> Phases:
-        """Return the settings, shape (2 · directions, channels): first all plus settings, then all minus settings."""
+        """Return the settings, shape (2 · directions, channels): plus and minus each direction, one after the other."""
         offsets = self.step_rad * self.directions
-        return np.concatenate((variables + offsets, variables - offsets))
+        settings = np.empty((2 * len(offsets), offsets.shape[1]))
+        np.add(variables, offsets, out=settings[0::2])
+        np.subtract(variables, offsets, out=settings[1::2])
+        return settings
 
 
 class Estimator(Protocol):
@@ -79,5 +82,4 @@ def estimator(spec: EstimatorSpec) -> Estimator:
 
 def slopes(probe: Probe, losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the measured directional derivatives, shape (directions,), from the losses of `probe.settings`."""
-    pairs = len(losses) // 2
-    return (losses[:pairs] - losses[pairs:]) / (2 * probe.step_rad)
+    return (losses[0::2] - losses[1::2]) / (2 * probe.step_rad)

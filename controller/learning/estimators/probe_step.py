@@ -111,7 +111,8 @@ def choose_step(losses: Losses, channels: int, ports: int, lsb_rad: float, rng: 
 
 
 def _slopes(losses: Losses, signs: Phases, step_rad: float) -> NDArray[np.float64]:
-    plus, minus = np.split(losses(np.concatenate((step_rad * signs, -step_rad * signs))), 2)
+    offsets = np.stack((step_rad * signs, -step_rad * signs), axis=1)  # the two of a pair one after the other
+    plus, minus = losses(offsets.reshape(-1, signs.shape[1])).reshape(-1, 2).T
     return (plus - minus) / (2 * step_rad)
 
 
