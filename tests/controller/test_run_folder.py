@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_seed_or_with_missing_arrays_is_refused() -> Non
 def test_a_checkpoint_of_another_format_is_refused() -> None:
     arrays = to_arrays(some_state(), 3)
     older = str(arrays["meta"]).replace(f'"format": {RUN_FORMAT}', '"format": 1')
-    with pytest.raises(ConfigError, match="here has run format 1, but this version reads 2: start a new run"):
+    with pytest.raises(ConfigError, match=f"here has run format 1, but this version reads {RUN_FORMAT}: start a new run"):
         from_arrays({**arrays, "meta": np.array(older)}, 3, "here")
 
 
@@ -166,9 +166,9 @@ def old_run(folder: Path, start: str) -> Path:
 @pytest.mark.parametrize(
     ("start", "sentence"),
     [
-        ('{"event": "start", "seed": 0}', "an earlier version of photonloop (run format 1, this version reads 2)"),
-        ('{"event": "start", "run_format": 1}', "an earlier version of photonloop (run format 1, this version reads 2)"),
-        ('{"event": "start", "run_format": 3}', "another version of photonloop (run format 3, this version reads 2)"),
+        ('{"event": "start", "seed": 0}', "an earlier version of photonloop (run format 1, this version reads 3)"),
+        ('{"event": "start", "run_format": 1}', "an earlier version of photonloop (run format 1, this version reads 3)"),
+        ('{"event": "start", "run_format": 4}', "another version of photonloop (run format 4, this version reads 3)"),
     ],
 )
 @pytest.mark.parametrize("command", [("train", "--resume"), ("evaluate",), ("report",)])
