@@ -1,4 +1,4 @@
-"""Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
+"""Slow changes of a chip over time: phases, chip temperature, laser power, sources, converters and faults.
 
 All of them are functions of the chip's clock. The processes that act on the same part of the chip share one time grid
 (`TimeGrids`), whose step is a fraction of their shortest correlation time. A fast process of one part does not refine
@@ -27,8 +27,13 @@ STEPS_PER_TAU = 2**14
 """Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
 deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source."""
 
+COARSE_STEPS_PER_TAU = 2**6
+"""Grid steps of sources and converters per shortest correlation time. Per step a value moves by 18 % of its standard
+deviation, which itself is comparable to one LSB."""
+
 # Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
 _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
+_SOURCE_VOLTAGE, _SOURCE_GAIN, _CONVERTER_OFFSET, _CONVERTER_GAIN = 10, 11, 12, 13
 
 
 class TimeGrids(NamedTuple):
@@ -40,10 +45,16 @@ class TimeGrids(NamedTuple):
         Phase drift and temperature of all stages.
     laser
         Laser power.
+    sources
+        Slow noise and gain of the voltage sources.
+    detectors
+        Offset and gain of the detectors' converters.
     """
 
     phases: float
     laser: float
+    sources: float
+    detectors: float
 
 
 class Moment(NamedTuple):
@@ -51,7 +62,7 @@ class Moment(NamedTuple):
 
     Parameters
     ----------
-    phases, laser
+    phases, laser, sources, detectors
         Step numbers on the grids of `TimeGrids`.
     faults
         Number of faults that have occurred.
@@ -59,7 +70,16 @@ class Moment(NamedTuple):
 
     phases: int = 0
     laser: int = 0
+    sources: int = 0
+    detectors: int = 0
     faults: int = 0
+
+
+class SlowChanges(NamedTuple):
+    """Relative gain, and value added, of each source [V] or converter [LSB] of a stage; float64, one per channel."""
+
+    gain: NDArray[np.float64]
+    added: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,7 @@ class MonitorValues:
 
 
 class Ambient:
-    """Drift, temperature, laser power and faults of one chip as functions of time.
+    """The slow processes and faults of one chip as functions of time.
 
     Parameters
     ----------
@@ -82,16 +102,26 @@ class Ambient:
         Parameters of the chip.
     channels
         Number of phase shifters of each stage.
+    detectors
+        Number of detectors of each stage.
     """
 
-    def __init__(self, parameters: ChipParameters, channels: tuple[int, ...]) -> None:
+    def __init__(self, parameters: ChipParameters, channels: tuple[int, ...], detectors: tuple[int, ...] = ()) -> None:
         self._parameters = parameters
         self.faults = in_order(parameters.faults)
         self._fault_times_s = [fault.at_s for fault in self.faults]
         drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
+        dac, adc = parameters.dac, parameters.adc
         self.grids = TimeGrids(
             phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
             laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
+            sources=_grid_step_s(
+                ((dac.slow_noise_v, dac.slow_noise_tau_s), (dac.gain_drift_sigma, dac.gain_drift_tau_s)), COARSE_STEPS_PER_TAU
+            ),
+            detectors=_grid_step_s(
+                ((adc.offset_drift_lsb, adc.offset_drift_tau_s), (adc.gain_drift_sigma, adc.gain_drift_tau_s)),
+                COARSE_STEPS_PER_TAU,
+            ),
         )
         """Steps of the time grids."""
 
@@ -104,6 +134,20 @@ class Ambient:
         self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
         self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._sources = [
+            (
+                process(_SOURCE_GAIN, k, n, dac.gain_drift_sigma, dac.gain_drift_tau_s, self.grids.sources),
+                process(_SOURCE_VOLTAGE, k, n, dac.slow_noise_v, dac.slow_noise_tau_s, self.grids.sources),
+            )
+            for k, n in enumerate(channels)
+        ]
+        self._converters = [
+            (
+                process(_CONVERTER_GAIN, k, n, adc.gain_drift_sigma, adc.gain_drift_tau_s, self.grids.detectors),
+                process(_CONVERTER_OFFSET, k, n, adc.offset_drift_lsb, adc.offset_drift_tau_s, self.grids.detectors),
+            )
+            for k, n in enumerate(detectors)
+        ]
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
@@ -132,6 +176,14 @@ class Ambient:
             return 0.0
         return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.laser)[0]))
 
+    def source_changes(self, stage: int, moment: Moment) -> SlowChanges | None:
+        """Return gain and added voltage [V] of each source of a stage; None if the sources do not change."""
+        return _changes(*self._sources[stage], moment.sources)
+
+    def converter_changes(self, stage: int, moment: Moment) -> SlowChanges | None:
+        """Return gain and added offset [LSB] of each converter of a stage; None if the converters do not change."""
+        return _changes(*self._converters[stage], moment.detectors)
+
     def monitor_values(self, moment: Moment) -> MonitorValues:
         """Return the values of the laser's power monitor and of the chip's thermistor."""
         temperature_k = None
@@ -140,8 +192,17 @@ class Ambient:
         return MonitorValues(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
 
 
+def _changes(gain: OrnsteinUhlenbeck | None, added: OrnsteinUhlenbeck | None, step: int) -> SlowChanges | None:
+    deviations = [None if process is None else process.at(step).astype(np.float64) for process in (gain, added)]
+    size = next((each.size for each in deviations if each is not None), 0)
+    if size == 0:
+        return None
+    by_gain, by_added = (np.zeros(size) if each is None else each for each in deviations)
+    return SlowChanges(1.0 + by_gain, by_added)
+
+
 def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:
-    """Return the step [s] of a grid for processes of given (standard deviation, correlation time); 0 if there is none."""
+    """Return the step [s] of a grid for processes (standard deviation, correlation time); 0 if there is none."""
     return min((tau_s for sigma, tau_s in processes if sigma > 0), default=0.0) / steps_per_tau
 
 

@@ -74,7 +74,7 @@ def test_phase_drift_has_the_given_statistics() -> None:
     parts = {"drift": {"sigma_rad": 0.05, "tau_s": 2.0}, "temperature": {"sigma_k": 0.5, "tau_s": 8.0, "imbalance_sigma": 0.4}}
     parameters = parameters_of("ideal", parts, ports=40, stages=1)
     ambient = Ambient(parameters, (1600,))
-    assert ambient.grids == pytest.approx(TimeGrids(phases=2.0 / STEPS_PER_TAU, laser=0.0))
+    assert ambient.grids == pytest.approx(TimeGrids(phases=2.0 / STEPS_PER_TAU, laser=0.0, sources=0.0, detectors=0.0))
     flat = np.zeros(1600)
     start, later = (ambient.offset_rad(0, ambient.moment(t), flat) for t in (100.0, 102.0))
     assert start is not None and later is not None
@@ -170,7 +170,8 @@ def test_a_fast_process_of_one_part_does_not_refine_the_grids_of_the_others(monk
 
     parts = {"drift": {"sigma_rad": 0.05, "tau_s": 3600.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1e-3}}
     chip = chip_of("ideal", parts, ports=6)
-    assert chip.ambient().grids == pytest.approx(TimeGrids(phases=3600 / STEPS_PER_TAU, laser=1e-3 / STEPS_PER_TAU))
+    expected = TimeGrids(phases=3600 / STEPS_PER_TAU, laser=1e-3 / STEPS_PER_TAU, sources=0.0, detectors=0.0)
+    assert chip.ambient().grids == pytest.approx(expected)
     computed = []
     original = Pipeline.stage_matrices
     monkeypatch.setattr(Pipeline, "stage_matrices", lambda self, *rest: computed.append(1) or original(self, *rest))
