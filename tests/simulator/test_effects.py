@@ -72,7 +72,7 @@ def assert_agrees_with_the_reference(chip: Chip) -> None:
         assert not (readings.flags & ~np.uint32(1)).any()
         for volts, values, time_s in zip(drives, readings.values, readings.time_s, strict=True):
             exact = reference.settled_currents_a(chip, index, volts, inputs, chip.ambient().moment(time_s))
-            expected = reference.converted_a(chip, index, exact)
+            expected = reference.converted_a(chip, index, exact, chip.ambient().moment(time_s))
             # Single precision; with an ADC, rounding may change the code by one.
             off = chip.stages[index].levels.code_a
             near = np.abs(values - expected) <= 2e-5 * exact.max() + off * (1 + 1e-5)
