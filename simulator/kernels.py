@@ -209,6 +209,10 @@ class Heaters(NamedTuple):
         Step of the DAC [V] (0: continuous) and its full scale [V].
     bow, twist
         Integral nonlinearity, see `dac.output_v`; empty if the DAC is linear.
+    gain, added_v
+        Slow changes of the sources: output times gain, plus added_v [V]; empty if there are none.
+    noise_v
+        Standard deviation of the noise of a setting [V]; 0: none.
     conductance_s
         1/R₀ [S].
     self_heating, inverse_pi_w
@@ -227,6 +231,9 @@ class Heaters(NamedTuple):
     range_v: float
     bow: np.ndarray
     twist: np.ndarray
+    gain: np.ndarray
+    added_v: np.ndarray
+    noise_v: float
     conductance_s: float
     self_heating: float
     inverse_pi_w: np.ndarray
@@ -283,9 +290,19 @@ class ReadoutChain(NamedTuple):
     inverse_saturation
         1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
     thermal_a2, shot_a
-        The variance of the noise is thermal_a2 + shot_a · current [A²].
+        The variance of the noise is thermal_a2 + shot_a · current [A²]. It includes the noise of the converter if the
+        amplifier has no memory.
+    gain, offset_a
+        Gain and zero offset [A] of each converter, repeated for every lane; empty if all are 1 and 0.
     full_scale_a, code_a
         Full scale of the converter [A] (0: unlimited) and its step [A] (0: continuous).
+    kept
+        Share of the previous sample's output that the amplifier keeps. If it is not 0, `rin`, `thermal_a2` and `shot_a`
+        are those in front of the amplifier's filter, and `convert_settings` computes the readings in a second pass.
+    first_scale
+        Noise of a setting's first sample in front of the filter, relative to that of the other samples.
+    converter_a
+        Standard deviation of the converter's noise [A] in the second pass.
     """
 
     ampere: np.ndarray
@@ -294,8 +311,34 @@ class ReadoutChain(NamedTuple):
     inverse_saturation: np.float32
     thermal_a2: np.float32
     shot_a: np.float32
+    gain: np.ndarray
+    offset_a: np.ndarray
     full_scale_a: np.float32
     code_a: np.float32
+    kept: np.float32
+    first_scale: np.float32
+    converter_a: np.float32
+
+
+class NoiseCounters(NamedTuple):
+    """Where the noise of a job begins.
+
+    Parameters
+    ----------
+    readings, sources, converters
+        Keys of the noise of detectors, of voltage sources, and of converters behind an amplifier with memory.
+    evaluation
+        Number of the evaluation.
+    first_item, first_setting
+        Numbers, within the evaluation, of the job's first item and first setting.
+    """
+
+    readings: np.uint64
+    sources: np.uint64
+    converters: np.uint64
+    evaluation: int
+    first_item: int
+    first_setting: int
 
 
 class Scratch(NamedTuple):
@@ -317,6 +360,8 @@ class Scratch(NamedTuple):
         Normal deviates, float32 (ports rounded up to an even number + 2, LANES).
     current
         Photocurrents [A], float32 (ports · LANES,).
+    source
+        Normal deviates for the voltage sources of a chunk, float32 (CHUNK / LANES, LANES).
     """
 
     power: np.ndarray
@@ -326,6 +371,7 @@ class Scratch(NamedTuple):
     field: np.ndarray
     noise: np.ndarray
     current: np.ndarray
+    source: np.ndarray
 
 
 # --- Sharing work -----------------------------------------------------------------------------------------------------
@@ -505,28 +551,48 @@ def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
 
 
 @_inlined
-def powers(heaters, drive_v, chunk, out):
+def source_voltages(heaters, volts, start, start_of_noise, deviates, out):
+    """Write the output [V] of the sources of one chunk to `out`: `volts` and `out`, float64 (channels of the chunk,).
+
+    DAC quantisation and integral nonlinearity, slow changes, noise. `start` is the number of the chunk's first channel.
+    """
+    stop = start + out.size
+    if heaters.lsb_v > 0.0:
+        inverse = 1.0 / heaters.lsb_v
+        for c in range(out.size):
+            out[c] = np.floor(volts[c] * inverse + 0.5) * heaters.lsb_v
+    else:
+        for c in range(out.size):
+            out[c] = volts[c]
+    if heaters.bow.size > 0:
+        bow, twist = heaters.bow[start:stop], heaters.twist[start:stop]
+        for c in range(out.size):
+            v = out[c]
+            out[c] = v + v * (heaters.range_v - v) * (bow[c] + twist[c] * v)
+    if heaters.gain.size > 0:
+        gain, added_v = heaters.gain[start:stop], heaters.added_v[start:stop]
+        for c in range(out.size):
+            out[c] = out[c] * gain[c] + added_v[c]
+    if heaters.noise_v > 0.0:
+        rows = 2 * ((out.size + 2 * LANES - 1) // (2 * LANES))
+        normals(start_of_noise + np.uint64(start // 2) * _GOLDEN, deviates[:rows])
+        flat = deviates.reshape(deviates.size)
+        for c in range(out.size):
+            out[c] += heaters.noise_v * flat[c]
+
+
+@_inlined
+def powers(heaters, drive_v, chunk, start_of_noise, deviates, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a
-    loop of its own over data in the cache, so an absent effect costs nothing.
+    Output of the sources, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. `start_of_noise` is the counter of
+    the setting's noise, and `deviates`, float32 (CHUNK / LANES, LANES), is a temporary array. Each effect is a loop of
+    its own over data in the cache, so an absent effect costs nothing.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, drive_v.size)
-    volts = drive_v[start:stop]
     power = out[start:stop]
-    if heaters.lsb_v > 0.0:
-        inverse = 1.0 / heaters.lsb_v
-        for c in range(power.size):
-            power[c] = np.floor(volts[c] * inverse + 0.5) * heaters.lsb_v
-    else:
-        for c in range(power.size):
-            power[c] = volts[c]
-    if heaters.bow.size > 0:
-        bow, twist = heaters.bow[start:stop], heaters.twist[start:stop]
-        for c in range(power.size):
-            v = power[c]
-            power[c] = v + v * (heaters.range_v - v) * (bow[c] + twist[c] * v)
+    source_voltages(heaters, drive_v[start:stop], start, start_of_noise, deviates, power)
     for c in range(power.size):
         power[c] = power[c] * power[c] * heaters.conductance_s
     if heaters.self_heating > 0.0:
@@ -779,65 +845,70 @@ def _photocurrents(readout, laser_power, field, noise, current):
 
 
 @_inlined
-def _clip(current, count, full_scale_a):
-    """Limit currents to full scale; return whether one of the first `count` lanes reached it."""
+def _clip(current, count, full_scale_a, flags):
+    """Limit currents to full scale, and set bit 0 of `flags` of each detector whose first `count` lanes reach it."""
     peak = _F(0.0)
     for i in range(current.size):
         peak = max(peak, current[i])
-    clipped = False
     if peak >= full_scale_a:
         for i in range(current.size):
-            clipped |= (i % LANES < count) & (current[i] >= full_scale_a)
+            if i % LANES < count and current[i] >= full_scale_a:
+                flags[i // LANES] |= np.uint32(1)
             current[i] = min(current[i], full_scale_a)
-    return clipped
 
 
 @_inlined
-def detect(readout, laser_power, field, noise, current, count, out, first):
+def detect(readout, laser_power, field, noise, current, count, flags, out, first):
     """Write the readings of a block's first `count` samples to `out`, float32 (samples, ports), from row `first` on.
 
-    Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter, with steps of `code_a` from 0 to
-    `full_scale_a`. Returns whether any reading saturated. `laser_power` is relative to nominal. `noise` is
-    overwritten, and `current`, float32 (ports · LANES,), is a temporary array.
+    Photocurrent; noise of variance thermal_a2 + shot_a · current; then the converter: gain, offset, and steps of
+    `code_a` from 0 to `full_scale_a`. Bit 0 of `flags`, uint32 (ports,), is set for detectors that saturate. If the
+    amplifier has memory, `out` gets the currents in front of it, for `convert_settings`. `laser_power` is relative to
+    nominal. `noise` is overwritten, and `current`, float32 (ports · LANES,), is a temporary array.
     """
     _photocurrents(readout, laser_power, field, noise, current)
     if readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         deviates = noise.reshape(noise.size)
         for i in range(current.size):
             current[i] += np.sqrt(readout.thermal_a2 + readout.shot_a * current[i]) * deviates[i]
-    saturated = False
-    if readout.full_scale_a > _F(0.0):
-        saturated = _clip(current, count, readout.full_scale_a)
-    if readout.code_a > _F(0.0):
-        inverse = _ONE / readout.code_a
-        for i in range(current.size):
-            current[i] = max(np.floor(current[i] * inverse + _HALF), _F(0.0)) * readout.code_a
+    if readout.kept == _F(0.0):
+        if readout.gain.size > 0:
+            for i in range(current.size):
+                current[i] = current[i] * readout.gain[i] + readout.offset_a[i]
+        if readout.full_scale_a > _F(0.0):
+            _clip(current, count, readout.full_scale_a, flags)
+        if readout.code_a > _F(0.0):
+            inverse = _ONE / readout.code_a
+            for i in range(current.size):
+                current[i] = max(np.floor(current[i] * inverse + _HALF), _F(0.0)) * readout.code_a
     for lane in range(count):
         for p in range(field.shape[0]):
             out[first + lane, p] = current[p * LANES + lane]
-    return saturated
 
 
 @_inlined
-def _setting_phasors(heaters, drive, offset, scratch):
+def _setting_phasors(heaters, drive, offset, start_of_noise, scratch):
     """Compute the phasors of one setting, `drive` (channels,) [V], with settled heaters, in `scratch`."""
     for chunk in range(_chunks(scratch.power.size)):
-        powers(heaters, drive, chunk, scratch.power)
+        powers(heaters, drive, chunk, start_of_noise, scratch.source, scratch.power)
     for chunk in range(_chunks(scratch.power.size)):
         phasors(heaters, scratch.power, offset, chunk, scratch.received_w, scratch.phasor)
 
 
 @_inlined
-def _fill_noise(readout, start, noise):
-    """Fill the rows of `noise` that the detectors use. The last two rows are for RIN."""
+def _fill_noise(readout, start, first, noise):
+    """Fill the rows of `noise` that the detectors use. The last two rows are for RIN. `first` is the first sample."""
     if readout.rin > _F(0.0):
         normals(start, noise)
     elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
         normals(start, noise[: noise.shape[0] - 2])
+    if readout.kept > _F(0.0) and first == 0:
+        for r in range(noise.shape[0]):
+            noise[r, 0] *= readout.first_scale
 
 
 @_inlined
-def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, out, first):
+def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, flags, out, first):
     """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
     field, noise = scratch.field, scratch.noise
     for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
@@ -845,20 +916,20 @@ def _read_block(block, tops, matrices, readout, laser_power, scratch, start, cou
             field[p, 0, lane] = block[p, 0, lane]
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
-    _fill_noise(readout, start, noise)
-    return detect(readout, laser_power, field, noise, scratch.current, count, out, first)
+    _fill_noise(readout, start, first, noise)
+    detect(readout, laser_power, field, noise, scratch.current, count, flags, out, first)
 
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation, first_item,
-    saturated, out,
+    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, counters, first_sample, flags,
+    out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
-    Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the
-    worker. Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s
-    saturates.
+    The first block has the samples from `first_sample` on. Each worker computes the matrices of a setting when it
+    reaches the first of its blocks. `scratch` belongs to the worker. Item i uses the noise of number first_item + i.
+    Bit 0 of flags[s, p] is set if a reading of detector p saturates.
     """
     claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
@@ -870,25 +941,26 @@ def detect_settings(
         setting = item // count
         block = item % count
         if setting != ready:
-            _setting_phasors(heaters, drives[setting], offset, scratch)
+            noise = stream_start(counters.sources, counters.evaluation, counters.first_setting + setting)
+            _setting_phasors(heaters, drives[setting], offset, noise, scratch)
             coefficients(scratch.phasor, wiring.theta, wiring.phi, wiring.couplers, scratch.matrices)
             attenuate(wiring.attenuators, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
-        first = block * LANES
+        first = first_sample + block * LANES
         lanes = min(LANES, out.shape[1] - first)
-        start = stream_start(key, evaluation, first_item + item)
-        if _read_block(
-            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, out[setting], first
-        ):
-            saturated[setting] |= 1
+        start = stream_start(counters.readings, counters.evaluation, counters.first_item + item)
+        _read_block(
+            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, flags[setting],
+            out[setting], first,
+        )  # fmt: skip
         finish_item(control)
 
 
 @_entry
-def find_powers(worker, control, total, drives, heaters, out):
+def find_powers(worker, control, total, drives, heaters, counters, deviates, out):
     """Write the power [W] of every heater: drives (S, channels) [V] → out, float64 (S, channels).
 
-    An item is a chunk of a setting.
+    An item is a chunk of a setting. `deviates`, as in `powers`, belongs to the worker.
     """
     claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
@@ -896,7 +968,9 @@ def find_powers(worker, control, total, drives, heaters, out):
         item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        powers(heaters, drives[item // count], item % count, out[item // count])
+        setting = item // count
+        noise = stream_start(counters.sources, counters.evaluation, counters.first_setting + setting)
+        powers(heaters, drives[setting], item % count, noise, deviates, out[setting])
         finish_item(control)
 
 
@@ -939,7 +1013,7 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 
 @_entry
 def read_prepared(
-    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, counters, flags, out,
 ):  # fmt: skip
     """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
@@ -953,11 +1027,83 @@ def read_prepared(
             break
         block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
-        start = stream_start(key, evaluation, number)
-        if _read_block(
-            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, out[setting], first
-        ):
-            saturated[setting] |= 1
+        start = stream_start(counters.readings, counters.evaluation, number)
+        _read_block(
+            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, flags[setting], out[setting],
+            first,
+        )  # fmt: skip
+        finish_item(control)
+
+
+@_inlined
+def _clip_row(row, full_scale_a, is_signed, flags):
+    """Limit one sample's readings of all detectors, and set bit 0 of `flags` of each detector that reaches a limit."""
+    peak = _F(0.0)
+    for p in range(row.size):
+        peak = max(peak, abs(row[p]) if is_signed else row[p])
+    if peak >= full_scale_a:
+        for p in range(row.size):
+            if row[p] >= full_scale_a or (is_signed and row[p] <= -full_scale_a):
+                flags[p] |= np.uint32(1)
+            row[p] = min(row[p], full_scale_a)
+            if is_signed:
+                row[p] = max(row[p], -full_scale_a)
+
+
+@_inlined
+def _quantise_row(row, code_a, is_signed):
+    """Round one sample's readings of all detectors to steps of `code_a`, halves up; not below 0 if not `is_signed`."""
+    inverse = _ONE / code_a
+    for p in range(row.size):
+        row[p] = np.floor(row[p] * inverse + _HALF) * code_a
+    if not is_signed:
+        for p in range(row.size):
+            row[p] = max(row[p], _F(0.0))
+
+
+@_entry
+def convert_settings(worker, control, total, readout, is_signed, scratch, counters, flags, out):
+    """Replace currents in front of amplifiers with memory by readings: out, float32 (settings, samples, ports) [A].
+
+    An item is a setting. The amplifier keeps the share `kept` of its previous output, and has settled at the first
+    sample. Then the converter, as in `detect`, with its own noise. `is_signed`: its range begins at -full_scale_a, not
+    at 0.
+    """
+    claim = np.zeros(2, np.int64)
+    samples, ports = out.shape[1], out.shape[2]
+    gain, offset_a = scratch.current[:ports], scratch.current[ports : 2 * ports]
+    output, row = scratch.current[2 * ports : 3 * ports], scratch.current[3 * ports : 4 * ports]
+    deviates = scratch.noise.reshape(scratch.noise.size)
+    for p in range(ports):
+        gain[p] = readout.gain[p * LANES] if readout.gain.size > 0 else _ONE
+        offset_a[p] = readout.offset_a[p * LANES] if readout.offset_a.size > 0 else _F(0.0)
+    blocks = (samples + LANES - 1) // LANES
+    rows = ports + ports % 2
+    while True:
+        setting = next_item(control, total, worker, claim)
+        if setting < 0:
+            break
+        currents = out[setting]
+        for p in range(ports):
+            output[p] = currents[0, p]
+        for t in range(samples):
+            lane = t % LANES
+            if lane == 0 and readout.converter_a > _F(0.0):
+                number = (counters.first_setting + setting) * blocks + t // LANES
+                normals(stream_start(counters.converters, counters.evaluation, number), scratch.noise[:rows])
+            reading, normal = currents[t], deviates[lane * ports : (lane + 1) * ports]
+            for p in range(ports):
+                output[p] = reading[p] + readout.kept * (output[p] - reading[p])
+                row[p] = output[p] * gain[p] + offset_a[p]
+            if readout.converter_a > _F(0.0):
+                for p in range(ports):
+                    row[p] += readout.converter_a * normal[p]
+            if readout.full_scale_a > _F(0.0):
+                _clip_row(row, readout.full_scale_a, is_signed, flags[setting])
+            if readout.code_a > _F(0.0):
+                _quantise_row(row, readout.code_a, is_signed)
+            for p in range(ports):
+                reading[p] = row[p]
         finish_item(control)
 
 
@@ -995,11 +1141,12 @@ def _row_powers(power, shares, first_ring, inputs, currents):
 
 
 @_inlined
-def _balanced_readings(readout, row, noise, currents, count):
-    """Replace the powers in `currents` by the readings of a balanced pair, in row 0; return whether any saturated.
+def _balanced_readings(readout, row, noise, currents, count, flags):
+    """Replace the powers in `currents` by the readings of a balanced pair, in row 0; set bit 0 of flags[row] if needed.
 
-    The difference of two photocurrents, the shot noise of both and the thermal noise of one amplifier, and the steps of
-    a converter from -full_scale_a to full_scale_a.
+    The difference of two photocurrents, the shot noise of both and the thermal noise of one amplifier, and the gain,
+    the offset and the steps of a converter from -full_scale_a to full_scale_a. If the amplifier has memory, the current
+    in front of it.
     """
     ampere, dark_a = readout.ampere[row * LANES], readout.dark_a[row * LANES]
     noisy = readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0)
@@ -1012,27 +1159,32 @@ def _balanced_readings(readout, row, noise, currents, count):
         if noisy:
             current += np.sqrt(readout.thermal_a2 + readout.shot_a * (plus + minus + _TWO * dark_a)) * noise[row, lane]
         reading[lane] = current
-    saturated = False
+    if readout.kept > _F(0.0):
+        return
+    if readout.gain.size > 0:
+        gain, offset_a = readout.gain[row * LANES], readout.offset_a[row * LANES]
+        for lane in range(LANES):
+            reading[lane] = reading[lane] * gain + offset_a
     if readout.full_scale_a > _F(0.0):
         for lane in range(count):
-            saturated |= abs(reading[lane]) >= readout.full_scale_a
+            if abs(reading[lane]) >= readout.full_scale_a:
+                flags[row] |= np.uint32(1)
         for lane in range(LANES):
             reading[lane] = min(max(reading[lane], -readout.full_scale_a), readout.full_scale_a)
     if readout.code_a > _F(0.0):
         inverse = _ONE / readout.code_a
         for lane in range(LANES):
             reading[lane] = np.floor(reading[lane] * inverse + _HALF) * readout.code_a
-    return saturated
 
 
 @_inlined
-def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
+def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, flags, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
     `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
     """
     power, noise, relative = scratch.field, scratch.noise, currents[2]
-    _fill_noise(readout, start, noise)
+    _fill_noise(readout, start, first, noise)
     for lane in range(LANES):
         relative[lane] = laser_power
     if readout.rin > _F(0.0):
@@ -1043,19 +1195,17 @@ def _read_balanced(block, shares, inputs, readout, laser_power, scratch, current
         for lane in range(LANES):
             xr, xi = block[m, 0, lane], block[m, 1, lane]
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
-    saturated = False
     for row in range(readout.ampere.size // LANES):
         _row_powers(power, shares, row * inputs, inputs, currents)
-        saturated |= _balanced_readings(readout, row, noise, currents, count)
+        _balanced_readings(readout, row, noise, currents, count, flags)
         for lane in range(count):
             out[first + lane, row] = currents[0, lane]
-    return saturated
 
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation, first_item,
-    saturated, out,
+    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, counters, first_sample, flags,
+    out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1069,26 +1219,17 @@ def read_bank(
         setting = item // count
         block = item % count
         if setting != ready:
-            _setting_phasors(heaters, drives[setting], offset, scratch)
+            noise = stream_start(counters.sources, counters.evaluation, counters.first_setting + setting)
+            _setting_phasors(heaters, drives[setting], offset, noise, scratch)
             ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
             ready = setting
-        first = block * LANES
+        first = first_sample + block * LANES
         lanes = min(LANES, out.shape[1] - first)
-        start = stream_start(key, evaluation, first_item + item)
-        if _read_balanced(
-            blocks[block],
-            scratch.matrices,
-            rings.inputs,
-            readout,
-            laser_power,
-            scratch,
-            currents,
-            start,
-            lanes,
-            out[setting],
-            first,
-        ):
-            saturated[setting] |= 1
+        start = stream_start(counters.readings, counters.evaluation, counters.first_item + item)
+        _read_balanced(
+            blocks[block], scratch.matrices, rings.inputs, readout, laser_power, scratch, currents, start, lanes,
+            flags[setting], out[setting], first,
+        )  # fmt: skip
         finish_item(control)
 
 
@@ -1108,7 +1249,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
 @_entry
 def read_bank_prepared(
-    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, counters, flags, out,
 ):  # fmt: skip
     """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1119,19 +1260,9 @@ def read_bank_prepared(
             break
         block, matrix_set, setting = plan[item, 0], plan[item, 1], plan[item, 2]
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
-        start = stream_start(key, evaluation, number)
-        if _read_balanced(
-            blocks[block],
-            shares[matrix_set],
-            rings.inputs,
-            readout,
-            laser_power,
-            scratch,
-            currents,
-            start,
-            lanes,
-            out[setting],
-            first,
-        ):
-            saturated[setting] |= 1
+        start = stream_start(counters.readings, counters.evaluation, number)
+        _read_balanced(
+            blocks[block], shares[matrix_set], rings.inputs, readout, laser_power, scratch, currents, start, lanes,
+            flags[setting], out[setting], first,
+        )  # fmt: skip
         finish_item(control)

@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
+from photonloop.simulator.electronics_parameters import AdcParameters, DacParameters, PhotodiodeParameters
+from photonloop.simulator.electronics_parameters import Part as _Part
 from photonloop.simulator.physics.chip_faults import FaultParameters
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -20,15 +22,10 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Bits = Annotated[int, Field(ge=0, le=24)]
 
 
 MAX_REACH = 16
 """Largest range of thermal crosstalk, in distances of neighbouring heaters."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class MeshParameters(_Part):
@@ -62,27 +59,6 @@ class RingParameters(_Part):
     """Loss from the input to the drop port in resonance [dB]."""
     row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
     """Loss to and through a row, equal for both detectors, in addition to the equal split between rows [dB]."""
-
-
-class DacParameters(_Part):
-    """The voltage sources."""
-
-    max_v: Annotated[float, Field(gt=0, le=1000)] = 10.8
-    """Highest voltage of a channel [V]; the lowest is 0."""
-    range_v: Annotated[float, Field(gt=0, le=1000)] = 12.0
-    """Full scale of the DAC [V]; at least max_v."""
-    bits: _Bits = 0
-    """Resolution over [0, range_v] [bit]; 0: continuous."""
-    inl_lsb: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Integral nonlinearity [LSB]: largest deviation of each channel's own smooth transfer curve."""
-
-    @model_validator(mode="after")
-    def _is_a_converter(self) -> Self:
-        if self.range_v < self.max_v:
-            raise ValueError(f"range_v {self.range_v:g} V is less than max_v {self.max_v:g} V")
-        if self.inl_lsb > 0 and self.bits == 0:
-            raise ValueError(f"inl_lsb is {self.inl_lsb:g}, but a DAC with bits 0 has no LSB: set bits, or set inl_lsb to 0")
-        return self
 
 
 class HeaterParameters(_Part):
@@ -236,36 +212,6 @@ class TapParameters(_Part):
     """Share of the power that is detected; 0: ideal taps that detect the full power and remove nothing."""
 
 
-class PhotodiodeParameters(_Part):
-    """Photodiodes and their amplifiers; variance of the noise σ² = 4kT·B/R + 2q(I + I_dark)·B."""
-
-    responsivity_a_per_w: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Mean responsivity [A/W]."""
-    responsivity_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation of the responsivity; values are clipped at 4 standard deviations."""
-    saturation_a: Annotated[float, Field(ge=0, le=1e3)] = 0.0
-    """Saturation current of the photodiode, at which its current is half of the linear value [A]; 0: linear."""
-    dark_a: Annotated[float, Field(ge=0, le=1e-3)] = 0.0
-    """Dark current [A]."""
-    bandwidth_hz: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    """Noise bandwidth B [Hz]; 0: no noise."""
-    temperature_k: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Temperature of the amplifier's resistor [K]; 0: no thermal noise."""
-    load_ohm: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    """Resistance R of the amplifier, its gain [Ω]; 0: chosen per stage so that full scale gives `adc.range_v`."""
-
-
-class AdcParameters(_Part):
-    """The ADCs behind the detectors."""
-
-    bits: _Bits = 0
-    """Resolution over [0, full scale] [bit]; 0: continuous."""
-    range_v: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Amplifier output at full scale [V]."""
-    headroom: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Full scale of a stage divided by its expected mean current with all inputs fully lit; 0: never saturates."""
-
-
 class ClockParameters(_Part):
     """Durations of operations on the chip's clock."""
 
@@ -333,6 +279,15 @@ class ChipParameters(_Part):
     def _is_one_bank(self) -> Self:
         if self.mesh.topology == "weight_bank" and self.stages != 1:
             raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: set stages to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _forgets(self) -> Self:
+        if self.photodiode.has_memory and self.clock.sample_s == 0:
+            raise ValueError(
+                "photodiode.has_memory is true, but clock.sample_s is 0, so a reading would never change: "
+                "set sample_s, or set has_memory to false"
+            )
         return self
 
 

@@ -112,7 +112,7 @@ def bench_chip(parameters: ChipParameters) -> ChipParameters:
     return parameters.model_copy(
         update={
             "dac": parameters.dac.model_copy(update={"bits": 0, "max_v": 1000.0, "range_v": 1000.0}),
-            "adc": parameters.adc.model_copy(update={"bits": 0}),
+            "adc": parameters.adc.model_copy(update={"bits": 0, "gain_drift_sigma": 0.0}),
             # `Laboratory.amplitudes` applies the extinction, so that it is relative to the light that there is.
             "modulator": parameters.modulator.model_copy(update={"extinction_db": 0.0}),
             "limits": free,

@@ -1,9 +1,9 @@
 """The virtual chip as a device: a `PhotonicDevice` that computes its readings.
 
-    drive ─▶ DAC step, INL ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
+    drive ─▶ DAC step, INL, noise ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
                                                                                         │
     inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
-                                              └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
+                                              └▶ RIN, photodiode, noise ─▶ memory ─▶ ADC ─▶ reading
 
 `Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline`
 computes what follows from this state. Each physical effect has a module in `physics`, and `kernels` has the compiled
@@ -34,8 +34,9 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
+from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
-from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
+from photonloop.simulator.engine.pipeline import Pipeline
 from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
@@ -89,7 +90,7 @@ class Chip:
         zero_v = np.zeros(self._description.channels)
         self._held = HeldDrive(zero_v, (0,) * len(self.stages), (0.0,) * len(self.stages), 0.0, 0.0)
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
-        self._ambient = Ambient(parameters, channels)
+        self._ambient = Ambient(parameters, channels, tuple(s.description.tap_ports for s in self.stages))
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
         self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
         self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
@@ -224,7 +225,7 @@ class Chip:
         return self._ambient
 
     def stages_at(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages with the faults that have occurred by `moment`."""
+        """Return the stages at `moment`, with faults and with the slow changes of sources and converters."""
         return self._pipeline.stages(moment)
 
     def input_truth(self) -> InputTruth:
@@ -240,7 +241,7 @@ class Chip:
         if key[0] is not held or key[1] != moment.faults:
             heater = self.parameters.heater
             current_a = 0.0
-            for stage in self.stages_at(moment):
+            for stage in self._pipeline.faulty_stages(moment):
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
                 current_a += float(np.sum(np.sqrt(watts / ohm)))
@@ -257,7 +258,7 @@ class Chip:
 
         settings, samples, held = volts.shape[0], batch.rows.size, batch.held
         values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
-        flags = np.zeros(settings, np.uint32)
+        flags = np.zeros((settings, values.shape[2]), np.uint32)
         start_s = self._clock.now_s()
         time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
         if self._thermal is not None:
@@ -268,12 +269,14 @@ class Chip:
             for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
                 here = list(group)
                 part = slice(here[0], here[-1] + 1)
-                self._pipeline.read(index, volts[part], batch, moment, here[0] * blocks, flags[part], values[part], run)
+                counters = self._pipeline.noise_counters(batch, here[0] * blocks, here[0])
+                self._pipeline.read(index, volts[part], batch, moment, counters, 0, flags[part], values[part], run)
+                self._pipeline.convert(index, moment, counters, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings
         self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
-        return Readings(values, time_s, flags)
+        return Readings(values, time_s, np.bitwise_or.reduce(flags, axis=1))
 
     def _update_thermal_targets(self, held: HeldDrive) -> None:
         if self._thermal is not None:

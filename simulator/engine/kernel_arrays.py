@@ -50,6 +50,7 @@ def new_scratch(stage: Stage) -> kernels.Scratch:
         field=np.empty((ports, 2, kernels.LANES), np.float32),
         noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
         current=np.empty(outputs * kernels.LANES, np.float32),
+        source=np.empty((kernels.CHUNK // kernels.LANES, kernels.LANES), np.float32),
     )
 
 

@@ -7,10 +7,12 @@ values of the chip, for all inputs fully lit and random settings. Intensities ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from photonloop.protocols.config import ConfigError
 from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics import adc as converter
 from photonloop.simulator.physics.mesh import Mesh
 from photonloop.simulator.physics.nonlinearity import mean_transmitted
 from photonloop.simulator.physics.photodiode import shot_variance_a, thermal_variance_a2
@@ -88,7 +90,7 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
                 ampere=lit_a * share,
                 full_scale_a=full_scale_a,
                 saturates=adc.headroom > 0,
-                code_a=full_scale_a / (2**adc.bits - 1) if adc.bits else 0.0,
+                code_a=converter.code_a(adc, full_scale_a),
                 thermal_a2=thermal_variance_a2(diode, load_ohm),
                 shot_a=shot_variance_a(diode),
                 passed=passed,
@@ -117,12 +119,23 @@ def bank_levels(parameters: ChipParameters) -> StageLevels:
         ampere=ampere,
         full_scale_a=full_scale_a,
         saturates=adc.headroom > 0,
-        code_a=2.0 * full_scale_a / (2**adc.bits - 1) if adc.bits else 0.0,
+        code_a=converter.code_a(adc, 2.0 * full_scale_a),
         thermal_a2=thermal_variance_a2(diode, diode.load_ohm or adc.range_v / full_scale_a),
         shot_a=shot_variance_a(diode),
         passed=0.0,
         gain_rad=0.0,
     )
+
+
+def dark_noise_a(parameters: ChipParameters, level: StageLevels) -> float:
+    """Return the nominal standard deviation of a dark reading [A] of a stage.
+
+    Thermal noise, shot noise of the dark current (of both diodes of a balanced pair), and noise and quantisation of the
+    converter. Slow changes are not included.
+    """
+    diodes = 2 if parameters.mesh.topology == "weight_bank" else 1
+    amplifier_a2 = level.thermal_a2 + level.shot_a * diodes * parameters.photodiode.dark_a
+    return math.sqrt(amplifier_a2 + converter.reading_noise_a(parameters.adc, level.code_a) ** 2)
 
 
 def _transmission(parameters: ChipParameters, mesh: Mesh) -> float:

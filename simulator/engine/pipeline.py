@@ -5,14 +5,16 @@ setting after the other, so that they stay in its cache. For a large mesh (`SHAR
 the matrices of a few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the
 mesh alone, so readings never depend on the number of workers.
 
-The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one
-`Moment`. They are computed again after a step of the slow processes or a fault.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached. They are
+computed again after a fault, or after a step of a slow process that changes them (`_optics_key`, `_fields_key`).
+
+If the amplifiers of the detectors have memory, `read` gives the currents in front of them, and `convert` computes the
+readings once all samples of a setting are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,14 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
-from photonloop.simulator.engine.stage import Stage, with_faults
+from photonloop.simulator.engine.present_stages import PresentStages
+from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics.fabrication import noise_key
+from photonloop.simulator.physics.fabrication import converter_noise_key, held_noise_key, noise_key, source_noise_key
 
 Run = Callable[[KernelJob, Callable[[int], object]], None]
 """Runs a job on all workers; raises `DeviceError` if it was cancelled."""
@@ -36,73 +40,11 @@ SHARED_CHANNELS = 2**15
 _FLOPS_PER_CHANNEL = 50.0
 """Estimated operations per channel of a job, which decide whether workers share it."""
 
+_FLOPS_PER_READING = 40.0
+"""Estimated operations per reading of `convert`."""
+
 _ITEMS = 8
 """Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
-
-
-@dataclass(frozen=True)
-class HeldDrive:
-    """The held drive and values derived from it.
-
-    Parameters
-    ----------
-    volts
-        Voltages of all channels [V], shape (channels,).
-    versions
-        Number of changes of each stage's part of the drive so far.
-    stage_v2
-        Sum of the squared voltages of each stage [V²].
-    power_w
-        Nominal power of all heaters together [W].
-    since_s
-        Time on the chip's clock at which the voltages were reached [s].
-    """
-
-    volts: Drive
-    versions: tuple[int, ...]
-    stage_v2: tuple[float, ...]
-    power_w: float
-    since_s: float
-
-
-@dataclass(frozen=True)
-class InputBatch:
-    """The inputs of one evaluation, common to all its settings.
-
-    Parameters
-    ----------
-    held
-        Held drive of the stages that are not read.
-    name
-        Name of the loaded inputs, or "" if the inputs came with the evaluation.
-    source, rows
-        All fields, and the rows of them that are read.
-    noise_number
-        Number of the evaluation, from which its noise is drawn.
-    """
-
-    held: HeldDrive
-    name: str
-    source: Source
-    rows: NDArray[np.int64]
-    noise_number: int
-
-
-@dataclass(frozen=True)
-class StageMatrices:
-    """Transfer matrices of a stage's elements at one set of phases.
-
-    Parameters
-    ----------
-    matrices
-        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
-        `kernels.ring_shares`.
-    screen
-        Phasors of the output phase shifters, float32 (2, ports).
-    """
-
-    matrices: NDArray[np.float32]
-    screen: NDArray[np.float32]
 
 
 class Pipeline:
@@ -120,16 +62,17 @@ class Pipeline:
 
     def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
         self._parameters = parameters
-        self._intact_stages = stages
+        self._stages = PresentStages(parameters, stages, ambient)
         self._ambient = ambient
         self._workers = workers
-        self._noise_key = noise_key(parameters.seed)
+        seed = parameters.seed
+        self._noise_keys = noise_key(seed), source_noise_key(seed), converter_noise_key(seed)
+        self._held_noise_key = held_noise_key(seed)
         self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
         self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
-        self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
         self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._optics: dict[int, tuple[tuple[int, Moment], StageMatrices]] = {}
+        self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -137,30 +80,42 @@ class Pipeline:
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
+        """Return the stages at `moment`, with faults and with the slow changes of sources and converters."""
+        return self._stages.at(moment)
+
+    def faulty_stages(self, moment: Moment) -> tuple[Stage, ...]:
         """Return the stages with the faults that have occurred by `moment`. May be called from any thread."""
-        broken = self._faulty_stages
-        if broken[0] != moment.faults:
-            struck = self._ambient.faults_at(moment)
-            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._intact_stages))
-            broken = self._faulty_stages = (moment.faults, stages)
-        return broken[1]
+        return self._stages.with_faults(moment)
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
         """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
-        if step != moment.step:
-            truth = self._intact_stages[index].truth
+        if step != moment.phases:
+            truth = self._stages.intact[index].truth
             added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
-            self._offsets[index] = (moment.step, offset)
+            self._offsets[index] = (moment.phases, offset)
         return offset
 
-    def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
-        """Return the power of each heater [W] at `volts`, shape (settings, channels) both."""
-        heaters, drives = self.stages(moment)[index].heaters, read_only(volts)
+    def setting_powers(
+        self, index: int, volts: Drive, moment: Moment, evaluation: int, first_setting: int, run: Run
+    ) -> NDArray[np.float64]:
+        """Return the power of each heater [W] at settings from number `first_setting` on, (settings, channels)."""
         out = np.empty(volts.shape)
-        self._find_powers(drives, heaters, out, run)
+        counters = self._counters(evaluation, 0, first_setting)
+        self._find_powers(read_only(volts), self.stages(moment)[index].heaters, counters, out, run)
         return out
+
+    def held_powers(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> NDArray[np.float64]:
+        """Return the power of each heater [W] of a stage at the held drive, shape (channels,).
+
+        The noise of the sources is drawn once for each version of the held drive.
+        """
+        here = self.stages(moment)[index]
+        out = np.empty((1, here.description.channels))
+        counters = self._counters(index, 0, held.versions[index])._replace(sources=self._held_noise_key)
+        self._find_powers(read_only(held.volts[np.newaxis, here.channels]), here.heaters, counters, out, run)
+        return out[0]
 
     def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
         """Return the matrices of a stage for each row of heater powers before crosstalk [W], (rows, channels)."""
@@ -177,16 +132,20 @@ class Pipeline:
         volts: Drive,
         batch: InputBatch,
         moment: Moment,
-        first_noise: int,
-        saturated: NDArray[np.uint32],
+        counters: kernels.NoiseCounters,
+        first_sample: int,
+        flags: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
+        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports).
+
+        Samples before `first_sample` are not read. `flags` has shape (settings, ports).
+        """
         here, offset = self.stages(moment)[index], self.offset(index, moment)
         blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
         if self._shares_settings:
-            self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
+            self._read_together(here, volts, offset, blocks, moment, counters, first_sample, flags, out, run)
             return
         laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
@@ -197,7 +156,7 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, laser_power,
-                self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
+                self._scratch[worker], counters, first_sample, flags, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -208,10 +167,10 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
-        batch: InputBatch,
         moment: Moment,
-        first_noise: int,
-        saturated: NDArray[np.uint32],
+        counters: kernels.NoiseCounters,
+        first_sample: int,
+        flags: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
@@ -225,12 +184,13 @@ class Pipeline:
             for first in range(0, volts.shape[0], at_once):
                 here_volts = read_only(volts[first : first + at_once])
                 settings = here_volts.shape[0]
-                self._find_powers(here_volts, here.heaters, power[:settings], run)
+                part = counters._replace(first_setting=counters.first_setting + first)
+                self._find_powers(here_volts, here.heaters, part, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
-                setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
-                plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
-                plan[:, 5] = first_noise + plan[:, 2] * count + block
-                self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
+                setting, block = np.divmod(np.arange(settings * count), count)
+                plan = reading_plan(block, setting, first + setting, first_sample + block * kernels.LANES, out.shape[1])
+                plan[:, 5] = counters.first_item + plan[:, 2] * count + block
+                self.read_plan(here, blocks, plan, matrices, moment, counters, flags, out, run)
         except BaseException:
             self._buffers.clear()  # a helper thread may still be writing into them
             raise
@@ -241,9 +201,9 @@ class Pipeline:
         blocks: NDArray[np.float32],
         plan: NDArray[np.int64],
         matrices: NDArray[np.float32],
-        noise_number: int,
         moment: Moment,
-        saturated: NDArray[np.uint32],
+        counters: kernels.NoiseCounters,
+        flags: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
@@ -258,10 +218,39 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
-                self._scratch[worker], self._noise_key, noise_number, saturated, out,
+                self._scratch[worker], counters, flags, out,
             )  # fmt: skip
 
         run(job, kernel)
+
+    def convert(
+        self,
+        index: int,
+        moment: Moment,
+        counters: kernels.NoiseCounters,
+        flags: NDArray[np.uint32],
+        out: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Replace the currents of whole settings by readings, if the amplifiers of the detectors have memory."""
+        here = self.stages(moment)[index]
+        if here.readout.kept == 0:
+            return
+        job = self._workers.new_job(out.shape[0], _FLOPS_PER_READING * out.size, is_reading=True)
+
+        def kernel(worker: int) -> None:
+            kernels.convert_settings(
+                worker, job.control, job.items, here.readout, here.rings is not None, self._scratch[worker], counters, flags, out
+            )
+
+        run(job, kernel)
+
+    def noise_counters(self, batch: InputBatch, first_item: int, first_setting: int) -> kernels.NoiseCounters:
+        """Return where the noise of a job of an evaluation begins."""
+        return self._counters(batch.noise_number, first_item, first_setting)
+
+    def _counters(self, evaluation: int, first_item: int, first_setting: int) -> kernels.NoiseCounters:
+        return kernels.NoiseCounters(*self._noise_keys, evaluation, first_item, first_setting)
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
@@ -295,11 +284,11 @@ class Pipeline:
 
     def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
         """Return the matrices of a stage that has settled at the held drive."""
-        key = held.versions[index], moment
+        key = (held.versions[index], *_optics_key(moment))
         found = self._optics.get(index)
         if found is None or found[0] != key:
-            volts = held.volts[np.newaxis, self._intact_stages[index].channels]
-            found = (key, self.stage_matrices(index, self.powers(index, volts, moment, run), moment, run)[0])
+            power_w = self.held_powers(index, held, moment, run)
+            found = (key, self.stage_matrices(index, power_w[np.newaxis], moment, run)[0])
             self._optics[index] = found
         return found[1]
 
@@ -314,7 +303,7 @@ class Pipeline:
         source, name = batch.source, batch.name
         if index == 0:
             return source, rows
-        versions = (*batch.held.versions[:index], *moment)
+        versions = (*batch.held.versions[:index], *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
@@ -332,11 +321,14 @@ class Pipeline:
         blocks = gathered(*self._entering(index, batch, rows, moment, run))
         return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
-    def _find_powers(self, drives: Drive, heaters: kernels.Heaters, out: NDArray[np.float64], run: Run) -> None:
+    def _find_powers(
+        self, drives: Drive, heaters: kernels.Heaters, counters: kernels.NoiseCounters, out: NDArray[np.float64], run: Run
+    ) -> None:
         job = self._chunk_job(*out.shape)
 
         def kernel(worker: int) -> None:
-            kernels.find_powers(worker, job.control, job.items, drives, heaters, out)
+            deviates = self._scratch[worker].source
+            kernels.find_powers(worker, job.control, job.items, drives, heaters, counters, deviates, out)
 
         run(job, kernel)
 
@@ -373,3 +365,13 @@ class Pipeline:
         if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
             found = self._buffers[name] = np.empty(shape, dtype)
         return found
+
+
+def _optics_key(moment: Moment) -> tuple[int, ...]:
+    """Return the parts of a moment on which the matrices of a stage at a given drive depend."""
+    return moment.phases, moment.sources, moment.faults
+
+
+def _fields_key(moment: Moment) -> tuple[int, ...]:
+    """Return the parts of a moment on which fields behind a stage depend; its nonlinearity depends on the laser."""
+    return *_optics_key(moment), moment.laser

@@ -16,7 +16,7 @@ from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics import crosstalk, dac, heater, laser
+from photonloop.simulator.physics import adc, crosstalk, dac, heater, laser, photodiode
 from photonloop.simulator.physics.chip_faults import FaultParameters
 from photonloop.simulator.physics.fabrication import StageTruth, fabricate
 from photonloop.simulator.physics.mesh import TOPOLOGIES, Mesh, couplers, schedule
@@ -189,10 +189,15 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision."""
+    """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision.
+
+    The noise of the sources is not included.
+    """
     source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
         source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
+    if stage.heaters.gain.size > 0:
+        source_v = dac.changed_v(source_v, stage.heaters.gain, stage.heaters.added_v)
     own = parameters.heater
     power_w = heater.power_w(source_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
     power_w[..., stage.heaters.forced] = stage.heaters.forced_w
@@ -219,6 +224,9 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
         range_v=parameters.dac.range_v,
         bow=bow,
         twist=twist,
+        gain=np.empty(0),
+        added_v=np.empty(0),
+        noise_v=parameters.dac.noise_v,
         conductance_s=1.0 / parameters.heater.resistance_ohm,
         self_heating=parameters.heater.self_heating,
         inverse_pi_w=1.0 / truth.pi_power_w,
@@ -236,13 +244,23 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
 def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.ReadoutChain:
     """Return the detectors of a stage; `loss_db` is the loss directly in front of them."""
     diode = parameters.photodiode
+    kept = float(np.float32(photodiode.kept_share(diode, parameters.clock.sample_s)))
+    excess = photodiode.white_excess(kept)
+    converter_a = adc.noise_a(parameters.adc, levels.code_a)
+    offset_a = truth.zero_lsb * levels.code_a
+    has_offset = bool(offset_a.any())
     return kernels.ReadoutChain(
         ampere=np.repeat(levels.ampere * 10.0 ** (-loss_db / 10.0) * truth.responsivity, kernels.LANES).astype(np.float32),
         dark_a=np.full(truth.responsivity.size * kernels.LANES, diode.dark_a, np.float32),
-        rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz)),
+        rin=np.float32(laser.rin_sigma(parameters.laser, diode.bandwidth_hz) * excess**0.5),
         inverse_saturation=np.float32(1.0 / diode.saturation_a if diode.saturation_a > 0 else 0.0),
-        thermal_a2=np.float32(levels.thermal_a2),
-        shot_a=np.float32(levels.shot_a),
+        thermal_a2=np.float32(levels.thermal_a2 * excess + (0.0 if kept > 0 else converter_a**2)),
+        shot_a=np.float32(levels.shot_a * excess),
+        gain=np.ones(offset_a.size * kernels.LANES * has_offset, np.float32),
+        offset_a=np.repeat(offset_a, kernels.LANES * has_offset).astype(np.float32),
         full_scale_a=np.float32(levels.full_scale_a if levels.saturates else 0.0),
         code_a=np.float32(levels.code_a),
+        kept=np.float32(kept),
+        first_scale=np.float32(excess**-0.5),
+        converter_a=np.float32(converter_a if kept > 0 else 0.0),
     )

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.engine.kernel_arrays import reading_plan
-from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices
+from photonloop.simulator.engine.pipeline import Pipeline, Run
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
+from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, shifted, with_target
 
 
 class ThermalLag:
@@ -44,19 +45,24 @@ class ThermalLag:
         self._ambient = ambient
         self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
         self._states = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
-        self._seen: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
+        self._seen: tuple[tuple[int, ...], Moment] = ((-1,) * len(channels), Moment(faults=-1))
 
     def update_targets(self, held: HeldDrive, time_s: float, run: Run) -> None:
-        """Set the held drive as target of every stage whose held drive or faults have changed since the last call."""
+        """Set the held drive as target of every stage whose held drive or faults have changed since the last call.
+
+        A slow change of the sources shifts the power of every stage.
+        """
         moment = self._ambient.moment(time_s)
-        versions, faults = self._seen
-        for k, stage in enumerate(self._pipeline.stages(moment)):
-            if held.versions[k] == versions[k] and moment.faults == faults:
+        versions, before = self._seen
+        for k, state in enumerate(self._states):
+            if held.versions[k] == versions[k] and moment.faults == before.faults:
+                if moment.sources != before.sources:
+                    self._states[k] = shifted(state, self._pipeline.held_powers(k, held, moment, run))
                 continue
-            target_w = self._pipeline.powers(k, held.volts[np.newaxis, stage.channels], moment, run)[0]
-            since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._states[k].at_s)
-            self._states[k] = with_target(self._states[k], since_s, target_w, self._parameters.heater)
-        self._seen = (held.versions, moment.faults)
+            target_w = self._pipeline.held_powers(k, held, moment, run)
+            since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, state.at_s)
+            self._states[k] = with_target(state, since_s, target_w, self._parameters.heater)
+        self._seen = (held.versions, moment)
 
     def read(
         self,
@@ -71,24 +77,27 @@ class ThermalLag:
     ) -> None:
         """Read settings one after the other, each first at its `time_s`; the held drive is restored at `back_s`.
 
-        If the evaluation is cancelled, the thermal state stays as it was before the evaluation.
+        Early samples leave out changes of the sources of earlier stages during the evaluation. If the evaluation is
+        cancelled, the thermal state stays as it was before the evaluation.
         """
         states, heater = list(self._states), self._parameters.heater
         samples = batch.rows.size
         for s, start_s in enumerate(time_s.tolist()):
             moment = self._ambient.moment(start_s)
-            target_w = self._pipeline.powers(index, volts[s : s + 1], moment, run)[0]
+            target_w = self._pipeline.setting_powers(index, volts[s : s + 1], moment, batch.noise_number, s, run)[0]
             states[index] = with_target(states[index], max(start_s - self._settle_s, states[index].at_s), target_w, heater)
             if self._is_early(states[: index + 1], start_s, moment):
                 flags[s] |= FLAG_UNSETTLED
             early = self._early_samples(states[: index + 1], start_s, samples)
-            noise = s * 2 * samples
+            part = slice(s, s + 1)
             if early:
-                self._read_early(index, states, batch, start_s, early, s, noise, moment, flags, out, run)
+                counters = self._pipeline.noise_counters(batch, s * 2 * samples, s)
+                self._read_early(index, states, batch, start_s, early, moment, counters, flags[part], out[part], run)
+            counters = self._pipeline.noise_counters(batch, (s * 2 + 1) * samples, s)
             if early < samples:
                 rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
-                part, at = out[s : s + 1, early:], flags[s : s + 1]
-                self._pipeline.read(index, volts[s : s + 1], rest, moment, noise + samples, at, part, run)
+                self._pipeline.read(index, volts[part], rest, moment, counters, early, flags[part], out[part], run)
+            self._pipeline.convert(index, moment, counters, flags[part], out[part], run)
         held_w = self._states[index].target_w
         states[index] = with_target(states[index], max(back_s, states[index].at_s), held_w, heater)
         self._states = states
@@ -118,9 +127,8 @@ class ThermalLag:
         batch: InputBatch,
         start_s: float,
         early: int,
-        setting: int,
-        noise: int,
         moment: Moment,
+        counters: kernels.NoiseCounters,
         flags: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
@@ -136,9 +144,9 @@ class ThermalLag:
             fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
             matrices = np.stack([each.matrices for each in matrices_at[index]])
-            plan = reading_plan(range(numbers.size), range(numbers.size), setting, numbers, out.shape[1])
-            plan[:, 4], plan[:, 5] = 1, noise + numbers
-            pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
+            plan = reading_plan(range(numbers.size), range(numbers.size), 0, numbers, out.shape[1])
+            plan[:, 4], plan[:, 5] = 1, counters.first_item + numbers
+            pipeline.read_plan(here, blocks, plan, matrices, moment, counters, flags, out, run)
 
     def _matrices_at(
         self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run

@@ -1,4 +1,4 @@
-"""Voltage sources: quantisation and integral nonlinearity of the DAC.
+"""Voltage sources: quantisation, integral nonlinearity, slow changes and noise.
 
 Double precision; `kernels.powers` is the compiled version.
 """
@@ -49,3 +49,13 @@ def output_v(
 ) -> NDArray[np.float64]:
     """Return the output [V] of a source for a code of nominally v = `volts`: v + v (range - v) (bow + twist · v)."""
     return volts + volts * (range_v - volts) * (bow + twist * volts)
+
+
+def changed_v(volts: NDArray[np.float64], gain: NDArray[np.float64], added_v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the output [V] of sources with the relative gain `gain` and the slow noise `added_v` [V]."""
+    return volts * gain + added_v
+
+
+def setting_noise_v(dac: DacParameters) -> float:
+    """Return the nominal noise of a source [V]: the standard deviation of its output between settings."""
+    return dac.noise_v

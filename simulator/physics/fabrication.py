@@ -19,7 +19,9 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 
 # Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
+_SOURCE_NOISE, _HELD_NOISE, _CONVERTER_NOISE = 10, 11, 12
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
+_ZERO = 20
 _AMPLITUDE, _PHASE = 0, 1
 
 
@@ -44,6 +46,8 @@ class StageTruth:
     imbalance
         Difference of the two optical paths of each phase, in lengths of a heater, shape (channels,). For a ring it is
         the whole round trip, about 1.
+    zero_lsb
+        Zero offset of each detector's converter [LSB], shape (outputs,).
     """
 
     offset_rad: NDArray[np.float64]
@@ -53,6 +57,7 @@ class StageTruth:
     inl_shape: NDArray[np.float64]
     responsivity: NDArray[np.float64]
     imbalance: NDArray[np.float64]
+    zero_lsb: NDArray[np.float64]
 
 
 def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int) -> StageTruth:
@@ -74,6 +79,9 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     inl_shape = np.zeros((channels, 2))
     if parameters.dac.inl_lsb > 0:
         inl_shape = generator(_INL).uniform(-1.0, 1.0, inl_shape.shape)
+    zero_lsb = np.full(wiring.outputs, parameters.adc.offset_lsb)
+    if parameters.adc.offset_sigma_lsb > 0:
+        zero_lsb += parameters.adc.offset_sigma_lsb * generator(_ZERO).standard_normal(wiring.outputs).clip(-4, 4)
     imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
         imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
@@ -85,6 +93,7 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
         inl_shape=inl_shape,
         responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
+        zero_lsb=zero_lsb,
     )
 
 
@@ -101,6 +110,21 @@ def fabricate_inputs(parameters: ChipParameters) -> InputTruth:
 def noise_key(seed: int) -> np.uint64:
     """Return the key of all detector noise of a chip, for `kernels.stream_start`."""
     return _key(seed, _NOISE)
+
+
+def source_noise_key(seed: int) -> np.uint64:
+    """Return the key of the noise of all voltage sources at the settings of evaluations."""
+    return _key(seed, _SOURCE_NOISE)
+
+
+def held_noise_key(seed: int) -> np.uint64:
+    """Return the key of the noise of all voltage sources at the held drive."""
+    return _key(seed, _HELD_NOISE)
+
+
+def converter_noise_key(seed: int) -> np.uint64:
+    """Return the key of the noise of all converters behind amplifiers with memory."""
+    return _key(seed, _CONVERTER_NOISE)
 
 
 def slow_key(seed: int, kind: int, stage: int) -> np.uint64:

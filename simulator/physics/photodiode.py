@@ -1,6 +1,18 @@
-"""Photodiodes: saturation, thermal noise and shot noise. Double precision; `kernels.detect` is the compiled version."""
+"""Photodiodes and their amplifiers: saturation, thermal noise, shot noise, and memory between samples.
+
+Double precision; `kernels.detect` and `kernels.convert_settings` are the compiled versions.
+
+An amplifier with memory is a one-pole low-pass filter. Its noise bandwidth B is that of a corner frequency of 2B/π, so
+its time constant is 1/(4B), and after a sample time T it keeps the share a = e^{-4BT} of its previous output:
+
+    y[t] = (1 - a) x[t] + a y[t-1],   y[0] = x[0]
+
+White noise x of variance σ²(1 + a)/(1 - a) gives y the variance σ² and the autocorrelation a^k.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,3 +40,35 @@ def thermal_variance_a2(diode: PhotodiodeParameters, load_ohm: float) -> float:
 def shot_variance_a(diode: PhotodiodeParameters) -> float:
     """Return the variance of shot noise per current, 2q·B [A]. The current includes the dark current."""
     return 2.0 * ELEMENTARY_CHARGE_C * diode.bandwidth_hz
+
+
+def kept_share(diode: PhotodiodeParameters, sample_s: float) -> float:
+    """Return the share a of its previous output that the amplifier keeps after a sample; 0 without memory.
+
+    `sample_s` is the time of a sample [s].
+    """
+    return math.exp(-4.0 * diode.bandwidth_hz * sample_s) if diode.has_memory and diode.bandwidth_hz > 0 else 0.0
+
+
+def white_excess(kept: float) -> float:
+    """Return the variance of white noise in front of the amplifier's filter relative to that behind it."""
+    return (1.0 + kept) / (1.0 - kept)
+
+
+def filtered_a(current_a: NDArray[np.float64], kept: float) -> NDArray[np.float64]:
+    """Return the output [A] of an amplifier that has settled at the first sample; samples along the first axis."""
+    output_a = np.array(current_a, np.float64)
+    for t in range(1, output_a.shape[0]) if kept > 0 else ():
+        output_a[t] = (1.0 - kept) * output_a[t] + kept * output_a[t - 1]
+    return output_a
+
+
+def back_filtered(by_output: NDArray[np.float64], kept: float) -> NDArray[np.float64]:
+    """Return the derivatives of a loss by the input of `filtered_a`, given those by its output, same shape."""
+    carried = np.array(by_output, np.float64)
+    if kept == 0:
+        return carried
+    for t in range(carried.shape[0] - 2, -1, -1):
+        carried[t] += kept * carried[t + 1]
+    carried[1:] *= 1.0 - kept
+    return carried

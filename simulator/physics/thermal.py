@@ -52,6 +52,11 @@ def with_target(state: ThermalState, time_s: float, target_w: NDArray[np.float64
     return ThermalState(time_s, power_at(state, time_s, heater), target_w)
 
 
+def shifted(state: ThermalState, target_w: NDArray[np.float64]) -> ThermalState:
+    """Return the thermal state after a change of the target so slow that the heaters follow it."""
+    return ThermalState(state.at_s, state.power_w + (target_w - state.target_w), target_w)
+
+
 def settles_within(heater: HeaterParameters) -> float:
     """Return the time [s] after which the rest of any change is negligible."""
     return -math.log(SETTLED) * max(heater.rise_s, heater.fall_s)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.stage import ring_of
-from photonloop.simulator.physics import dac
+from photonloop.simulator.physics import dac, photodiode
 from photonloop.simulator.physics.weight_bank import transmission_slopes
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
@@ -106,11 +106,20 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
     mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
     transmitted = forward(mesh, parts, entering_fields(chip, stage, inputs))
     linear_a, ampere = reference.linear_currents_a(chip, stage, transmitted.fields.T, moment)
-    loss, slope = loss_and_slope(reference.detected_a(chip, stage, linear_a, moment))
+    loss, slope = _remembered_loss(chip, reference.detected_a(chip, stage, linear_a, moment), loss_and_slope)
     by_field = (ampere * _compression(chip, linear_a) * slope).T * transmitted.fields.conj()
     found = backward(mesh, parts, transmitted, by_field)
     by_drive = _by_drive(chip, stage, volts, np.concatenate(found[:3]))
     return Gradient(float(loss), found.theta, found.phi, found.gamma, none, *by_drive)
+
+
+def _remembered_loss(
+    chip: Chip, currents_a: NDArray[np.float64], loss_and_slope: LossAndSlope
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss on readings behind amplifiers with memory, and its derivatives by the currents before them."""
+    loss, slope = loss_and_slope(reference.remembered_a(chip, currents_a))
+    kept = photodiode.kept_share(chip.parameters.photodiode, chip.parameters.clock.sample_s)
+    return loss, photodiode.back_filtered(slope, kept)
 
 
 def _bank_gradient(
@@ -118,7 +127,7 @@ def _bank_gradient(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return a loss on the readings of a weight bank and its derivatives by the rings' phases, shape (channels,)."""
     moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
-    loss, slope = loss_and_slope(reference.balanced_a(chip, shares, fields, moment))
+    loss, slope = _remembered_loss(chip, reference.balanced_a(chip, shares, fields, moment), loss_and_slope)
     power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)
     by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
     slopes = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
@@ -160,5 +169,9 @@ def _by_drive(
         stretch += (converter.range_v - source_v) * (bow + twist * source_v)
         slope += (converter.range_v - 2.0 * source_v) * (bow + twist * source_v)
         slope += source_v * (converter.range_v - source_v) * twist
-    nominal = by_cold * stretch * slope
-    return nominal * 2.0 * source_v / own.resistance_ohm, nominal
+    changed_v = stretch * source_v
+    if here.heaters.gain.size > 0:
+        stretch, slope = stretch * here.heaters.gain, slope * here.heaters.gain
+        changed_v = stretch * source_v + here.heaters.added_v
+    # The slow noise of a source is left out of the derivative by V²/R, which would not be finite at 0 V with it.
+    return by_cold * slope * 2.0 * changed_v / own.resistance_ohm, by_cold * stretch * slope

@@ -13,7 +13,7 @@ from photonloop.protocols.device import Drive
 from photonloop.simulator.engine.ambient import Moment
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.stage import ring_of, stage_power_w
-from photonloop.simulator.physics import crosstalk, heater, modulator, nonlinearity, photodiode
+from photonloop.simulator.physics import adc, crosstalk, heater, modulator, nonlinearity, photodiode
 from photonloop.simulator.physics.mesh import Elements, elements, propagated
 from photonloop.simulator.physics.weight_bank import Transmissions, transmissions
 
@@ -138,16 +138,20 @@ def settled_currents_a(
     return currents_a(chip, [power_w(chip, k, v, moment) for k, v in enumerate(drives)], inputs, moment)
 
 
-def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return currents [A] after saturation and quantisation by the ADC of a stage."""
-    own = chip.stages[stage].levels
-    if chip.stages[stage].rings is not None:
-        if own.saturates:
-            currents_a = np.clip(currents_a, -own.full_scale_a, own.full_scale_a)
-        return np.floor(currents_a / own.code_a + 0.5) * own.code_a if own.code_a > 0 else currents_a
-    if own.saturates:
-        currents_a = np.minimum(currents_a, own.full_scale_a)
-    return np.maximum(np.floor(currents_a / own.code_a + 0.5), 0.0) * own.code_a if own.code_a > 0 else currents_a
+def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.float64]:
+    """Return the readings [A] for the photocurrents of a setting, (samples, tap ports): amplifier memory and ADC."""
+    here = chip.stages_at(moment or moment_now(chip))[stage]
+    current_a, own = remembered_a(chip, currents_a), here.levels
+    changes = chip.ambient().converter_changes(stage, moment or moment_now(chip))
+    gain, added_lsb = (1.0, 0.0) if changes is None else changes
+    current_a = current_a * gain + (here.truth.zero_lsb + added_lsb) * own.code_a
+    full_scale_a = own.full_scale_a if own.saturates else np.inf
+    return adc.converted_a(current_a, own.code_a, full_scale_a, is_signed=here.rings is not None)
+
+
+def remembered_a(chip: Chip, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the output [A] of the amplifiers for the photocurrents of a setting, (samples, tap ports)."""
+    return photodiode.filtered_a(currents_a, photodiode.kept_share(chip.parameters.photodiode, chip.parameters.clock.sample_s))
 
 
 def linear_currents_a(

@@ -31,6 +31,8 @@ def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
         volts = np.array([round(v / step) for v in volts]) * step
         x, a = volts / p.dac.range_v, truth.inl_shape[:, 0]
         volts = volts + p.dac.inl_lsb * step * 4 * x * (1 - x) * (a + (1 - abs(a)) * np.sign(truth.inl_shape[:, 1]) * (2 * x - 1))
+    changes = chip.ambient().source_changes(stage, chip.ambient().moment(chip.status().clock_s))
+    volts = volts if changes is None else volts * changes.gain + changes.added
     watts = np.zeros(volts.size)
     for _ in range(60):
         watts = volts**2 / (p.heater.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w))
@@ -143,7 +145,8 @@ def test_an_ideal_chip_of_three_stages_agrees_with_the_reference() -> None:
 
 @pytest.mark.parametrize("topology", ["clements", "reck"])
 def test_an_imperfect_chip_without_noise_agrees_with_the_reference(tmp_path: Path, topology: str) -> None:
-    text = f'preset = "soi"\nports = 12\nseed = 4\nmesh.topology = "{topology}"\nphotodiode.bandwidth_hz = 0.0\nadc.bits = 0\n'
+    text = f'preset = "soi"\nports = 12\nseed = 4\nmesh.topology = "{topology}"\nphotodiode.bandwidth_hz = 0.0\n'
+    text += "adc.bits = 0\nadc.gain_drift_sigma = 0.0\ndac.noise_v = 0.0\n"
     chip = Chip(load_chip(chip_file(tmp_path, text)))
     inputs = np.random.default_rng(2).uniform(0, 1, (33, 12))
     drive = drive_of(chip)
@@ -209,7 +212,8 @@ def test_detector_noise_has_the_variance_of_its_formula(tmp_path: Path) -> None:
     laser = { rin_db_per_hz = 0.0, drift_sigma = 0.0 }
     drift.sigma_rad = 0.0
     temperature.sigma_k = 0.0
-    adc = { bits = 0, headroom = 1000.0 }
+    dac = { noise_v = 0.0, slow_noise_v = 0.0, gain_drift_sigma = 0.0 }
+    adc = { bits = 0, headroom = 1000.0, gain_drift_sigma = 0.0 }
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))
     drives = np.repeat(drive_of(chip)[np.newaxis], 1000, axis=0)

@@ -46,6 +46,13 @@ EFFECTS: dict[str, dict[str, dict[str, Any]]] = {
     "diode saturation": {"photodiode": {"saturation_a": 5e-4}},
     "dark": {"photodiode": {"dark_a": 1e-5}},
     "adc": {"adc": {"bits": 10, "headroom": 3.0}},
+    "slow source noise": {"dac": {"slow_noise_v": 0.02, "slow_noise_tau_s": 1.0}},
+    "source gain": {"dac": {"gain_drift_sigma": 0.01, "gain_drift_tau_s": 1.0}},
+    "converter offset": {"adc": {"bits": 10, "headroom": 3.0, "offset_lsb": 20.0, "offset_sigma_lsb": 3.0}},
+    "offset drift": {"adc": {"bits": 10, "headroom": 3.0, "offset_drift_lsb": 3.0, "offset_drift_tau_s": 1.0}},
+    "converter gain": {"adc": {"gain_drift_sigma": 0.01, "gain_drift_tau_s": 1.0}},
+    # Shot noise is the only noise, and below the tolerance.
+    "memory": {"photodiode": {"has_memory": True, "bandwidth_hz": 5.0}, "clock": {"sample_s": 0.1}},
 }
 
 
@@ -72,7 +79,7 @@ def assert_agrees_with_the_reference(chip: Chip) -> None:
         assert not (readings.flags & ~np.uint32(1)).any()
         for volts, values, time_s in zip(drives, readings.values, readings.time_s, strict=True):
             exact = reference.settled_currents_a(chip, index, volts, inputs, chip.ambient().moment(time_s))
-            expected = reference.converted_a(chip, index, exact)
+            expected = reference.converted_a(chip, index, exact, chip.ambient().moment(time_s))
             # Single precision; with an ADC, rounding may change the code by one.
             off = chip.stages[index].levels.code_a
             near = np.abs(values - expected) <= 2e-5 * exact.max() + off * (1 + 1e-5)
@@ -130,6 +137,12 @@ ABSENT: dict[str, dict[str, dict[str, Any]]] = {
     "modulators": {"modulator": dict.fromkeys(("extinction_db", "amplitude_sigma", "phase_span_rad", "crosstalk"), 0.0)},
     "laser": {"laser": {"rin_db_per_hz": 0.0, "drift_sigma": 0.0, "drift_tau_s": 1e-3}},
     "photodiode": {"photodiode": {"responsivity_sigma": 0.0, "saturation_a": 0.0}},
+    "sources": {"dac": {"noise_v": 0.0, "slow_noise_v": 0.0, "slow_noise_tau_s": 1e-3, "gain_drift_tau_s": 1e-3}},
+    "converters": {"adc": {"noise_lsb": 0.0, "offset_drift_tau_s": 1e-3, "gain_drift_tau_s": 1e-3}},
+    "almost absent": {
+        "dac": {"noise_v": 1e-300, "slow_noise_v": 1e-300, "gain_drift_sigma": 1e-30},
+        "adc": {"noise_lsb": 1e-30, "offset_lsb": 1e-30, "gain_drift_sigma": 1e-30},
+    },
 }
 
 

@@ -29,6 +29,9 @@ def heaters_of(scale: np.ndarray, lsb_v: float = 0.0) -> kernels.Heaters:
         range_v=12.0,
         bow=np.empty(0),
         twist=np.empty(0),
+        gain=np.empty(0),
+        added_v=np.empty(0),
+        noise_v=0.0,
         conductance_s=1.0,
         self_heating=0.0,
         inverse_pi_w=scale,
@@ -48,7 +51,7 @@ def phasors_of(volts: np.ndarray, lsb_v: float, offset: np.ndarray, scale: np.nd
     heaters = heaters_of(scale, lsb_v)
     power, received_w, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
     for chunk in range(heaters.bounds.size - 1):
-        kernels.powers(heaters, volts, chunk, power)
+        kernels.powers(heaters, volts, chunk, np.uint64(0), np.empty((0, kernels.LANES), np.float32), power)
         kernels.phasors(heaters, power, offset, chunk, received_w, out)
     return out
 

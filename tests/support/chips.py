@@ -7,7 +7,11 @@ from typing import Any
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 
-QUIET: dict[str, dict[str, Any]] = {"photodiode": {"bandwidth_hz": 0.0}, "adc": {"bits": 0, "headroom": 0.0}}
+QUIET: dict[str, dict[str, Any]] = {
+    "dac": {"noise_v": 0.0},
+    "photodiode": {"bandwidth_hz": 0.0},
+    "adc": {"bits": 0, "headroom": 0.0, "gain_drift_sigma": 0.0},
+}
 """No noise and no ADC, so that readings can be compared exactly."""
 
 
