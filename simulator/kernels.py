@@ -213,8 +213,12 @@ class Heaters(NamedTuple):
         1/R₀ [S].
     self_heating, inverse_pi_w
         ρ and 1/P_π [1/W] of `heater.power_w`.
-    forced, forced_w
-        Channels with a fault, and their power [W], which does not follow the drive; shape (faulty channels,).
+    rewired
+        Heaters that are connected to the source of another channel: [heater, source], shape (heaters, 2).
+    forced, forced_v
+        Heaters whose voltage does not follow the drive, and that voltage [V]; shape (heaters,).
+    weak, weak_share
+        Heaters with a fault, and the factor of their V²/R₀, 0 for an open wire; shape (heaters,).
     span, share, bounds
         Thermal crosstalk, see `crosstalk.Runs`.
     curvature, curve_scale
@@ -230,8 +234,11 @@ class Heaters(NamedTuple):
     conductance_s: float
     self_heating: float
     inverse_pi_w: np.ndarray
+    rewired: np.ndarray
     forced: np.ndarray
-    forced_w: np.ndarray
+    forced_v: np.ndarray
+    weak: np.ndarray
+    weak_share: np.ndarray
     span: np.ndarray
     share: np.ndarray
     bounds: np.ndarray
@@ -505,10 +512,43 @@ def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
 
 
 @_inlined
+def _source_v(heaters, drive_v, source):
+    """Return the output [V] of one source: DAC quantisation and integral nonlinearity."""
+    v = drive_v[source]
+    if heaters.lsb_v > 0.0:
+        v = np.floor(v * (1.0 / heaters.lsb_v) + 0.5) * heaters.lsb_v
+    if heaters.bow.size > 0:
+        v = v + v * (heaters.range_v - v) * (heaters.bow[source] + heaters.twist[source] * v)
+    return v
+
+
+@_inlined
+def _apply_wiring_faults(heaters, drive_v, start, volts):
+    """Replace the voltages of heaters with exchanged wires or stuck sources; the first of `volts` is of channel `start`."""
+    for r in range(heaters.rewired.shape[0]):
+        c = heaters.rewired[r, 0] - start
+        if 0 <= c < volts.size:
+            volts[c] = _source_v(heaters, drive_v, heaters.rewired[r, 1])
+    for f in range(heaters.forced.size):
+        c = heaters.forced[f] - start
+        if 0 <= c < volts.size:
+            volts[c] = heaters.forced_v[f]
+
+
+@_inlined
+def _weaken(heaters, start, power):
+    """Reduce V²/R₀ of dead and dying heaters in `power`, whose first channel is `start`."""
+    for f in range(heaters.weak.size):
+        c = heaters.weak[f] - start
+        if 0 <= c < power.size:
+            power[c] *= heaters.weak_share[f]
+
+
+@_inlined
 def powers(heaters, drive_v, chunk, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a
+    DAC quantisation and integral nonlinearity, faults, V²/R, self-heating. `drive_v`: (channels,) [V]. Each effect is a
     loop of its own over data in the cache, so an absent effect costs nothing.
     """
     start = chunk * CHUNK
@@ -527,16 +567,14 @@ def powers(heaters, drive_v, chunk, out):
         for c in range(power.size):
             v = power[c]
             power[c] = v + v * (heaters.range_v - v) * (bow[c] + twist[c] * v)
+    _apply_wiring_faults(heaters, drive_v, start, power)
     for c in range(power.size):
         power[c] = power[c] * power[c] * heaters.conductance_s
+    _weaken(heaters, start, power)
     if heaters.self_heating > 0.0:
         inverse_pi_w = heaters.inverse_pi_w[start:stop]
         for c in range(power.size):
             power[c] = 2.0 * power[c] / (1.0 + np.sqrt(1.0 + 4.0 * heaters.self_heating * power[c] * inverse_pi_w[c]))
-    for f in range(heaters.forced.size):
-        c = heaters.forced[f] - start
-        if 0 <= c < power.size:
-            power[c] = heaters.forced_w[f]
 
 
 @_inlined
@@ -655,6 +693,18 @@ def gather(source, rows, blocks):
             else:
                 for p in range(ports):
                     block[p, 0, lane] = row[p, 0]
+
+
+@_entry
+def scale_ports(blocks, factor):
+    """Multiply the fields of each port of `blocks` by its factor, `factor` float32 (ports, 2: re, im), in place."""
+    for b in range(blocks.shape[0]):
+        for p in range(blocks.shape[1]):
+            fr, fi = factor[p, 0], factor[p, 1]
+            for lane in range(LANES):
+                xr, xi = blocks[b, p, 0, lane], blocks[b, p, 1, lane]
+                blocks[b, p, 0, lane] = fr * xr - fi * xi
+                blocks[b, p, 1, lane] = fr * xi + fi * xr
 
 
 @_as_written
@@ -837,13 +887,33 @@ def _fill_noise(readout, start, noise):
 
 
 @_inlined
-def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, out, first):
-    """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
+def _copy_block(block, factors, setting, field):
+    """Copy a block to `field`, times the factors of the ports for its setting.
+
+    `factors`, float32 (settings, ports, 2: re, im), has no rows if all factors are 1.
+    """
+    if factors.shape[0] == 0:
+        for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
+            for lane in range(LANES):
+                field[p, 0, lane] = block[p, 0, lane]
+                field[p, 1, lane] = block[p, 1, lane]
+    else:
+        for p in range(field.shape[0]):
+            fr, fi = factors[setting, p, 0], factors[setting, p, 1]
+            for lane in range(LANES):
+                xr, xi = block[p, 0, lane], block[p, 1, lane]
+                field[p, 0, lane] = fr * xr - fi * xi
+                field[p, 1, lane] = fr * xi + fi * xr
+
+
+@_inlined
+def _read_block(block, factors, setting, tops, matrices, readout, laser_power, scratch, start, count, out, first):
+    """Propagate one block through a mesh and detect it. `start` is the counter of its noise.
+
+    `factors` and `setting` as in `_copy_block`.
+    """
     field, noise = scratch.field, scratch.noise
-    for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
-        for lane in range(LANES):
-            field[p, 0, lane] = block[p, 0, lane]
-            field[p, 1, lane] = block[p, 1, lane]
+    _copy_block(block, factors, setting, field)
     sweep(field, tops, matrices)
     _fill_noise(readout, start, noise)
     return detect(readout, laser_power, field, noise, scratch.current, count, out, first)
@@ -851,14 +921,14 @@ def _read_block(block, tops, matrices, readout, laser_power, scratch, start, cou
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation, first_item,
-    saturated, out,
+    worker, control, total, blocks, factors, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation,
+    first_item, saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
     Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the
     worker. Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s
-    saturates.
+    saturates. `factors` multiply the fields of the ports at each setting, see `_copy_block`.
     """
     claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
@@ -878,8 +948,9 @@ def detect_settings(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
         if _read_block(
-            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, out[setting], first
-        ):
+            blocks[block], factors, setting, wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes,
+            out[setting], first,
+        ):  # fmt: skip
             saturated[setting] |= 1
         finish_item(control)
 
@@ -939,7 +1010,7 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 
 @_entry
 def read_prepared(
-    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, factors, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
@@ -955,8 +1026,9 @@ def read_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_block(
-            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, out[setting], first
-        ):
+            blocks[block], factors, setting, tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes,
+            out[setting], first,
+        ):  # fmt: skip
             saturated[setting] |= 1
         finish_item(control)
 
@@ -1026,7 +1098,7 @@ def _balanced_readings(readout, row, noise, currents, count):
 
 
 @_inlined
-def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
+def _read_balanced(block, factors, setting, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
     `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
@@ -1039,9 +1111,10 @@ def _read_balanced(block, shares, inputs, readout, laser_power, scratch, current
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
             relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
+    _copy_block(block, factors, setting, power)
     for m in range(inputs):
         for lane in range(LANES):
-            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            xr, xi = power[m, 0, lane], power[m, 1, lane]
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
     saturated = False
     for row in range(readout.ampere.size // LANES):
@@ -1054,8 +1127,8 @@ def _read_balanced(block, shares, inputs, readout, laser_power, scratch, current
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation, first_item,
-    saturated, out,
+    worker, control, total, blocks, factors, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation,
+    first_item, saturated, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1077,6 +1150,8 @@ def read_bank(
         start = stream_start(key, evaluation, first_item + item)
         if _read_balanced(
             blocks[block],
+            factors,
+            setting,
             scratch.matrices,
             rings.inputs,
             readout,
@@ -1108,7 +1183,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
 @_entry
 def read_bank_prepared(
-    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, factors, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1122,6 +1197,8 @@ def read_bank_prepared(
         start = stream_start(key, evaluation, number)
         if _read_balanced(
             blocks[block],
+            factors,
+            setting,
             shares[matrix_set],
             rings.inputs,
             readout,

@@ -1,4 +1,4 @@
-"""Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
+"""Slow changes of a chip over time: phases, chip temperature, inputs, laser power, wavelength and faults.
 
 All of them are functions of the chip's clock. The processes that act on the same part of the chip share one time grid
 (`TimeGrids`), whose step is a fraction of their shortest correlation time. A fast process of one part does not refine
@@ -9,7 +9,7 @@ the step number of every part, and a cache is keyed by the steps of the parts on
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics.chip_faults import FaultParameters, in_order
+from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged, in_order
 from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
 from photonloop.simulator.physics.fabrication import slow_key
-from photonloop.simulator.physics.laser import drifted_power
+from photonloop.simulator.physics.laser import HEATER_M, drifted_power, own_laser, path_phase_rad
+from photonloop.simulator.physics.modulator import input_factor, own_modulator
 
 STEPS_PER_TAU = 2**14
 """Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
-deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source."""
+deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source. Input phases
+move by at most 0.011 rad, also if their standard deviation is many radians."""
 
 # Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
-_PHASE, _TEMPERATURE, _LASER = 0, 1, 2
+_PHASE, _TEMPERATURE, _LASER, _INPUT_PHASE, _COUPLING, _WAVELENGTH = 0, 1, 2, 3, 4, 5
 
 
 class TimeGrids(NamedTuple):
@@ -40,10 +42,19 @@ class TimeGrids(NamedTuple):
         Phase drift and temperature of all stages.
     laser
         Laser power.
+    wavelength
+        Laser wavelength.
+    inputs
+        Phase drift and coupling drift of the input ports.
+    ageing
+        Faults whose effect grows with time; the grid begins with the first of them.
     """
 
     phases: float
     laser: float
+    wavelength: float = 0.0
+    inputs: float = 0.0
+    ageing: float = 0.0
 
 
 class Moment(NamedTuple):
@@ -51,7 +62,7 @@ class Moment(NamedTuple):
 
     Parameters
     ----------
-    phases, laser
+    phases, laser, wavelength, inputs, ageing
         Step numbers on the grids of `TimeGrids`.
     faults
         Number of faults that have occurred.
@@ -59,7 +70,18 @@ class Moment(NamedTuple):
 
     phases: int = 0
     laser: int = 0
+    wavelength: int = 0
+    inputs: int = 0
+    ageing: int = 0
     faults: int = 0
+
+
+def read_together(index: int, moment: Moment) -> Moment:
+    """Return the part of a moment in which all settings must agree that are read together.
+
+    At stage 0, each setting has its own factors of the input ports.
+    """
+    return moment._replace(inputs=0) if index == 0 else moment
 
 
 @dataclass(frozen=True)
@@ -74,7 +96,7 @@ class MonitorValues:
 
 
 class Ambient:
-    """Drift, temperature, laser power and faults of one chip as functions of time.
+    """Slow processes and faults of one chip as functions of time.
 
     Parameters
     ----------
@@ -88,10 +110,23 @@ class Ambient:
         self._parameters = parameters
         self.faults = in_order(parameters.faults)
         self._fault_times_s = [fault.at_s for fault in self.faults]
-        drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
+        self._gradual = [fault for fault in self.faults if fault.is_gradual]
+        self._ageing_from_s = min((fault.at_s for fault in self._gradual), default=0.0)
+        drift, temperature = parameters.drift, parameters.temperature
+        laser, modulator = self._laser_parameters, self._modulator = own_laser(parameters), own_modulator(parameters)
+        walk_rad, walk_tau_s = modulator.phase_drift_rad, modulator.phase_drift_tau_s
         self.grids = TimeGrids(
             phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
             laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
+            wavelength=_grid_step_s(((laser.jitter_pm, laser.jitter_tau_s),), STEPS_PER_TAU),
+            inputs=_grid_step_s(
+                (
+                    (walk_rad, walk_tau_s / max(1.0, walk_rad**2)),
+                    (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
+                ),
+                STEPS_PER_TAU,
+            ),
+            ageing=_grid_step_s(((1.0, fault.tau_s or 0.0) for fault in self._gradual), STEPS_PER_TAU),
         )
         """Steps of the time grids."""
 
@@ -104,27 +139,70 @@ class Ambient:
         self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
         self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._wavelength = process(_WAVELENGTH, 0, 1, laser.jitter_pm, laser.jitter_tau_s, self.grids.wavelength)
+        ports, inputs_s = parameters.ports, self.grids.inputs
+        self._input_phases = process(_INPUT_PHASE, 0, ports, walk_rad, walk_tau_s, inputs_s)
+        self._coupling = process(_COUPLING, 0, ports, modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s, inputs_s)
+        self._paths_move = (self._temperature is not None and temperature.phase_rad_per_k > 0) or (
+            (self._wavelength is not None or laser.detuning_pm != 0) and laser.phase_rad_per_pm > 0
+        )
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
-        steps = (int(time_s / step_s) if step_s > 0 else 0 for step_s in self.grids)
+        age_s = max(time_s - self._ageing_from_s, 0.0)
+        times_s = (time_s, time_s, time_s, time_s, age_s)
+        steps = (int(t / step_s) if step_s > 0 else 0 for t, step_s in zip(times_s, self.grids, strict=True))
         return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
 
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have occurred."""
         return self.faults[: moment.faults]
 
-    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return the phase [rad] that drift and temperature add to each channel of a stage, shape (channels,).
+    def ageing_s(self, moment: Moment) -> float:
+        """Return the time [s] on the chip's clock for which gradual faults are computed."""
+        return self._ageing_from_s + moment.ageing * self.grids.ageing
 
-        `imbalance` is the relative path difference of each channel. Returns None if neither adds anything.
+    def input_order(self, moment: Moment) -> NDArray[np.int64] | None:
+        """Return which input's fibre enters each port, shape (ports,), or None if no fibres are exchanged."""
+        faults = self.faults_at(moment)
+        if all(fault.kind != "swapped_inputs" for fault in faults):
+            return None
+        return exchanged(self._parameters.ports, faults, "swapped_inputs")
+
+    def input_factors(self, moments: Sequence[Moment], path_m: NDArray[np.float64]) -> NDArray[np.complex128] | None:
+        """Return the factors of the fields that enter the ports at each moment, (moments, ports), or None if all are 1.
+
+        `path_m` are the path lengths of the ports, relative to their mean [m].
         """
-        phases, temperature = self._phases[stage], self._parameters.temperature
+        paths_matter = self._paths_move and self._modulator.path_sigma_m > 0
+        if self._input_phases is None and self._coupling is None and not paths_matter:
+            return None
+        phase_rad, coupling = np.zeros((2, len(moments), self._parameters.ports))
+        for k, moment in enumerate(moments):
+            if self._input_phases is not None:
+                phase_rad[k] = self._input_phases.at(moment.inputs)
+            if paths_matter:
+                phase_rad[k] += self._path_phase_rad(moment, path_m / HEATER_M)
+            if self._coupling is not None:
+                coupling[k] = self._coupling.at(moment.inputs)
+        return input_factor(phase_rad, coupling)
+
+    def wavelength_pm(self, moment: Moment) -> float:
+        """Return the laser wavelength minus the design wavelength [pm]."""
+        mean_pm = self._laser_parameters.detuning_pm
+        return mean_pm if self._wavelength is None else mean_pm + float(self._wavelength.at(moment.wavelength)[0])
+
+    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return the phase [rad] that drift, temperature and wavelength add to each channel of a stage, (channels,).
+
+        `imbalance` is the relative path difference of each channel. Returns None if nothing is added.
+        """
+        phases = self._phases[stage]
         drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
-        if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
+        if not self._paths_move or not imbalance.any():
             return drifted
-        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.phases)[0]))
-        return warmed if drifted is None else drifted + warmed
+        path_rad = self._path_phase_rad(moment, imbalance)
+        return path_rad if drifted is None else drifted + path_rad
 
     def laser_power(self, moment: Moment) -> float:
         """Return the laser power relative to its nominal value."""
@@ -136,12 +214,19 @@ class Ambient:
         """Return the values of the laser's power monitor and of the chip's thermistor."""
         temperature_k = None
         if self._temperature is not None:
-            temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.phases)[0])
+            temperature_k = self._parameters.temperature.set_k + self._warming_k(moment)
         return MonitorValues(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
+
+    def _warming_k(self, moment: Moment) -> float:
+        return 0.0 if self._temperature is None else float(self._temperature.at(moment.phases)[0])
+
+    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment)
+        return path_phase_rad(self._laser_parameters, self._parameters.temperature, detuning_pm, warming_k, lengths)
 
 
 def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:
-    """Return the step [s] of a grid for processes of given (standard deviation, correlation time); 0 if there is none."""
+    """Return the step [s] of a grid for processes of (standard deviation, correlation time); 0 if there is none."""
     return min((tau_s for sigma, tau_s in processes if sigma > 0), default=0.0) / steps_per_tau
 
 

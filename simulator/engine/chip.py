@@ -31,12 +31,12 @@ from photonloop.protocols.limits import (
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.simulator import kernels
-from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.ambient import Ambient, Moment, read_together
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
-from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.stage import Stage, build_stages, conductance_shares, stage_power_w
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
@@ -91,8 +91,8 @@ class Chip:
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels)
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
-        self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
-        self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
+        self._supply_cache: tuple[tuple[HeldDrive | None, int, int], float] = (None, 0, 0), 0.0
+        self._pipeline = Pipeline(parameters, self.stages, self._inputs, self._ambient, self._workers)
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
         self._evaluations = 0
@@ -234,17 +234,17 @@ class Chip:
     # ---- private ----------------------------------------------------------------------------------------------------
 
     def _supply_current_a(self, held: HeldDrive) -> float:
-        """Return the total current [A] of all voltage sources, computed once per held drive. Takes no lock."""
+        """Return the total current [A] of all voltage sources, once per held drive and fault. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
         key, current_a = self._supply_cache
-        if key[0] is not held or key[1] != moment.faults:
+        if key[0] is not held or key[1:] != (moment.faults, moment.ageing):
             heater = self.parameters.heater
             current_a = 0.0
             for stage in self.stages_at(moment):
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
-                current_a += float(np.sum(np.sqrt(watts / ohm)))
-            self._supply_cache = (held, moment.faults), current_a
+                current_a += float(np.sum(np.sqrt(watts / ohm * conductance_shares(stage))))
+            self._supply_cache = (held, moment.faults, moment.ageing), current_a
         return current_a
 
     def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
@@ -265,10 +265,11 @@ class Chip:
             self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
-            for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
+            moments = [self._ambient.moment(at_s) for at_s in time_s.tolist()]
+            for _, group in groupby(range(settings), lambda s: read_together(index, moments[s])):
                 here = list(group)
                 part = slice(here[0], here[-1] + 1)
-                self._pipeline.read(index, volts[part], batch, moment, here[0] * blocks, flags[part], values[part], run)
+                self._pipeline.read(index, volts[part], batch, moments[part], here[0] * blocks, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings

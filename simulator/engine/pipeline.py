@@ -11,7 +11,7 @@ computed again after a fault, or after a step of a slow process that changes the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,21 @@ from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.field_cache import FieldCache
-from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
-from photonloop.simulator.engine.stage import Stage, with_faults
+from photonloop.simulator.engine.kernel_arrays import (
+    NO_FACTORS,
+    Source,
+    as_factors,
+    gathered,
+    new_scratch,
+    read_only,
+    reading_plan,
+)
+from photonloop.simulator.engine.present_stages import PresentStages
+from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import noise_key
+from photonloop.simulator.physics.modulator import InputTruth
 
 Run = Callable[[KernelJob, Callable[[int], object]], None]
 """Runs a job on all workers; raises `DeviceError` if it was cancelled."""
@@ -110,25 +120,27 @@ class Pipeline:
 
     Parameters
     ----------
-    parameters, stages
-        Parameters and stages of the chip, without faults.
+    parameters, stages, inputs
+        Parameters, stages and inputs of the chip, without faults.
     ambient
         Slow processes and faults of the chip.
     workers
         Worker threads.
     """
 
-    def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
+    def __init__(
+        self, parameters: ChipParameters, stages: tuple[Stage, ...], inputs: InputTruth, ambient: Ambient, workers: Workers
+    ) -> None:
         self._parameters = parameters
+        self._inputs = inputs
         self._intact_stages = stages
+        self._present = PresentStages(parameters, stages, ambient)
         self._ambient = ambient
         self._workers = workers
         self._noise_key = noise_key(parameters.seed)
         self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
         self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
-        self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
-        self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
@@ -137,23 +149,8 @@ class Pipeline:
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages with the faults that have occurred by `moment`. May be called from any thread."""
-        broken = self._faulty_stages
-        if broken[0] != moment.faults:
-            struck = self._ambient.faults_at(moment)
-            stages = tuple(with_faults(stage, k, self._parameters, struck) for k, stage in enumerate(self._intact_stages))
-            broken = self._faulty_stages = (moment.faults, stages)
-        return broken[1]
-
-    def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
-        step, offset = self._offsets.get(index, (-1, np.empty(0)))
-        if step != moment.phases:
-            truth = self._intact_stages[index].truth
-            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
-            offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
-            self._offsets[index] = (moment.phases, offset)
-        return offset
+        """Return the stages with their couplers and faults at `moment`. May be called from any thread."""
+        return self._present.stages(moment)
 
     def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
         """Return the power of each heater [W] at `volts`, shape (settings, channels) both."""
@@ -167,7 +164,7 @@ class Pipeline:
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
+        self._find_matrices(here, power_w, self._present.offset(index, moment), phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -176,17 +173,22 @@ class Pipeline:
         index: int,
         volts: Drive,
         batch: InputBatch,
-        moment: Moment,
+        moments: Sequence[Moment],
         first_noise: int,
         saturated: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
-        here, offset = self.stages(moment)[index], self.offset(index, moment)
-        blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
+        """Read settled settings, `volts` (settings, channels) → `out` (settings, samples, ports).
+
+        `moments` are those of the settings, equal by `ambient.read_together`.
+        """
+        moment = moments[0]
+        here, offset = self.stages(moment)[index], self._present.offset(index, moment)
+        blocks = self._blocks(index, batch, batch.rows, moment, run)
+        factors = self._factors(index, moments)
         if self._shares_settings:
-            self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
+            self._read_together(here, volts, offset, blocks, factors, batch, moment, first_noise, saturated, out, run)
             return
         laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
@@ -196,7 +198,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, laser_power,
+                worker, job.control, items, blocks, factors, drives, offset, here.heaters, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
@@ -208,6 +210,7 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
+        factors: NDArray[np.float32],
         batch: InputBatch,
         moment: Moment,
         first_noise: int,
@@ -230,7 +233,7 @@ class Pipeline:
                 setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
                 plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
-                self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
+                self.read_plan(here, blocks, factors, plan, matrices, batch.noise_number, moment, saturated, out, run)
         except BaseException:
             self._buffers.clear()  # a helper thread may still be writing into them
             raise
@@ -239,6 +242,7 @@ class Pipeline:
         self,
         here: Stage,
         blocks: NDArray[np.float32],
+        factors: NDArray[np.float32],
         plan: NDArray[np.int64],
         matrices: NDArray[np.float32],
         noise_number: int,
@@ -247,7 +251,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
+        """Read blocks through given matrices; `plan` and `factors` as in `kernels.read_prepared`."""
         laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
@@ -257,7 +261,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
+                worker, job.control, items, blocks, factors, plan, matrices, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 
@@ -265,7 +269,10 @@ class Pipeline:
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
-        return gathered(*self._entering(index, batch, rows, moment, run))
+        blocks = self._blocks(index, batch, rows, moment, run)
+        for factor in self._factors(index, [moment]):
+            kernels.scale_ports(blocks, factor)
+        return blocks
 
     def pass_on(
         self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
@@ -303,6 +310,16 @@ class Pipeline:
             self._optics[index] = found
         return found[1]
 
+    def _blocks(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
+        """Return blocks of the fields that enter stage `index`, without `_factors`."""
+        blocks = gathered(*self._entering(index, batch, rows, moment, run))
+        order = self._ambient.input_order(moment) if index == 0 else None
+        return blocks if order is None else np.ascontiguousarray(blocks[:, order])
+
+    def _factors(self, index: int, moments: Sequence[Moment]) -> NDArray[np.float32]:
+        """Return the factors of the ports at each moment for the kernels: none behind stage 0."""
+        return as_factors(self._ambient.input_factors(moments, self._inputs.path_m)) if index == 0 else NO_FACTORS
+
     def _entering(
         self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
@@ -329,7 +346,7 @@ class Pipeline:
 
     def _passed(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields behind stage `index`, its tap and its nonlinearity, at the held drive."""
-        blocks = gathered(*self._entering(index, batch, rows, moment, run))
+        blocks = self.entering(index, batch, rows, moment, run)
         return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
     def _find_powers(self, drives: Drive, heaters: kernels.Heaters, out: NDArray[np.float64], run: Run) -> None:
@@ -377,9 +394,9 @@ class Pipeline:
 
 def _optics_key(moment: Moment) -> tuple[int, ...]:
     """Return the parts of a moment on which the matrices of a stage at a given drive depend."""
-    return moment.phases, moment.faults
+    return moment.phases, moment.wavelength, moment.ageing, moment.faults
 
 
 def _fields_key(moment: Moment) -> tuple[int, ...]:
-    """Return the parts of a moment on which fields behind a stage depend; the nonlinearity depends on the laser power."""
-    return *_optics_key(moment), moment.laser
+    """Return the parts of a moment on which fields behind a stage depend. The laser power acts on the nonlinearity."""
+    return *_optics_key(moment), moment.laser, moment.inputs

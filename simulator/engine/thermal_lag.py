@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.kernel_arrays import reading_plan
+from photonloop.simulator.engine.kernel_arrays import NO_FACTORS, reading_plan
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
@@ -44,19 +44,19 @@ class ThermalLag:
         self._ambient = ambient
         self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
         self._states = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
-        self._seen: tuple[tuple[int, ...], int] = ((-1,) * len(channels), -1)
+        self._seen: tuple[tuple[int, ...], tuple[int, int]] = ((-1,) * len(channels), (-1, -1))
 
     def update_targets(self, held: HeldDrive, time_s: float, run: Run) -> None:
         """Set the held drive as target of every stage whose held drive or faults have changed since the last call."""
         moment = self._ambient.moment(time_s)
-        versions, faults = self._seen
+        (versions, faults), present = self._seen, (moment.faults, moment.ageing)
         for k, stage in enumerate(self._pipeline.stages(moment)):
-            if held.versions[k] == versions[k] and moment.faults == faults:
+            if held.versions[k] == versions[k] and present == faults:
                 continue
             target_w = self._pipeline.powers(k, held.volts[np.newaxis, stage.channels], moment, run)[0]
             since_s = max(held.since_s if held.versions[k] != versions[k] else time_s, self._states[k].at_s)
             self._states[k] = with_target(self._states[k], since_s, target_w, self._parameters.heater)
-        self._seen = (held.versions, moment.faults)
+        self._seen = (held.versions, present)
 
     def read(
         self,
@@ -88,7 +88,7 @@ class ThermalLag:
             if early < samples:
                 rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
                 part, at = out[s : s + 1, early:], flags[s : s + 1]
-                self._pipeline.read(index, volts[s : s + 1], rest, moment, noise + samples, at, part, run)
+                self._pipeline.read(index, volts[s : s + 1], rest, [moment], noise + samples, at, part, run)
         held_w = self._states[index].target_w
         states[index] = with_target(states[index], max(back_s, states[index].at_s), held_w, heater)
         self._states = states
@@ -138,7 +138,7 @@ class ThermalLag:
             matrices = np.stack([each.matrices for each in matrices_at[index]])
             plan = reading_plan(range(numbers.size), range(numbers.size), setting, numbers, out.shape[1])
             plan[:, 4], plan[:, 5] = 1, noise + numbers
-            pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
+            pipeline.read_plan(here, blocks, NO_FACTORS, plan, matrices, batch.noise_number, moment, flags, out, run)
 
     def _matrices_at(
         self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run

@@ -117,9 +117,10 @@ class FaultParameters(BaseModel):
 
 
 def exchanged(count: int, faults: Sequence[FaultParameters], kind: str, first: int = 0) -> NDArray[np.int64]:
-    """Return which of `count` channels or ports is connected to each place after all exchanges of `kind`, int64 (count,).
+    """Return which of `count` sources or fibres is connected to each heater or port after all exchanges of `kind`.
 
-    `first` is the number of the first channel of a stage. Exchanges of other channels are ignored.
+    int64, shape (count,). `first` is the number of the first channel of a stage. Exchanges of other channels are
+    ignored.
     """
     order = np.arange(count)
     for fault in faults:

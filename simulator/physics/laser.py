@@ -1,4 +1,4 @@
-"""The laser: relative intensity noise (applied in `kernels.detect`), slow drift of power and wavelength (`engine.ambient`).
+"""The laser: relative intensity noise (`kernels.detect`), slow drift of power and wavelength (`engine.ambient`).
 
 A change of wavelength changes the phase of a path by 2π · n_g · L/λ² per metre of wavelength, with the group index n_g.
 It acts on phases by differences of path lengths, and on the angles of couplers.
@@ -11,10 +11,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.simulator.parameters import LaserParameters, TemperatureParameters
+from photonloop.simulator.parameters import ChipParameters, LaserParameters, TemperatureParameters
 
 HEATER_M = 61.6e-6
 """Length of a heater [m], to which phases per kelvin and per picometre refer: Harris et al. 2014."""
+
+
+def own_laser(parameters: ChipParameters) -> LaserParameters:
+    """Return the laser parameters of a chip, at the design wavelength for a weight bank, which has several lasers."""
+    alone = parameters.mesh.topology == "weight_bank"
+    return parameters.laser.model_copy(update={"detuning_pm": 0.0, "jitter_pm": 0.0}) if alone else parameters.laser
 
 
 def rin_sigma(laser: LaserParameters, bandwidth_hz: float) -> float:

@@ -35,12 +35,13 @@ class InputTruth(NamedTuple):
 
 
 def own_modulator(parameters: ChipParameters) -> ModulatorParameters:
-    """Return the modulator parameters of a chip, without crosstalk for a weight bank.
+    """Return the modulator parameters of a chip, without crosstalk and drift of phases for a weight bank.
 
-    The inputs of a weight bank are wavelengths in one waveguide, which do not couple.
+    The inputs of a weight bank are wavelengths in one waveguide, which do not couple, and their phases do not matter.
     """
-    alone = parameters.mesh.topology == "weight_bank"
-    return parameters.modulator.model_copy(update={"crosstalk": 0.0}) if alone else parameters.modulator
+    if parameters.mesh.topology != "weight_bank":
+        return parameters.modulator
+    return parameters.modulator.model_copy(update={"crosstalk": 0.0, "phase_drift_rad": 0.0, "path_sigma_m": 0.0})
 
 
 def is_ideal(modulator: ModulatorParameters) -> bool:
@@ -62,19 +63,16 @@ def modulated(inputs: Amplitudes, modulator: ModulatorParameters, truth: InputTr
 
 
 def input_factor(phase_rad: NDArray[np.float64], coupling: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Return the factors e^{x/2 + iφ} of the fields that enter the mesh, for phases φ [rad] and logarithms x of powers."""
+    """Return the factors e^{x/2 + iφ} of the fields that enter the mesh: phases φ [rad], logarithms x of powers."""
     return np.exp(0.5 * coupling + 1j * phase_rad)
 
 
 def phase_processes(parameters: ChipParameters) -> list[tuple[float, float]]:
     """Return standard deviation [rad] and correlation time [s] of the processes that move an input's phase.
 
-    These are the drift of the port, and wavelength and chip temperature, which act on its path length. In a weight
-    bank, phases do not matter.
+    These are the drift of the port, and wavelength and chip temperature, which act on its path length.
     """
-    if parameters.mesh.topology == "weight_bank":
-        return []
-    own, laser, temperature = parameters.modulator, parameters.laser, parameters.temperature
+    own, laser, temperature = own_modulator(parameters), parameters.laser, parameters.temperature
     lengths = own.path_sigma_m / HEATER_M
     processes = [
         (own.phase_drift_rad, own.phase_drift_tau_s),

@@ -230,7 +230,7 @@ def test_modulator_crosstalk_conserves_energy(seed: int, ports: int, crosstalk: 
 
 def test_modulators_have_the_given_extinction_and_crosstalk() -> None:
     own = ModulatorParameters(extinction_db=20.0)
-    truth = modulator.InputTruth(np.ones(5), np.zeros(5))
+    truth = modulator.InputTruth(np.ones(5), np.zeros(5), np.zeros(5))
     levels = modulator.modulated(np.array([[0.0, 0.3, 0.6, 0.9, 1.0]]), own, truth)[0]
     assert abs(levels[0]) ** 2 == pytest.approx(0.01)
     assert abs(levels[-1]) ** 2 == pytest.approx(1.0)
