@@ -488,6 +488,50 @@ def fill_normals(key, number, out):
     normals(stream_start(key, 0, number), out)
 
 
+@_entry
+def follow_process(key, steps, steps_per_tau, sigma, level, lefts, at_left, at_right, draws, out):
+    """Write an Ornstein-Uhlenbeck process at each of `steps` to `out`, float32 (steps, size).
+
+    The compiled version of `drift.OrnsteinUhlenbeck.at`, for few processes on many steps. Row l of `lefts`, `at_left`
+    and `at_right` has the interval of 2^l steps that contains the present step, and the values at its ends; rows from
+    level[0] on are valid. `draws`, float32 (even number, LANES), is a temporary array.
+    """
+    top = lefts.size - 1
+    size = out.shape[1]
+    deviates = draws.reshape(draws.size)
+    at = level[0]
+    for k in range(steps.size):
+        step = steps[k]
+        while at <= top and not 0 <= step - lefts[at] < (1 << at):
+            at += 1
+        if at > top:
+            at = top
+            lefts[at] = (step >> at) << at
+            normals(stream_start(key, 0, lefts[at]), draws)
+            for c in range(size):
+                at_left[at, c] = sigma * deviates[c]
+            normals(stream_start(key, 0, lefts[at] + (1 << at)), draws)
+            for c in range(size):
+                at_right[at, c] = sigma * deviates[c]
+        while step != lefts[at]:
+            half = 1 << (at - 1)
+            middle = lefts[at] + half
+            decay = np.exp(-half / steps_per_tau)
+            mean = np.float32(decay / (1.0 + decay * decay))
+            spread = np.float32(sigma * np.sqrt(-np.expm1(-2.0 * half / steps_per_tau) / (1.0 + decay * decay)))
+            normals(stream_start(key, 0, middle), draws)
+            late = step >= middle
+            lefts[at - 1] = middle if late else lefts[at]
+            for c in range(size):
+                between = mean * (at_left[at, c] + at_right[at, c]) + spread * deviates[c]
+                at_left[at - 1, c] = between if late else at_left[at, c]
+                at_right[at - 1, c] = at_right[at, c] if late else between
+            at -= 1
+        for c in range(size):
+            out[k, c] = at_left[at, c]
+    level[0] = at
+
+
 # --- Volts to coefficients --------------------------------------------------------------------------------------------
 
 
@@ -524,7 +568,7 @@ def _source_v(heaters, drive_v, source):
 
 @_inlined
 def _apply_wiring_faults(heaters, drive_v, start, volts):
-    """Replace the voltages of heaters with exchanged wires or stuck sources; the first of `volts` is of channel `start`."""
+    """Replace the voltages of heaters with exchanged wires or stuck sources. `volts` begins with channel `start`."""
     for r in range(heaters.rewired.shape[0]):
         c = heaters.rewired[r, 0] - start
         if 0 <= c < volts.size:
@@ -537,7 +581,7 @@ def _apply_wiring_faults(heaters, drive_v, start, volts):
 
 @_inlined
 def _weaken(heaters, start, power):
-    """Reduce V²/R₀ of dead and dying heaters in `power`, whose first channel is `start`."""
+    """Reduce V²/R₀ of dead and dying heaters. `power` begins with channel `start`."""
     for f in range(heaters.weak.size):
         c = heaters.weak[f] - start
         if 0 <= c < power.size:
@@ -696,15 +740,20 @@ def gather(source, rows, blocks):
 
 
 @_entry
-def scale_ports(blocks, factor):
-    """Multiply the fields of each port of `blocks` by its factor, `factor` float32 (ports, 2: re, im), in place."""
-    for b in range(blocks.shape[0]):
-        for p in range(blocks.shape[1]):
+def scale_ports(blocks, factors, out):
+    """Multiply the fields of each port of `blocks` by its factor, once per row of `factors`.
+
+    `factors`: float32 (sets, ports, 2: re, im). `out`: float32 (sets · blocks, ports, 2, LANES).
+    """
+    count = blocks.shape[0]
+    for b in range(out.shape[0]):
+        block, factor = blocks[b % count], factors[b // count]
+        for p in range(block.shape[0]):
             fr, fi = factor[p, 0], factor[p, 1]
             for lane in range(LANES):
-                xr, xi = blocks[b, p, 0, lane], blocks[b, p, 1, lane]
-                blocks[b, p, 0, lane] = fr * xr - fi * xi
-                blocks[b, p, 1, lane] = fr * xi + fi * xr
+                xr, xi = block[p, 0, lane], block[p, 1, lane]
+                out[b, p, 0, lane] = fr * xr - fi * xi
+                out[b, p, 1, lane] = fr * xi + fi * xr
 
 
 @_as_written
@@ -887,33 +936,13 @@ def _fill_noise(readout, start, noise):
 
 
 @_inlined
-def _copy_block(block, factors, setting, field):
-    """Copy a block to `field`, times the factors of the ports for its setting.
-
-    `factors`, float32 (settings, ports, 2: re, im), has no rows if all factors are 1.
-    """
-    if factors.shape[0] == 0:
-        for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
-            for lane in range(LANES):
-                field[p, 0, lane] = block[p, 0, lane]
-                field[p, 1, lane] = block[p, 1, lane]
-    else:
-        for p in range(field.shape[0]):
-            fr, fi = factors[setting, p, 0], factors[setting, p, 1]
-            for lane in range(LANES):
-                xr, xi = block[p, 0, lane], block[p, 1, lane]
-                field[p, 0, lane] = fr * xr - fi * xi
-                field[p, 1, lane] = fr * xi + fi * xr
-
-
-@_inlined
-def _read_block(block, factors, setting, tops, matrices, readout, laser_power, scratch, start, count, out, first):
-    """Propagate one block through a mesh and detect it. `start` is the counter of its noise.
-
-    `factors` and `setting` as in `_copy_block`.
-    """
+def _read_block(block, tops, matrices, readout, laser_power, scratch, start, count, out, first):
+    """Propagate one block through a mesh and detect it. `start` is the counter of its noise."""
     field, noise = scratch.field, scratch.noise
-    _copy_block(block, factors, setting, field)
+    for p in range(field.shape[0]):  # an assignment of whole arrays takes half a minute to compile
+        for lane in range(LANES):
+            field[p, 0, lane] = block[p, 0, lane]
+            field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
     _fill_noise(readout, start, noise)
     return detect(readout, laser_power, field, noise, scratch.current, count, out, first)
@@ -921,17 +950,19 @@ def _read_block(block, factors, setting, tops, matrices, readout, laser_power, s
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, factors, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation,
+    worker, control, total, blocks, first_block, drives, offset, heaters, wiring, readout, laser_power, scratch, key, evaluation,
     first_item, saturated, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
     Each worker computes the matrices of a setting when it reaches the first of its blocks. `scratch` belongs to the
     worker. Item i uses the noise of number first_item + i. Bit 0 of saturated[s] is set if a reading of setting s
-    saturates. `factors` multiply the fields of the ports at each setting, see `_copy_block`.
+    saturates.
+
+    `first_block`, int64 (S,), is the number of each setting's first block: settings may share their blocks, or not.
     """
     claim = np.zeros(2, np.int64)
-    count = blocks.shape[0]
+    count = (out.shape[1] + LANES - 1) // LANES
     ready = -1
     while True:
         item = next_item(control, total, worker, claim)
@@ -948,7 +979,7 @@ def detect_settings(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
         if _read_block(
-            blocks[block], factors, setting, wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes,
+            blocks[first_block[setting] + block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes,
             out[setting], first,
         ):  # fmt: skip
             saturated[setting] |= 1
@@ -1010,7 +1041,7 @@ def find_matrices(worker, control, total, phasor, wiring, out):
 
 @_entry
 def read_prepared(
-    worker, control, total, blocks, factors, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, matrices, tops, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given matrices: → out, float32 (settings, samples, ports) [A].
 
@@ -1026,9 +1057,8 @@ def read_prepared(
         first, lanes, number = plan[item, 3], plan[item, 4], plan[item, 5]
         start = stream_start(key, evaluation, number)
         if _read_block(
-            blocks[block], factors, setting, tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes,
-            out[setting], first,
-        ):  # fmt: skip
+            blocks[block], tops, matrices[matrix_set], readout, laser_power, scratch, start, lanes, out[setting], first
+        ):
             saturated[setting] |= 1
         finish_item(control)
 
@@ -1098,7 +1128,7 @@ def _balanced_readings(readout, row, noise, currents, count):
 
 
 @_inlined
-def _read_balanced(block, factors, setting, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
+def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
     `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
@@ -1111,10 +1141,9 @@ def _read_balanced(block, factors, setting, shares, inputs, readout, laser_power
         common = noise[noise.shape[0] - 2]
         for lane in range(LANES):
             relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
-    _copy_block(block, factors, setting, power)
     for m in range(inputs):
         for lane in range(LANES):
-            xr, xi = power[m, 0, lane], power[m, 1, lane]
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
             power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
     saturated = False
     for row in range(readout.ampere.size // LANES):
@@ -1127,13 +1156,13 @@ def _read_balanced(block, factors, setting, shares, inputs, readout, laser_power
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, factors, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation,
+    worker, control, total, blocks, first_block, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation,
     first_item, saturated, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
     claim = np.zeros(2, np.int64)
-    count = blocks.shape[0]
+    count = (out.shape[1] + LANES - 1) // LANES
     ready = -1
     while True:
         item = next_item(control, total, worker, claim)
@@ -1149,9 +1178,7 @@ def read_bank(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(key, evaluation, first_item + item)
         if _read_balanced(
-            blocks[block],
-            factors,
-            setting,
+            blocks[first_block[setting] + block],
             scratch.matrices,
             rings.inputs,
             readout,
@@ -1183,7 +1210,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
 @_entry
 def read_bank_prepared(
-    worker, control, total, blocks, factors, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
+    worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
     """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
@@ -1197,8 +1224,6 @@ def read_bank_prepared(
         start = stream_start(key, evaluation, number)
         if _read_balanced(
             blocks[block],
-            factors,
-            setting,
             shares[matrix_set],
             rings.inputs,
             readout,

@@ -9,14 +9,16 @@ the step number of every part, and a cache is keyed by the steps of the parts on
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.port_processes import PortProcesses
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged, in_order
 from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
@@ -76,12 +78,22 @@ class Moment(NamedTuple):
     faults: int = 0
 
 
-def read_together(index: int, moment: Moment) -> Moment:
-    """Return the part of a moment in which all settings must agree that are read together.
+_FIELDS_AT_ONCE = 2**22
+"""Number of fields of settings with different inputs that are read together, to bound memory."""
 
-    At stage 0, each setting has its own factors of the input ports.
+
+def settings_together(moments: Sequence[Moment], fields: int) -> Iterator[slice]:
+    """Yield the settings that are read together, in order: those at whose moments only the inputs differ.
+
+    `fields` is the number of fields that enter the chip at one setting.
     """
-    return moment._replace(inputs=0) if index == 0 else moment
+    most = max(1, _FIELDS_AT_ONCE // fields)
+    for _, group in groupby(range(len(moments)), lambda s: moments[s]._replace(inputs=0)):
+        here = list(group)
+        first, stop = here[0], here[-1] + 1
+        at_once = len(here) if moments[first] == moments[stop - 1] else most
+        for start in range(first, stop, at_once):
+            yield slice(start, min(start + at_once, stop))
 
 
 @dataclass(frozen=True)
@@ -140,9 +152,14 @@ class Ambient:
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
         self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
         self._wavelength = process(_WAVELENGTH, 0, 1, laser.jitter_pm, laser.jitter_tau_s, self.grids.wavelength)
-        ports, inputs_s = parameters.ports, self.grids.inputs
-        self._input_phases = process(_INPUT_PHASE, 0, ports, walk_rad, walk_tau_s, inputs_s)
-        self._coupling = process(_COUPLING, 0, ports, modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s, inputs_s)
+
+        def of_ports(kind: int, sigma: float, tau_s: float) -> PortProcesses | None:
+            if sigma == 0:
+                return None
+            return PortProcesses(slow_key(parameters.seed, kind, 0), parameters.ports, sigma, tau_s / self.grids.inputs)
+
+        self._input_phases = of_ports(_INPUT_PHASE, walk_rad, walk_tau_s)
+        self._coupling = of_ports(_COUPLING, modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s)
         self._paths_move = (self._temperature is not None and temperature.phase_rad_per_k > 0) or (
             (self._wavelength is not None or laser.detuning_pm != 0) and laser.phase_rad_per_pm > 0
         )
@@ -177,14 +194,13 @@ class Ambient:
         paths_matter = self._paths_move and self._modulator.path_sigma_m > 0
         if self._input_phases is None and self._coupling is None and not paths_matter:
             return None
-        phase_rad, coupling = np.zeros((2, len(moments), self._parameters.ports))
-        for k, moment in enumerate(moments):
-            if self._input_phases is not None:
-                phase_rad[k] = self._input_phases.at(moment.inputs)
-            if paths_matter:
-                phase_rad[k] += self._path_phase_rad(moment, path_m / HEATER_M)
-            if self._coupling is not None:
-                coupling[k] = self._coupling.at(moment.inputs)
+        steps = np.array([moment.inputs for moment in moments])
+        phase_rad = np.zeros((len(moments), self._parameters.ports))
+        if self._input_phases is not None:
+            phase_rad += self._input_phases.at(steps)
+        if paths_matter:
+            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M) for moment in moments]
+        coupling = None if self._coupling is None else self._coupling.at(steps)
         return input_factor(phase_rad, coupling)
 
     def wavelength_pm(self, moment: Moment) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,12 @@ from photonloop.protocols.limits import (
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.simulator import kernels
-from photonloop.simulator.engine.ambient import Ambient, Moment, read_together
+from photonloop.simulator.engine.ambient import Ambient, Moment, settings_together
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
-from photonloop.simulator.engine.stage import Stage, build_stages, conductance_shares, stage_power_w
+from photonloop.simulator.engine.stage import Stage, aged, build_stages, conductance_shares, stage_power_w, with_faults
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
@@ -240,7 +240,9 @@ class Chip:
         if key[0] is not held or key[1:] != (moment.faults, moment.ageing):
             heater = self.parameters.heater
             current_a = 0.0
-            for stage in self.stages_at(moment):
+            faults, time_s = self._ambient.faults_at(moment), self._ambient.ageing_s(moment)
+            for k, intact in enumerate(self.stages):
+                stage = aged(with_faults(intact, k, self.parameters, faults), k, faults, time_s) if faults else intact
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
                 current_a += float(np.sum(np.sqrt(watts / ohm * conductance_shares(stage))))
@@ -266,10 +268,9 @@ class Chip:
         else:
             blocks = -(-samples // kernels.LANES)
             moments = [self._ambient.moment(at_s) for at_s in time_s.tolist()]
-            for _, group in groupby(range(settings), lambda s: read_together(index, moments[s])):
-                here = list(group)
-                part = slice(here[0], here[-1] + 1)
-                self._pipeline.read(index, volts[part], batch, moments[part], here[0] * blocks, flags[part], values[part], run)
+            for part in settings_together(moments, samples * self.parameters.ports):
+                first_noise = part.start * blocks
+                self._pipeline.read(index, volts[part], batch, moments[part], first_noise, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings

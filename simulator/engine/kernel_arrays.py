@@ -13,13 +13,13 @@ from photonloop.simulator.engine.stage import Stage
 Source = NDArray[np.float32]
 """Fields, shape (rows, ports, 1) if real, or (rows, ports, 2) with real and imaginary parts."""
 
-NO_FACTORS = np.empty((0, 0, 2), np.float32)
-"""Factors of the ports for the kernels if all are 1."""
 
-
-def as_factors(factors: NDArray[np.complex128] | None) -> NDArray[np.float32]:
-    """Return factors of the ports, (settings, ports), for the kernels; None: all are 1."""
-    return NO_FACTORS if factors is None else factors.astype(np.complex64).view(np.float32).reshape(*factors.shape, 2)
+def scaled(blocks: NDArray[np.float32], factors: NDArray[np.complex128]) -> NDArray[np.float32]:
+    """Return `blocks` times the factors of the ports, (sets, ports): all blocks of the first set, then the second, …"""
+    parts = factors.astype(np.complex64).view(np.float32).reshape(*factors.shape, 2)
+    out = np.empty((factors.shape[0] * blocks.shape[0], *blocks.shape[1:]), np.float32)
+    kernels.scale_ports(blocks, parts, out)
+    return out
 
 
 def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:

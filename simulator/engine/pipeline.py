@@ -21,15 +21,7 @@ from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.field_cache import FieldCache
-from photonloop.simulator.engine.kernel_arrays import (
-    NO_FACTORS,
-    Source,
-    as_factors,
-    gathered,
-    new_scratch,
-    read_only,
-    reading_plan,
-)
+from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan, scaled
 from photonloop.simulator.engine.present_stages import PresentStages
 from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.engine.workers import KernelJob, Workers
@@ -149,7 +141,7 @@ class Pipeline:
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages with their couplers and faults at `moment`. May be called from any thread."""
+        """Return the stages with their couplers and faults at `moment`."""
         return self._present.stages(moment)
 
     def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
@@ -179,27 +171,23 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings, `volts` (settings, channels) → `out` (settings, samples, ports).
-
-        `moments` are those of the settings, equal by `ambient.read_together`.
-        """
+        """Read settings at `moments` of `ambient.settings_together`: `volts` → `out` (settings, samples, ports)."""
         moment = moments[0]
         here, offset = self.stages(moment)[index], self._present.offset(index, moment)
-        blocks = self._blocks(index, batch, batch.rows, moment, run)
-        factors = self._factors(index, moments)
+        blocks, first_block = self._entering_at(index, batch, moments, run)
         if self._shares_settings:
-            self._read_together(here, volts, offset, blocks, factors, batch, moment, first_noise, saturated, out, run)
+            self._read_together(here, volts, offset, blocks, first_block, batch, moment, first_noise, saturated, out, run)
             return
         laser_power = np.float32(self._ambient.laser_power(moment))
-        items = volts.shape[0] * blocks.shape[0]
+        items = volts.shape[0] * -(-out.shape[1] // kernels.LANES)
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = read_only(volts)
         read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, factors, drives, offset, here.heaters, parts, here.readout, laser_power,
-                self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
+                worker, job.control, items, blocks, first_block, drives, offset, here.heaters, parts, here.readout,
+                laser_power, self._scratch[worker], self._noise_key, batch.noise_number, first_noise, saturated, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -210,7 +198,7 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
-        factors: NDArray[np.float32],
+        first_block: NDArray[np.int64],
         batch: InputBatch,
         moment: Moment,
         first_noise: int,
@@ -219,7 +207,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read the settings of a large mesh, a few at a time; all workers share each of them."""
-        count, channels = blocks.shape[0], volts.shape[1]
+        count, channels = -(-out.shape[1] // kernels.LANES), volts.shape[1]
         at_once = min(volts.shape[0], -(-_ITEMS // count))
         try:
             power = self._buffer("power", (at_once, channels), np.float64)
@@ -231,9 +219,10 @@ class Pipeline:
                 self._find_powers(here_volts, here.heaters, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
                 setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
-                plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
+                lit = first_block[first + setting] + block
+                plan = reading_plan(lit, setting, first + setting, block * kernels.LANES, out.shape[1])
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
-                self.read_plan(here, blocks, factors, plan, matrices, batch.noise_number, moment, saturated, out, run)
+                self.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, saturated, out, run)
         except BaseException:
             self._buffers.clear()  # a helper thread may still be writing into them
             raise
@@ -242,7 +231,6 @@ class Pipeline:
         self,
         here: Stage,
         blocks: NDArray[np.float32],
-        factors: NDArray[np.float32],
         plan: NDArray[np.int64],
         matrices: NDArray[np.float32],
         noise_number: int,
@@ -251,7 +239,7 @@ class Pipeline:
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read blocks through given matrices; `plan` and `factors` as in `kernels.read_prepared`."""
+        """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
         laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
@@ -261,7 +249,7 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, factors, plan, matrices, parts, here.readout, laser_power,
+                worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
                 self._scratch[worker], self._noise_key, noise_number, saturated, out,
             )  # fmt: skip
 
@@ -269,10 +257,9 @@ class Pipeline:
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
-        blocks = self._blocks(index, batch, rows, moment, run)
-        for factor in self._factors(index, [moment]):
-            kernels.scale_ports(blocks, factor)
-        return blocks
+        if index == 0:
+            return self._lit(batch, rows, [moment])
+        return gathered(*self._remembered_fields(index, batch, rows, moment, run))
 
     def pass_on(
         self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
@@ -310,27 +297,36 @@ class Pipeline:
             self._optics[index] = found
         return found[1]
 
-    def _blocks(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
-        """Return blocks of the fields that enter stage `index`, without `_factors`."""
-        blocks = gathered(*self._entering(index, batch, rows, moment, run))
-        order = self._ambient.input_order(moment) if index == 0 else None
-        return blocks if order is None else np.ascontiguousarray(blocks[:, order])
+    def _lit(self, batch: InputBatch, rows: NDArray[np.int64], moments: Sequence[Moment]) -> NDArray[np.float32]:
+        """Return blocks of the fields that enter the chip at each moment: those of the first, then of the second, …"""
+        blocks, order = gathered(batch.source, rows), self._ambient.input_order(moments[0])
+        if order is not None:
+            blocks = np.ascontiguousarray(blocks[:, order])
+        factors = self._ambient.input_factors(moments, self._inputs.path_m)
+        return blocks if factors is None else scaled(blocks, factors)
 
-    def _factors(self, index: int, moments: Sequence[Moment]) -> NDArray[np.float32]:
-        """Return the factors of the ports at each moment for the kernels: none behind stage 0."""
-        return as_factors(self._ambient.input_factors(moments, self._inputs.path_m)) if index == 0 else NO_FACTORS
+    def _entering_at(
+        self, index: int, batch: InputBatch, moments: Sequence[Moment], run: Run
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return blocks of fields that enter stage `index`, not cached if inputs differ, and each moment's first block."""
+        is_new = np.diff([moment.inputs for moment in moments], prepend=-1) != 0
+        distinct = [moments[k] for k in np.flatnonzero(is_new).tolist()]
+        if len(distinct) == 1:
+            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
+        blocks = self._lit(batch, batch.rows, distinct)
+        for k in range(index):
+            self.pass_on(k, blocks, self.held_matrices(k, batch.held, moments[0], run), moments[0], run)
+        return blocks, (np.cumsum(is_new) - 1) * (blocks.shape[0] // len(distinct))
 
-    def _entering(
+    def _remembered_fields(
         self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
-        """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
+        """Return fields that enter stage `index` ≥ 1, and the rows of them that correspond to `rows` of the inputs.
 
         Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one
         of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
-        if index == 0:
-            return source, rows
         versions = (*batch.held.versions[:index], *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:

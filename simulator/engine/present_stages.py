@@ -30,7 +30,7 @@ class PresentStages:
         self._offsets: dict[int, tuple[tuple[int, ...], NDArray[np.float64]]] = {}
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages with their couplers and faults at `moment`. May be called from any thread."""
+        """Return the stages with their couplers and faults at `moment`."""
         key = (*self._couplers_key(moment), moment.ageing)
         known = self._aged_stages
         if known[0] != key:

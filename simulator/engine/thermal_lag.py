@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import FLAG_UNSETTLED, Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.kernel_arrays import NO_FACTORS, reading_plan
+from photonloop.simulator.engine.kernel_arrays import reading_plan
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline, Run, StageMatrices
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, with_target
@@ -138,7 +138,7 @@ class ThermalLag:
             matrices = np.stack([each.matrices for each in matrices_at[index]])
             plan = reading_plan(range(numbers.size), range(numbers.size), setting, numbers, out.shape[1])
             plan[:, 4], plan[:, 5] = 1, noise + numbers
-            pipeline.read_plan(here, blocks, NO_FACTORS, plan, matrices, batch.noise_number, moment, flags, out, run)
+            pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
 
     def _matrices_at(
         self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run

@@ -62,9 +62,10 @@ def modulated(inputs: Amplitudes, modulator: ModulatorParameters, truth: InputTr
     return _coupled(field, modulator.crosstalk) if modulator.crosstalk > 0 else field
 
 
-def input_factor(phase_rad: NDArray[np.float64], coupling: NDArray[np.float64]) -> NDArray[np.complex128]:
+def input_factor(phase_rad: NDArray[np.float64], coupling: NDArray | None) -> NDArray[np.complex128]:
     """Return the factors e^{x/2 + iφ} of the fields that enter the mesh: phases φ [rad], logarithms x of powers."""
-    return np.exp(0.5 * coupling + 1j * phase_rad)
+    turned = np.exp(1j * phase_rad)
+    return turned if coupling is None else turned * np.exp(0.5 * coupling)
 
 
 def phase_processes(parameters: ChipParameters) -> list[tuple[float, float]]:
