@@ -9,6 +9,9 @@ from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.stage import Stage, aged, with_faults
 from photonloop.simulator.parameters import ChipParameters
 
+_COUPLER_STEPS = 2**8
+"""Steps of the wavelength between two computations of the couplers, in which it moves by 18 % of its deviation."""
+
 
 class PresentStages:
     """Stages and phase offsets as functions of the moment. The last results are cached.
@@ -46,7 +49,7 @@ class PresentStages:
         if known[0] != key:
             stages, struck = self._intact_stages, self._ambient.faults_at(moment)
             has_slope = self._parameters.coupler.slope_rad_per_nm > 0
-            wavelength_pm = self._ambient.wavelength_pm(moment) if has_slope else 0.0
+            wavelength_pm = self._ambient.wavelength_pm(_coarse(moment)) if has_slope else 0.0
             if struck or wavelength_pm != 0.0:
                 own = self._parameters
                 stages = tuple(with_faults(stage, k, own, struck, wavelength_pm) for k, stage in enumerate(stages))
@@ -55,7 +58,7 @@ class PresentStages:
 
     def _couplers_key(self, moment: Moment) -> tuple[int, int]:
         """Return the parts of a moment on which couplers depend."""
-        return moment.faults, moment.wavelength if self._parameters.coupler.slope_rad_per_nm > 0 else 0
+        return moment.faults, _coarse(moment).wavelength if self._parameters.coupler.slope_rad_per_nm > 0 else 0
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
         """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
@@ -66,3 +69,8 @@ class PresentStages:
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
             self._offsets[index] = ((moment.phases, moment.wavelength), offset)
         return offset
+
+
+def _coarse(moment: Moment) -> Moment:
+    """Return the moment whose wavelength the couplers have at `moment`."""
+    return moment._replace(wavelength=moment.wavelength // _COUPLER_STEPS * _COUPLER_STEPS)

@@ -40,6 +40,11 @@ EFFECTS: dict[str, dict[str, dict[str, Any]]] = {
     "amplitudes": {"modulator": {"amplitude_sigma": 0.1}},
     "input phases": {"modulator": {"phase_span_rad": 6.0}},
     "input crosstalk": {"modulator": {"crosstalk": 0.02}},
+    "phase drift": {"modulator": {"phase_drift_rad": 2.0, "phase_drift_tau_s": 10.0}},
+    "coupling drift": {"modulator": {"coupling_drift_sigma": 0.2, "coupling_drift_tau_s": 1.0}},
+    "detuned paths": {"modulator": {"path_sigma_m": 0.01}, "laser": {"detuning_pm": 30.0}},
+    "wavelength": {"laser": {"jitter_pm": 300.0, "jitter_tau_s": 1.0}, "temperature": {"imbalance_sigma": 1.0}},
+    "coupler slope": {"coupler": {"slope_rad_per_nm": 0.01}, "laser": {"detuning_pm": -4000.0}},
     "laser drift": {"laser": {"drift_sigma": 0.2, "drift_tau_s": 1.0}},
     "tap": {"tap": {"fraction": 0.2}},
     "responsivity": {"photodiode": {"responsivity_sigma": 0.1}},
@@ -130,6 +135,11 @@ ABSENT: dict[str, dict[str, dict[str, Any]]] = {
     "modulators": {"modulator": dict.fromkeys(("extinction_db", "amplitude_sigma", "phase_span_rad", "crosstalk"), 0.0)},
     "laser": {"laser": {"rin_db_per_hz": 0.0, "drift_sigma": 0.0, "drift_tau_s": 1e-3}},
     "photodiode": {"photodiode": {"responsivity_sigma": 0.0, "saturation_a": 0.0}},
+    "inputs": {
+        "modulator": {"phase_drift_rad": 0.0, "phase_drift_tau_s": 1e-3, "coupling_drift_sigma": 0.0, "path_sigma_m": 0.1},
+        "laser": {"jitter_pm": 0.0, "jitter_tau_s": 1e-3},
+    },
+    "no paths": {"laser": {"jitter_pm": 5.0, "detuning_pm": 30.0}, "coupler": {"slope_rad_per_nm": 0.0}},
 }
 
 
