@@ -308,7 +308,7 @@ class Pipeline:
     def _entering_at(
         self, index: int, batch: InputBatch, moments: Sequence[Moment], run: Run
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return blocks of fields that enter stage `index` (not cached if inputs differ), and each moment's first one."""
+        """Return blocks of fields that enter stage `index` and each moment's first one; not cached if inputs differ."""
         is_new = np.diff([moment.inputs for moment in moments], prepend=-1) != 0
         distinct = [moments[k] for k in np.flatnonzero(is_new).tolist()]
         if len(distinct) == 1:

@@ -39,8 +39,8 @@ def fringe_phase_rad(chip: Chip) -> float:
     drives = np.zeros((2, 4))
     drives[:, 0] = np.sqrt(0.5) * V_PI
     drives[1, 1] = np.sqrt(0.5) * V_PI
-    first, second = chip.evaluate(drives, np.ones((1, 2)), "mesh0").values[:, 0, 0] / 0.005
-    return float(np.arctan2(1 - second, first - 1))
+    readings = chip.evaluate(drives, np.ones((1, 2)), "mesh0").values[:, 0, 0] / 0.005
+    return float(np.arctan2(1 - readings[1], readings[0] - 1))
 
 
 def two_modes(parts: dict[str, dict[str, Any]], **whole: Any) -> Chip:
@@ -62,7 +62,7 @@ def test_the_fringe_phase_has_the_statistics_of_two_independent_processes() -> N
         found[n, 1] = fringe_phase_rad(chip)
     assert np.std(found) == pytest.approx(np.sqrt(2) * sigma, rel=5 / np.sqrt(2 * count))
     assert np.mean(found) == pytest.approx(0.0, abs=5 * np.sqrt(2) * sigma / np.sqrt(count))
-    assert np.corrcoef(found.T)[0, 1] == pytest.approx(np.exp(-0.5), abs=5 / np.sqrt(count))
+    assert np.corrcoef(found[:, 0], found[:, 1])[0, 1] == pytest.approx(np.exp(-0.5), abs=5 / np.sqrt(count))
 
 
 @pytest.mark.parametrize(("sigma", "tau_s", "time_s", "change_rad"), [(30.0, 1.08e5, 60.0, 1.0), (30.0, 200.0, 1.0, 3.0)])
@@ -263,6 +263,7 @@ def test_the_wavelength_is_common_to_all_paths() -> None:
         wavelengths_pm.append(ambient.wavelength_pm(moment))
         offsets = [ambient.offset_rad(stage, moment, np.arange(9.0)) for stage in (0, 1)]
         for offset in offsets:
+            assert offset is not None
             np.testing.assert_allclose(offset, np.arange(9.0) * 6.9e-4 * wavelengths_pm[-1], rtol=1e-9)
         factors = ambient.input_factors([moment], np.array([0.0, 1e-3, 2e-3]))
         assert factors is not None
