@@ -2,7 +2,7 @@
 
     drive ─▶ DAC step, INL ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
                                                                                         │
-    inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
+    inputs ─▶ modulators ─▶ drift, power  ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ ADC ─▶ reading
 
 `Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline`
