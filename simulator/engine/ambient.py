@@ -59,6 +59,9 @@ class TimeGrids(NamedTuple):
     ageing: float = 0.0
 
 
+_AGEING = TimeGrids._fields.index("ageing")
+
+
 class Moment(NamedTuple):
     """State of the slow processes at a time: step number of each part on its time grid, number of faults so far.
 
@@ -131,12 +134,14 @@ class Ambient:
             phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
             laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
             wavelength=_grid_step_s(((laser.jitter_pm, laser.jitter_tau_s),), STEPS_PER_TAU),
-            inputs=_grid_step_s(
-                (
-                    (walk_rad, walk_tau_s / max(1.0, walk_rad**2)),
-                    (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
-                ),
-                STEPS_PER_TAU,
+            inputs=_at_least_us(
+                _grid_step_s(
+                    (
+                        (walk_rad, walk_tau_s / max(1.0, walk_rad**2)),
+                        (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
+                    ),
+                    STEPS_PER_TAU,
+                )
             ),
             ageing=_grid_step_s(((1.0, fault.tau_s or 0.0) for fault in self._gradual), STEPS_PER_TAU),
         )
@@ -166,9 +171,9 @@ class Ambient:
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
-        age_s = max(time_s - self._ageing_from_s, 0.0)
-        times_s = (time_s, time_s, time_s, time_s, age_s)
-        steps = (int(t / step_s) if step_s > 0 else 0 for t, step_s in zip(times_s, self.grids, strict=True))
+        steps = [int(time_s / step_s) if step_s > 0 else 0 for step_s in self.grids]
+        if self._gradual:
+            steps[_AGEING] = int(max(time_s - self._ageing_from_s, 0.0) / self.grids.ageing)
         return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
 
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
@@ -244,6 +249,11 @@ class Ambient:
 def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:
     """Return the step [s] of a grid for processes of (standard deviation, correlation time); 0 if there is none."""
     return min((tau_s for sigma, tau_s in processes if sigma > 0), default=0.0) / steps_per_tau
+
+
+def _at_least_us(step_s: float) -> float:
+    """Return a step of at least a microsecond, shorter than any setting, or 0 for 0. Step numbers stay below 2⁶³."""
+    return max(step_s, 1e-6) if step_s > 0 else 0.0
 
 
 def _normals(seed: int, kind: int, stage: int) -> Normals:

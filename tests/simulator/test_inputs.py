@@ -168,6 +168,17 @@ def test_a_large_mesh_has_the_inputs_of_each_setting() -> None:
         np.testing.assert_allclose(values, exact, atol=5e-5 * exact.max())
 
 
+def test_the_fastest_drift_keeps_its_standard_deviation() -> None:
+    parts = {"modulator": {"coupling_drift_sigma": 0.1, "coupling_drift_tau_s": 1e-9, "phase_drift_rad": 1e3}}
+    ambient = Ambient(parameters_of("ideal", parts, ports=400, stages=1), (4,))
+    assert ambient.grids.inputs == 1e-6
+    factors = ambient.input_factors([ambient.moment(t) for t in (0.0, 1e5, 1e5 + 1e-5)], np.zeros(400))
+    assert factors is not None
+    coupling = 2 * np.log(np.abs(factors))
+    np.testing.assert_allclose(coupling.std(axis=1), 0.1, rtol=5 / np.sqrt(800))
+    assert np.abs(np.corrcoef(coupling) - np.eye(3)).max() < 5 / np.sqrt(400)
+
+
 def test_settings_are_grouped_by_what_differs() -> None:
     ambient = Ambient(parameters_of("ideal", {**FAST, "drift": {"sigma_rad": 0.1, "tau_s": 1.0}}, ports=2, stages=1), (4,))
     moments = [ambient.moment(t) for t in (0.0, 0.2e-4, 0.4e-4, 0.7e-4, 0.8e-4, 0.9e-4)]
