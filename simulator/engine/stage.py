@@ -160,7 +160,8 @@ def with_faults(
 ) -> Stage:
     """Return stage number `index` with `faults` and with its couplers at a wavelength.
 
-    Gradual faults are as at their beginning (`aged`). If several faults affect the same part, the last one counts.
+    Gradual faults are as at their beginning (`aged`). If several faults affect the same part, the last one counts,
+    but an open wire has no current whatever its source does.
 
     Parameters
     ----------

@@ -158,6 +158,24 @@ def test_each_setting_has_the_inputs_of_its_own_time(monkeypatch: pytest.MonkeyP
         np.testing.assert_array_equal(found[one], found[other])
 
 
+def test_samples_before_heaters_have_settled_have_the_inputs_of_their_setting() -> None:
+    """Inputs are constant while a setting is read, and heaters approach its power as e^{-t/τ}."""
+    tau_s = 30e-6
+    chip = chip_of("ideal", {**FAST, "heater": {"rise_s": tau_s, "fall_s": tau_s}}, ports=5, stages=1)
+    held, volts = drive_of(chip, 1), drive_of(chip, 2)
+    inputs = np.random.default_rng(0).random((20, 5))
+    chip.apply(held)
+    chip.let_pass(0.1)
+    readings = chip.evaluate(volts[np.newaxis], inputs, "mesh0")
+    moment, clock = chip.ambient().moment(readings.time_s[0]), chip.parameters.clock
+    start_w, target_w = (reference.power_w(chip, 0, each) for each in (held, volts))
+    for b, sample in enumerate(inputs):
+        elapsed_s = clock.settle_s + b * clock.sample_s
+        watts = target_w + (start_w - target_w) * np.exp(-elapsed_s / tau_s)
+        exact = reference.currents_a(chip, [watts], sample[np.newaxis], moment)[0]
+        np.testing.assert_allclose(readings.values[0, b], exact, atol=2e-5 * exact.max())
+
+
 def test_a_large_mesh_has_the_inputs_of_each_setting() -> None:
     chip = chip_of("ideal", FAST, ports=190, stages=1, threads=2)
     inputs = np.random.default_rng(0).random((20, 190))
