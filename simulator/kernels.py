@@ -217,8 +217,12 @@ class Heaters(NamedTuple):
         1/R₀ [S].
     self_heating, inverse_pi_w
         ρ and 1/P_π [1/W] of `heater.power_w`.
-    forced, forced_w
-        Channels with a fault, and their power [W], which does not follow the drive; shape (faulty channels,).
+    rewired
+        Heaters that are connected to the source of another channel: [heater, source], shape (heaters, 2).
+    forced, forced_v
+        Heaters whose voltage does not follow the drive, and that voltage [V]; shape (heaters,).
+    weak, weak_share
+        Heaters with a fault, and the factor of their V²/R₀, 0 for an open wire; shape (heaters,).
     span, share, bounds
         Thermal crosstalk, see `crosstalk.Runs`.
     curvature, curve_scale
@@ -237,8 +241,11 @@ class Heaters(NamedTuple):
     conductance_s: float
     self_heating: float
     inverse_pi_w: np.ndarray
+    rewired: np.ndarray
     forced: np.ndarray
-    forced_w: np.ndarray
+    forced_v: np.ndarray
+    weak: np.ndarray
+    weak_share: np.ndarray
     span: np.ndarray
     share: np.ndarray
     bounds: np.ndarray
@@ -527,6 +534,50 @@ def fill_normals(key, number, out):
     normals(stream_start(key, 0, number), out)
 
 
+@_entry
+def follow_process(key, steps, steps_per_tau, sigma, level, lefts, at_left, at_right, draws, out):
+    """Write an Ornstein-Uhlenbeck process at each of `steps` to `out`, float32 (steps, size).
+
+    The compiled version of `drift.OrnsteinUhlenbeck.at`, for few processes on many steps. Row l of `lefts`, `at_left`
+    and `at_right` has the interval of 2^l steps that contains the present step, and the values at its ends; rows from
+    level[0] on are valid. `draws`, float32 (even number, LANES), is a temporary array.
+    """
+    top = lefts.size - 1
+    size = out.shape[1]
+    deviates = draws.reshape(draws.size)
+    at = level[0]
+    for k in range(steps.size):
+        step = steps[k]
+        while at <= top and not 0 <= step - lefts[at] < (1 << at):
+            at += 1
+        if at > top:
+            at = top
+            lefts[at] = (step >> at) << at
+            normals(stream_start(key, 0, lefts[at]), draws)
+            for c in range(size):
+                at_left[at, c] = sigma * deviates[c]
+            normals(stream_start(key, 0, lefts[at] + (1 << at)), draws)
+            for c in range(size):
+                at_right[at, c] = sigma * deviates[c]
+        while step != lefts[at]:
+            half = 1 << (at - 1)
+            middle = lefts[at] + half
+            decay = np.exp(-half / steps_per_tau)
+            mean = np.float32(decay / (1.0 + decay * decay))
+            spread = np.float32(sigma * np.sqrt(-np.expm1(-2.0 * half / steps_per_tau) / (1.0 + decay * decay)))
+            normals(stream_start(key, 0, middle), draws)
+            late = step >= middle
+            lefts[at - 1] = middle if late else lefts[at]
+            for c in range(size):
+                between = mean * (at_left[at, c] + at_right[at, c]) + spread * deviates[c]
+                at_left[at - 1, c] = between if late else at_left[at, c]
+                at_right[at - 1, c] = at_right[at, c] if late else between
+            at -= 1
+        for c in range(size):
+            out[k, c] = at_left[at, c]
+    level[0] = at
+
+
 # --- Volts to coefficients --------------------------------------------------------------------------------------------
 
 
@@ -551,10 +602,10 @@ def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
 
 
 @_inlined
-def source_voltages(heaters, volts, start, start_of_noise, deviates, out):
+def source_voltages(heaters, volts, start, out):
     """Write the output [V] of the sources of one chunk to `out`: `volts` and `out`, float64 (channels of the chunk,).
 
-    DAC quantisation and integral nonlinearity, slow changes, noise. `start` is the number of the chunk's first channel.
+    DAC quantisation and integral nonlinearity, slow changes. `start` is the number of the chunk's first channel.
     """
     stop = start + out.size
     if heaters.lsb_v > 0.0:
@@ -573,6 +624,11 @@ def source_voltages(heaters, volts, start, start_of_noise, deviates, out):
         gain, added_v = heaters.gain[start:stop], heaters.added_v[start:stop]
         for c in range(out.size):
             out[c] = out[c] * gain[c] + added_v[c]
+
+
+@_inlined
+def _add_source_noise(heaters, start, start_of_noise, deviates, out):
+    """Add the noise of the sources of one chunk to their voltages `out`. `start` is the number of its first channel."""
     if heaters.noise_v > 0.0:
         rows = 2 * ((out.size + 2 * LANES - 1) // (2 * LANES))
         normals(start_of_noise + np.uint64(start // 2) * _GOLDEN, deviates[:rows])
@@ -582,27 +638,67 @@ def source_voltages(heaters, volts, start, start_of_noise, deviates, out):
 
 
 @_inlined
+def _source_v(heaters, drive_v, source):
+    """Return the output [V] of one source without noise: DAC quantisation, integral nonlinearity, slow changes."""
+    v = drive_v[source]
+    if heaters.lsb_v > 0.0:
+        v = np.floor(v * (1.0 / heaters.lsb_v) + 0.5) * heaters.lsb_v
+    if heaters.bow.size > 0:
+        v = v + v * (heaters.range_v - v) * (heaters.bow[source] + heaters.twist[source] * v)
+    if heaters.gain.size > 0:
+        v = v * heaters.gain[source] + heaters.added_v[source]
+    return v
+
+
+@_inlined
+def _rewire(heaters, drive_v, start, volts):
+    """Replace the voltages of heaters with exchanged wires. `volts` begins with channel `start`."""
+    for r in range(heaters.rewired.shape[0]):
+        c = heaters.rewired[r, 0] - start
+        if 0 <= c < volts.size:
+            volts[c] = _source_v(heaters, drive_v, heaters.rewired[r, 1])
+
+
+@_inlined
+def _force(heaters, start, volts):
+    """Replace the voltages of heaters with stuck sources. `volts` begins with channel `start`."""
+    for f in range(heaters.forced.size):
+        c = heaters.forced[f] - start
+        if 0 <= c < volts.size:
+            volts[c] = heaters.forced_v[f]
+
+
+@_inlined
+def _weaken(heaters, start, power):
+    """Reduce V²/R₀ of dead and dying heaters. `power` begins with channel `start`."""
+    for f in range(heaters.weak.size):
+        c = heaters.weak[f] - start
+        if 0 <= c < power.size:
+            power[c] *= heaters.weak_share[f]
+
+
+@_inlined
 def powers(heaters, drive_v, chunk, start_of_noise, deviates, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    Output of the sources, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. `start_of_noise` is the counter of
+    Output of the sources, faults, V²/R, self-heating. `drive_v`: (channels,) [V]. `start_of_noise` is the counter of
     the setting's noise, and `deviates`, float32 (CHUNK / LANES, LANES), is a temporary array. Each effect is a loop of
     its own over data in the cache, so an absent effect costs nothing.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, drive_v.size)
     power = out[start:stop]
-    source_voltages(heaters, drive_v[start:stop], start, start_of_noise, deviates, power)
+    source_voltages(heaters, drive_v[start:stop], start, power)
+    _rewire(heaters, drive_v, start, power)
+    _add_source_noise(heaters, start, start_of_noise, deviates, power)
+    _force(heaters, start, power)
     for c in range(power.size):
         power[c] = power[c] * power[c] * heaters.conductance_s
+    _weaken(heaters, start, power)
     if heaters.self_heating > 0.0:
         inverse_pi_w = heaters.inverse_pi_w[start:stop]
         for c in range(power.size):
             power[c] = 2.0 * power[c] / (1.0 + np.sqrt(1.0 + 4.0 * heaters.self_heating * power[c] * inverse_pi_w[c]))
-    for f in range(heaters.forced.size):
-        c = heaters.forced[f] - start
-        if 0 <= c < power.size:
-            power[c] = heaters.forced_w[f]
 
 
 @_inlined
@@ -721,6 +817,23 @@ def gather(source, rows, blocks):
             else:
                 for p in range(ports):
                     block[p, 0, lane] = row[p, 0]
+
+
+@_entry
+def scale_ports(blocks, factors, out):
+    """Multiply the fields of each port of `blocks` by its factor, once per row of `factors`.
+
+    `factors`: float32 (sets, ports, 2: re, im). `out`: float32 (sets · blocks, ports, 2, LANES).
+    """
+    count = blocks.shape[0]
+    for b in range(out.shape[0]):
+        block, factor = blocks[b % count], factors[b // count]
+        for p in range(block.shape[0]):
+            fr, fi = factor[p, 0], factor[p, 1]
+            for lane in range(LANES):
+                xr, xi = block[p, 0, lane], block[p, 1, lane]
+                out[b, p, 0, lane] = fr * xr - fi * xi
+                out[b, p, 1, lane] = fr * xi + fi * xr
 
 
 @_as_written
@@ -922,17 +1035,19 @@ def _read_block(block, tops, matrices, readout, laser_power, scratch, start, cou
 
 @_entry
 def detect_settings(
-    worker, control, total, blocks, drives, offset, heaters, wiring, readout, laser_power, scratch, counters, first_sample, flags,
-    out,
+    worker, control, total, blocks, first_block, drives, offset, heaters, wiring, readout, laser_power, scratch, counters,
+    first_sample, flags, out,
 ):  # fmt: skip
     """Read every item, one block of one setting: drives (S, channels) [V] → out, float32 (S, samples, ports) [A].
 
     The first block has the samples from `first_sample` on. Each worker computes the matrices of a setting when it
     reaches the first of its blocks. `scratch` belongs to the worker. Item i uses the noise of number first_item + i.
     Bit 0 of flags[s, p] is set if a reading of detector p saturates.
+
+    `first_block`, int64 (S,), is the number of each setting's first block: settings may share their blocks, or not.
     """
     claim = np.zeros(2, np.int64)
-    count = blocks.shape[0]
+    count = (out.shape[1] - first_sample + LANES - 1) // LANES
     ready = -1
     while True:
         item = next_item(control, total, worker, claim)
@@ -950,8 +1065,8 @@ def detect_settings(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(counters.readings, counters.evaluation, counters.first_item + item)
         _read_block(
-            blocks[block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes, flags[setting],
-            out[setting], first,
+            blocks[first_block[setting] + block], wiring.tops, scratch.matrices, readout, laser_power, scratch, start, lanes,
+            flags[setting], out[setting], first,
         )  # fmt: skip
         finish_item(control)
 
@@ -1204,13 +1319,13 @@ def _read_balanced(block, shares, inputs, readout, laser_power, scratch, current
 
 @_entry
 def read_bank(
-    worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, counters, first_sample, flags,
-    out,
+    worker, control, total, blocks, first_block, drives, offset, heaters, rings, readout, laser_power, scratch, counters,
+    first_sample, flags, out,
 ):  # fmt: skip
     """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
     currents = np.empty((3, LANES), np.float32)
     claim = np.zeros(2, np.int64)
-    count = blocks.shape[0]
+    count = (out.shape[1] - first_sample + LANES - 1) // LANES
     ready = -1
     while True:
         item = next_item(control, total, worker, claim)
@@ -1227,8 +1342,8 @@ def read_bank(
         lanes = min(LANES, out.shape[1] - first)
         start = stream_start(counters.readings, counters.evaluation, counters.first_item + item)
         _read_balanced(
-            blocks[block], scratch.matrices, rings.inputs, readout, laser_power, scratch, currents, start, lanes,
-            flags[setting], out[setting], first,
+            blocks[first_block[setting] + block], scratch.matrices, rings.inputs, readout, laser_power, scratch, currents, start,
+            lanes, flags[setting], out[setting], first,
         )  # fmt: skip
         finish_item(control)
 

@@ -143,6 +143,8 @@ class CouplerParameters(_Part):
 
     angle_sigma_rad: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Standard deviation of a coupler's angle from π/4 [rad]."""
+    slope_rad_per_nm: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Change of every coupler's angle per nanometre of laser wavelength [rad/nm]."""
 
 
 class LossParameters(_Part):
@@ -190,10 +192,24 @@ class LaserParameters(_Part):
     """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the power drift [s]."""
+    detuning_pm: Annotated[float, Field(ge=-1e5, le=1e5)] = 0.0
+    """Mean wavelength minus the design wavelength of the chip [pm]. Meshes only."""
+    jitter_pm: Annotated[float, Field(ge=0, le=1e5)] = 0.0
+    """Standard deviation of the wavelength, an Ornstein-Uhlenbeck process around its mean [pm]. Meshes only."""
+    jitter_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time of the wavelength [s]."""
+    phase_rad_per_pm: Annotated[float, Field(ge=0, le=1)] = 6.9e-4
+    """Phase change per picometre of a waveguide as long as one heater of 61.6 µm: 2π · n_g · L / λ² [rad/pm]."""
 
 
 class ModulatorParameters(_Part):
-    """The input modulators."""
+    """The input modulators, and the fibres or waveguides between them and the first mesh.
+
+    Drifts are independent Ornstein-Uhlenbeck processes per port, stationary from the start. They act where light enters
+    the mesh, after the crosstalk between neighbouring waveguides. After a time t much shorter than τ, a phase has
+    changed by σ·√(2t/τ) rms: σ = 30 rad is 1 rad in a minute with τ = 1.08e5 s, and 3 rad in a second with
+    τ = 200 s, as in separate fibres. A phase common to all ports has no effect.
+    """
 
     extinction_db: Annotated[float, Field(ge=0, le=200)] = 0.0
     """Extinction ratio: power at amplitude 1 over power at amplitude 0 [dB]; 0: infinite."""
@@ -203,6 +219,16 @@ class ModulatorParameters(_Part):
     """Range of the phases between modulators and mesh, which are uniform in [0, phase_span_rad) [rad]."""
     crosstalk: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of the power that couples into each neighbouring waveguide before the mesh."""
+    path_sigma_m: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Standard deviation of the path lengths to the mesh [m]; phases follow wavelength and chip temperature by it."""
+    phase_drift_rad: Annotated[float, Field(ge=0, le=1e3)] = 0.0
+    """Standard deviation of the phase drift of each port [rad]."""
+    phase_drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time of the phase drift [s]."""
+    coupling_drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Standard deviation of the logarithm of the power that each port couples into the mesh; 0.023 is 0.1 dB."""
+    coupling_drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time of the coupling drift [s]."""
 
 
 class TapParameters(_Part):

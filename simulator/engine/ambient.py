@@ -1,4 +1,4 @@
-"""Slow changes of a chip over time: phases, chip temperature, laser power, sources, converters and faults.
+"""Slow changes of a chip over time: phases, temperature, inputs, light, sources, converters and faults.
 
 All of them are functions of the chip's clock. The processes that act on the same part of the chip share one time grid
 (`TimeGrids`), whose step is a fraction of their shortest correlation time. A fast process of one part does not refine
@@ -9,30 +9,34 @@ the step number of every part, and a cache is keyed by the steps of the parts on
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.port_processes import PortProcesses
 from photonloop.simulator.parameters import ChipParameters
-from photonloop.simulator.physics.chip_faults import FaultParameters, in_order
+from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged, in_order
 from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
 from photonloop.simulator.physics.fabrication import slow_key
-from photonloop.simulator.physics.laser import drifted_power
+from photonloop.simulator.physics.laser import HEATER_M, drifted_power, own_laser, path_phase_rad
+from photonloop.simulator.physics.modulator import input_factor, own_modulator
 
 STEPS_PER_TAU = 2**14
 """Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
-deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source."""
+deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source. Input phases
+move by at most 0.011 rad, also if their standard deviation is many radians."""
 
 COARSE_STEPS_PER_TAU = 2**6
 """Grid steps of sources and converters per shortest correlation time. Per step a value moves by 18 % of its standard
 deviation, which itself is comparable to one LSB."""
 
 # Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
-_PHASE, _TEMPERATURE, _LASER = 0, 1, 2
+_PHASE, _TEMPERATURE, _LASER, _INPUT_PHASE, _COUPLING, _WAVELENGTH = 0, 1, 2, 3, 4, 5
 _SOURCE_VOLTAGE, _SOURCE_GAIN, _CONVERTER_OFFSET, _CONVERTER_GAIN = 10, 11, 12, 13
 
 
@@ -49,12 +53,21 @@ class TimeGrids(NamedTuple):
         Slow noise and gain of the voltage sources.
     detectors
         Offset and gain of the detectors' converters.
+    wavelength
+        Laser wavelength.
+    inputs
+        Phase drift and coupling drift of the input ports.
+    ageing
+        Faults whose effect grows with time; the grid begins with the first of them.
     """
 
     phases: float
     laser: float
     sources: float
     detectors: float
+    wavelength: float = 0.0
+    inputs: float = 0.0
+    ageing: float = 0.0
 
 
 class Moment(NamedTuple):
@@ -62,7 +75,7 @@ class Moment(NamedTuple):
 
     Parameters
     ----------
-    phases, laser, sources, detectors
+    phases, laser, sources, detectors, wavelength, inputs, ageing
         Step numbers on the grids of `TimeGrids`.
     faults
         Number of faults that have occurred.
@@ -72,7 +85,13 @@ class Moment(NamedTuple):
     laser: int = 0
     sources: int = 0
     detectors: int = 0
+    wavelength: int = 0
+    inputs: int = 0
+    ageing: int = 0
     faults: int = 0
+
+
+_AGEING = TimeGrids._fields.index("ageing")
 
 
 class SlowChanges(NamedTuple):
@@ -80,6 +99,24 @@ class SlowChanges(NamedTuple):
 
     gain: NDArray[np.float64]
     added: NDArray[np.float64]
+
+
+_FIELDS_AT_ONCE = 2**22
+"""Number of fields of settings with different inputs that are read together, to bound memory."""
+
+
+def settings_together(moments: Sequence[Moment], fields: int) -> Iterator[slice]:
+    """Yield the settings that are read together, in order: those at whose moments only the inputs differ.
+
+    `fields` is the number of fields that enter the chip at one setting.
+    """
+    most = max(1, _FIELDS_AT_ONCE // fields)
+    for _, group in groupby(range(len(moments)), lambda s: moments[s]._replace(inputs=0)):
+        here = list(group)
+        first, stop = here[0], here[-1] + 1
+        at_once = len(here) if moments[first] == moments[stop - 1] else most
+        for start in range(first, stop, at_once):
+            yield slice(start, min(start + at_once, stop))
 
 
 @dataclass(frozen=True)
@@ -94,7 +131,7 @@ class MonitorValues:
 
 
 class Ambient:
-    """The slow processes and faults of one chip as functions of time.
+    """Slow processes and faults of one chip as functions of time.
 
     Parameters
     ----------
@@ -110,8 +147,11 @@ class Ambient:
         self._parameters = parameters
         self.faults = in_order(parameters.faults)
         self._fault_times_s = [fault.at_s for fault in self.faults]
-        drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
-        dac, adc = parameters.dac, parameters.adc
+        self._gradual = [fault for fault in self.faults if fault.is_gradual]
+        self._ageing_from_s = min((fault.at_s for fault in self._gradual), default=0.0)
+        drift, temperature, dac, adc = parameters.drift, parameters.temperature, parameters.dac, parameters.adc
+        laser, modulator = self._laser_parameters, self._modulator = own_laser(parameters), own_modulator(parameters)
+        walk_rad, walk_tau_s = modulator.phase_drift_rad, modulator.phase_drift_tau_s
         self.grids = TimeGrids(
             phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
             laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
@@ -122,6 +162,17 @@ class Ambient:
                 ((adc.offset_drift_lsb, adc.offset_drift_tau_s), (adc.gain_drift_sigma, adc.gain_drift_tau_s)),
                 COARSE_STEPS_PER_TAU,
             ),
+            wavelength=_grid_step_s(((laser.jitter_pm, laser.jitter_tau_s),), STEPS_PER_TAU),
+            inputs=_at_least_us(
+                _grid_step_s(
+                    (
+                        (walk_rad, walk_tau_s / max(1.0, walk_rad**2)),
+                        (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
+                    ),
+                    STEPS_PER_TAU,
+                )
+            ),
+            ageing=_grid_step_s(((1.0, fault.tau_s or 0.0) for fault in self._gradual), STEPS_PER_TAU),
         )
         """Steps of the time grids."""
 
@@ -148,27 +199,74 @@ class Ambient:
             )
             for k, n in enumerate(detectors)
         ]
+        self._wavelength = process(_WAVELENGTH, 0, 1, laser.jitter_pm, laser.jitter_tau_s, self.grids.wavelength)
+
+        def of_ports(kind: int, sigma: float, tau_s: float) -> PortProcesses | None:
+            if sigma == 0:
+                return None
+            return PortProcesses(slow_key(parameters.seed, kind, 0), parameters.ports, sigma, tau_s / self.grids.inputs)
+
+        self._input_phases = of_ports(_INPUT_PHASE, walk_rad, walk_tau_s)
+        self._coupling = of_ports(_COUPLING, modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s)
+        self._paths_move = (self._temperature is not None and temperature.phase_rad_per_k > 0) or (
+            (self._wavelength is not None or laser.detuning_pm != 0) and laser.phase_rad_per_pm > 0
+        )
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
-        steps = (int(time_s / step_s) if step_s > 0 else 0 for step_s in self.grids)
+        steps = [int(time_s / step_s) if step_s > 0 else 0 for step_s in self.grids]
+        if self._gradual:
+            steps[_AGEING] = int(max(time_s - self._ageing_from_s, 0.0) / self.grids.ageing)
         return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
 
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have occurred."""
         return self.faults[: moment.faults]
 
-    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return the phase [rad] that drift and temperature add to each channel of a stage, shape (channels,).
+    def ageing_s(self, moment: Moment) -> float:
+        """Return the time [s] on the chip's clock for which gradual faults are computed."""
+        return self._ageing_from_s + moment.ageing * self.grids.ageing
 
-        `imbalance` is the relative path difference of each channel. Returns None if neither adds anything.
+    def input_order(self, moment: Moment) -> NDArray[np.int64] | None:
+        """Return which input's fibre enters each port, shape (ports,), or None if no fibres are exchanged."""
+        faults = self.faults_at(moment)
+        if all(fault.kind != "swapped_inputs" for fault in faults):
+            return None
+        return exchanged(self._parameters.ports, faults, "swapped_inputs")
+
+    def input_factors(self, moments: Sequence[Moment], path_m: NDArray[np.float64]) -> NDArray[np.complex128] | None:
+        """Return the factors of the fields that enter the ports at each moment, (moments, ports), or None if all are 1.
+
+        `path_m` are the path lengths of the ports, relative to their mean [m].
         """
-        phases, temperature = self._phases[stage], self._parameters.temperature
+        paths_matter = self._paths_move and self._modulator.path_sigma_m > 0
+        if self._input_phases is None and self._coupling is None and not paths_matter:
+            return None
+        steps = np.array([moment.inputs for moment in moments])
+        phase_rad = np.zeros((len(moments), self._parameters.ports))
+        if self._input_phases is not None:
+            phase_rad += self._input_phases.at(steps)
+        if paths_matter:
+            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M) for moment in moments]
+        coupling = None if self._coupling is None else self._coupling.at(steps)
+        return input_factor(phase_rad, coupling)
+
+    def wavelength_pm(self, moment: Moment) -> float:
+        """Return the laser wavelength minus the design wavelength [pm]."""
+        mean_pm = self._laser_parameters.detuning_pm
+        return mean_pm if self._wavelength is None else mean_pm + float(self._wavelength.at(moment.wavelength)[0])
+
+    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return the phase [rad] that drift, temperature and wavelength add to each channel of a stage, (channels,).
+
+        `imbalance` is the relative path difference of each channel. Returns None if nothing is added.
+        """
+        phases = self._phases[stage]
         drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
-        if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
+        if not self._paths_move or not imbalance.any():
             return drifted
-        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.phases)[0]))
-        return warmed if drifted is None else drifted + warmed
+        path_rad = self._path_phase_rad(moment, imbalance)
+        return path_rad if drifted is None else drifted + path_rad
 
     def laser_power(self, moment: Moment) -> float:
         """Return the laser power relative to its nominal value."""
@@ -188,8 +286,15 @@ class Ambient:
         """Return the values of the laser's power monitor and of the chip's thermistor."""
         temperature_k = None
         if self._temperature is not None:
-            temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.phases)[0])
+            temperature_k = self._parameters.temperature.set_k + self._warming_k(moment)
         return MonitorValues(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
+
+    def _warming_k(self, moment: Moment) -> float:
+        return 0.0 if self._temperature is None else float(self._temperature.at(moment.phases)[0])
+
+    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment)
+        return path_phase_rad(self._laser_parameters, self._parameters.temperature, detuning_pm, warming_k, lengths)
 
 
 def _changes(gain: OrnsteinUhlenbeck | None, added: OrnsteinUhlenbeck | None, step: int) -> SlowChanges | None:
@@ -202,8 +307,13 @@ def _changes(gain: OrnsteinUhlenbeck | None, added: OrnsteinUhlenbeck | None, st
 
 
 def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:
-    """Return the step [s] of a grid for processes (standard deviation, correlation time); 0 if there is none."""
+    """Return the step [s] of a grid for processes of (standard deviation, correlation time); 0 if there is none."""
     return min((tau_s for sigma, tau_s in processes if sigma > 0), default=0.0) / steps_per_tau
+
+
+def _at_least_us(step_s: float) -> float:
+    """Return a step of at least a microsecond, shorter than any setting, or 0 for 0. Step numbers stay below 2⁶³."""
+    return max(step_s, 1e-6) if step_s > 0 else 0.0
 
 
 def _normals(seed: int, kind: int, stage: int) -> Normals:

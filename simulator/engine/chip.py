@@ -2,7 +2,7 @@
 
     drive ─▶ DAC step, INL, noise ─▶ V²/R ─▶ thermal lag ─▶ crosstalk ─▶ phase, drift ─▶ mesh (coupler errors, loss)
                                                                                         │
-    inputs ─▶ modulators ─▶ (laser power) ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
+    inputs ─▶ modulators ─▶ drift, power  ─▶ mesh ─▶ tap ─▶ nonlinearity ─▶ next stage ─┘
                                               └▶ RIN, photodiode, noise ─▶ memory ─▶ ADC ─▶ reading
 
 `Chip` owns the state: the held drive (replaced as a whole, never modified), the loaded inputs and the clock. `pipeline`
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,13 @@ from photonloop.protocols.limits import (
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
 from photonloop.simulator import kernels
-from photonloop.simulator.engine.ambient import Ambient, Moment
+from photonloop.simulator.engine.ambient import Ambient, Moment, settings_together
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.pipeline import Pipeline
-from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.stage import Stage, aged, build_stages, conductance_shares, stage_power_w, with_faults
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
@@ -92,8 +92,8 @@ class Chip:
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels, tuple(s.description.tap_ports for s in self.stages))
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
-        self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
-        self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
+        self._supply_cache: tuple[tuple[HeldDrive | None, int, int], float] = (None, 0, 0), 0.0
+        self._pipeline = Pipeline(parameters, self.stages, self._inputs, self._ambient, self._workers)
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
         self._evaluations = 0
@@ -235,17 +235,19 @@ class Chip:
     # ---- private ----------------------------------------------------------------------------------------------------
 
     def _supply_current_a(self, held: HeldDrive) -> float:
-        """Return the total current [A] of all voltage sources, computed once per held drive. Takes no lock."""
+        """Return the total current [A] of all voltage sources, once per held drive and fault. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
         key, current_a = self._supply_cache
-        if key[0] is not held or key[1] != moment.faults:
+        if key[0] is not held or key[1:] != (moment.faults, moment.ageing):
             heater = self.parameters.heater
             current_a = 0.0
-            for stage in self._pipeline.faulty_stages(moment):
+            faults, time_s = self._ambient.faults_at(moment), self._ambient.ageing_s(moment)
+            for k, intact in enumerate(self.stages):
+                stage = aged(with_faults(intact, k, self.parameters, faults), k, faults, time_s) if faults else intact
                 watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
                 ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
-                current_a += float(np.sum(np.sqrt(watts / ohm)))
-            self._supply_cache = (held, moment.faults), current_a
+                current_a += float(np.sum(np.sqrt(watts / ohm * conductance_shares(stage))))
+            self._supply_cache = (held, moment.faults, moment.ageing), current_a
         return current_a
 
     def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
@@ -266,12 +268,11 @@ class Chip:
             self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
-            for moment, group in groupby(range(settings), lambda s: self._ambient.moment(time_s[s])):
-                here = list(group)
-                part = slice(here[0], here[-1] + 1)
-                counters = self._pipeline.noise_counters(batch, here[0] * blocks, here[0])
-                self._pipeline.read(index, volts[part], batch, moment, counters, 0, flags[part], values[part], run)
-                self._pipeline.convert(index, moment, counters, flags[part], values[part], run)
+            moments = [self._ambient.moment(at_s) for at_s in time_s.tolist()]
+            for part in settings_together(moments, samples * self.parameters.ports):
+                counters = self._pipeline.noise_counters(batch, part.start * blocks, part.start)
+                self._pipeline.read(index, volts[part], batch, moments[part], counters, 0, flags[part], values[part], run)
+                self._pipeline.convert(index, moments[part.start], counters, flags[part], values[part], run)
         if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings

@@ -14,6 +14,14 @@ Source = NDArray[np.float32]
 """Fields, shape (rows, ports, 1) if real, or (rows, ports, 2) with real and imaginary parts."""
 
 
+def scaled(blocks: NDArray[np.float32], factors: NDArray[np.complex128]) -> NDArray[np.float32]:
+    """Return `blocks` times the factors of the ports, (sets, ports): all blocks of the first set, then the second, …"""
+    parts = factors.astype(np.complex64).view(np.float32).reshape(*factors.shape, 2)
+    out = np.empty((factors.shape[0] * blocks.shape[0], *blocks.shape[1:]), np.float32)
+    kernels.scale_ports(blocks, parts, out)
+    return out
+
+
 def gathered(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return rows of `source` as blocks for the kernels."""
     blocks = np.empty((-(-rows.size // kernels.LANES), source.shape[1], 2, kernels.LANES), np.float32)

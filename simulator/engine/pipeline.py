@@ -14,7 +14,7 @@ readings once all samples of a setting are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,13 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.engine.field_cache import FieldCache
-from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
+from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan, scaled
 from photonloop.simulator.engine.present_stages import PresentStages
 from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import converter_noise_key, held_noise_key, noise_key, source_noise_key
+from photonloop.simulator.physics.modulator import InputTruth
 
 Run = Callable[[KernelJob, Callable[[int], object]], None]
 """Runs a job on all workers; raises `DeviceError` if it was cancelled."""
@@ -52,17 +53,20 @@ class Pipeline:
 
     Parameters
     ----------
-    parameters, stages
-        Parameters and stages of the chip, without faults.
+    parameters, stages, inputs
+        Parameters, stages and inputs of the chip, without faults.
     ambient
         Slow processes and faults of the chip.
     workers
         Worker threads.
     """
 
-    def __init__(self, parameters: ChipParameters, stages: tuple[Stage, ...], ambient: Ambient, workers: Workers) -> None:
+    def __init__(
+        self, parameters: ChipParameters, stages: tuple[Stage, ...], inputs: InputTruth, ambient: Ambient, workers: Workers
+    ) -> None:
         self._parameters = parameters
-        self._stages = PresentStages(parameters, stages, ambient)
+        self._inputs = inputs
+        self._present = PresentStages(parameters, stages, ambient)
         self._ambient = ambient
         self._workers = workers
         seed = parameters.seed
@@ -71,7 +75,6 @@ class Pipeline:
         self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
         self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
         self._buffers: dict[str, NDArray] = {}
-        self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
@@ -80,22 +83,8 @@ class Pipeline:
         self._remembered.forget(name)
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages at `moment`, with faults and with the slow changes of sources and converters."""
-        return self._stages.at(moment)
-
-    def faulty_stages(self, moment: Moment) -> tuple[Stage, ...]:
-        """Return the stages with the faults that have occurred by `moment`. May be called from any thread."""
-        return self._stages.with_faults(moment)
-
-    def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
-        step, offset = self._offsets.get(index, (-1, np.empty(0)))
-        if step != moment.phases:
-            truth = self._stages.intact[index].truth
-            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
-            offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
-            self._offsets[index] = (moment.phases, offset)
-        return offset
+        """Return the stages at `moment`: with faults, couplers, and the slow changes of sources and converters."""
+        return self._present.stages(moment)
 
     def setting_powers(
         self, index: int, volts: Drive, moment: Moment, evaluation: int, first_setting: int, run: Run
@@ -122,7 +111,7 @@ class Pipeline:
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
+        self._find_matrices(here, power_w, self._present.offset(index, moment), phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -131,32 +120,33 @@ class Pipeline:
         index: int,
         volts: Drive,
         batch: InputBatch,
-        moment: Moment,
+        moments: Sequence[Moment],
         counters: kernels.NoiseCounters,
         first_sample: int,
         flags: NDArray[np.uint32],
         out: NDArray[np.float32],
         run: Run,
     ) -> None:
-        """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports).
+        """Read settings at `moments` of `ambient.settings_together`: `volts` → `out` (settings, samples, ports).
 
         Samples before `first_sample` are not read. `flags` has shape (settings, ports).
         """
-        here, offset = self.stages(moment)[index], self.offset(index, moment)
-        blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
+        moment = moments[0]
+        here, offset = self.stages(moment)[index], self._present.offset(index, moment)
+        blocks, first_block = self._entering_at(index, batch, moments, run)
         if self._shares_settings:
-            self._read_together(here, volts, offset, blocks, moment, counters, first_sample, flags, out, run)
+            self._read_together(here, volts, offset, blocks, first_block, moment, counters, first_sample, flags, out, run)
             return
         laser_power = np.float32(self._ambient.laser_power(moment))
-        items = volts.shape[0] * blocks.shape[0]
+        items = volts.shape[0] * -(-(out.shape[1] - first_sample) // kernels.LANES)
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = read_only(volts)
         read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
 
         def kernel(worker: int) -> None:
             read(
-                worker, job.control, items, blocks, drives, offset, here.heaters, parts, here.readout, laser_power,
-                self._scratch[worker], counters, first_sample, flags, out,
+                worker, job.control, items, blocks, first_block, drives, offset, here.heaters, parts, here.readout,
+                laser_power, self._scratch[worker], counters, first_sample, flags, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -167,6 +157,7 @@ class Pipeline:
         volts: Drive,
         offset: NDArray[np.float64],
         blocks: NDArray[np.float32],
+        first_block: NDArray[np.int64],
         moment: Moment,
         counters: kernels.NoiseCounters,
         first_sample: int,
@@ -175,7 +166,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read the settings of a large mesh, a few at a time; all workers share each of them."""
-        count, channels = blocks.shape[0], volts.shape[1]
+        count, channels = -(-(out.shape[1] - first_sample) // kernels.LANES), volts.shape[1]
         at_once = min(volts.shape[0], -(-_ITEMS // count))
         try:
             power = self._buffer("power", (at_once, channels), np.float64)
@@ -188,7 +179,8 @@ class Pipeline:
                 self._find_powers(here_volts, here.heaters, part, power[:settings], run)
                 self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
                 setting, block = np.divmod(np.arange(settings * count), count)
-                plan = reading_plan(block, setting, first + setting, first_sample + block * kernels.LANES, out.shape[1])
+                lit = first_block[first + setting] + block
+                plan = reading_plan(lit, setting, first + setting, first_sample + block * kernels.LANES, out.shape[1])
                 plan[:, 5] = counters.first_item + plan[:, 2] * count + block
                 self.read_plan(here, blocks, plan, matrices, moment, counters, flags, out, run)
         except BaseException:
@@ -254,7 +246,9 @@ class Pipeline:
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
-        return gathered(*self._entering(index, batch, rows, moment, run))
+        if index == 0:
+            return self._lit(batch, rows, [moment])
+        return gathered(*self._remembered_fields(index, batch, rows, moment, run))
 
     def pass_on(
         self, index: int, blocks: NDArray[np.float32], optics: StageMatrices, moment: Moment, run: Run
@@ -292,17 +286,36 @@ class Pipeline:
             self._optics[index] = found
         return found[1]
 
-    def _entering(
+    def _lit(self, batch: InputBatch, rows: NDArray[np.int64], moments: Sequence[Moment]) -> NDArray[np.float32]:
+        """Return blocks of the fields that enter the chip at each moment: those of the first, then of the second, …"""
+        blocks, order = gathered(batch.source, rows), self._ambient.input_order(moments[0])
+        if order is not None:
+            blocks = np.ascontiguousarray(blocks[:, order])
+        factors = self._ambient.input_factors(moments, self._inputs.path_m)
+        return blocks if factors is None else scaled(blocks, factors)
+
+    def _entering_at(
+        self, index: int, batch: InputBatch, moments: Sequence[Moment], run: Run
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return blocks of fields that enter stage `index` and each moment's first one; not cached if inputs differ."""
+        is_new = np.diff([moment.inputs for moment in moments], prepend=-1) != 0
+        distinct = [moments[k] for k in np.flatnonzero(is_new).tolist()]
+        if len(distinct) == 1:
+            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
+        blocks = self._lit(batch, batch.rows, distinct)
+        for k in range(index):
+            self.pass_on(k, blocks, self.held_matrices(k, batch.held, moments[0], run), moments[0], run)
+        return blocks, (np.cumsum(is_new) - 1) * (blocks.shape[0] // len(distinct))
+
+    def _remembered_fields(
         self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
     ) -> tuple[Source, NDArray[np.int64]]:
-        """Return fields that enter stage `index`, and the rows of them that correspond to `rows` of the chip's inputs.
+        """Return fields that enter stage `index` ≥ 1, and the rows of them that correspond to `rows` of the inputs.
 
         Each row of loaded inputs is propagated through the earlier stages once, and cached until the held drive of one
         of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
-        if index == 0:
-            return source, rows
         versions = (*batch.held.versions[:index], *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
@@ -318,7 +331,7 @@ class Pipeline:
 
     def _passed(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields behind stage `index`, its tap and its nonlinearity, at the held drive."""
-        blocks = gathered(*self._entering(index, batch, rows, moment, run))
+        blocks = self.entering(index, batch, rows, moment, run)
         return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
 
     def _find_powers(
@@ -369,9 +382,9 @@ class Pipeline:
 
 def _optics_key(moment: Moment) -> tuple[int, ...]:
     """Return the parts of a moment on which the matrices of a stage at a given drive depend."""
-    return moment.phases, moment.sources, moment.faults
+    return moment.phases, moment.wavelength, moment.sources, moment.ageing, moment.faults
 
 
 def _fields_key(moment: Moment) -> tuple[int, ...]:
-    """Return the parts of a moment on which fields behind a stage depend; its nonlinearity depends on the laser."""
-    return *_optics_key(moment), moment.laser
+    """Return the parts of a moment on which fields behind a stage depend. The laser power acts on the nonlinearity."""
+    return *_optics_key(moment), moment.laser, moment.inputs

@@ -17,7 +17,7 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import adc, crosstalk, dac, heater, laser, photodiode
-from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged
 from photonloop.simulator.physics.fabrication import StageTruth, fabricate
 from photonloop.simulator.physics.mesh import TOPOLOGIES, Mesh, couplers, schedule
 from photonloop.simulator.physics.weight_bank import Ring, WeightBank
@@ -155,21 +155,27 @@ def ring_of(parameters: ChipParameters) -> Ring:
     return Ring(parameters.ring.finesse, parameters.ring.drop_loss_db)
 
 
-def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters]) -> Stage:
-    """Return `stage`, number `index`, with `faults` applied. If several affect the same part, the last one counts."""
-    first = stage.description.first_channel
+def with_faults(
+    stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters], wavelength_pm: float = 0.0
+) -> Stage:
+    """Return stage number `index` with `faults` and with its couplers at a wavelength.
+
+    Gradual faults are as at their beginning (`aged`). If several faults affect the same part, the last one counts,
+    but an open wire has no current whatever its source does.
+
+    Parameters
+    ----------
+    wavelength_pm
+        Laser wavelength minus the design wavelength [pm].
+    """
     truth = stage.truth
-    forced: dict[int, float] = {}
-    error, ampere, dark_a = truth.coupler_error_rad.copy(), stage.readout.ampere.copy(), stage.readout.dark_a.copy()
+    error = truth.coupler_error_rad + parameters.coupler.slope_rad_per_nm * 1e-3 * wavelength_pm
+    ampere, dark_a = stage.readout.ampere.copy(), stage.readout.dark_a.copy()
     for fault in faults:
-        channel = -1 if fault.channel is None else fault.channel - first
-        if 0 <= channel < stage.description.channels:
-            forced[channel] = _forced_w(parameters, truth, channel, fault)
         if fault.stage != index:
             continue
         if fault.kind == "open_detector" and fault.port is not None:
-            lanes = slice(fault.port * kernels.LANES, (fault.port + 1) * kernels.LANES)
-            ampere[lanes] = dark_a[lanes] = 0.0
+            ampere[_lanes(fault.port)] = dark_a[_lanes(fault.port)] = 0.0
         if fault.kind == "broken_coupler":
             mesh = stage.mesh
             broken = np.flatnonzero((mesh.column == fault.column) & (mesh.top == fault.top))
@@ -181,11 +187,68 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
         stage,
         truth=replace(truth, coupler_error_rad=error),
         wiring=wiring,
-        heaters=stage.heaters._replace(
-            forced=np.array(sorted(forced), np.int64), forced_w=np.array([forced[c] for c in sorted(forced)], np.float64)
-        ),
+        heaters=_faulty_heaters(stage, faults),
         readout=stage.readout._replace(ampere=ampere, dark_a=dark_a),
     )
+
+
+def aged(stage: Stage, index: int, faults: Sequence[FaultParameters], time_s: float) -> Stage:
+    """Return stage number `index`, which has its other faults already, with gradual faults as at `time_s`."""
+    weak = dict(zip(stage.heaters.weak.tolist(), stage.heaters.weak_share.tolist(), strict=True))
+    ampere, responsivity = stage.readout.ampere.copy(), stage.truth.responsivity.copy()
+    for fault in faults:
+        share = fault.share_left(time_s)
+        if fault.kind == "dying_heater" and fault.channel is not None:
+            channel = fault.channel - stage.description.first_channel
+            if 0 <= channel < stage.description.channels:
+                weak[channel] = weak.get(channel, 1.0) * share
+        if fault.kind == "drifting_detector" and fault.stage == index and fault.port is not None:
+            ampere[_lanes(fault.port)] *= np.float32(share)
+            responsivity[fault.port] *= share
+    return replace(
+        stage,
+        truth=replace(stage.truth, responsivity=responsivity),
+        heaters=_weakened(stage.heaters, weak),
+        readout=stage.readout._replace(ampere=ampere),
+    )
+
+
+def _faulty_heaters(stage: Stage, faults: Sequence[FaultParameters]) -> kernels.Heaters:
+    """Return the heaters of a stage with exchanged wires, stuck sources and open wires."""
+    first, channels = stage.description.first_channel, stage.description.channels
+    here = [fault for fault in faults if fault.channel is not None and 0 <= fault.channel - first < channels]
+    source_of = exchanged(channels, here, "swapped_heaters", first)
+    heater_of = np.argsort(source_of)
+    stuck_v = {int(heater_of[(f.channel or 0) - first]): f.volts or 0.0 for f in here if f.kind == "stuck_channel"}
+    moved = np.flatnonzero(source_of != np.arange(channels))
+    heaters = stage.heaters._replace(
+        rewired=np.stack((moved, source_of[moved]), axis=1),
+        forced=np.array(list(stuck_v), np.int64),
+        forced_v=np.array(list(stuck_v.values()), np.float64),
+    )
+    return _weakened(heaters, {(f.channel or 0) - first: 0.0 for f in here if f.kind == "dead_heater"})
+
+
+def _weakened(heaters: kernels.Heaters, share: dict[int, float]) -> kernels.Heaters:
+    return heaters._replace(weak=np.array(list(share), np.int64), weak_share=np.array(list(share.values()), np.float64))
+
+
+def _lanes(port: int) -> slice:
+    return slice(port * kernels.LANES, (port + 1) * kernels.LANES)
+
+
+def source_of(stage: Stage) -> NDArray[np.int64]:
+    """Return the channel whose voltage source drives each heater, shape (channels,)."""
+    sources = np.arange(stage.description.channels)
+    sources[stage.heaters.rewired[:, 0]] = stage.heaters.rewired[:, 1]
+    return sources
+
+
+def conductance_shares(stage: Stage) -> NDArray[np.float64]:
+    """Return the conductance of each cold heater relative to 1/R₀, shape (channels,): 1 without a fault."""
+    shares = np.ones(stage.description.channels)
+    shares[stage.heaters.weak] = stage.heaters.weak_share
+    return shares
 
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -198,19 +261,11 @@ def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.fl
         source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
     if stage.heaters.gain.size > 0:
         source_v = dac.changed_v(source_v, stage.heaters.gain, stage.heaters.added_v)
+    heater_v = source_v[..., source_of(stage)]
+    heater_v[..., stage.heaters.forced] = stage.heaters.forced_v
     own = parameters.heater
-    power_w = heater.power_w(source_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
-    power_w[..., stage.heaters.forced] = stage.heaters.forced_w
-    return power_w
-
-
-def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault: FaultParameters) -> float:
-    """Return the power [W] of a channel that does not follow its drive because of a fault."""
-    if fault.kind == "dead_heater":
-        return 0.0
-    pi_power_w = truth.pi_power_w[channel : channel + 1]
-    volts = np.array([fault.volts or 0.0])
-    return float(heater.power_w(volts, parameters.heater.resistance_ohm, pi_power_w, parameters.heater.self_heating)[0])
+    shares = conductance_shares(stage)
+    return heater.power_w(heater_v * np.sqrt(shares), own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
 
 
 def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
@@ -230,8 +285,11 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
         conductance_s=1.0 / parameters.heater.resistance_ohm,
         self_heating=parameters.heater.self_heating,
         inverse_pi_w=1.0 / truth.pi_power_w,
+        rewired=np.empty((0, 2), np.int64),
         forced=np.empty(0, np.int64),
-        forced_w=np.empty(0),
+        forced_v=np.empty(0),
+        weak=np.empty(0, np.int64),
+        weak_share=np.empty(0),
         span=runs.span,
         share=runs.share,
         bounds=runs.bounds,

@@ -54,8 +54,9 @@ class ThermalLag:
         """
         moment = self._ambient.moment(time_s)
         versions, before = self._seen
+        is_as_before = (moment.faults, moment.ageing) == (before.faults, before.ageing)
         for k, state in enumerate(self._states):
-            if held.versions[k] == versions[k] and moment.faults == before.faults:
+            if held.versions[k] == versions[k] and is_as_before:
                 if moment.sources != before.sources:
                     self._states[k] = shifted(state, self._pipeline.held_powers(k, held, moment, run))
                 continue
@@ -96,7 +97,7 @@ class ThermalLag:
             counters = self._pipeline.noise_counters(batch, (s * 2 + 1) * samples, s)
             if early < samples:
                 rest = InputBatch(batch.held, batch.name, batch.source, batch.rows[early:], batch.noise_number)
-                self._pipeline.read(index, volts[part], rest, moment, counters, early, flags[part], out[part], run)
+                self._pipeline.read(index, volts[part], rest, [moment], counters, early, flags[part], out[part], run)
             self._pipeline.convert(index, moment, counters, flags[part], out[part], run)
         held_w = self._states[index].target_w
         states[index] = with_target(states[index], max(back_s, states[index].at_s), held_w, heater)

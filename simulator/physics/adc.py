@@ -1,4 +1,4 @@
-"""ADCs: zero offset, noise and quantisation. Double precision; `kernels.detect` has the compiled version.
+"""ADCs: noise, quantisation and full scale. Double precision; `kernels.detect` has the compiled version.
 
 Zero offset, offset drift and noise are given in LSB, so a continuous converter (`bits` 0) has none of them.
 """

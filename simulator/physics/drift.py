@@ -27,6 +27,11 @@ Normals = Callable[[int, NDArray[np.float32]], None]
 """Fills an array with the standard normals that belong to a given number."""
 
 
+def bridge_levels(steps_per_tau: float) -> int:
+    """Return l if the values that are drawn independently are 2^l steps apart."""
+    return max(0, math.ceil(math.log2(_ANCHOR * steps_per_tau)))
+
+
 class _Interval(NamedTuple):
     """Steps `left` to left + 2^level, and the values at both ends."""
 
@@ -56,7 +61,7 @@ class OrnsteinUhlenbeck:
         self._size = size
         self._sigma = sigma
         self._steps_per_tau = steps_per_tau
-        self._levels = max(0, math.ceil(math.log2(_ANCHOR * steps_per_tau)))
+        self._levels = bridge_levels(steps_per_tau)
         self._path: list[_Interval] = []
 
     def at(self, step: int) -> NDArray[np.float32]:

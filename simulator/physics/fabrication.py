@@ -22,7 +22,7 @@ _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _SOURCE_NOISE, _HELD_NOISE, _CONVERTER_NOISE = 10, 11, 12
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
 _ZERO = 20
-_AMPLITUDE, _PHASE = 0, 1
+_AMPLITUDE, _PHASE, _PATH = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,10 @@ def fabricate_inputs(parameters: ChipParameters) -> InputTruth:
     if modulator.phase_span_rad > 0:
         phase = _generator(parameters.seed, _INPUTS, _PHASE).uniform(0.0, modulator.phase_span_rad, ports)
     amplitude = _spread(modulator.amplitude_sigma, ports, lambda: _generator(parameters.seed, _INPUTS, _AMPLITUDE))
-    return InputTruth(amplitude, phase)
+    path_m = np.zeros(ports)
+    if modulator.path_sigma_m > 0:
+        path_m = modulator.path_sigma_m * _generator(parameters.seed, _INPUTS, _PATH).standard_normal(ports)
+    return InputTruth(amplitude, phase, path_m)
 
 
 def noise_key(seed: int) -> np.uint64:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.stage import ring_of
+from photonloop.simulator.engine.stage import conductance_shares, ring_of, source_of
 from photonloop.simulator.physics import dac, photodiode
 from photonloop.simulator.physics.weight_bank import transmission_slopes
 from photonloop.simulator.truth import reference
@@ -161,7 +161,9 @@ def _by_drive(
     # Transpose of the crosstalk: the power of a heater changes the phase of every shifter that receives it.
     by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
     by_power[here.heaters.forced] = 0.0
-    by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    by_heater = by_power * conductance_shares(here) / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    by_cold = np.empty_like(by_heater)
+    by_cold[source_of(here)] = by_heater
     source_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:

@@ -98,10 +98,16 @@ def currents_a(
 
 
 def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArray[np.complex128]:
-    """Return the fields that enter the chip for amplitudes `inputs`, (samples, ports): modulators and laser power."""
+    """Return the fields that enter the chip for amplitudes `inputs`, (samples, ports): modulators, fibres, power."""
+    moment, ambient = moment or moment_now(chip), chip.ambient()
     exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
     field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
-    return field * np.sqrt(chip.ambient().laser_power(moment or moment_now(chip)))
+    order, factors = ambient.input_order(moment), ambient.input_factors([moment], chip.input_truth().path_m)
+    if order is not None:
+        field = field[:, order]
+    if factors is not None:
+        field = field * factors[0]
+    return field * np.sqrt(ambient.laser_power(moment))
 
 
 def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:

@@ -79,7 +79,7 @@ def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = No
 
 
 def entering(chip: Chip, inputs: NDArray) -> NDArray:
-    """Fields behind modulators and input waveguides, in units of the nominal power of one port."""
+    """Fields behind modulators, input waveguides and drift, in units of the nominal power of one port."""
     p, truth = chip.parameters, chip.input_truth()
     leak = 10 ** (-p.modulator.extinction_db / 10) if p.modulator.extinction_db else 0.0
     field = np.sqrt(leak + (1 - leak) * abs(inputs) ** 2) * np.exp(1j * np.angle(inputs))
@@ -89,7 +89,10 @@ def entering(chip: Chip, inputs: NDArray) -> NDArray:
         for top in range(first, p.ports - 1, 2):
             pair = np.array([[np.cos(angle), 1j * np.sin(angle)], [1j * np.sin(angle), np.cos(angle)]])
             field[:, top : top + 2] = field[:, top : top + 2] @ pair.T
-    return field * np.sqrt(chip.ambient().laser_power(chip.ambient().moment(chip.status().clock_s)))
+    moment = chip.ambient().moment(chip.status().clock_s)
+    factors = chip.ambient().input_factors([moment], truth.path_m)
+    drifted = field if factors is None else field * factors[0]
+    return drifted * np.sqrt(chip.ambient().laser_power(moment))
 
 
 def currents(
@@ -209,7 +212,8 @@ def test_detector_noise_has_the_variance_of_its_formula(tmp_path: Path) -> None:
     ports = 4
     stages = 1
     photodiode = { bandwidth_hz = 2e6, dark_a = 1e-6, load_ohm = 50000.0 }
-    laser = { rin_db_per_hz = 0.0, drift_sigma = 0.0 }
+    laser = { rin_db_per_hz = 0.0, drift_sigma = 0.0, jitter_pm = 0.0 }
+    modulator = { phase_drift_rad = 0.0, coupling_drift_sigma = 0.0 }
     drift.sigma_rad = 0.0
     temperature.sigma_k = 0.0
     dac = { noise_v = 0.0, slow_noise_v = 0.0, gain_drift_sigma = 0.0 }

@@ -146,3 +146,38 @@ def test_converters_without_steps_have_no_noise_and_no_offset() -> None:
     chip, plain = (chip_of("ideal", parts, quiet=False, ports=4, stages=1) for parts in ({"adc": adc}, {}))
     values = [each.evaluate(np.full((2, 16), 3.0), np.ones((3, 4)), "mesh0").values for each in (chip, plain)]
     np.testing.assert_array_equal(values[0], values[1])
+
+
+@pytest.mark.parametrize("has_memory", [False, True])
+@pytest.mark.parametrize("topology", ["clements", "weight_bank"])
+def test_saturation_is_flagged_for_each_detector(monkeypatch: pytest.MonkeyPatch, topology: str, has_memory: bool) -> None:
+    """Inside the engine, exactly the detectors of a setting that have a reading at full scale are flagged."""
+    parts = {
+        "mesh": {"topology": topology},
+        "adc": {"bits": 10, "headroom": 1.5, "offset_lsb": 5.0},
+        "photodiode": {"bandwidth_hz": 2e4, "has_memory": has_memory, "temperature_k": 300.0},
+    }
+    if topology == "weight_bank":  # offsets beyond full scale, because the light of a row cannot exceed it
+        parts["adc"] |= {"offset_sigma_lsb": 600.0}
+    chip = chip_of("ideal", parts, quiet=False, ports=6, stages=1, threads=2)
+    drives = np.random.default_rng(1).uniform(0, 6, (30, 36))
+    inputs = np.random.default_rng(0).random((37, 6))
+    seen: list[NDArray[np.uint32]] = []
+
+    def convert(*arguments: Any) -> None:
+        original(*arguments)
+        seen.append(arguments[3].copy())
+
+    engine = chip._pipeline
+    original = engine.convert
+    monkeypatch.setattr(engine, "convert", convert)
+    readings = chip.evaluate(drives, inputs, chip.stages[0].description.name)
+    own = chip.stages[0].levels
+    at_limit = (np.abs(readings.values) > own.full_scale_a - 0.6 * own.code_a).any(axis=1)
+    (flags,) = seen
+    assert flags.shape == (30, 6)
+    assert 0 < np.count_nonzero(flags) < flags.size
+    # A reading within an LSB of full scale may have the code of full scale, but does not saturate.
+    assert not (flags & ~at_limit.astype(np.uint32)).any()
+    assert np.count_nonzero(at_limit != (flags == 1)) <= 0.05 * flags.size
+    np.testing.assert_array_equal(readings.flags, flags.max(axis=1))

@@ -40,6 +40,11 @@ EFFECTS: dict[str, dict[str, dict[str, Any]]] = {
     "amplitudes": {"modulator": {"amplitude_sigma": 0.1}},
     "input phases": {"modulator": {"phase_span_rad": 6.0}},
     "input crosstalk": {"modulator": {"crosstalk": 0.02}},
+    "phase drift": {"modulator": {"phase_drift_rad": 2.0, "phase_drift_tau_s": 10.0}},
+    "coupling drift": {"modulator": {"coupling_drift_sigma": 0.2, "coupling_drift_tau_s": 1.0}},
+    "detuned paths": {"modulator": {"path_sigma_m": 0.01}, "laser": {"detuning_pm": 30.0}},
+    "wavelength": {"laser": {"jitter_pm": 300.0, "jitter_tau_s": 1.0}, "temperature": {"imbalance_sigma": 1.0}},
+    "coupler slope": {"coupler": {"slope_rad_per_nm": 0.01}, "laser": {"detuning_pm": -4000.0}},
     "laser drift": {"laser": {"drift_sigma": 0.2, "drift_tau_s": 1.0}},
     "tap": {"tap": {"fraction": 0.2}},
     "responsivity": {"photodiode": {"responsivity_sigma": 0.1}},
@@ -143,6 +148,11 @@ ABSENT: dict[str, dict[str, dict[str, Any]]] = {
         "dac": {"noise_v": 1e-300, "slow_noise_v": 1e-300, "gain_drift_sigma": 1e-30},
         "adc": {"noise_lsb": 1e-30, "offset_lsb": 1e-30, "gain_drift_sigma": 1e-30},
     },
+    "inputs": {
+        "modulator": {"phase_drift_rad": 0.0, "phase_drift_tau_s": 1e-3, "coupling_drift_sigma": 0.0, "path_sigma_m": 0.1},
+        "laser": {"jitter_pm": 0.0, "jitter_tau_s": 1e-3},
+    },
+    "no paths": {"laser": {"jitter_pm": 5.0, "detuning_pm": 30.0}, "coupler": {"slope_rad_per_nm": 0.0}},
 }
 
 
@@ -243,7 +253,7 @@ def test_modulator_crosstalk_conserves_energy(seed: int, ports: int, crosstalk: 
 
 def test_modulators_have_the_given_extinction_and_crosstalk() -> None:
     own = ModulatorParameters(extinction_db=20.0)
-    truth = modulator.InputTruth(np.ones(5), np.zeros(5))
+    truth = modulator.InputTruth(np.ones(5), np.zeros(5), np.zeros(5))
     levels = modulator.modulated(np.array([[0.0, 0.3, 0.6, 0.9, 1.0]]), own, truth)[0]
     assert abs(levels[0]) ** 2 == pytest.approx(0.01)
     assert abs(levels[-1]) ** 2 == pytest.approx(1.0)

@@ -122,6 +122,31 @@ def test_the_gradient_by_a_dead_heater_is_zero(tmp_path: Path) -> None:
     assert found[1] == 0.0 and np.count_nonzero(found) >= found.size - 4 - 1
 
 
+@pytest.mark.parametrize("stage", [0, 1])
+def test_gradient_follows_faults_and_inputs_that_have_drifted(tmp_path: Path, stage: int) -> None:
+    """With exchanged wires, a dying heater and a drifting detector; the drive's own channels are differentiated."""
+    chip = imperfect_chip(tmp_path, "clements", ports=4, modulator__phase_drift_rad=2.0, laser__jitter_pm=50.0)
+    faults = (
+        FaultParameters(kind="swapped_heaters", channel=16 * stage + 1, other=16 * stage + 9),
+        FaultParameters(kind="swapped_heaters", channel=16 * stage + 9, other=16 * stage + 4),
+        FaultParameters(kind="stuck_channel", channel=16 * stage + 4, volts=3.0),
+        FaultParameters(kind="dying_heater", channel=16 * stage + 1, tau_s=1.0),
+        FaultParameters(kind="drifting_detector", stage=stage, port=2, tau_s=2.0),
+        FaultParameters(kind="swapped_inputs", port=0, other=2),
+    )
+    broken = Chip(chip.parameters.model_copy(update={"faults": faults}), threads=1)
+    held(broken)
+    broken.let_pass(0.5)
+    inputs = np.random.default_rng(2).uniform(0, 1, (4, 4))
+    found = gradient(broken, stage, None, inputs, loss_and_slope)
+    expected = by_central_differences(broken, stage, inputs, 1e-3)
+    assert np.linalg.norm(found.drive_v - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert found.drive_v[4] == 0.0, "the stuck source drives another heater, and its setpoint has no effect"
+    drive = broken.held_drive()[broken.stages[stage].channels]
+    readings = broken.evaluate(drive[np.newaxis], inputs, f"mesh{stage}").values[0].astype(np.float64)
+    assert loss_and_slope(readings)[0] == pytest.approx(found.loss, rel=1e-4)
+
+
 @ALL
 def test_gradient_agrees_with_the_measured_loss(tmp_path: Path, topology: str) -> None:
     """The change of readings of `evaluate` along a direction agrees with the gradient, within single precision."""
