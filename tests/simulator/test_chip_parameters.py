@@ -132,7 +132,7 @@ def test_full_scale_and_gain_follow_the_expected_power() -> None:
     assert first.full_scale_a == pytest.approx(8 * lit_a * lost * 0.1 + 1e-9)
     assert first.gain_rad == pytest.approx(0.05 * 3.141592653589793 / (lost * 0.9))
     assert second.full_scale_a == pytest.approx(8 * lit_a * lost * mean_second(lost * 0.9) + 1e-9, rel=1e-6)
-    assert first.thermal_a2 == pytest.approx(4 * 1.380649e-23 * 300 * 5e4 * first.full_scale_a / 1.0)
+    assert first.thermal_a2 == pytest.approx(4 * 1.380649e-23 * 300 * 1e5 * first.full_scale_a / 1.0)
     ideal = levels(load_chip("ideal"), clements(64))
     assert [level.full_scale_a for level in ideal] == [0.01, 0.01]
     assert not any(level.saturates for level in ideal)
