@@ -263,12 +263,26 @@ class MeshWiring(NamedTuple):
 
 
 class Rings(NamedTuple):
-    """The rings of a weight bank: number per row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+    """The rings of a weight bank.
+
+    Parameters
+    ----------
+    inputs
+        Number per row.
+    steepness_2, dropped, leaked
+        (2F/π)², D and leak of `weight_bank.transmissions`.
+    spacing
+        cos and sin of 2πm/M, float32 (2, M); shape (2, 0) without spectral crosstalk.
+    wavelengths
+        cos and sin of 2πk/M + ψ_k, same shape, with ψ_k the phase shift of wavelength k.
+    """
 
     inputs: int
     steepness_2: np.float32
     dropped: np.float32
     leaked: np.float32
+    spacing: np.ndarray
+    wavelengths: np.ndarray
 
 
 class ReadoutChain(NamedTuple):
@@ -279,7 +293,7 @@ class ReadoutChain(NamedTuple):
     ampere, dark_a
         Current [A] per |E|² = 1 and dark current [A] of each detector, repeated for every lane, shape (ports · LANES,).
     rin
-        Relative standard deviation of the laser power, common to all detectors.
+        Relative standard deviation of the laser power, common to all detectors of a mesh, of each input of a weight bank.
     inverse_saturation
         1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
     thermal_a2, shot_a
@@ -314,7 +328,8 @@ class Scratch(NamedTuple):
     field
         One block, float32 (ports, 2, LANES).
     noise
-        Normal deviates, float32 (ports rounded up to an even number + 2, LANES).
+        Normal deviates, float32 (rows, LANES): one row per output, rounded up to an even number, then the rows for RIN,
+        2 for a mesh, one per input rounded up to an even number for a weight bank.
     current
         Photocurrents [A], float32 (ports · LANES,).
     """
@@ -965,16 +980,54 @@ def read_prepared(
 
 
 @_inlined
-def ring_shares(phasor, rings, start, stop, out):
-    """Write drop and through transmission of rings start … stop - 1 to columns 0 and 1 of `out` (rings, 8).
+def _detuning_2(rings, c, s):
+    """Return x² of `weight_bank.transmissions` for a phase of cosine `c` and sine `s`.
 
-    `phasor` as from `phasors`. sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid
-    cancellation.
+    sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
     """
+    half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
+    return rings.steepness_2 * half
+
+
+@_inlined
+def _row_shares(phasor, rings, first_ring, start, stop, row, out):
+    """Write the transmissions of wavelengths start … stop - 1 of one row with spectral crosstalk to its rows of `out`.
+
+    `row`, float32 (2, M), is a temporary array.
+    """
+    dropped, passing = row[0], row[1]
     for k in range(start, stop):
-        c, s = phasor[0, k], phasor[1, k]
-        half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
-        x2 = rings.steepness_2 * half
+        dropped[k] = _F(0.0)
+        passing[k] = _ONE
+    for m in range(rings.inputs):
+        own_c, own_s = phasor[0, first_ring + m], phasor[1, first_ring + m]
+        far_c, far_s = rings.spacing[0, m], rings.spacing[1, m]
+        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s  # the phase for wavelength 0
+        for k in range(start, stop):
+            wave_c, wave_s = rings.wavelengths[0, k], rings.wavelengths[1, k]
+            x2 = _detuning_2(rings, zero_c * wave_c - zero_s * wave_s, zero_s * wave_c + zero_c * wave_s)
+            arriving = passing[k] / (_ONE + x2)
+            dropped[k] += rings.dropped * arriving
+            passing[k] = (rings.leaked + x2) * arriving
+    for k in range(start, stop):
+        out[first_ring + k, 0] = dropped[k]
+        out[first_ring + k, 1] = passing[k]
+
+
+@_inlined
+def ring_shares(phasor, rings, start, stop, row, out):
+    """Write the drop and through transmission of elements start … stop - 1 to columns 0 and 1 of `out` (elements, 8).
+
+    Element n·M + k is wavelength k in row n. `phasor` as from `phasors`; `row`, float32 (2, M), is a temporary array.
+    """
+    if rings.spacing.shape[1] > 0:
+        inputs = rings.inputs
+        for n in range(start // inputs, (stop + inputs - 1) // inputs):
+            first = n * inputs
+            _row_shares(phasor, rings, first, max(start - first, 0), min(stop - first, inputs), row, out)
+        return
+    for k in range(start, stop):
+        x2 = _detuning_2(rings, phasor[0, k], phasor[1, k])
         share = _ONE / (_ONE + x2)
         out[k, 0] = rings.dropped * share
         out[k, 1] = (rings.leaked + x2) * share
@@ -1026,23 +1079,35 @@ def _balanced_readings(readout, row, noise, currents, count):
 
 
 @_inlined
+def _input_powers(block, inputs, readout, laser_power, start, noise, power):
+    """Fill `noise` and write the power of every input to `power`, float32 (inputs, 2, LANES), column 0.
+
+    Each input has its own laser: `laser_power`, float32 (inputs,), is relative to nominal, and RIN is independent.
+    """
+    first = noise.shape[0] - inputs - inputs % 2
+    if readout.rin > _F(0.0):
+        normals(start, noise)
+    elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
+        normals(start, noise[:first])
+    for m in range(inputs):
+        mean = laser_power[m]
+        for lane in range(LANES):
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            power[m, 0, lane] = mean * (xr * xr + xi * xi)
+    if readout.rin > _F(0.0):
+        for m in range(inputs):
+            for lane in range(LANES):
+                power[m, 0, lane] *= _ONE + readout.rin * noise[first + m, lane]
+
+
+@_inlined
 def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
-    `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
+    `currents`, float32 (2, LANES), is a temporary array. The other arguments are those of `_read_block`.
     """
-    power, noise, relative = scratch.field, scratch.noise, currents[2]
-    _fill_noise(readout, start, noise)
-    for lane in range(LANES):
-        relative[lane] = laser_power
-    if readout.rin > _F(0.0):
-        common = noise[noise.shape[0] - 2]
-        for lane in range(LANES):
-            relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
-    for m in range(inputs):
-        for lane in range(LANES):
-            xr, xi = block[m, 0, lane], block[m, 1, lane]
-            power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
+    power, noise = scratch.field, scratch.noise
+    _input_powers(block, inputs, readout, laser_power, start, noise, power)
     saturated = False
     for row in range(readout.ampere.size // LANES):
         _row_powers(power, shares, row * inputs, inputs, currents)
@@ -1057,8 +1122,11 @@ def read_bank(
     worker, control, total, blocks, drives, offset, heaters, rings, readout, laser_power, scratch, key, evaluation, first_item,
     saturated, out,
 ):  # fmt: skip
-    """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
-    currents = np.empty((3, LANES), np.float32)
+    """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh.
+
+    `laser_power`, float32 (inputs,), is that of each input.
+    """
+    currents, row = np.empty((2, LANES), np.float32), np.empty((2, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
@@ -1070,7 +1138,7 @@ def read_bank(
         block = item % count
         if setting != ready:
             _setting_phasors(heaters, drives[setting], offset, scratch)
-            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
+            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], row, scratch.matrices)
             ready = setting
         first = block * LANES
         lanes = min(LANES, out.shape[1] - first)
@@ -1094,7 +1162,11 @@ def read_bank(
 
 @_entry
 def find_ring_shares(worker, control, total, phasor, rings, out):
-    """Write the transmissions of every ring: phasor (S, 2, channels) → out (S, rings, 8). An item is a chunk."""
+    """Write the transmissions of every row for every wavelength: phasor (S, 2, channels) → out (S, channels, 8).
+
+    An item is a chunk of a setting.
+    """
+    row = np.empty((2, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
@@ -1102,7 +1174,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
         if item < 0:
             break
         start = item % count * CHUNK
-        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), out[item // count])
+        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), row, out[item // count])
         finish_item(control)
 
 
@@ -1110,8 +1182,8 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 def read_bank_prepared(
     worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, key, evaluation, saturated, out,
 ):  # fmt: skip
-    """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
-    currents = np.empty((3, LANES), np.float32)
+    """Read every item of a plan, with given transmissions of rows, as `read_prepared` does for a mesh."""
+    currents = np.empty((2, LANES), np.float32)
     claim = np.zeros(2, np.int64)
     while True:
         item = next_item(control, total, worker, claim)

@@ -23,6 +23,9 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bits = Annotated[int, Field(ge=0, le=24)]
 
 
+FINESSE_PER_WAVELENGTH = 5.0
+"""Finesse for each wavelength of a weight bank that its rings separate well: the rms error of weights is 3 % then."""
+
 MAX_REACH = 16
 """Largest range of thermal crosstalk, in distances of neighbouring heaters."""
 
@@ -37,7 +40,8 @@ class MeshParameters(_Part):
     topology: Literal["clements", "reck", "svd", "weight_bank"] = "clements"
     """Topology: an interferometer mesh, or weight_bank, rows of rings for many wavelengths.
 
-    A weight_bank is a single stage without couplers, taps and nonlinearity."""
+    Each stage of a weight_bank is a bank of its own, without couplers, taps and nonlinearity, and all banks get an equal
+    share of the modulated light."""
     outputs: Annotated[int, Field(ge=0, le=1024)] = 0
     """Number of rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
 
@@ -52,7 +56,10 @@ class MeshParameters(_Part):
 
 
 class RingParameters(_Part):
-    """The rings of a weight_bank. `heater` describes their heaters; P_π tunes a ring by half a free spectral range."""
+    """The rings of a weight_bank, one per row and wavelength, and the wavelengths of its lasers.
+
+    `heater` describes the rings' heaters; P_π tunes a ring by half a free spectral range.
+    """
 
     finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
     """Free spectral range divided by the full width at half maximum of the resonance."""
@@ -61,7 +68,17 @@ class RingParameters(_Part):
     drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
     """Loss from the input to the drop port in resonance [dB]."""
     row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """Loss to and through a row, equal for both detectors, in addition to the equal split between rows [dB]."""
+    """Loss to and through a row, equal for both detectors, in addition to the equal split between banks and rows [dB]."""
+    spectral_crosstalk: bool = False
+    """True if each ring acts on every wavelength. The wavelengths are equally spaced over one free spectral range."""
+    crowded: bool = False
+    """True to allow spectral crosstalk with more wavelengths than finesse / 5, which rings cannot separate well."""
+    fsr_nm: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    """Free spectral range of the rings [nm]."""
+    wavelength_drift_pm: Annotated[float, Field(ge=0, le=1e5)] = 0.0
+    """Standard deviation of each laser's wavelength, which drifts as an Ornstein-Uhlenbeck process [pm]."""
+    wavelength_drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """Correlation time of the wavelength drift [s]."""
 
 
 class DacParameters(_Part):
@@ -202,16 +219,21 @@ class NonlinearityParameters(_Part):
 
 
 class LaserParameters(_Part):
-    """The laser, split equally between the input ports; amplitude 1 is the full power of a port."""
+    """The laser, split equally between the input ports; amplitude 1 is the full power of a port.
+
+    A weight bank has one laser per input, of equal nominal power.
+    """
 
     total_power_w: Annotated[float, Field(gt=0, le=10)] = 0.01
     """Optical power on the chip, sum over all input ports [W]."""
     phases_settable: bool = False
     """True if the input modulators also set phases, so that inputs may be complex."""
     rin_db_per_hz: Annotated[float, Field(ge=-250, le=0)] = 0.0
-    """Relative intensity noise [dB/Hz], within the bandwidth of the photodiodes, common to all detectors; 0: none."""
+    """Relative intensity noise [dB/Hz], within the bandwidth of the photodiodes; 0: none.
+
+    It is common to all detectors of a mesh. A weight bank has one laser per input, each with noise of its own."""
     drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process."""
+    """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process, one per laser."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the power drift [s]."""
 
@@ -306,7 +328,7 @@ class ChipParameters(_Part):
     ports: Annotated[int, Field(ge=2, le=1024)] = 64
     """Number of input ports."""
     stages: Annotated[int, Field(ge=1, le=8)] = 2
-    """Number of stages in series."""
+    """Number of stages: meshes in series, or weight banks in parallel."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of all fabrication variations, drift and noise."""
     mesh: MeshParameters = MeshParameters()
@@ -330,9 +352,16 @@ class ChipParameters(_Part):
     """Faults, from the start or at a given time."""
 
     @model_validator(mode="after")
-    def _is_one_bank(self) -> Self:
-        if self.mesh.topology == "weight_bank" and self.stages != 1:
-            raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: set stages to 1")
+    def _wavelengths_are_separable(self) -> Self:
+        ring = self.ring
+        most = int(ring.finesse / FINESSE_PER_WAVELENGTH)
+        crosstalk = self.mesh.topology == "weight_bank" and ring.spectral_crosstalk
+        if crosstalk and self.ports > most and not ring.crowded:
+            raise ValueError(
+                f"ports is {self.ports}, but with ring.spectral_crosstalk rings of finesse {ring.finesse:g} separate "
+                f"{most} wavelengths (finesse / {FINESSE_PER_WAVELENGTH:g}): use fewer ports or a higher ring.finesse, "
+                "or set ring.crowded to true"
+            )
         return self
 
 

@@ -25,6 +25,8 @@ _UNITS = {
     "rad": "rad",
     "ohm": "Ω",
     "lsb": "LSB",
+    "nm": "nm",
+    "pm": "pm",
     "bits": "bit",
     "db": "dB",
     "hz": "Hz",

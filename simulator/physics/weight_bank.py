@@ -6,12 +6,22 @@
                         └──▶ row N-1: …                          one balanced pair of photodiodes per row
 
 In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port.
-The balanced pair measures the difference, Σ_m (drop - through)_m · P_m. There is no interference: inputs are powers,
+The balanced pair measures the difference, Σ_k (drop - through)_k · P_k. Wavelengths do not interfere: inputs are powers,
 and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
 
-Each ring has one heater. Its phase φ is the round-trip phase, 0 in resonance with the ring's wavelength. A ring acts on
-its own wavelength only, because the others are assumed to be many linewidths away. Double precision;
-`kernels.read_bank` is the compiled version.
+Each ring has one heater. Its phase φ is the round-trip phase for its own wavelength, 0 in resonance; heat increases it.
+The M wavelengths are equally spaced over one free spectral range, and k increases with optical frequency, so ring m sees
+wavelength k at
+
+    φ_m + 2π(k - m)/M + ψ_k
+
+with ψ_k the phase shift by the drift of laser k. Without spectral crosstalk, wavelength k meets ring k only. With it,
+wavelength k passes all rings of the row in the order of their numbers. Each ring drops a share of what arrives, and the
+rest passes to the next ring. Neglected: light on the drop bus that a ring couples back into the row, and the
+interference of light that several rings drop, whose phases depend on the unknown length of waveguide between the rings.
+`scripts/studies/bank_crosstalk.py` measures both.
+
+Double precision; `kernels.read_bank` is the compiled version.
 """
 
 from __future__ import annotations
@@ -56,18 +66,22 @@ class WeightBank:
 
 @dataclass(frozen=True)
 class Ring:
-    """Properties common to all rings of a weight bank.
+    """Properties common to all rings of a weight bank: add-drop rings with two equal couplers.
 
     Parameters
     ----------
     finesse
-        Free spectral range divided by the full width at half maximum of the resonance.
+        Free spectral range divided by the full width at half maximum of the resonance, F = π√b/(1 - b) with b the field
+        transmission of a round trip including both couplers.
     drop_loss_db
         Loss from the input to the drop port in resonance [dB].
+    spectral_crosstalk
+        Whether each ring of a row acts on every wavelength.
     """
 
     finesse: float
     drop_loss_db: float = 0.0
+    spectral_crosstalk: bool = False
 
     @property
     def steepness(self) -> float:
@@ -80,13 +94,30 @@ class Ring:
         return 10.0 ** (-self.drop_loss_db / 10.0)
 
     @property
+    def coupler_field(self) -> float:
+        """r: field transmission of each coupler along its waveguide, in (0, 1)."""
+        # D = (1 - r²)² a/(1 - b)² with b = r²a, and 2√b/(1 - b) = 2F/π, so (1 - r²)/r = 2√D/(2F/π).
+        share = np.sqrt(self.dropped) / self.steepness
+        return float(np.sqrt(1.0 + share**2) - share)
+
+    @property
+    def round_trip_field(self) -> float:
+        """a: field transmission of a round trip without the couplers, in (0, 1]."""
+        return self._decay / self.coupler_field**2
+
+    @property
     def leaked(self) -> float:
-        """Share of the power at the through port in resonance, (1 - √D)², for two equal couplers and a lossy ring."""
-        return (1.0 - np.sqrt(self.dropped)) ** 2
+        """Share of the power at the through port in resonance, (r (1 - a)/(1 - b))²."""
+        return float((self.coupler_field * (1.0 - self.round_trip_field) / (1.0 - self._decay)) ** 2)
+
+    @property
+    def _decay(self) -> float:
+        """b = r²a, the field transmission of a round trip, from the finesse."""
+        return float(((np.sqrt(1.0 + self.steepness**2) - 1.0) / self.steepness) ** 2)
 
 
 class Transmissions(NamedTuple):
-    """Share of the power of each ring's wavelength at the row's two detectors; shape of the phases."""
+    """Shares of the power of a wavelength at a row's drop detector and at its through detector."""
 
     drop_port: NDArray[np.float64]
     through_port: NDArray[np.float64]
@@ -98,11 +129,11 @@ class Transmissions(NamedTuple):
 
 
 def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
-    """Return the transmissions of rings to drop port and through port at round-trip phases [rad].
+    """Return the transmissions of single rings to drop port and through port at round-trip phases [rad].
 
     A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 +
-    x²). It repeats every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev.
-    6, 47 (2012), an add-drop ring with equal couplers at high finesse.
+    x²). This is exact for an add-drop ring with equal couplers, and repeats every free spectral range; near resonance
+    x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev. 6, 47 (2012), equations for the add-drop ring.
     """
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
     return Transmissions(ring.dropped / (1.0 + x2), (ring.leaked + x2) / (1.0 + x2))
@@ -116,8 +147,75 @@ def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmiss
     return Transmissions(-ring.dropped * common, (1.0 - ring.leaked) * common)
 
 
+def row_transmissions(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np.float64] | None = None) -> Transmissions:
+    """Return the transmissions of rows of rings for every wavelength.
+
+    Parameters
+    ----------
+    phase_rad
+        Phase of each ring for its own wavelength [rad], shape (rows, M).
+    ring
+        Properties of the rings.
+    shift_rad
+        Phase shift of each wavelength [rad], shape (M,); None: 0.
+
+    Returns
+    -------
+        Transmissions from the input of a row to its detectors, shape (rows, M): one value per wavelength.
+    """
+    shift_rad = np.zeros(phase_rad.shape[-1]) if shift_rad is None else shift_rad
+    if not ring.spectral_crosstalk:
+        return transmissions(phase_rad + shift_rad, ring)
+    single = transmissions(_phases_seen(phase_rad, shift_rad), ring)
+    arriving = _arriving(single.through_port)
+    return Transmissions(np.sum(arriving * single.drop_port, axis=-1), np.prod(single.through_port, axis=-1))
+
+
+def row_slopes(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np.float64] | None = None) -> Transmissions:
+    """Return the derivatives of `row_transmissions` with respect to the phases [1/rad], shape (rows, wavelengths, rings)."""
+    shift_rad = np.zeros(phase_rad.shape[-1]) if shift_rad is None else shift_rad
+    if not ring.spectral_crosstalk:
+        own = np.eye(phase_rad.shape[-1])
+        drop, through = transmission_slopes(phase_rad + shift_rad, ring)
+        return Transmissions(drop[..., np.newaxis] * own, through[..., np.newaxis] * own)
+    seen_rad = _phases_seen(phase_rad, shift_rad)
+    single, slopes = transmissions(seen_rad, ring), transmission_slopes(seen_rad, ring)
+    arriving = _arriving(single.through_port)
+    # Share of the light behind ring m that the rings m + 1 … M - 1 drop, and that passes all of them.
+    dropped_later, passes_later = np.zeros_like(arriving), np.ones_like(arriving)
+    for m in range(arriving.shape[-1] - 2, -1, -1):
+        after = m + 1
+        dropped_later[..., m] = single.drop_port[..., after] + single.through_port[..., after] * dropped_later[..., after]
+        passes_later[..., m] = single.through_port[..., after] * passes_later[..., after]
+    drop = arriving * (slopes.drop_port + slopes.through_port * dropped_later)
+    return Transmissions(drop, arriving * slopes.through_port * passes_later)
+
+
+def wavelength_shift_rad(drift_pm: NDArray[np.float64], fsr_nm: float) -> NDArray[np.float64]:
+    """Return the phase shifts ψ [rad] of wavelengths that have drifted by `drift_pm` [pm]: -2π per free spectral range.
+
+    The sign is negative because a longer wavelength has a smaller round-trip phase.
+    """
+    return -2.0 * np.pi * 1e-3 * drift_pm / fsr_nm
+
+
+def _phases_seen(phase_rad: NDArray[np.float64], shift_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the round-trip phase of every wavelength at every ring [rad], shape (rows, wavelengths, rings)."""
+    count = phase_rad.shape[-1]
+    number = np.arange(count)
+    apart_rad = 2.0 * np.pi / count * (number[:, np.newaxis] - number)
+    return phase_rad[..., np.newaxis, :] + apart_rad + shift_rad[:, np.newaxis]
+
+
+def _arriving(through_port: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each wavelength that arrives at each ring, for single-ring transmissions of the same shape."""
+    arriving = np.ones_like(through_port)
+    np.cumprod(through_port[..., :-1], axis=-1, out=arriving[..., 1:])
+    return arriving
+
+
 def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
-    """Return the phases in [0, π] [rad] at which rings have the given weights: the inverse of `transmissions`.
+    """Return the phases in [0, π] [rad] at which single rings have the given weights: the inverse of `transmissions`.
 
     Raises
     ------
