@@ -1,14 +1,15 @@
 """Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
 
-All of them are functions of the chip's clock. The slow processes share one time grid, whose step is the shortest
-correlation time divided by 2¹⁴. Per step a phase moves by 1.1 % of its standard deviation. In preset `soi` that is 1e-4
-rad, less than half an LSB of the voltage source. Between steps the chip is constant, so results that depend on it can
-be cached.
+All of them are functions of the chip's clock. The processes that act on the same part of the chip share one time grid
+(`TimeGrids`), whose step is a fraction of their shortest correlation time. A fast process of one part does not refine
+the grids of the others. Between steps a part is constant, so results that depend on it can be cached. A `Moment` has
+the step number of every part, and a cache is keyed by the steps of the parts on which its values depend.
 """
 
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,16 +24,42 @@ from photonloop.simulator.physics.fabrication import slow_key
 from photonloop.simulator.physics.laser import drifted_power
 
 STEPS_PER_TAU = 2**14
-"""Grid steps per shortest correlation time."""
+"""Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
+deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LSB of the voltage source."""
 
+# Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
 _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
 
 
-class Moment(NamedTuple):
-    """State of the slow processes at a time: step number on the time grid, number of faults that have occurred."""
+class TimeGrids(NamedTuple):
+    """Step of the time grid of each part of the chip [s]; 0 if the part does not change.
 
-    step: int
-    faults: int
+    Parameters
+    ----------
+    phases
+        Phase drift and temperature of all stages.
+    laser
+        Laser power.
+    """
+
+    phases: float
+    laser: float
+
+
+class Moment(NamedTuple):
+    """State of the slow processes at a time: step number of each part on its time grid, number of faults so far.
+
+    Parameters
+    ----------
+    phases, laser
+        Step numbers on the grids of `TimeGrids`.
+    faults
+        Number of faults that have occurred.
+    """
+
+    phases: int = 0
+    laser: int = 0
+    faults: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,31 +89,26 @@ class Ambient:
         self.faults = in_order(parameters.faults)
         self._fault_times_s = [fault.at_s for fault in self.faults]
         drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
-        active = [
-            tau_s
-            for sigma, tau_s in (
-                (drift.sigma_rad, drift.tau_s),
-                (temperature.sigma_k, temperature.tau_s),
-                (laser.drift_sigma, laser.drift_tau_s),
-            )
-            if sigma > 0
-        ]
-        self.step_s = min(active) / STEPS_PER_TAU if active else 0.0
-        """Step of the time grid [s]; 0 if there is no slow process."""
+        self.grids = TimeGrids(
+            phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
+            laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
+        )
+        """Steps of the time grids."""
 
-        def process(kind: int, stage: int, size: int, sigma: float, tau_s: float) -> OrnsteinUhlenbeck | None:
+        def process(kind: int, stage: int, size: int, sigma: float, tau_s: float, step_s: float) -> OrnsteinUhlenbeck | None:
             if sigma == 0:
                 return None
-            return OrnsteinUhlenbeck(_normals(parameters.seed, kind, stage), size, sigma, tau_s / self.step_s)
+            return OrnsteinUhlenbeck(_normals(parameters.seed, kind, stage), size, sigma, tau_s / step_s)
 
-        self._phases = [process(_PHASE, k, size, drift.sigma_rad, drift.tau_s) for k, size in enumerate(channels)]
-        self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s)
-        self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s)
+        phases_s = self.grids.phases
+        self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
+        self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
+        self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
-        step = int(time_s / self.step_s) if self.step_s > 0 else 0
-        return Moment(step, bisect.bisect_right(self._fault_times_s, time_s))
+        steps = (int(time_s / step_s) if step_s > 0 else 0 for step_s in self.grids)
+        return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
 
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have occurred."""
@@ -98,24 +120,29 @@ class Ambient:
         `imbalance` is the relative path difference of each channel. Returns None if neither adds anything.
         """
         phases, temperature = self._phases[stage], self._parameters.temperature
-        drifted = None if phases is None else phases.at(moment.step).astype(np.float64)
+        drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
         if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
             return drifted
-        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.step)[0]))
+        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.phases)[0]))
         return warmed if drifted is None else drifted + warmed
 
     def laser_power(self, moment: Moment) -> float:
         """Return the laser power relative to its nominal value."""
         if any(fault.kind == "laser_off" for fault in self.faults_at(moment)):
             return 0.0
-        return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.step)[0]))
+        return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.laser)[0]))
 
     def monitor_values(self, moment: Moment) -> MonitorValues:
         """Return the values of the laser's power monitor and of the chip's thermistor."""
         temperature_k = None
         if self._temperature is not None:
-            temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.step)[0])
+            temperature_k = self._parameters.temperature.set_k + float(self._temperature.at(moment.phases)[0])
         return MonitorValues(self._parameters.laser.total_power_w * self.laser_power(moment), temperature_k)
+
+
+def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:
+    """Return the step [s] of a grid for processes of given (standard deviation, correlation time); 0 if there is none."""
+    return min((tau_s for sigma, tau_s in processes if sigma > 0), default=0.0) / steps_per_tau
 
 
 def _normals(seed: int, kind: int, stage: int) -> Normals:

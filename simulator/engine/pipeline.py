@@ -5,8 +5,8 @@ setting after the other, so that they stay in its cache. For a large mesh (`SHAR
 the matrices of a few settings together, chunk by chunk, and then share the blocks of samples. The choice depends on the
 mesh alone, so readings never depend on the number of workers.
 
-The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached for one
-`Moment`. They are computed again after a step of the slow processes or a fault.
+The matrices at the held drive, and the fields of loaded inputs behind stages at the held drive, are cached. They are
+computed again after a fault, or after a step of a slow process that changes them (`_optics_key`, `_fields_key`).
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Pipeline:
         self._buffers: dict[str, NDArray] = {}
         self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
         self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._optics: dict[int, tuple[tuple[int, Moment], StageMatrices]] = {}
+        self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -148,11 +148,11 @@ class Pipeline:
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
         """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
-        if step != moment.step:
+        if step != moment.phases:
             truth = self._intact_stages[index].truth
             added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
-            self._offsets[index] = (moment.step, offset)
+            self._offsets[index] = (moment.phases, offset)
         return offset
 
     def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
@@ -295,7 +295,7 @@ class Pipeline:
 
     def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
         """Return the matrices of a stage that has settled at the held drive."""
-        key = held.versions[index], moment
+        key = (held.versions[index], *_optics_key(moment))
         found = self._optics.get(index)
         if found is None or found[0] != key:
             volts = held.volts[np.newaxis, self._intact_stages[index].channels]
@@ -314,7 +314,7 @@ class Pipeline:
         source, name = batch.source, batch.name
         if index == 0:
             return source, rows
-        versions = (*batch.held.versions[:index], *moment)
+        versions = (*batch.held.versions[:index], *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
@@ -373,3 +373,13 @@ class Pipeline:
         if found is None or found.shape[0] < shape[0] or found.shape[1:] != shape[1:]:
             found = self._buffers[name] = np.empty(shape, dtype)
         return found
+
+
+def _optics_key(moment: Moment) -> tuple[int, ...]:
+    """Return the parts of a moment on which the matrices of a stage at a given drive depend."""
+    return moment.phases, moment.faults
+
+
+def _fields_key(moment: Moment) -> tuple[int, ...]:
+    """Return the parts of a moment on which fields behind a stage depend; the nonlinearity depends on the laser power."""
+    return *_optics_key(moment), moment.laser

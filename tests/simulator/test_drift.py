@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from support.chips import chip_of, parameters_of
 
 from photonloop.protocols.device import LoadedRows
-from photonloop.simulator.engine.ambient import STEPS_PER_TAU, Ambient, Moment
+from photonloop.simulator.engine.ambient import STEPS_PER_TAU, Ambient, Moment, TimeGrids
 from photonloop.simulator.physics.drift import OrnsteinUhlenbeck
 
 
@@ -74,7 +74,7 @@ def test_phase_drift_has_the_given_statistics() -> None:
     parts = {"drift": {"sigma_rad": 0.05, "tau_s": 2.0}, "temperature": {"sigma_k": 0.5, "tau_s": 8.0, "imbalance_sigma": 0.4}}
     parameters = parameters_of("ideal", parts, ports=40, stages=1)
     ambient = Ambient(parameters, (1600,))
-    assert ambient.step_s == pytest.approx(2.0 / STEPS_PER_TAU)
+    assert ambient.grids == pytest.approx(TimeGrids(phases=2.0 / STEPS_PER_TAU, laser=0.0))
     flat = np.zeros(1600)
     start, later = (ambient.offset_rad(0, ambient.moment(t), flat) for t in (100.0, 102.0))
     assert start is not None and later is not None
@@ -151,7 +151,7 @@ def test_fields_stay_cached_between_drift_steps(monkeypatch: pytest.MonkeyPatch)
     from photonloop.simulator.engine.pipeline import Pipeline
 
     chip = chip_of("soi", {}, ports=6)
-    assert chip.ambient().step_s == pytest.approx(3600 / 2**14)
+    assert chip.ambient().grids.phases == chip.ambient().grids.laser == pytest.approx(3600 / 2**14)
     passed = []
     original = Pipeline.pass_on
     monkeypatch.setattr(Pipeline, "pass_on", lambda self, *rest: passed.append(1) or original(self, *rest))
@@ -160,8 +160,26 @@ def test_fields_stay_cached_between_drift_steps(monkeypatch: pytest.MonkeyPatch)
     evaluations = 100
     for _ in range(evaluations):
         chip.evaluate(drives, LoadedRows("a", np.arange(20)), "mesh1")
-    steps = chip.ambient().moment(chip.status().clock_s).step
+    steps = chip.ambient().moment(chip.status().clock_s).phases
     assert len(passed) <= steps + 1 < evaluations / 10
+
+
+def test_a_fast_process_of_one_part_does_not_refine_the_grids_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laser that drifts within a millisecond leaves the matrices of the held drive and their offsets in the cache."""
+    from photonloop.simulator.engine.pipeline import Pipeline
+
+    parts = {"drift": {"sigma_rad": 0.05, "tau_s": 3600.0}, "laser": {"drift_sigma": 0.1, "drift_tau_s": 1e-3}}
+    chip = chip_of("ideal", parts, ports=6)
+    assert chip.ambient().grids == pytest.approx(TimeGrids(phases=3600 / STEPS_PER_TAU, laser=1e-3 / STEPS_PER_TAU))
+    computed = []
+    original = Pipeline.stage_matrices
+    monkeypatch.setattr(Pipeline, "stage_matrices", lambda self, *rest: computed.append(1) or original(self, *rest))
+    powers = set()
+    for _ in range(20):
+        powers.add(chip.ambient().laser_power(chip.ambient().moment(chip.status().clock_s)))
+        chip.evaluate(np.full((2, 36), 2.0), np.ones((20, 6)), "mesh1")
+    assert len(powers) == 20
+    assert len(computed) == 1
 
 
 def test_laser_drift_changes_the_second_stage_through_the_nonlinearity() -> None:
@@ -182,6 +200,6 @@ def test_laser_drift_changes_the_second_stage_through_the_nonlinearity() -> None
 
 def test_a_chip_without_slow_processes_does_not_change() -> None:
     ambient = Ambient(parameters_of("ideal", {}, ports=4), (16, 16))
-    assert ambient.moment(0.0) == ambient.moment(1e9) == Moment(0, 0)
-    assert ambient.offset_rad(0, Moment(0, 0), np.zeros(16)) is None
-    assert ambient.laser_power(Moment(0, 0)) == 1.0
+    assert ambient.moment(0.0) == ambient.moment(1e9) == Moment()
+    assert ambient.offset_rad(0, Moment(), np.zeros(16)) is None
+    assert ambient.laser_power(Moment()) == 1.0
