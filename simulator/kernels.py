@@ -293,7 +293,8 @@ class ReadoutChain(NamedTuple):
     ampere, dark_a
         Current [A] per |E|² = 1 and dark current [A] of each detector, repeated for every lane, shape (ports · LANES,).
     rin
-        Relative standard deviation of the laser power, common to all detectors of a mesh, of each input of a weight bank.
+        Relative standard deviation of the laser power, which is common to all detectors of a mesh. Each input of a
+        weight bank has its own laser.
     inverse_saturation
         1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
     thermal_a2, shot_a

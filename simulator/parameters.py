@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from photonloop.protocols.config import ConfigError, read_toml, suggestion, validate
 from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.physics.ring_parameters import RingParameters, check_crowding
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
@@ -22,9 +23,6 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bits = Annotated[int, Field(ge=0, le=24)]
 
-
-FINESSE_PER_WAVELENGTH = 5.0
-"""Finesse for each wavelength of a weight bank that its rings separate well: the rms error of weights is 3 % then."""
 
 MAX_REACH = 16
 """Largest range of thermal crosstalk, in distances of neighbouring heaters."""
@@ -40,8 +38,8 @@ class MeshParameters(_Part):
     topology: Literal["clements", "reck", "svd", "weight_bank"] = "clements"
     """Topology: an interferometer mesh, or weight_bank, rows of rings for many wavelengths.
 
-    Each stage of a weight_bank is a bank of its own, without couplers, taps and nonlinearity, and all banks get an equal
-    share of the modulated light."""
+    Each stage of a weight_bank is a bank of its own, without couplers, taps and nonlinearity. The modulated light is
+    split equally between the banks."""
     outputs: Annotated[int, Field(ge=0, le=1024)] = 0
     """Number of rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
 
@@ -53,32 +51,6 @@ class MeshParameters(_Part):
                 f"a {self.topology} mesh has one output per port"
             )
         return self
-
-
-class RingParameters(_Part):
-    """The rings of a weight_bank, one per row and wavelength, and the wavelengths of its lasers.
-
-    `heater` describes the rings' heaters; P_π tunes a ring by half a free spectral range.
-    """
-
-    finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
-    """Free spectral range divided by the full width at half maximum of the resonance."""
-    cold_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Designed detuning at 0 V: the round-trip phase missing to resonance with the ring's wavelength [rad]."""
-    drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
-    """Loss from the input to the drop port in resonance [dB]."""
-    row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """Loss to and through a row, equal for both detectors, in addition to the equal split between banks and rows [dB]."""
-    spectral_crosstalk: bool = False
-    """True if each ring acts on every wavelength. The wavelengths are equally spaced over one free spectral range."""
-    crowded: bool = False
-    """True to allow spectral crosstalk with more wavelengths than finesse / 5, which rings cannot separate well."""
-    fsr_nm: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    """Free spectral range of the rings [nm]."""
-    wavelength_drift_pm: Annotated[float, Field(ge=0, le=1e5)] = 0.0
-    """Standard deviation of each laser's wavelength, which drifts as an Ornstein-Uhlenbeck process [pm]."""
-    wavelength_drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
-    """Correlation time of the wavelength drift [s]."""
 
 
 class DacParameters(_Part):
@@ -233,7 +205,7 @@ class LaserParameters(_Part):
 
     It is common to all detectors of a mesh. A weight bank has one laser per input, each with noise of its own."""
     drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process, one per laser."""
+    """Standard deviation of the logarithm of each laser's power, which drifts as an Ornstein-Uhlenbeck process."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the power drift [s]."""
 
@@ -353,15 +325,8 @@ class ChipParameters(_Part):
 
     @model_validator(mode="after")
     def _wavelengths_are_separable(self) -> Self:
-        ring = self.ring
-        most = int(ring.finesse / FINESSE_PER_WAVELENGTH)
-        crosstalk = self.mesh.topology == "weight_bank" and ring.spectral_crosstalk
-        if crosstalk and self.ports > most and not ring.crowded:
-            raise ValueError(
-                f"ports is {self.ports}, but with ring.spectral_crosstalk rings of finesse {ring.finesse:g} separate "
-                f"{most} wavelengths (finesse / {FINESSE_PER_WAVELENGTH:g}): use fewer ports or a higher ring.finesse, "
-                "or set ring.crowded to true"
-            )
+        if self.mesh.topology == "weight_bank":
+            check_crowding(self.ring, self.ports)
         return self
 
 

@@ -1,4 +1,4 @@
-"""Slow changes of a chip over time: phase drift, chip temperature, laser power and faults.
+"""Slow changes of a chip over time: phase drift, chip temperature, laser power and wavelength, faults.
 
 All of them are functions of the chip's clock. The processes that act on the same part of the chip share one time grid
 (`TimeGrids`), whose step is a fraction of their shortest correlation time. A fast process of one part does not refine
@@ -22,6 +22,7 @@ from photonloop.simulator.physics.chip_faults import FaultParameters, in_order
 from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
 from photonloop.simulator.physics.fabrication import slow_key
 from photonloop.simulator.physics.laser import drifted_power
+from photonloop.simulator.physics.weight_bank import wavelength_shift_rad
 
 STEPS_PER_TAU = 2**14
 """Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
@@ -29,6 +30,7 @@ deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LS
 
 # Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
 _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
+_WAVELENGTH = 8
 
 
 class TimeGrids(NamedTuple):
@@ -37,7 +39,7 @@ class TimeGrids(NamedTuple):
     Parameters
     ----------
     phases
-        Phase drift and temperature of all stages.
+        Phase drift and temperature of all stages, and the wavelengths of a weight bank's lasers.
     laser
         Laser power.
     """
@@ -89,8 +91,13 @@ class Ambient:
         self.faults = in_order(parameters.faults)
         self._fault_times_s = [fault.at_s for fault in self.faults]
         drift, temperature, laser = parameters.drift, parameters.temperature, parameters.laser
+        self._is_bank = parameters.mesh.topology == "weight_bank"
+        self._lasers = parameters.ports if self._is_bank else 1
+        of_phases = [(drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)]
+        wavelength_pm = parameters.ring.wavelength_drift_pm if self._is_bank else 0.0
+        of_phases.append((wavelength_pm, parameters.ring.wavelength_drift_tau_s))
         self.grids = TimeGrids(
-            phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
+            phases=_grid_step_s(of_phases, STEPS_PER_TAU),
             laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
         )
         """Steps of the time grids."""
@@ -103,7 +110,8 @@ class Ambient:
         phases_s = self.grids.phases
         self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
-        self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._laser = process(_LASER, 0, self._lasers, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._wavelengths = process(_WAVELENGTH, 0, self._lasers, *of_phases[-1], phases_s)
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
@@ -126,11 +134,23 @@ class Ambient:
         warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.phases)[0]))
         return warmed if drifted is None else drifted + warmed
 
-    def laser_power(self, moment: Moment) -> float:
-        """Return the laser power relative to its nominal value."""
+    def wavelength_shift_rad(self, moment: Moment) -> NDArray[np.float64] | None:
+        """Return the phase shift [rad] by the drift of each laser's wavelength, shape (inputs,); None without drift."""
+        if self._wavelengths is None:
+            return None
+        return wavelength_shift_rad(self._wavelengths.at(moment.phases).astype(np.float64), self._parameters.ring.fsr_nm)
+
+    def laser_powers(self, moment: Moment) -> list[float]:
+        """Return each laser's power relative to nominal: of one for a mesh, of one per input for a weight bank."""
         if any(fault.kind == "laser_off" for fault in self.faults_at(moment)):
-            return 0.0
-        return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.laser)[0]))
+            return [0.0] * self._lasers
+        if self._laser is None:
+            return [1.0] * self._lasers
+        return [drifted_power(deviation) for deviation in self._laser.at(moment.laser).tolist()]
+
+    def laser_power(self, moment: Moment) -> float:
+        """Return the power of all lasers relative to nominal."""
+        return sum(self.laser_powers(moment)) / self._lasers
 
     def monitor_values(self, moment: Moment) -> MonitorValues:
         """Return the values of the laser's power monitor and of the chip's thermistor."""

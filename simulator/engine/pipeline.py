@@ -22,6 +22,7 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
+from photonloop.simulator.engine.rings import input_powers, rings_at
 from photonloop.simulator.engine.stage import Stage, with_faults
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
@@ -95,7 +96,7 @@ class StageMatrices:
     Parameters
     ----------
     matrices
-        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (channels, 8), see
         `kernels.ring_shares`.
     screen
         Phasors of the output phase shifters, float32 (2, ports).
@@ -146,12 +147,19 @@ class Pipeline:
         return broken[1]
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
+
+        A drift of wavelengths counts as phase of the rings, unless there is spectral crosstalk (`rings_at`).
+        """
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
         if step != moment.phases:
             truth = self._intact_stages[index].truth
             added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
-            offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
+            offset_rad = truth.offset_rad if added_rad is None else truth.offset_rad + added_rad
+            shift_rad = self._ambient.wavelength_shift_rad(moment)
+            if shift_rad is not None and not self._parameters.ring.spectral_crosstalk:
+                offset_rad = offset_rad + np.resize(shift_rad, offset_rad.size)  # channels are rows of rings
+            offset = offset_rad / np.pi
             self._offsets[index] = (moment.phases, offset)
         return offset
 
@@ -167,7 +175,7 @@ class Pipeline:
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
+        self._find_matrices(here, power_w, self.offset(index, moment), moment, phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -188,11 +196,13 @@ class Pipeline:
         if self._shares_settings:
             self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
             return
-        laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * blocks.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = read_only(volts)
-        read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
+        read, parts, laser_power = kernels.detect_settings, here.wiring, np.float32(self._ambient.laser_power(moment))
+        if here.rings is not None:
+            read, parts = kernels.read_bank, rings_at(here.rings, self._ambient, moment)
+            laser_power = input_powers(self._ambient, moment)
 
         def kernel(worker: int) -> None:
             read(
@@ -226,7 +236,7 @@ class Pipeline:
                 here_volts = read_only(volts[first : first + at_once])
                 settings = here_volts.shape[0]
                 self._find_powers(here_volts, here.heaters, power[:settings], run)
-                self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
+                self._find_matrices(here, power[:settings], offset, moment, phasor[:settings], matrices[:settings], run)
                 setting, block = (part.ravel() for part in np.divmod(np.arange(settings * count), count))
                 plan = reading_plan(block, setting, first + setting, block * kernels.LANES, out.shape[1])
                 plan[:, 5] = first_noise + plan[:, 2] * count + block
@@ -248,12 +258,11 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
-        laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
-        read, parts = (
-            (kernels.read_prepared, here.wiring.tops) if here.rings is None else (kernels.read_bank_prepared, here.rings)
-        )
+        read, parts, laser_power = kernels.read_prepared, here.wiring.tops, np.float32(self._ambient.laser_power(moment))
+        if here.rings is not None:
+            read, parts, laser_power = kernels.read_bank_prepared, here.rings, input_powers(self._ambient, moment)
 
         def kernel(worker: int) -> None:
             read(
@@ -312,7 +321,7 @@ class Pipeline:
         of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
-        if index == 0:
+        if not self._intact_stages[index].upstream:
             return source, rows
         versions = (*batch.held.versions[:index], *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
@@ -345,6 +354,7 @@ class Pipeline:
         here: Stage,
         power_w: NDArray[np.float64],
         offset: NDArray[np.float64],
+        moment: Moment,
         phasor: NDArray[np.float32],
         matrices: NDArray[np.float32],
         run: Run,
@@ -357,7 +367,9 @@ class Pipeline:
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
-        find, parts = (kernels.find_matrices, here.wiring) if here.rings is None else (kernels.find_ring_shares, here.rings)
+        find, parts = kernels.find_matrices, here.wiring
+        if here.rings is not None:
+            find, parts = kernels.find_ring_shares, rings_at(here.rings, self._ambient, moment)
 
         def find_matrices(worker: int) -> None:
             find(worker, products.control, products.items, phasor, parts, matrices)

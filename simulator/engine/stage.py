@@ -1,8 +1,8 @@
 """One stage in the layout of the kernels: wiring, true values and levels as flat arrays.
 
 The channels of a mesh are all θ, then all φ, then all γ. Each group is in the order of the mesh (by column, then by top
-mode), with attenuators after the interferometers. The channels of a weight bank are its rings, row by row. Meshes are in
-series; weight banks are in parallel.
+mode), with attenuators after the interferometers. The channels of a weight bank are its rings, row by row. Meshes are
+in series, weight banks in parallel.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
+from photonloop.simulator.engine.rings import kernel_rings, ring_of
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import crosstalk, dac, heater, laser
 from photonloop.simulator.physics.chip_faults import FaultParameters
 from photonloop.simulator.physics.fabrication import StageTruth, fabricate
 from photonloop.simulator.physics.mesh import TOPOLOGIES, Mesh, couplers, schedule
-from photonloop.simulator.physics.weight_bank import Ring, WeightBank
+from photonloop.simulator.physics.weight_bank import WeightBank
 
 
 @dataclass(frozen=True)
@@ -150,37 +151,10 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
         pairs=pairs,
         order=none,
         wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
-        rings=_rings(ring_of(parameters), bank.inputs),
+        rings=kernel_rings(ring_of(parameters), bank.inputs),
         heaters=_heaters(parameters, truth, pairs, 0.0),
         readout=_readout(parameters, truth, own_levels, 0.0),
     )
-
-
-def ring_of(parameters: ChipParameters) -> Ring:
-    """Return the properties common to all rings of a weight bank."""
-    return Ring(parameters.ring.finesse, parameters.ring.drop_loss_db, parameters.ring.spectral_crosstalk)
-
-
-def shifted(rings: kernels.Rings, shift_rad: NDArray[np.float64]) -> kernels.Rings:
-    """Return `rings` with spectral crosstalk for wavelengths shifted by the phases `shift_rad` [rad], shape (inputs,)."""
-    wavelength_rad = 2.0 * np.pi / rings.inputs * np.arange(rings.inputs) + shift_rad
-    return rings._replace(wavelengths=_phasors(wavelength_rad))
-
-
-def _rings(ring: Ring, inputs: int) -> kernels.Rings:
-    spacing = _phasors(2.0 * np.pi / inputs * np.arange(inputs if ring.spectral_crosstalk else 0))
-    return kernels.Rings(
-        inputs=inputs,
-        steepness_2=np.float32(ring.steepness**2),
-        dropped=np.float32(ring.dropped),
-        leaked=np.float32(ring.leaked),
-        spacing=spacing,
-        wavelengths=spacing,
-    )
-
-
-def _phasors(phase_rad: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.stack((np.cos(phase_rad), np.sin(phase_rad))).astype(np.float32)
 
 
 def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters]) -> Stage:

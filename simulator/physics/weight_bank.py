@@ -6,12 +6,12 @@
                         └──▶ row N-1: …                          one balanced pair of photodiodes per row
 
 In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port.
-The balanced pair measures the difference, Σ_k (drop - through)_k · P_k. Wavelengths do not interfere: inputs are powers,
-and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
+The balanced pair measures the difference, Σ_k (drop - through)_k · P_k. Wavelengths do not interfere: inputs are
+powers, and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
 
 Each ring has one heater. Its phase φ is the round-trip phase for its own wavelength, 0 in resonance; heat increases it.
-The M wavelengths are equally spaced over one free spectral range, and k increases with optical frequency, so ring m sees
-wavelength k at
+The M wavelengths are equally spaced over one free spectral range, and their number increases with optical frequency,
+so ring m sees wavelength k at
 
     φ_m + 2π(k - m)/M + ψ_k
 
@@ -172,12 +172,12 @@ def row_transmissions(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDA
 
 
 def row_slopes(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np.float64] | None = None) -> Transmissions:
-    """Return the derivatives of `row_transmissions` with respect to the phases [1/rad], shape (rows, wavelengths, rings)."""
+    """Return the derivatives of `row_transmissions` by the phases [1/rad], shape (rows, wavelengths, rings)."""
     shift_rad = np.zeros(phase_rad.shape[-1]) if shift_rad is None else shift_rad
     if not ring.spectral_crosstalk:
         own = np.eye(phase_rad.shape[-1])
-        drop, through = transmission_slopes(phase_rad + shift_rad, ring)
-        return Transmissions(drop[..., np.newaxis] * own, through[..., np.newaxis] * own)
+        slopes = transmission_slopes(phase_rad + shift_rad, ring)
+        return Transmissions(slopes.drop_port[..., np.newaxis] * own, slopes.through_port[..., np.newaxis] * own)
     seen_rad = _phases_seen(phase_rad, shift_rad)
     single, slopes = transmissions(seen_rad, ring), transmission_slopes(seen_rad, ring)
     arriving = _arriving(single.through_port)
@@ -187,8 +187,8 @@ def row_slopes(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np
         after = m + 1
         dropped_later[..., m] = single.drop_port[..., after] + single.through_port[..., after] * dropped_later[..., after]
         passes_later[..., m] = single.through_port[..., after] * passes_later[..., after]
-    drop = arriving * (slopes.drop_port + slopes.through_port * dropped_later)
-    return Transmissions(drop, arriving * slopes.through_port * passes_later)
+    dropped = arriving * (slopes.drop_port + slopes.through_port * dropped_later)
+    return Transmissions(dropped, arriving * slopes.through_port * passes_later)
 
 
 def wavelength_shift_rad(drift_pm: NDArray[np.float64], fsr_nm: float) -> NDArray[np.float64]:
@@ -208,7 +208,7 @@ def _phases_seen(phase_rad: NDArray[np.float64], shift_rad: NDArray[np.float64])
 
 
 def _arriving(through_port: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each wavelength that arrives at each ring, for single-ring transmissions of the same shape."""
+    """Return the share of each wavelength that arrives at each ring, (…, rings), from the rings' own transmissions."""
     arriving = np.ones_like(through_port)
     np.cumprod(through_port[..., :-1], axis=-1, out=arriving[..., 1:])
     return arriving
