@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,15 @@ def volts_for(chip: Chip, phase_rad: NDArray[np.float64]) -> NDArray[np.float64]
     return np.sqrt(phase_rad / np.pi * heater.pi_power_w * heater.resistance_ohm).ravel()
 
 
+def root(function: Callable[[float], float], low: float, high: float) -> float:
+    return float(brentq(function, low, high, xtol=1e-15))  # pyright: ignore[reportArgumentType]
+
+
 def exact_ring(phase_rad: float, r: float, a: float) -> tuple[float, float, float]:
     """Power at the drop port, at the through port and absorbed, from the fields in a ring with two couplers.
 
-    Unknown fields: behind the first coupler, before the second, behind the second, before the first. Couplers have field
-    transmission r, each half of the ring √a · e^{iφ/2}.
+    Unknown fields: behind the first coupler, before the second, behind the second, before the first. The couplers have
+    field transmission r, each half of the ring √a · e^{iφ/2}.
     """
     half, cross = np.sqrt(a) * np.exp(0.5j * phase_rad), 1j * np.sqrt(1 - r**2)
     equations = np.array([[1, 0, 0, -r], [-half, 1, 0, 0], [0, -r, 1, 0], [0, 0, -half, 1]])
@@ -52,10 +57,10 @@ def exact_ring(phase_rad: float, r: float, a: float) -> tuple[float, float, floa
 @settings(max_examples=100, deadline=None)
 @given(phase=st.floats(-20, 20), finesse=st.floats(2, 1000), loss_db=st.floats(0, 6))
 def test_rings_agree_with_the_fields_in_an_add_drop_ring(phase: float, finesse: float, loss_db: float) -> None:
-    b = brentq(lambda b: np.pi * np.sqrt(b) / (1 - b) - finesse, 1e-9, 1 - 1e-9, xtol=1e-15, rtol=1e-15)
+    b = root(lambda b: np.pi * np.sqrt(b) / (1 - b) - finesse, 1e-9, 1 - 1e-9)
     dropped = 10 ** (-loss_db / 10)
     # In resonance √drop = (1 - r²)√a/(1 - b), with r²a = b.
-    r = brentq(lambda r: (1 - r**2) * np.sqrt(b) / r / (1 - b) - np.sqrt(dropped), np.sqrt(b) * (1 - 1e-12), 1.0, xtol=1e-15)
+    r = root(lambda r: (1 - r**2) * np.sqrt(b) / r / (1 - b) - np.sqrt(dropped), np.sqrt(b) * (1 - 1e-12), 1.0)
     drop, through, absorbed = exact_ring(phase, r, min(b / r**2, 1.0))
     found = transmissions(np.array(phase), Ring(finesse, loss_db))
     assert found.drop_port == pytest.approx(drop, abs=1e-7)
