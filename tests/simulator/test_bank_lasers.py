@@ -72,7 +72,13 @@ def test_power_and_wavelength_of_each_laser_drift_independently(tmp_path: Path) 
         np.testing.assert_allclose(values.std(axis=0), sigma, rtol=5 / np.sqrt(800))
         np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=5 * sigma / 20)
         assert np.abs(np.corrcoef(values.T) - np.eye(INPUTS)).max() < 5 / 20
-    assert Ambient(load_chip("soi", ports=4, stages=1), (16,)).wavelength_shift_rad(moment) is None
+
+
+def test_the_wavelengths_of_a_mesh_do_not_drift() -> None:
+    parameters = load_chip("soi", ports=4, stages=1)
+    ambient = Ambient(parameters, (16,))
+    assert parameters.ring.wavelength_drift_pm > 0
+    assert ambient.wavelength_shift_rad(ambient.moment(1e5)) is None and len(ambient.laser_powers(ambient.moment(1e5))) == 1
 
 
 @pytest.mark.parametrize("spectral_crosstalk", ["true", "false"])

@@ -137,6 +137,7 @@ finesse = 30.0
 cold_rad = 1.0
 drop_loss_db = 0.5
 row_loss_db = 2.0
+spectral_crosstalk = false
 """
 
 
