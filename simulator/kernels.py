@@ -272,9 +272,17 @@ class Rings(NamedTuple):
     steepness_2, dropped, leaked
         (2F/π)², D and leak of `weight_bank.transmissions`.
     spacing
-        cos and sin of 2πm/M, float32 (2, M); shape (2, 0) without spectral crosstalk.
+        cos and sin of πm/M, float32 (2, M); shape (2, 0) without spectral crosstalk. With it, `phasors` takes half of
+        the rings' phases, because the field at a drop port turns by half of the round-trip phase.
     wavelengths
-        cos and sin of 2πk/M + ψ_k, same shape, with ψ_k the phase shift of wavelength k.
+        cos and sin of (2πk/M + ψ_k)/2, same shape, with ψ_k the phase shift of wavelength k.
+    couplers
+        r, a, 1 - a, b, 1 - b and (1 - r²)√a of `ring_rows`.
+    bus
+        cos and sin of the phase of the waveguides behind each ring for wavelength 0, float32 (2, channels); shape (2,
+        0) without interference.
+    bus_wavelengths
+        cos and sin of the difference of that phase for wavelength k, float32 (2, M); shape (2, 0) without interference.
     """
 
     inputs: int
@@ -283,6 +291,14 @@ class Rings(NamedTuple):
     leaked: np.float32
     spacing: np.ndarray
     wavelengths: np.ndarray
+    couplers: np.ndarray
+    bus: np.ndarray
+    bus_wavelengths: np.ndarray
+
+
+def phase_scale(rings: Rings | None) -> float:
+    """Return the share of each phase of which `phasors` computes the phasor: a half with spectral crosstalk, else 1."""
+    return 1.0 if rings is None or rings.spacing.shape[1] == 0 else 0.5
 
 
 class ReadoutChain(NamedTuple):
@@ -981,20 +997,10 @@ def read_prepared(
 
 
 @_inlined
-def _detuning_2(rings, c, s):
-    """Return x² of `weight_bank.transmissions` for a phase of cosine `c` and sine `s`.
-
-    sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
-    """
-    half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
-    return rings.steepness_2 * half
-
-
-@_inlined
 def _row_shares(phasor, rings, first_ring, start, stop, row, out):
     """Write the transmissions of wavelengths start … stop - 1 of one row with spectral crosstalk to its rows of `out`.
 
-    `row`, float32 (2, M), is a temporary array.
+    `row`, float32 (3, M), is a temporary array.
     """
     dropped, passing = row[0], row[1]
     for k in range(start, stop):
@@ -1003,10 +1009,10 @@ def _row_shares(phasor, rings, first_ring, start, stop, row, out):
     for m in range(rings.inputs):
         own_c, own_s = phasor[0, first_ring + m], phasor[1, first_ring + m]
         far_c, far_s = rings.spacing[0, m], rings.spacing[1, m]
-        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s  # the phase for wavelength 0
+        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s  # half the phase for wavelength 0
         for k in range(start, stop):
-            wave_c, wave_s = rings.wavelengths[0, k], rings.wavelengths[1, k]
-            x2 = _detuning_2(rings, zero_c * wave_c - zero_s * wave_s, zero_s * wave_c + zero_c * wave_s)
+            s = zero_s * rings.wavelengths[0, k] + zero_c * rings.wavelengths[1, k]
+            x2 = rings.steepness_2 * s * s
             arriving = passing[k] / (_ONE + x2)
             dropped[k] += rings.dropped * arriving
             passing[k] = (rings.leaked + x2) * arriving
@@ -1016,19 +1022,67 @@ def _row_shares(phasor, rings, first_ring, start, stop, row, out):
 
 
 @_inlined
+def _row_interference(phasor, rings, first_ring, start, stop, row, out):
+    """Write the transmissions as `_row_shares` does, from fields: light on the drop bus interferes (`ring_rows`)."""
+    r, a, lost = rings.couplers[0], rings.couplers[1], rings.couplers[2]
+    b, open_share, drop_field = rings.couplers[3], rings.couplers[4], rings.couplers[5]
+    re, im, passing = row[0], row[1], row[2]
+    for k in range(start, stop):
+        re[k] = _F(0.0)
+        im[k] = _F(0.0)
+        passing[k] = _ONE
+    for m in range(rings.inputs - 1, -1, -1):
+        own_c, own_s = phasor[0, first_ring + m], phasor[1, first_ring + m]
+        far_c, far_s = rings.spacing[0, m], rings.spacing[1, m]
+        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s
+        bus_c, bus_s = rings.bus[0, first_ring + m], rings.bus[1, first_ring + m]
+        for k in range(start, stop):
+            wave_c, wave_s = rings.wavelengths[0, k], rings.wavelengths[1, k]
+            c, s = zero_c * wave_c - zero_s * wave_s, zero_s * wave_c + zero_c * wave_s
+            s2, sine = _TWO * s * s, _TWO * s * c  # 1 - cos φ and sin φ
+            # 1/(1 - b e^{iφ}), then t and d
+            inverse = _ONE / (open_share * open_share + _TWO * b * s2)
+            vr, vi = (open_share + b * s2) * inverse, b * sine * inverse
+            nr, ni = r * (lost + a * s2), -r * a * sine
+            tr, ti = nr * vr - ni * vi, nr * vi + ni * vr
+            dr, di = -drop_field * (c * vr - s * vi), -drop_field * (c * vi + s * vr)
+            # B = R e^{iβ}
+            ur = bus_c * rings.bus_wavelengths[0, k] - bus_s * rings.bus_wavelengths[1, k]
+            ui = bus_s * rings.bus_wavelengths[0, k] + bus_c * rings.bus_wavelengths[1, k]
+            br, bi = re[k] * ur - im[k] * ui, re[k] * ui + im[k] * ur
+            # B/(1 - d B)
+            qr, qi = _ONE - dr * br + di * bi, -(dr * bi + di * br)
+            rounds = _ONE / (qr * qr + qi * qi)
+            gr, gi = (br * qr + bi * qi) * rounds, (bi * qr - br * qi) * rounds
+            t2r, t2i = tr * tr - ti * ti, _TWO * tr * ti
+            re[k] = dr + t2r * gr - t2i * gi
+            im[k] = di + t2r * gi + t2i * gr
+            passing[k] *= (tr * tr + ti * ti) * rounds
+    for k in range(start, stop):
+        out[first_ring + k, 0] = re[k] * re[k] + im[k] * im[k]
+        out[first_ring + k, 1] = passing[k]
+
+
+@_inlined
 def ring_shares(phasor, rings, start, stop, row, out):
     """Write the drop and through transmission of elements start … stop - 1 to columns 0 and 1 of `out` (elements, 8).
 
-    Element n·M + k is wavelength k in row n. `phasor` as from `phasors`; `row`, float32 (2, M), is a temporary array.
+    Element n·M + k is wavelength k in row n. `phasor` as from `phasors`; `row`, float32 (3, M), is a temporary array.
     """
     if rings.spacing.shape[1] > 0:
         inputs = rings.inputs
         for n in range(start // inputs, (stop + inputs - 1) // inputs):
             first = n * inputs
-            _row_shares(phasor, rings, first, max(start - first, 0), min(stop - first, inputs), row, out)
+            low, high = max(start - first, 0), min(stop - first, inputs)
+            if rings.bus.shape[1] > 0:
+                _row_interference(phasor, rings, first, low, high, row, out)
+            else:
+                _row_shares(phasor, rings, first, low, high, row, out)
         return
     for k in range(start, stop):
-        x2 = _detuning_2(rings, phasor[0, k], phasor[1, k])
+        # sin²(φ/2) from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
+        c, s = phasor[0, k], phasor[1, k]
+        x2 = rings.steepness_2 * (_HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c))
         share = _ONE / (_ONE + x2)
         out[k, 0] = rings.dropped * share
         out[k, 1] = (rings.leaked + x2) * share
@@ -1127,7 +1181,7 @@ def read_bank(
 
     `laser_power`, float32 (inputs,), is that of each input.
     """
-    currents, row = np.empty((2, LANES), np.float32), np.empty((2, rings.inputs), np.float32)
+    currents, row = np.empty((2, LANES), np.float32), np.empty((3, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = blocks.shape[0]
     ready = -1
@@ -1167,7 +1221,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 
     An item is a chunk of a setting.
     """
-    row = np.empty((2, rings.inputs), np.float32)
+    row = np.empty((3, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:

@@ -27,7 +27,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.simulator.physics.weight_bank import Ring, phases_of, row_transmissions, transmissions
+from photonloop.simulator.physics.ring_rows import row_transmissions
+from photonloop.simulator.physics.weight_bank import Ring, phases_of, transmissions
 
 SKETCH = {3: 0.008, 5: 0.025, 8: 0.068, 16: 0.37}
 """Published rms errors at finesse 30, by number of wavelengths."""

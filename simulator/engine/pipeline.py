@@ -149,7 +149,8 @@ class Pipeline:
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
         """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
 
-        A drift of wavelengths counts as phase of the rings, unless there is spectral crosstalk (`rings_at`).
+        A drift of wavelengths counts as phase of the rings, unless there is spectral crosstalk (`rings_at`). Then the
+        kernels take half of each phase (`kernels.Rings`).
         """
         step, offset = self._offsets.get(index, (-1, np.empty(0)))
         if step != moment.phases:
@@ -159,7 +160,7 @@ class Pipeline:
             shift_rad = self._ambient.wavelength_shift_rad(moment)
             if shift_rad is not None and not self._parameters.ring.spectral_crosstalk:
                 offset_rad = offset_rad + np.resize(shift_rad, offset_rad.size)  # channels are rows of rings
-            offset = offset_rad / np.pi
+            offset = offset_rad / np.pi * kernels.phase_scale(self._intact_stages[index].rings)
             self._offsets[index] = (moment.phases, offset)
         return offset
 
@@ -201,7 +202,7 @@ class Pipeline:
         drives = read_only(volts)
         read, parts, laser_power = kernels.detect_settings, here.wiring, np.float32(self._ambient.laser_power(moment))
         if here.rings is not None:
-            read, parts = kernels.read_bank, rings_at(here.rings, self._ambient, moment)
+            read, parts = kernels.read_bank, rings_at(here.rings, self._parameters, self._ambient, moment)
             laser_power = input_powers(self._ambient, moment)
 
         def kernel(worker: int) -> None:
@@ -369,7 +370,7 @@ class Pipeline:
         products = self._chunk_job(*matrices.shape[:2])
         find, parts = kernels.find_matrices, here.wiring
         if here.rings is not None:
-            find, parts = kernels.find_ring_shares, rings_at(here.rings, self._ambient, moment)
+            find, parts = kernels.find_ring_shares, rings_at(here.rings, self._parameters, self._ambient, moment)
 
         def find_matrices(worker: int) -> None:
             find(worker, products.control, products.items, phasor, parts, matrices)

@@ -134,6 +134,8 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
     truth, own_levels = fabricate(parameters, bank, index), bank_levels(parameters)
     pairs = crosstalk.pairs(crosstalk.bank_lattice(bank), parameters.crosstalk)
     none = np.empty(0, np.int64)
+    rings, heaters = kernel_rings(ring_of(parameters), bank.inputs, truth.bus_rad), _heaters(parameters, truth, pairs, 0.0)
+    heaters = heaters._replace(curve_scale=heaters.curve_scale * kernels.phase_scale(rings))
     return Stage(
         description=StageDescription(
             name=f"bank{index}" if parameters.stages > 1 else "bank",
@@ -151,8 +153,8 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
         pairs=pairs,
         order=none,
         wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
-        rings=kernel_rings(ring_of(parameters), bank.inputs),
-        heaters=_heaters(parameters, truth, pairs, 0.0),
+        rings=rings,
+        heaters=heaters,
         readout=_readout(parameters, truth, own_levels, 0.0),
     )
 

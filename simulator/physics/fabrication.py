@@ -20,6 +20,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 # Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
+_BUS = 40
 _AMPLITUDE, _PHASE = 0, 1
 
 
@@ -44,6 +45,9 @@ class StageTruth:
     imbalance
         Difference of the two optical paths of each phase, in lengths of a heater, shape (channels,). For a ring it is
         the whole round trip, about 1.
+    bus_rad
+        Phase of the waveguides between a ring of a weight bank and the next one of its row, there and back, for
+        wavelength 0 [rad], shape (channels,); empty without interference.
     """
 
     offset_rad: NDArray[np.float64]
@@ -53,6 +57,7 @@ class StageTruth:
     inl_shape: NDArray[np.float64]
     responsivity: NDArray[np.float64]
     imbalance: NDArray[np.float64]
+    bus_rad: NDArray[np.float64]
 
 
 def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int) -> StageTruth:
@@ -77,6 +82,9 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
         imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
+    bus = np.empty(0)
+    if isinstance(wiring, WeightBank) and parameters.ring.bus_interference and parameters.ring.spectral_crosstalk:
+        bus = generator(_BUS).uniform(0.0, 2.0 * np.pi, channels)
     return StageTruth(
         offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
         pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
@@ -85,6 +93,7 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
         inl_shape=inl_shape,
         responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
+        bus_rad=bus,
     )
 
 

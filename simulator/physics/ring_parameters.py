@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 FINESSE_PER_WAVELENGTH = 5.0
-"""Least finesse per wavelength of a weight bank. Weights differ by 0.03 rms from those of independent rings then."""
+"""Least finesse per wavelength of a weight bank. Weights differ by 0.03 rms from those of independent rings then, and
+by 0.13 with interference."""
 
 
 class RingParameters(BaseModel):
@@ -28,6 +29,11 @@ class RingParameters(BaseModel):
     """Loss to and through a row, equal for both detectors, without the equal split between banks and rows [dB]."""
     spectral_crosstalk: bool = False
     """True if each ring acts on every wavelength. The wavelengths are equally spaced over one free spectral range."""
+    bus_interference: bool = False
+    """True if light of one wavelength that several rings of a row drop interferes on the drop bus, from which rings
+    also couple light back into the row; without effect unless spectral_crosstalk is true."""
+    bus_ratio: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """Length of waveguide between neighbouring rings of a row, on both buses together, in circumferences of a ring."""
     crowded: bool = False
     """True to allow spectral crosstalk with more wavelengths than finesse / 5, which rings cannot separate well."""
     fsr_nm: Annotated[float, Field(gt=0, le=1000)] = 10.0

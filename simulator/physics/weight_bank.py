@@ -16,10 +16,7 @@ so ring m sees wavelength k at
     φ_m + 2π(k - m)/M + ψ_k
 
 with ψ_k the phase shift by the drift of laser k. Without spectral crosstalk, wavelength k meets ring k only. With it,
-wavelength k passes all rings of the row in the order of their numbers. Each ring drops a share of what arrives, and the
-rest passes to the next ring. Neglected: light on the drop bus that a ring couples back into the row, and the
-interference of light that several rings drop, whose phases depend on the unknown length of waveguide between the rings.
-`scripts/studies/bank_crosstalk.py` measures both.
+wavelength k passes all rings of the row in the order of their numbers (`ring_rows`).
 
 Double precision; `kernels.read_bank` is the compiled version.
 """
@@ -77,11 +74,14 @@ class Ring:
         Loss from the input to the drop port in resonance [dB].
     spectral_crosstalk
         Whether each ring of a row acts on every wavelength.
+    bus_ratio
+        Length of waveguide between neighbouring rings of a row, on both buses together, in circumferences of a ring.
     """
 
     finesse: float
     drop_loss_db: float = 0.0
     spectral_crosstalk: bool = False
+    bus_ratio: float = 0.0
 
     @property
     def steepness(self) -> float:
@@ -103,17 +103,17 @@ class Ring:
     @property
     def round_trip_field(self) -> float:
         """a: field transmission of a round trip without the couplers, in (0, 1]."""
-        return self._decay / self.coupler_field**2
+        return self.decay / self.coupler_field**2
+
+    @property
+    def decay(self) -> float:
+        """b = r²a: field transmission of a round trip, from the finesse."""
+        return float(((np.sqrt(1.0 + self.steepness**2) - 1.0) / self.steepness) ** 2)
 
     @property
     def leaked(self) -> float:
         """Share of the power at the through port in resonance, (r (1 - a)/(1 - b))²."""
-        return float((self.coupler_field * (1.0 - self.round_trip_field) / (1.0 - self._decay)) ** 2)
-
-    @property
-    def _decay(self) -> float:
-        """b = r²a, the field transmission of a round trip, from the finesse."""
-        return float(((np.sqrt(1.0 + self.steepness**2) - 1.0) / self.steepness) ** 2)
+        return float((self.coupler_field * (1.0 - self.round_trip_field) / (1.0 - self.decay)) ** 2)
 
 
 class Transmissions(NamedTuple):
@@ -147,71 +147,12 @@ def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmiss
     return Transmissions(-ring.dropped * common, (1.0 - ring.leaked) * common)
 
 
-def row_transmissions(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np.float64] | None = None) -> Transmissions:
-    """Return the transmissions of rows of rings for every wavelength.
-
-    Parameters
-    ----------
-    phase_rad
-        Phase of each ring for its own wavelength [rad], shape (rows, M).
-    ring
-        Properties of the rings.
-    shift_rad
-        Phase shift of each wavelength [rad], shape (M,); None: 0.
-
-    Returns
-    -------
-        Transmissions from the input of a row to its detectors, shape (rows, M): one value per wavelength.
-    """
-    shift_rad = np.zeros(phase_rad.shape[-1]) if shift_rad is None else shift_rad
-    if not ring.spectral_crosstalk:
-        return transmissions(phase_rad + shift_rad, ring)
-    single = transmissions(_phases_seen(phase_rad, shift_rad), ring)
-    arriving = _arriving(single.through_port)
-    return Transmissions(np.sum(arriving * single.drop_port, axis=-1), np.prod(single.through_port, axis=-1))
-
-
-def row_slopes(phase_rad: NDArray[np.float64], ring: Ring, shift_rad: NDArray[np.float64] | None = None) -> Transmissions:
-    """Return the derivatives of `row_transmissions` by the phases [1/rad], shape (rows, wavelengths, rings)."""
-    shift_rad = np.zeros(phase_rad.shape[-1]) if shift_rad is None else shift_rad
-    if not ring.spectral_crosstalk:
-        own = np.eye(phase_rad.shape[-1])
-        slopes = transmission_slopes(phase_rad + shift_rad, ring)
-        return Transmissions(slopes.drop_port[..., np.newaxis] * own, slopes.through_port[..., np.newaxis] * own)
-    seen_rad = _phases_seen(phase_rad, shift_rad)
-    single, slopes = transmissions(seen_rad, ring), transmission_slopes(seen_rad, ring)
-    arriving = _arriving(single.through_port)
-    # Share of the light behind ring m that the rings m + 1 … M - 1 drop, and that passes all of them.
-    dropped_later, passes_later = np.zeros_like(arriving), np.ones_like(arriving)
-    for m in range(arriving.shape[-1] - 2, -1, -1):
-        after = m + 1
-        dropped_later[..., m] = single.drop_port[..., after] + single.through_port[..., after] * dropped_later[..., after]
-        passes_later[..., m] = single.through_port[..., after] * passes_later[..., after]
-    dropped = arriving * (slopes.drop_port + slopes.through_port * dropped_later)
-    return Transmissions(dropped, arriving * slopes.through_port * passes_later)
-
-
 def wavelength_shift_rad(drift_pm: NDArray[np.float64], fsr_nm: float) -> NDArray[np.float64]:
     """Return the phase shifts ψ [rad] of wavelengths that have drifted by `drift_pm` [pm]: -2π per free spectral range.
 
     The sign is negative because a longer wavelength has a smaller round-trip phase.
     """
     return -2.0 * np.pi * 1e-3 * drift_pm / fsr_nm
-
-
-def _phases_seen(phase_rad: NDArray[np.float64], shift_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the round-trip phase of every wavelength at every ring [rad], shape (rows, wavelengths, rings)."""
-    count = phase_rad.shape[-1]
-    number = np.arange(count)
-    apart_rad = 2.0 * np.pi / count * (number[:, np.newaxis] - number)
-    return phase_rad[..., np.newaxis, :] + apart_rad + shift_rad[:, np.newaxis]
-
-
-def _arriving(through_port: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each wavelength that arrives at each ring, (…, rings), from the rings' own transmissions."""
-    arriving = np.ones_like(through_port)
-    np.cumprod(through_port[..., :-1], axis=-1, out=arriving[..., 1:])
-    return arriving
 
 
 def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.rings import ring_of
 from photonloop.simulator.physics import dac
-from photonloop.simulator.physics.weight_bank import row_slopes
+from photonloop.simulator.physics.ring_rows import row_slopes
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
 
@@ -117,12 +116,11 @@ def _bank_gradient(
     chip: Chip, stage: int, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
 ) -> tuple[float, NDArray[np.float64]]:
     """Return a loss on the readings of a weight bank and its derivatives by the rings' phases, shape (channels,)."""
-    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
+    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, stage, phases_rad)
     loss, slope = loss_and_slope(reference.balanced_a(chip, stage, shares, fields, moment))
     power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, stage, shares, fields, moment)
     by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
-    shift_rad = chip.ambient().wavelength_shift_rad(moment)
-    slopes = row_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters), shift_rad)
+    slopes = row_slopes(*reference.row_arguments(chip, stage, phases_rad, moment))
     by_ring = np.einsum("nk,nkm->nm", by_drop, slopes.drop_port) - np.einsum("nk,nkm->nm", by_through, slopes.through_port)
     return float(loss), by_ring.ravel()
 

@@ -16,7 +16,8 @@ from photonloop.simulator.engine.rings import ring_of
 from photonloop.simulator.engine.stage import stage_power_w
 from photonloop.simulator.physics import crosstalk, heater, modulator, nonlinearity, photodiode
 from photonloop.simulator.physics.mesh import Elements, elements, propagated
-from photonloop.simulator.physics.weight_bank import Transmissions, row_transmissions
+from photonloop.simulator.physics.ring_rows import row_transmissions
+from photonloop.simulator.physics.weight_bank import Ring, Transmissions
 
 
 def moment_now(chip: Chip) -> Moment:
@@ -90,7 +91,8 @@ def currents_a(
     moment = moment or moment_now(chip)
     field, last = entering(chip, inputs, moment), len(powers_w) - 1
     if chip.stages[last].rings is not None:
-        return balanced_a(chip, last, ring_shares(chip, phases_rad(chip, last, powers_w[last], moment), moment), field, moment)
+        shares = ring_shares(chip, last, phases_rad(chip, last, powers_w[last], moment), moment)
+        return balanced_a(chip, last, shares, field, moment)
     for stage, watts in enumerate(powers_w):
         if stage > 0:
             field = passed(chip, stage - 1, field)
@@ -108,10 +110,18 @@ def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArr
     return field * np.sqrt(chip.ambient().laser_powers(moment or moment_now(chip)))
 
 
-def ring_shares(chip: Chip, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> Transmissions:
+def ring_shares(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> Transmissions:
     """Return the transmissions of a weight bank's rows, shape (outputs, inputs), at the rings' phases, (channels,)."""
-    shift_rad = chip.ambient().wavelength_shift_rad(moment or moment_now(chip))
-    return row_transmissions(phases_rad.reshape(-1, chip.parameters.ports), ring_of(chip.parameters), shift_rad)
+    return row_transmissions(*row_arguments(chip, stage, phases_rad, moment or moment_now(chip)))
+
+
+def row_arguments(
+    chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment
+) -> tuple[NDArray[np.float64], Ring, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return the arguments of `ring_rows.row_transmissions` and `row_slopes` for a weight bank at its phases."""
+    bus_rad, shift_rad = chip.stages[stage].truth.bus_rad, chip.ambient().wavelength_shift_rad(moment)
+    phases = phases_rad.reshape(-1, chip.parameters.ports)
+    return phases, ring_of(chip.parameters), shift_rad, bus_rad.reshape(phases.shape) if bus_rad.size else None
 
 
 def pair_currents_a(

@@ -12,7 +12,8 @@ from photonloop.simulator.engine.ambient import Ambient
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 from photonloop.simulator.physics.chip_faults import FaultParameters
-from photonloop.simulator.physics.weight_bank import Ring, phases_of, row_transmissions
+from photonloop.simulator.physics.ring_rows import row_transmissions
+from photonloop.simulator.physics.weight_bank import Ring, phases_of
 from photonloop.simulator.truth.chip_truth import gradient
 from photonloop.simulator.truth.reference import settled_currents_a
 
