@@ -1,20 +1,19 @@
-"""Errors of a weight bank's weights by spectral crosstalk, for several numbers of wavelengths in one free spectral range.
+"""Errors of weights by spectral crosstalk of a weight bank's rings, for several numbers of wavelengths.
 
     python scripts/studies/bank_crosstalk.py [--json] [--quick] [--finesse 30]
 
-Phases are set for uniformly random weights of independent rings, and the rms difference of the actual weights from them
-is computed in four ways:
+The wavelengths are equally spaced over one free spectral range. Phases are set for uniformly random weights of
+independent rings, and the rms difference of the actual weights from them is computed in four ways:
 
-- chip: the model of the simulator (`weight_bank.row_transmissions`), for weights in [-0.9, 0.9].
-- full range: the same for all weights that a ring can have. Rings of weights near -1 are detuned by half a free spectral
-  range, so they pass other wavelengths on their way there.
-- re-coupled: with the light that rings couple from the drop bus back into the row, added as powers. It is the mean over
-  all lengths of waveguide between the rings.
-- coherent: fields instead of powers. Light that two rings drop, or that goes around between two rings, interferes, with
-  random phases of the waveguides between the rings.
+- powers: the model of the simulator with `ring.spectral_crosstalk`, for weights in [-0.9, 0.9].
+- full range: the same for all weights that a ring can have. Rings with weights near -1 are detuned by up to half a free
+  spectral range, and meet other wavelengths on their way there.
+- re-coupled: with the light that rings couple from the drop bus back into the row, added as powers. For two rings it is
+  the mean over all lengths of waveguide between them.
+- interference: the model of the simulator with `ring.bus_interference`, with random phases between the rings.
 
-The sketch in the last column was published without the range of its weights. It agrees with `chip`, so its range was
-about [-0.9, 0.9].
+The sketch in the last column was published without the range of its weights. It agrees with `powers`, so its range was
+about [-0.9, 0.9]; interference is missing in it.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ class CrosstalkErrors:
     """Rms differences of weights from those of independent rings."""
 
     wavelengths: int
-    chip: float
+    powers: float
     full_range: float
     recoupled: float
-    coherent: float
+    interference: float
     sketch: float | None
 
 
@@ -61,22 +60,6 @@ def recoupled_weights(phase_rad: NDArray[np.float64], ring: Ring) -> NDArray[np.
     return reflected - passed
 
 
-def coherent_weights(phase_rad: NDArray[np.float64], ring: Ring, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the weights of rows, (rows, M), from fields. Light on the drop bus travels towards the first ring."""
-    r, a = ring.coupler_field, ring.round_trip_field
-    wave = np.exp(1j * phases_at_rings(phase_rad))
-    around = 1.0 / (1.0 - r**2 * a * wave)
-    through, drop = r * (1.0 - a * wave) * around, -(1.0 - r**2) * np.sqrt(a * wave) * around
-    between = np.exp(2j * np.pi * rng.random(through.shape))
-    reflected, passed = np.zeros(phase_rad.shape, complex), np.ones(phase_rad.shape, complex)
-    for m in reversed(range(phase_rad.shape[-1])):
-        back = reflected * between[..., m]
-        rounds = 1.0 / (1.0 - drop[..., m] * back)
-        passed = through[..., m] * passed * rounds
-        reflected = drop[..., m] + through[..., m] ** 2 * back * rounds
-    return np.abs(reflected) ** 2 - np.abs(passed) ** 2
-
-
 def phases_at_rings(phase_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the phase of each wavelength at each ring [rad], shape (rows, wavelengths, rings)."""
     number = np.arange(phase_rad.shape[-1])
@@ -89,13 +72,14 @@ def measured(wavelengths: int, finesse: float, rows: int) -> CrosstalkErrors:
     weights = rng.uniform(-LARGEST, LARGEST, (rows, wavelengths))
     phase_rad = phases_of(weights, alone)
     lowest = float(transmissions(np.array(np.pi), alone).weights)
+    bus_rad = rng.uniform(0.0, 2.0 * np.pi, weights.shape)
     every = rng.uniform(lowest, 1.0, weights.shape)
     return CrosstalkErrors(
         wavelengths=wavelengths,
-        chip=rms(row_transmissions(phase_rad, ring).weights - weights),
+        powers=rms(row_transmissions(phase_rad, ring).weights - weights),
         full_range=rms(row_transmissions(phases_of(every, alone), ring).weights - every),
         recoupled=rms(recoupled_weights(phase_rad, ring) - weights),
-        coherent=rms(coherent_weights(phase_rad, ring, rng) - weights),
+        interference=rms(row_transmissions(phase_rad, ring, None, bus_rad).weights - weights),
         sketch=SKETCH.get(wavelengths) if finesse == 30 else None,
     )
 
@@ -116,12 +100,11 @@ def main() -> int:
     if chosen.json:
         print(json.dumps({"finesse": chosen.finesse, "errors": [asdict(row) for row in rows]}))
         return 0
-    print(f"{'wavelengths':>11}{'chip':>9}{'full range':>12}{'re-coupled':>12}{'coherent':>10}{'sketch':>9}")
+    print(f"{'wavelengths':>11}{'powers':>9}{'full range':>12}{'re-coupled':>12}{'interference':>14}{'sketch':>9}")
     for row in rows:
         sketch = "" if row.sketch is None else f"{row.sketch:.3f}"
-        print(
-            f"{row.wavelengths:>11}{row.chip:>9.4f}{row.full_range:>12.4f}{row.recoupled:>12.4f}{row.coherent:>10.4f}{sketch:>9}"
-        )
+        found = f"{row.powers:>9.4f}{row.full_range:>12.4f}{row.recoupled:>12.4f}{row.interference:>14.4f}"
+        print(f"{row.wavelengths:>11}{found}{sketch:>9}")
     return 0
 
 

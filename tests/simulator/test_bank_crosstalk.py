@@ -158,7 +158,7 @@ def test_the_mean_over_bus_phases_is_the_sum_of_powers() -> None:
     bus = np.stack((np.arange(4096) / 4096 * 2 * np.pi, np.zeros(4096)), axis=1)
     found = row_transmissions(np.tile(phases, (4096, 1)), ring, None, bus)
     for k in range(2):
-        drop, through = transmissions(phases + np.pi * (k - np.arange(2)), ring)
+        drop, through = transmissions(np.array([phases[m] + np.pi * (k - m) for m in range(2)]), ring)
         mean = drop[0] + through[0] ** 2 * drop[1] / (1 - drop[0] * drop[1])
         assert np.mean(found.drop_port[:, k]) == pytest.approx(mean, rel=1e-9)
         assert np.mean(found.through_port[:, k]) == pytest.approx(through[0] * through[1] / (1 - drop[0] * drop[1]), rel=1e-9)
