@@ -53,10 +53,10 @@ def recoupled_weights(phase_rad: NDArray[np.float64], ring: Ring) -> NDArray[np.
     single = transmissions(phases_at_rings(phase_rad), ring)
     reflected, passed = np.zeros(phase_rad.shape), np.ones(phase_rad.shape)
     for m in reversed(range(phase_rad.shape[-1])):
-        drop, through = single.drop_port[..., m], single.through_port[..., m]
-        rounds = 1.0 / (1.0 - drop * reflected)
+        dropping, through = single.drop_port[..., m], single.through_port[..., m]
+        rounds = 1.0 / (1.0 - dropping * reflected)
         passed = through * passed * rounds
-        reflected = drop + through**2 * reflected * rounds
+        reflected = dropping + through**2 * reflected * rounds
     return reflected - passed
 
 

@@ -104,12 +104,12 @@ def _fields(seen_rad: _Phases, ring: Ring, between: _Amplitudes) -> tuple[_Ampli
     wave = np.exp(1j * seen_rad)
     inverse = 1.0 / (1.0 - b * wave)
     through = r * (1.0 - a * wave) * inverse
-    drop = -(1.0 - r**2) * np.sqrt(a) * np.exp(0.5j * seen_rad) * inverse
-    by_through, by_drop = 1j * r * (b - a) * wave * inverse**2, 1j * drop * (0.5 + b * wave * inverse)
+    dropping = -(1.0 - r**2) * np.sqrt(a) * np.exp(0.5j * seen_rad) * inverse
+    by_through, by_drop = 1j * r * (b - a) * wave * inverse**2, 1j * dropping * (0.5 + b * wave * inverse)
     dropped, passed = np.zeros(seen_rad.shape[:-1], complex), np.ones(seen_rad.shape[:-1], complex)
     dropped_by, passed_by = np.zeros(seen_rad.shape, complex), np.zeros(seen_rad.shape, complex)
     for m in reversed(range(seen_rad.shape[-1])):
-        t, d, by_t, by_d = (each[..., m] for each in (through, drop, by_through, by_drop))
+        t, d, by_t, by_d = (each[..., m] for each in (through, dropping, by_through, by_drop))
         back, back_by = dropped * between[..., m], dropped_by * between[..., m, np.newaxis]
         q = 1.0 / (1.0 - d * back)
         # Derivatives by the phases of later rings, which enter through `back`, then by that of ring m.
