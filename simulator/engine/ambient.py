@@ -30,7 +30,7 @@ deviation. For the phases of preset `soi` that is 1e-4 rad, less than half an LS
 
 # Kinds of processes. Do not renumber them: the drift of every chip of an existing seed would change.
 _PHASE, _TEMPERATURE, _LASER = 0, 1, 2
-_WAVELENGTH = 8
+_BANK_WAVELENGTH = 8
 
 
 class TimeGrids(NamedTuple):
@@ -111,7 +111,7 @@ class Ambient:
         self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
         self._laser = process(_LASER, 0, self._lasers, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
-        self._wavelengths = process(_WAVELENGTH, 0, self._lasers, *of_phases[-1], phases_s)
+        self._wavelengths = process(_BANK_WAVELENGTH, 0, self._lasers, *of_phases[-1], phases_s)
 
     def moment(self, time_s: float) -> Moment:
         """Return the state of the slow processes at `time_s` on the chip's clock."""
