@@ -277,12 +277,42 @@ class MeshWiring(NamedTuple):
 
 
 class Rings(NamedTuple):
-    """The rings of a weight bank: number per row, and (2F/π)², D and leak of `weight_bank.transmissions`."""
+    """The rings of a weight bank.
+
+    Parameters
+    ----------
+    inputs
+        Number per row.
+    steepness_2, dropped, leaked
+        (2F/π)², D and leak of `weight_bank.transmissions`.
+    spacing
+        cos and sin of πm/M, float32 (2, M); shape (2, 0) without spectral crosstalk. With it, `phasors` takes half of
+        the rings' phases, because the field at a drop port turns by half of the round-trip phase.
+    wavelengths
+        cos and sin of (2πk/M + ψ_k)/2, same shape, with ψ_k the phase shift of wavelength k.
+    couplers
+        r, a, 1 - a, b, 1 - b and (1 - r²)√a of `ring_rows`.
+    bus
+        cos and sin of the phase of the waveguides behind each ring for wavelength 0, float32 (2, channels); shape (2,
+        0) without interference.
+    bus_wavelengths
+        cos and sin of the difference of that phase for wavelength k, float32 (2, M); shape (2, 0) without interference.
+    """
 
     inputs: int
     steepness_2: np.float32
     dropped: np.float32
     leaked: np.float32
+    spacing: np.ndarray
+    wavelengths: np.ndarray
+    couplers: np.ndarray
+    bus: np.ndarray
+    bus_wavelengths: np.ndarray
+
+
+def phase_scale(rings: Rings | None) -> float:
+    """Return the share of each phase of which `phasors` computes the phasor: a half with spectral crosstalk, else 1."""
+    return 1.0 if rings is None or rings.spacing.shape[1] == 0 else 0.5
 
 
 class ReadoutChain(NamedTuple):
@@ -293,7 +323,8 @@ class ReadoutChain(NamedTuple):
     ampere, dark_a
         Current [A] per |E|² = 1 and dark current [A] of each detector, repeated for every lane, shape (ports · LANES,).
     rin
-        Relative standard deviation of the laser power, common to all detectors.
+        Relative standard deviation of the laser power, which is common to all detectors of a mesh. Each input of a
+        weight bank has its own laser.
     inverse_saturation
         1/i_sat [1/A] of `photodiode.compressed_a`; 0: linear.
     thermal_a2, shot_a
@@ -364,7 +395,8 @@ class Scratch(NamedTuple):
     field
         One block, float32 (ports, 2, LANES).
     noise
-        Normal deviates, float32 (ports rounded up to an even number + 2, LANES).
+        Normal deviates, float32 (rows, LANES): one row per output, rounded up to an even number, then the rows for RIN,
+        2 for a mesh, one per input rounded up to an even number for a weight bank.
     current
         Photocurrents [A], float32 (ports · LANES,).
     source
@@ -1009,12 +1041,12 @@ def _setting_phasors(heaters, drive, offset, start_of_noise, scratch):
 
 
 @_inlined
-def _fill_noise(readout, start, first, noise):
-    """Fill the rows of `noise` that the detectors use. The last two rows are for RIN. `first` is the first sample."""
+def _fill_noise(readout, start, first, rin_rows, noise):
+    """Fill the rows of `noise` that are used. The last `rin_rows` rows are for RIN. `first` is the first sample."""
     if readout.rin > _F(0.0):
         normals(start, noise)
     elif readout.thermal_a2 > _F(0.0) or readout.shot_a > _F(0.0):
-        normals(start, noise[: noise.shape[0] - 2])
+        normals(start, noise[: noise.shape[0] - rin_rows])
     if readout.kept > _F(0.0) and first == 0:
         for r in range(noise.shape[0]):
             noise[r, 0] *= readout.first_scale
@@ -1029,7 +1061,7 @@ def _read_block(block, tops, matrices, readout, laser_power, scratch, start, cou
             field[p, 0, lane] = block[p, 0, lane]
             field[p, 1, lane] = block[p, 1, lane]
     sweep(field, tops, matrices)
-    _fill_noise(readout, start, first, noise)
+    _fill_noise(readout, start, first, 2, noise)
     detect(readout, laser_power, field, noise, scratch.current, count, flags, out, first)
 
 
@@ -1226,16 +1258,92 @@ def convert_settings(worker, control, total, readout, is_signed, scratch, counte
 
 
 @_inlined
-def ring_shares(phasor, rings, start, stop, out):
-    """Write drop and through transmission of rings start … stop - 1 to columns 0 and 1 of `out` (rings, 8).
+def _row_shares(phasor, rings, first_ring, start, stop, row, out):
+    """Write the transmissions of wavelengths start … stop - 1 of one row with spectral crosstalk to its rows of `out`.
 
-    `phasor` as from `phasors`. sin²(φ/2) is computed from sin φ near resonance and from cos φ elsewhere, to avoid
-    cancellation.
+    `row`, float32 (3, M), is a temporary array.
     """
+    dropped, passing = row[0], row[1]
     for k in range(start, stop):
+        dropped[k] = _F(0.0)
+        passing[k] = _ONE
+    for m in range(rings.inputs):
+        own_c, own_s = phasor[0, first_ring + m], phasor[1, first_ring + m]
+        far_c, far_s = rings.spacing[0, m], rings.spacing[1, m]
+        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s  # half the phase for wavelength 0
+        for k in range(start, stop):
+            s = zero_s * rings.wavelengths[0, k] + zero_c * rings.wavelengths[1, k]
+            x2 = rings.steepness_2 * s * s
+            arriving = passing[k] / (_ONE + x2)
+            dropped[k] += rings.dropped * arriving
+            passing[k] = (rings.leaked + x2) * arriving
+    for k in range(start, stop):
+        out[first_ring + k, 0] = dropped[k]
+        out[first_ring + k, 1] = passing[k]
+
+
+@_inlined
+def _row_interference(phasor, rings, first_ring, start, stop, row, out):
+    """Write the transmissions as `_row_shares` does, from fields: light on the drop bus interferes (`ring_rows`)."""
+    r, a, lost = rings.couplers[0], rings.couplers[1], rings.couplers[2]
+    b, open_share, drop_field = rings.couplers[3], rings.couplers[4], rings.couplers[5]
+    re, im, passing = row[0], row[1], row[2]
+    for k in range(start, stop):
+        re[k] = _F(0.0)
+        im[k] = _F(0.0)
+        passing[k] = _ONE
+    for m in range(rings.inputs - 1, -1, -1):
+        own_c, own_s = phasor[0, first_ring + m], phasor[1, first_ring + m]
+        far_c, far_s = rings.spacing[0, m], rings.spacing[1, m]
+        zero_c, zero_s = own_c * far_c + own_s * far_s, own_s * far_c - own_c * far_s
+        bus_c, bus_s = rings.bus[0, first_ring + m], rings.bus[1, first_ring + m]
+        for k in range(start, stop):
+            wave_c, wave_s = rings.wavelengths[0, k], rings.wavelengths[1, k]
+            c, s = zero_c * wave_c - zero_s * wave_s, zero_s * wave_c + zero_c * wave_s
+            s2, sine = _TWO * s * s, _TWO * s * c  # 1 - cos φ and sin φ
+            # 1/(1 - b e^{iφ}), then t and d
+            inverse = _ONE / (open_share * open_share + _TWO * b * s2)
+            vr, vi = (open_share + b * s2) * inverse, b * sine * inverse
+            nr, ni = r * (lost + a * s2), -r * a * sine
+            tr, ti = nr * vr - ni * vi, nr * vi + ni * vr
+            dr, di = -drop_field * (c * vr - s * vi), -drop_field * (c * vi + s * vr)
+            # B = R e^{iβ}
+            ur = bus_c * rings.bus_wavelengths[0, k] - bus_s * rings.bus_wavelengths[1, k]
+            ui = bus_s * rings.bus_wavelengths[0, k] + bus_c * rings.bus_wavelengths[1, k]
+            br, bi = re[k] * ur - im[k] * ui, re[k] * ui + im[k] * ur
+            # B/(1 - d B)
+            qr, qi = _ONE - dr * br + di * bi, -(dr * bi + di * br)
+            rounds = _ONE / (qr * qr + qi * qi)
+            gr, gi = (br * qr + bi * qi) * rounds, (bi * qr - br * qi) * rounds
+            t2r, t2i = tr * tr - ti * ti, _TWO * tr * ti
+            re[k] = dr + t2r * gr - t2i * gi
+            im[k] = di + t2r * gi + t2i * gr
+            passing[k] *= (tr * tr + ti * ti) * rounds
+    for k in range(start, stop):
+        out[first_ring + k, 0] = re[k] * re[k] + im[k] * im[k]
+        out[first_ring + k, 1] = passing[k]
+
+
+@_inlined
+def ring_shares(phasor, rings, start, stop, row, out):
+    """Write the drop and through transmission of elements start … stop - 1 to columns 0 and 1 of `out` (elements, 8).
+
+    Element n·M + k is wavelength k in row n. `phasor` as from `phasors`; `row`, float32 (3, M), is a temporary array.
+    """
+    if rings.spacing.shape[1] > 0:
+        inputs = rings.inputs
+        for n in range(start // inputs, (stop + inputs - 1) // inputs):
+            first = n * inputs
+            low, high = max(start - first, 0), min(stop - first, inputs)
+            if rings.bus.shape[1] > 0:
+                _row_interference(phasor, rings, first, low, high, row, out)
+            else:
+                _row_shares(phasor, rings, first, low, high, row, out)
+        return
+    for k in range(start, stop):
+        # sin²(φ/2) from sin φ near resonance and from cos φ elsewhere, to avoid cancellation.
         c, s = phasor[0, k], phasor[1, k]
-        half = _HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c)
-        x2 = rings.steepness_2 * half
+        x2 = rings.steepness_2 * (_HALF * s * s / (_ONE + c) if c > _F(0.0) else _HALF * (_ONE - c))
         share = _ONE / (_ONE + x2)
         out[k, 0] = rings.dropped * share
         out[k, 1] = (rings.leaked + x2) * share
@@ -1293,23 +1401,32 @@ def _balanced_readings(readout, row, noise, currents, count, flags):
 
 
 @_inlined
+def _input_powers(block, inputs, readout, laser_power, noise, power):
+    """Write the power of every input to `power`, float32 (inputs, 2, LANES), column 0.
+
+    Each input has its own laser: `laser_power`, float32 (inputs,), is relative to nominal, and RIN is independent.
+    """
+    first = noise.shape[0] - inputs - inputs % 2
+    for m in range(inputs):
+        mean = laser_power[m]
+        for lane in range(LANES):
+            xr, xi = block[m, 0, lane], block[m, 1, lane]
+            power[m, 0, lane] = mean * (xr * xr + xi * xi)
+    if readout.rin > _F(0.0):
+        for m in range(inputs):
+            for lane in range(LANES):
+                power[m, 0, lane] *= _ONE + readout.rin * noise[first + m, lane]
+
+
+@_inlined
 def _read_balanced(block, shares, inputs, readout, laser_power, scratch, currents, start, count, flags, out, first):
     """Write the readings of a block's first `count` samples to rows first … of `out`, float32 (samples, outputs).
 
-    `currents`, float32 (3, LANES), is a temporary array. The other arguments are those of `_read_block`.
+    `currents`, float32 (2, LANES), is a temporary array. The other arguments are those of `_read_block`.
     """
-    power, noise, relative = scratch.field, scratch.noise, currents[2]
-    _fill_noise(readout, start, first, noise)
-    for lane in range(LANES):
-        relative[lane] = laser_power
-    if readout.rin > _F(0.0):
-        common = noise[noise.shape[0] - 2]
-        for lane in range(LANES):
-            relative[lane] = laser_power * (_ONE + readout.rin * common[lane])
-    for m in range(inputs):
-        for lane in range(LANES):
-            xr, xi = block[m, 0, lane], block[m, 1, lane]
-            power[m, 0, lane] = relative[lane] * (xr * xr + xi * xi)
+    power, noise = scratch.field, scratch.noise
+    _fill_noise(readout, start, first, inputs + inputs % 2, noise)
+    _input_powers(block, inputs, readout, laser_power, noise, power)
     for row in range(readout.ampere.size // LANES):
         _row_powers(power, shares, row * inputs, inputs, currents)
         _balanced_readings(readout, row, noise, currents, count, flags)
@@ -1322,8 +1439,11 @@ def read_bank(
     worker, control, total, blocks, first_block, drives, offset, heaters, rings, readout, laser_power, scratch, counters,
     first_sample, flags, out,
 ):  # fmt: skip
-    """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh."""
-    currents = np.empty((3, LANES), np.float32)
+    """Read every item of a weight bank, one block of one setting, as `detect_settings` does for a mesh.
+
+    `laser_power`, float32 (inputs,), is that of each input.
+    """
+    currents, row = np.empty((2, LANES), np.float32), np.empty((3, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = (out.shape[1] - first_sample + LANES - 1) // LANES
     ready = -1
@@ -1336,7 +1456,7 @@ def read_bank(
         if setting != ready:
             noise = stream_start(counters.sources, counters.evaluation, counters.first_setting + setting)
             _setting_phasors(heaters, drives[setting], offset, noise, scratch)
-            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], scratch.matrices)
+            ring_shares(scratch.phasor, rings, 0, scratch.matrices.shape[0], row, scratch.matrices)
             ready = setting
         first = first_sample + block * LANES
         lanes = min(LANES, out.shape[1] - first)
@@ -1350,7 +1470,11 @@ def read_bank(
 
 @_entry
 def find_ring_shares(worker, control, total, phasor, rings, out):
-    """Write the transmissions of every ring: phasor (S, 2, channels) → out (S, rings, 8). An item is a chunk."""
+    """Write the transmissions of every row for every wavelength: phasor (S, 2, channels) → out (S, channels, 8).
+
+    An item is a chunk of a setting.
+    """
+    row = np.empty((3, rings.inputs), np.float32)
     claim = np.zeros(2, np.int64)
     count = _chunks(out.shape[1])
     while True:
@@ -1358,7 +1482,7 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
         if item < 0:
             break
         start = item % count * CHUNK
-        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), out[item // count])
+        ring_shares(phasor[item // count], rings, start, min(start + CHUNK, out.shape[1]), row, out[item // count])
         finish_item(control)
 
 
@@ -1366,8 +1490,8 @@ def find_ring_shares(worker, control, total, phasor, rings, out):
 def read_bank_prepared(
     worker, control, total, blocks, plan, shares, rings, readout, laser_power, scratch, counters, flags, out,
 ):  # fmt: skip
-    """Read every item of a plan, with given ring transmissions, as `read_prepared` does for a mesh."""
-    currents = np.empty((3, LANES), np.float32)
+    """Read every item of a plan, with given transmissions of rows, as `read_prepared` does for a mesh."""
+    currents = np.empty((2, LANES), np.float32)
     claim = np.zeros(2, np.int64)
     while True:
         item = next_item(control, total, worker, claim)

@@ -16,6 +16,7 @@ from photonloop.protocols.config import ConfigError, read_toml, suggestion, vali
 from photonloop.simulator.electronics_parameters import AdcParameters, DacParameters, PhotodiodeParameters
 from photonloop.simulator.electronics_parameters import Part as _Part
 from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.physics.ring_parameters import RingParameters, check_crowding
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
@@ -34,7 +35,8 @@ class MeshParameters(_Part):
     topology: Literal["clements", "reck", "svd", "weight_bank"] = "clements"
     """Topology: an interferometer mesh, or weight_bank, rows of rings for many wavelengths.
 
-    A weight_bank is a single stage without couplers, taps and nonlinearity."""
+    Each stage of a weight_bank is a bank of its own, without couplers, taps and nonlinearity. The modulated light is
+    split equally between the banks."""
     outputs: Annotated[int, Field(ge=0, le=1024)] = 0
     """Number of rows of a weight_bank; 0: as many as ports. A mesh has as many outputs as ports."""
 
@@ -46,19 +48,6 @@ class MeshParameters(_Part):
                 f"a {self.topology} mesh has one output per port"
             )
         return self
-
-
-class RingParameters(_Part):
-    """The rings of a weight_bank. `heater` describes their heaters; P_π tunes a ring by half a free spectral range."""
-
-    finesse: Annotated[float, Field(ge=2, le=1e5)] = 30.0
-    """Free spectral range divided by the full width at half maximum of the resonance."""
-    cold_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Designed detuning at 0 V: the round-trip phase missing to resonance with the ring's wavelength [rad]."""
-    drop_loss_db: Annotated[float, Field(ge=0, le=20)] = 0.0
-    """Loss from the input to the drop port in resonance [dB]."""
-    row_loss_db: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """Loss to and through a row, equal for both detectors, in addition to the equal split between rows [dB]."""
 
 
 class HeaterParameters(_Part):
@@ -180,22 +169,27 @@ class NonlinearityParameters(_Part):
 
 
 class LaserParameters(_Part):
-    """The laser, split equally between the input ports; amplitude 1 is the full power of a port."""
+    """The laser, split equally between the input ports; amplitude 1 is the full power of a port.
+
+    A weight bank has one laser per input, of equal nominal power.
+    """
 
     total_power_w: Annotated[float, Field(gt=0, le=10)] = 0.01
     """Optical power on the chip, sum over all input ports [W]."""
     phases_settable: bool = False
     """True if the input modulators also set phases, so that inputs may be complex."""
     rin_db_per_hz: Annotated[float, Field(ge=-250, le=0)] = 0.0
-    """Relative intensity noise [dB/Hz], within the bandwidth of the photodiodes, common to all detectors; 0: none."""
+    """Relative intensity noise [dB/Hz], within the bandwidth of the photodiodes; 0: none.
+
+    It is common to all detectors of a mesh. A weight bank has one laser per input, each with noise of its own."""
     drift_sigma: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process."""
+    """Standard deviation of the logarithm of each laser's power, which drifts as an Ornstein-Uhlenbeck process."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the power drift [s]."""
     detuning_pm: Annotated[float, Field(ge=-1e5, le=1e5)] = 0.0
     """Mean wavelength minus the design wavelength of the chip [pm]. Meshes only."""
     jitter_pm: Annotated[float, Field(ge=0, le=1e5)] = 0.0
-    """Standard deviation of the wavelength, an Ornstein-Uhlenbeck process around its mean [pm]. Meshes only."""
+    """Standard deviation of each laser's wavelength, an Ornstein-Uhlenbeck process around its mean [pm]."""
     jitter_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the wavelength [s]."""
     phase_rad_per_pm: Annotated[float, Field(ge=0, le=1)] = 6.9e-4
@@ -278,7 +272,7 @@ class ChipParameters(_Part):
     ports: Annotated[int, Field(ge=2, le=1024)] = 64
     """Number of input ports."""
     stages: Annotated[int, Field(ge=1, le=8)] = 2
-    """Number of stages in series."""
+    """Number of stages: meshes in series, or weight banks in parallel."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of all fabrication variations, drift and noise."""
     mesh: MeshParameters = MeshParameters()
@@ -302,9 +296,9 @@ class ChipParameters(_Part):
     """Faults, from the start or at a given time."""
 
     @model_validator(mode="after")
-    def _is_one_bank(self) -> Self:
-        if self.mesh.topology == "weight_bank" and self.stages != 1:
-            raise ValueError(f"stages is {self.stages}, but a weight_bank detects all its light: set stages to 1")
+    def _wavelengths_are_separable(self) -> Self:
+        if self.mesh.topology == "weight_bank":
+            check_crowding(self.ring, self.ports)
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ _UNITS = {
     "rad": "rad",
     "ohm": "Ω",
     "lsb": "LSB",
+    "nm": "nm",
     "bits": "bit",
     "db": "dB",
     "hz": "Hz",

@@ -77,11 +77,17 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
     Raises
     ------
     ConfigError
-        There are more layers than stages, or a layer has fewer readings than there are classes.
+        There are more layers than stages, several layers on weight banks, or a layer has fewer readings than there are
+        classes.
     """
     count = experiment.network.layers
     if count > len(description.stages):
         raise ConfigError(f"network.layers is {count}, but the device has {len(description.stages)} stages")
+    if count > 1 and any(stage.topology == "weight_bank" for stage in description.stages[:count]):
+        raise ConfigError(
+            f"network.layers is {count}, but the device's stages are weight banks, which pass no light to each other: "
+            "set network.layers to 1"
+        )
     layers: list[Layer] = []
     for number, stage in enumerate(description.stages[:count]):
         rng = rng_stream(experiment.seed, Purpose.PROTOTYPES, number)

@@ -25,6 +25,7 @@ from photonloop.simulator.physics.drift import Normals, OrnsteinUhlenbeck
 from photonloop.simulator.physics.fabrication import slow_key
 from photonloop.simulator.physics.laser import HEATER_M, drifted_power, own_laser, path_phase_rad
 from photonloop.simulator.physics.modulator import input_factor, own_modulator
+from photonloop.simulator.physics.weight_bank import wavelength_shift_rad
 
 STEPS_PER_TAU = 2**14
 """Grid steps of phases and laser per shortest correlation time. Per step a value moves by 1.1 % of its standard
@@ -48,13 +49,13 @@ class TimeGrids(NamedTuple):
     phases
         Phase drift and temperature of all stages.
     laser
-        Laser power.
+        Laser power; of a weight bank, of all lasers.
     sources
         Slow noise and gain of the voltage sources.
     detectors
         Offset and gain of the detectors' converters.
     wavelength
-        Laser wavelength.
+        Laser wavelength, or the wavelengths of a weight bank's lasers.
     inputs
         Phase drift and coupling drift of the input ports.
     ageing
@@ -149,31 +150,11 @@ class Ambient:
         self._fault_times_s = [fault.at_s for fault in self.faults]
         self._gradual = [fault for fault in self.faults if fault.is_gradual]
         self._ageing_from_s = min((fault.at_s for fault in self._gradual), default=0.0)
+        self._is_bank = parameters.mesh.topology == "weight_bank"
+        self._lasers = parameters.ports if self._is_bank else 1
         drift, temperature, dac, adc = parameters.drift, parameters.temperature, parameters.dac, parameters.adc
         laser, modulator = self._laser_parameters, self._modulator = own_laser(parameters), own_modulator(parameters)
-        walk_rad, walk_tau_s = modulator.phase_drift_rad, modulator.phase_drift_tau_s
-        self.grids = TimeGrids(
-            phases=_grid_step_s(((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s)), STEPS_PER_TAU),
-            laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
-            sources=_grid_step_s(
-                ((dac.slow_noise_v, dac.slow_noise_tau_s), (dac.gain_drift_sigma, dac.gain_drift_tau_s)), COARSE_STEPS_PER_TAU
-            ),
-            detectors=_grid_step_s(
-                ((adc.offset_drift_lsb, adc.offset_drift_tau_s), (adc.gain_drift_sigma, adc.gain_drift_tau_s)),
-                COARSE_STEPS_PER_TAU,
-            ),
-            wavelength=_grid_step_s(((laser.jitter_pm, laser.jitter_tau_s),), STEPS_PER_TAU),
-            inputs=_at_least_us(
-                _grid_step_s(
-                    (
-                        (walk_rad, walk_tau_s / max(1.0, walk_rad**2)),
-                        (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
-                    ),
-                    STEPS_PER_TAU,
-                )
-            ),
-            ageing=_grid_step_s(((1.0, fault.tau_s or 0.0) for fault in self._gradual), STEPS_PER_TAU),
-        )
+        self.grids = _time_grids(parameters, self._gradual)
         """Steps of the time grids."""
 
         def process(kind: int, stage: int, size: int, sigma: float, tau_s: float, step_s: float) -> OrnsteinUhlenbeck | None:
@@ -184,7 +165,8 @@ class Ambient:
         phases_s = self.grids.phases
         self._phases = [process(_PHASE, k, n, drift.sigma_rad, drift.tau_s, phases_s) for k, n in enumerate(channels)]
         self._temperature = process(_TEMPERATURE, 0, 1, temperature.sigma_k, temperature.tau_s, phases_s)
-        self._laser = process(_LASER, 0, 1, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._laser = process(_LASER, 0, self._lasers, laser.drift_sigma, laser.drift_tau_s, self.grids.laser)
+        self._wavelengths = process(_WAVELENGTH, 0, self._lasers, laser.jitter_pm, laser.jitter_tau_s, self.grids.wavelength)
         self._sources = [
             (
                 process(_SOURCE_GAIN, k, n, dac.gain_drift_sigma, dac.gain_drift_tau_s, self.grids.sources),
@@ -199,17 +181,16 @@ class Ambient:
             )
             for k, n in enumerate(detectors)
         ]
-        self._wavelength = process(_WAVELENGTH, 0, 1, laser.jitter_pm, laser.jitter_tau_s, self.grids.wavelength)
 
         def of_ports(kind: int, sigma: float, tau_s: float) -> PortProcesses | None:
             if sigma == 0:
                 return None
             return PortProcesses(slow_key(parameters.seed, kind, 0), parameters.ports, sigma, tau_s / self.grids.inputs)
 
-        self._input_phases = of_ports(_INPUT_PHASE, walk_rad, walk_tau_s)
+        self._input_phases = of_ports(_INPUT_PHASE, modulator.phase_drift_rad, modulator.phase_drift_tau_s)
         self._coupling = of_ports(_COUPLING, modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s)
         self._paths_move = (self._temperature is not None and temperature.phase_rad_per_k > 0) or (
-            (self._wavelength is not None or laser.detuning_pm != 0) and laser.phase_rad_per_pm > 0
+            not self._is_bank and (self._wavelengths is not None or laser.detuning_pm != 0) and laser.phase_rad_per_pm > 0
         )
 
     def moment(self, time_s: float) -> Moment:
@@ -252,9 +233,11 @@ class Ambient:
         return input_factor(phase_rad, coupling)
 
     def wavelength_pm(self, moment: Moment) -> float:
-        """Return the laser wavelength minus the design wavelength [pm]."""
+        """Return a mesh's laser wavelength minus the design wavelength [pm]; 0 for a weight bank."""
         mean_pm = self._laser_parameters.detuning_pm
-        return mean_pm if self._wavelength is None else mean_pm + float(self._wavelength.at(moment.wavelength)[0])
+        if self._is_bank or self._wavelengths is None:
+            return mean_pm
+        return mean_pm + float(self._wavelengths.at(moment.wavelength)[0])
 
     def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Return the phase [rad] that drift, temperature and wavelength add to each channel of a stage, (channels,).
@@ -268,11 +251,27 @@ class Ambient:
         path_rad = self._path_phase_rad(moment, imbalance)
         return path_rad if drifted is None else drifted + path_rad
 
-    def laser_power(self, moment: Moment) -> float:
-        """Return the laser power relative to its nominal value."""
+    def wavelength_shift_rad(self, moment: Moment) -> NDArray[np.float64] | None:
+        """Return the phase shift [rad] by the drift of each laser's wavelength, shape (inputs,); None without drift.
+
+        Also None for a mesh, whose paths have phases of their own (`offset_rad`).
+        """
+        if not self._is_bank or self._wavelengths is None:
+            return None
+        drift_pm = self._wavelengths.at(moment.wavelength).astype(np.float64)
+        return wavelength_shift_rad(drift_pm, self._parameters.ring.fsr_nm)
+
+    def laser_powers(self, moment: Moment) -> list[float]:
+        """Return each laser's power relative to nominal: of one for a mesh, of one per input for a weight bank."""
         if any(fault.kind == "laser_off" for fault in self.faults_at(moment)):
-            return 0.0
-        return 1.0 if self._laser is None else drifted_power(float(self._laser.at(moment.laser)[0]))
+            return [0.0] * self._lasers
+        if self._laser is None:
+            return [1.0] * self._lasers
+        return [drifted_power(deviation) for deviation in self._laser.at(moment.laser).tolist()]
+
+    def laser_power(self, moment: Moment) -> float:
+        """Return the power of all lasers relative to nominal."""
+        return sum(self.laser_powers(moment)) / self._lasers
 
     def source_changes(self, stage: int, moment: Moment) -> SlowChanges | None:
         """Return gain and added voltage [V] of each source of a stage; None if the sources do not change."""
@@ -304,6 +303,29 @@ def _changes(gain: OrnsteinUhlenbeck | None, added: OrnsteinUhlenbeck | None, st
         return None
     by_gain, by_added = (np.zeros(size) if each is None else each for each in deviations)
     return SlowChanges(1.0 + by_gain, by_added)
+
+
+def _time_grids(parameters: ChipParameters, gradual: Sequence[FaultParameters]) -> TimeGrids:
+    """Return the steps of the time grids of a chip with these gradual faults."""
+    drift, temperature, dac, adc = parameters.drift, parameters.temperature, parameters.dac, parameters.adc
+    laser, modulator = own_laser(parameters), own_modulator(parameters)
+    of_phases = ((drift.sigma_rad, drift.tau_s), (temperature.sigma_k, temperature.tau_s))
+    of_sources = ((dac.slow_noise_v, dac.slow_noise_tau_s), (dac.gain_drift_sigma, dac.gain_drift_tau_s))
+    of_converters = ((adc.offset_drift_lsb, adc.offset_drift_tau_s), (adc.gain_drift_sigma, adc.gain_drift_tau_s))
+    walk_rad = modulator.phase_drift_rad
+    of_inputs = (
+        (walk_rad, modulator.phase_drift_tau_s / max(1.0, walk_rad**2)),
+        (modulator.coupling_drift_sigma, modulator.coupling_drift_tau_s),
+    )
+    return TimeGrids(
+        phases=_grid_step_s(of_phases, STEPS_PER_TAU),
+        laser=_grid_step_s(((laser.drift_sigma, laser.drift_tau_s),), STEPS_PER_TAU),
+        sources=_grid_step_s(of_sources, COARSE_STEPS_PER_TAU),
+        detectors=_grid_step_s(of_converters, COARSE_STEPS_PER_TAU),
+        wavelength=_grid_step_s(((laser.jitter_pm, laser.jitter_tau_s),), STEPS_PER_TAU),
+        inputs=_at_least_us(_grid_step_s(of_inputs, STEPS_PER_TAU)),
+        ageing=_grid_step_s(((1.0, fault.tau_s or 0.0) for fault in gradual), STEPS_PER_TAU),
+    )
 
 
 def _grid_step_s(processes: Iterable[tuple[float, float]], steps_per_tau: int) -> float:

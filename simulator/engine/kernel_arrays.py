@@ -50,13 +50,14 @@ def reading_plan(
 def new_scratch(stage: Stage) -> kernels.Scratch:
     """Return temporary arrays for one worker, of the size of `stage`."""
     ports, outputs = stage.description.ports, stage.description.tap_ports
+    for_rin = 2 if stage.rings is None else ports + ports % 2
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
         received_w=np.empty(kernels.CHUNK),
         phasor=np.empty((2, stage.description.channels), np.float32),
         matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),
-        noise=np.empty((outputs + outputs % 2 + 2, kernels.LANES), np.float32),
+        noise=np.empty((outputs + outputs % 2 + for_rin, kernels.LANES), np.float32),
         current=np.empty(outputs * kernels.LANES, np.float32),
         source=np.empty((kernels.CHUNK // kernels.LANES, kernels.LANES), np.float32),
     )

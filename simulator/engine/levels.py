@@ -104,13 +104,13 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
 
 
 def bank_levels(parameters: ChipParameters) -> StageLevels:
-    """Return the levels of a weight bank.
+    """Return the levels of a weight bank, the same for all banks of a chip, among which the light is split equally.
 
     The full scale of a balanced pair, in either direction, is the current of all light of its row in one diode.
     """
     diode, adc = parameters.photodiode, parameters.adc
     rows = parameters.mesh.outputs or parameters.ports
-    arrives = 10.0 ** (-parameters.ring.row_loss_db / 10.0) / rows
+    arrives = 10.0 ** (-parameters.ring.row_loss_db / 10.0) / (parameters.stages * rows)
     ampere = diode.responsivity_a_per_w * port_power_w(parameters) * arrives
     full_scale_a = ampere * parameters.ports
     if full_scale_a < DARKEST_A:

@@ -26,6 +26,7 @@ from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageM
 from photonloop.simulator.engine.field_cache import FieldCache
 from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan, scaled
 from photonloop.simulator.engine.present_stages import PresentStages
+from photonloop.simulator.engine.rings import input_powers, rings_at
 from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.engine.workers import KernelJob, Workers
 from photonloop.simulator.parameters import ChipParameters
@@ -111,7 +112,7 @@ class Pipeline:
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self._present.offset(index, moment), phasor, matrices, run)
+        self._find_matrices(here, power_w, self._present.offset(index, moment), moment, phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -137,11 +138,13 @@ class Pipeline:
         if self._shares_settings:
             self._read_together(here, volts, offset, blocks, first_block, moment, counters, first_sample, flags, out, run)
             return
-        laser_power = np.float32(self._ambient.laser_power(moment))
         items = volts.shape[0] * -(-(out.shape[1] - first_sample) // kernels.LANES)
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
         drives = read_only(volts)
-        read, parts = (kernels.detect_settings, here.wiring) if here.rings is None else (kernels.read_bank, here.rings)
+        read, parts, laser_power = kernels.detect_settings, here.wiring, np.float32(self._ambient.laser_power(moment))
+        if here.rings is not None:
+            read, parts = kernels.read_bank, rings_at(here.rings, self._parameters, self._ambient, moment)
+            laser_power = input_powers(self._ambient, moment)
 
         def kernel(worker: int) -> None:
             read(
@@ -177,7 +180,7 @@ class Pipeline:
                 settings = here_volts.shape[0]
                 part = counters._replace(first_setting=counters.first_setting + first)
                 self._find_powers(here_volts, here.heaters, part, power[:settings], run)
-                self._find_matrices(here, power[:settings], offset, phasor[:settings], matrices[:settings], run)
+                self._find_matrices(here, power[:settings], offset, moment, phasor[:settings], matrices[:settings], run)
                 setting, block = np.divmod(np.arange(settings * count), count)
                 lit = first_block[first + setting] + block
                 plan = reading_plan(lit, setting, first + setting, first_sample + block * kernels.LANES, out.shape[1])
@@ -200,12 +203,11 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read blocks through given matrices; `plan` as in `kernels.read_prepared`."""
-        laser_power = np.float32(self._ambient.laser_power(moment))
         items = plan.shape[0]
         job = self._workers.new_job(items, items * here.elements * kernels.FLOPS_PER_BLOCK, is_reading=True)
-        read, parts = (
-            (kernels.read_prepared, here.wiring.tops) if here.rings is None else (kernels.read_bank_prepared, here.rings)
-        )
+        read, parts, laser_power = kernels.read_prepared, here.wiring.tops, np.float32(self._ambient.laser_power(moment))
+        if here.rings is not None:
+            read, parts, laser_power = kernels.read_bank_prepared, here.rings, input_powers(self._ambient, moment)
 
         def kernel(worker: int) -> None:
             read(
@@ -246,7 +248,7 @@ class Pipeline:
 
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
-        if index == 0:
+        if not self.stages(moment)[index].upstream:
             return self._lit(batch, rows, [moment])
         return gathered(*self._remembered_fields(index, batch, rows, moment, run))
 
@@ -303,7 +305,7 @@ class Pipeline:
         if len(distinct) == 1:
             return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
         blocks = self._lit(batch, batch.rows, distinct)
-        for k in range(index):
+        for k in self.stages(moments[0])[index].upstream:
             self.pass_on(k, blocks, self.held_matrices(k, batch.held, moments[0], run), moments[0], run)
         return blocks, (np.cumsum(is_new) - 1) * (blocks.shape[0] // len(distinct))
 
@@ -350,6 +352,7 @@ class Pipeline:
         here: Stage,
         power_w: NDArray[np.float64],
         offset: NDArray[np.float64],
+        moment: Moment,
         phasor: NDArray[np.float32],
         matrices: NDArray[np.float32],
         run: Run,
@@ -362,7 +365,9 @@ class Pipeline:
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
-        find, parts = (kernels.find_matrices, here.wiring) if here.rings is None else (kernels.find_ring_shares, here.rings)
+        find, parts = kernels.find_matrices, here.wiring
+        if here.rings is not None:
+            find, parts = kernels.find_ring_shares, rings_at(here.rings, self._parameters, self._ambient, moment)
 
         def find_matrices(worker: int) -> None:
             find(worker, products.control, products.items, phasor, parts, matrices)

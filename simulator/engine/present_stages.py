@@ -83,12 +83,20 @@ class PresentStages:
         return moment.faults, _coarse(moment).wavelength if self._parameters.coupler.slope_rad_per_nm > 0 else 0
 
     def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
+
+        A drift of wavelengths counts as phase of the rings, unless there is spectral crosstalk (`rings.rings_at`). Then
+        the kernels take half of each phase (`kernels.Rings`).
+        """
         step, offset = self._offsets.get(index, ((), np.empty(0)))
         if step != (moment.phases, moment.wavelength):
-            truth = self._intact_stages[index].truth
-            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
-            offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
+            intact = self._intact_stages[index]
+            added_rad = self._ambient.offset_rad(index, moment, intact.truth.imbalance)
+            offset_rad = intact.truth.offset_rad if added_rad is None else intact.truth.offset_rad + added_rad
+            shift_rad = self._ambient.wavelength_shift_rad(moment)
+            if shift_rad is not None and not self._parameters.ring.spectral_crosstalk:
+                offset_rad = offset_rad + np.resize(shift_rad, offset_rad.size)  # channels are rows of rings
+            offset = offset_rad / np.pi * kernels.phase_scale(intact.rings)
             self._offsets[index] = ((moment.phases, moment.wavelength), offset)
         return offset
 

@@ -1,7 +1,8 @@
 """One stage in the layout of the kernels: wiring, true values and levels as flat arrays.
 
 The channels of a mesh are all θ, then all φ, then all γ. Each group is in the order of the mesh (by column, then by top
-mode), with attenuators after the interferometers. The channels of a weight bank are its rings, row by row.
+mode), with attenuators after the interferometers. The channels of a weight bank are its rings, row by row. Meshes are
+in series, weight banks in parallel.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
+from photonloop.simulator.engine.rings import kernel_rings, ring_of
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import adc, crosstalk, dac, heater, laser, photodiode
 from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged
 from photonloop.simulator.physics.fabrication import StageTruth, fabricate
 from photonloop.simulator.physics.mesh import TOPOLOGIES, Mesh, couplers, schedule
-from photonloop.simulator.physics.weight_bank import Ring, WeightBank
+from photonloop.simulator.physics.weight_bank import WeightBank
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Stage:
     ----------
     description
         Description of the stage for the controller, with nominal values.
+    index
+        Number of the stage.
     layout, truth, levels
         Mesh or weight bank, its true values and its signal levels.
     pairs
@@ -42,6 +46,7 @@ class Stage:
     """
 
     description: StageDescription
+    index: int
     layout: Mesh | WeightBank
     truth: StageTruth
     levels: StageLevels
@@ -60,6 +65,11 @@ class Stage:
         raise TypeError(f"stage {self.description.name} is a weight bank, which has no interferometers")
 
     @property
+    def upstream(self) -> range:
+        """Numbers of the stages that light passes before this one: none for a weight bank."""
+        return range(self.index if self.rings is None else 0)
+
+    @property
     def elements(self) -> int:
         """Number of interferometers or rings."""
         return self.wiring.tops.size if self.rings is None else self.layout.channels
@@ -73,7 +83,7 @@ class Stage:
 def build_stages(parameters: ChipParameters) -> tuple[Stage, ...]:
     """Return the stages of a chip, without faults."""
     if parameters.mesh.topology == "weight_bank":
-        return (_build_bank(parameters),)
+        return tuple(_build_bank(parameters, index) for index in range(parameters.stages))
     mesh = TOPOLOGIES[parameters.mesh.topology](parameters.ports)
     return tuple(_build_mesh(parameters, mesh, index, level) for index, level in enumerate(levels(parameters, mesh)))
 
@@ -98,6 +108,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
     alone = np.flatnonzero(mesh.attenuates[order])
     return Stage(
         description=description,
+        index=index,
         layout=mesh,
         truth=truth,
         levels=levels,
@@ -118,41 +129,34 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
     )
 
 
-def _build_bank(parameters: ChipParameters) -> Stage:
+def _build_bank(parameters: ChipParameters, index: int) -> Stage:
     bank = WeightBank(parameters.ports, parameters.mesh.outputs or parameters.ports)
-    truth, own_levels = fabricate(parameters, bank, 0), bank_levels(parameters)
+    truth, own_levels = fabricate(parameters, bank, index), bank_levels(parameters)
     pairs = crosstalk.pairs(crosstalk.bank_lattice(bank), parameters.crosstalk)
-    ring, none = ring_of(parameters), np.empty(0, np.int64)
+    none = np.empty(0, np.int64)
+    rings, heaters = kernel_rings(ring_of(parameters), bank.inputs, truth.bus_rad), _heaters(parameters, truth, pairs, 0.0)
+    heaters = heaters._replace(curve_scale=heaters.curve_scale * kernels.phase_scale(rings))
     return Stage(
         description=StageDescription(
-            name="bank",
+            name=f"bank{index}" if parameters.stages > 1 else "bank",
             topology="weight_bank",
             ports=bank.inputs,
-            first_channel=0,
+            first_channel=index * bank.channels,
             channels=bank.channels,
             groups=bank.groups,
             tap_ports=bank.outputs,
         ),
+        index=index,
         layout=bank,
         truth=truth,
         levels=own_levels,
         pairs=pairs,
         order=none,
         wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
-        rings=kernels.Rings(
-            inputs=bank.inputs,
-            steepness_2=np.float32(ring.steepness**2),
-            dropped=np.float32(ring.dropped),
-            leaked=np.float32(ring.leaked),
-        ),
-        heaters=_heaters(parameters, truth, pairs, 0.0),
+        rings=rings,
+        heaters=heaters,
         readout=_readout(parameters, truth, own_levels, 0.0),
     )
-
-
-def ring_of(parameters: ChipParameters) -> Ring:
-    """Return the properties common to all rings of a weight bank."""
-    return Ring(parameters.ring.finesse, parameters.ring.drop_loss_db)
 
 
 def with_faults(

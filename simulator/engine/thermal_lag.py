@@ -2,8 +2,8 @@
 
 Each of the first samples of a setting is computed with the phases at the beginning of its own sample time. Once the
 remaining change is negligible (`thermal.SETTLED`), all other samples are computed together with the settled phases. The
-stages before the one that is read count too: their heaters may still be returning from the last evaluation, or changing
-to a new held drive.
+stages that light passes before the one that is read count too: their heaters may still be returning from the last
+evaluation, or changing to a new held drive.
 
     setting ──▶ settle ──▶ │ sample 0 │ sample 1 │ … │ sample K │ ═══ all others together, settled ═══
                             own phases  own phases      ▲ last sample before the heaters have settled
@@ -83,13 +83,14 @@ class ThermalLag:
         """
         states, heater = list(self._states), self._parameters.heater
         samples = batch.rows.size
+        passed = (*self._pipeline.stages(self._ambient.moment(0.0))[index].upstream, index)
         for s, start_s in enumerate(time_s.tolist()):
             moment = self._ambient.moment(start_s)
             target_w = self._pipeline.setting_powers(index, volts[s : s + 1], moment, batch.noise_number, s, run)[0]
             states[index] = with_target(states[index], max(start_s - self._settle_s, states[index].at_s), target_w, heater)
-            if self._is_early(states[: index + 1], start_s, moment):
+            if any(self._is_early(k, states[k], start_s, moment) for k in passed):
                 flags[s] |= FLAG_UNSETTLED
-            early = self._early_samples(states[: index + 1], start_s, samples)
+            early = self._early_samples([states[k] for k in passed], start_s, samples)
             part = slice(s, s + 1)
             if early:
                 counters = self._pipeline.noise_counters(batch, s * 2 * samples, s)
@@ -103,13 +104,10 @@ class ThermalLag:
         states[index] = with_target(states[index], max(back_s, states[index].at_s), held_w, heater)
         self._states = states
 
-    def _is_early(self, states: list[ThermalState], time_s: float, moment: Moment) -> bool:
-        """Return whether any phase before the detectors differs from its settled value by more than `UNSETTLED_RAD`."""
-        heater = self._parameters.heater
-        return any(
-            np.max(np.abs(power_at(state, time_s, heater) - state.target_w) * stage.heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD
-            for state, stage in zip(states, self._pipeline.stages(moment), strict=False)
-        )
+    def _is_early(self, index: int, state: ThermalState, time_s: float, moment: Moment) -> bool:
+        """Return whether any phase of a stage differs from its settled value by more than `UNSETTLED_RAD`."""
+        left_w = np.abs(power_at(state, time_s, self._parameters.heater) - state.target_w)
+        return bool(np.max(left_w * self._pipeline.stages(moment)[index].heaters.inverse_pi_w) * np.pi > UNSETTLED_RAD)
 
     def _early_samples(self, states: list[ThermalState], start_s: float, samples: int) -> int:
         """Return how many samples of a setting, first read at `start_s`, are read before all heaters have settled."""
@@ -140,11 +138,12 @@ class ThermalLag:
         for first in range(0, early, kernels.LANES):
             numbers = np.arange(first, min(first + kernels.LANES, early))
             instants_s = (start_s + numbers * self._sample_s).tolist()
-            matrices_at = [self._matrices_at(k, states[k], instants_s, moment, run) for k in range(index + 1)]
-            before = [[stage[n] for stage in matrices_at[:index]] for n in range(numbers.size)]
+            passed = (*here.upstream, index)
+            matrices_at = [self._matrices_at(k, states[k], instants_s, moment, run) for k in passed]
+            before = [[stage[n] for stage in matrices_at[:-1]] for n in range(numbers.size)]
             fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
-            matrices = np.stack([each.matrices for each in matrices_at[index]])
+            matrices = np.stack([each.matrices for each in matrices_at[-1]])
             plan = reading_plan(range(numbers.size), range(numbers.size), 0, numbers, out.shape[1])
             plan[:, 4], plan[:, 5] = 1, counters.first_item + numbers
             pipeline.read_plan(here, blocks, plan, matrices, moment, counters, flags, out, run)

@@ -22,6 +22,7 @@ _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _SOURCE_NOISE, _HELD_NOISE, _CONVERTER_NOISE = 10, 11, 12
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
 _ZERO = 20
+_BUS = 40
 _AMPLITUDE, _PHASE, _PATH = 0, 1, 2
 
 
@@ -48,6 +49,9 @@ class StageTruth:
         the whole round trip, about 1.
     zero_lsb
         Zero offset of each detector's converter [LSB], shape (outputs,).
+    bus_rad
+        Phase of the waveguides between a ring of a weight bank and the next one of its row, there and back, for
+        wavelength 0 [rad], shape (channels,); empty without interference.
     """
 
     offset_rad: NDArray[np.float64]
@@ -58,6 +62,7 @@ class StageTruth:
     responsivity: NDArray[np.float64]
     imbalance: NDArray[np.float64]
     zero_lsb: NDArray[np.float64]
+    bus_rad: NDArray[np.float64]
 
 
 def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int) -> StageTruth:
@@ -85,6 +90,9 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
         imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
+    bus = np.empty(0)
+    if isinstance(wiring, WeightBank) and parameters.ring.bus_interference and parameters.ring.spectral_crosstalk:
+        bus = generator(_BUS).uniform(0.0, 2.0 * np.pi, channels)
     return StageTruth(
         offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
         pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
@@ -94,6 +102,7 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
         responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
         zero_lsb=zero_lsb,
+        bus_rad=bus,
     )
 
 

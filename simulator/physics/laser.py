@@ -18,9 +18,9 @@ HEATER_M = 61.6e-6
 
 
 def own_laser(parameters: ChipParameters) -> LaserParameters:
-    """Return the laser parameters of a chip, at the design wavelength for a weight bank, which has several lasers."""
-    alone = parameters.mesh.topology == "weight_bank"
-    return parameters.laser.model_copy(update={"detuning_pm": 0.0, "jitter_pm": 0.0}) if alone else parameters.laser
+    """Return the laser parameters of a chip, without detuning for a weight bank, whose rings define its wavelengths."""
+    is_bank = parameters.mesh.topology == "weight_bank"
+    return parameters.laser.model_copy(update={"detuning_pm": 0.0}) if is_bank else parameters.laser
 
 
 def rin_sigma(laser: LaserParameters, bandwidth_hz: float) -> float:

@@ -6,12 +6,19 @@
                         └──▶ row N-1: …                          one balanced pair of photodiodes per row
 
 In resonance, ring m of a row sends wavelength m to its drop port; off resonance, the light passes to the through port.
-The balanced pair measures the difference, Σ_m (drop - through)_m · P_m. There is no interference: inputs are powers,
-and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
+The balanced pair measures the difference, Σ_k (drop - through)_k · P_k. Wavelengths do not interfere: inputs are
+powers, and readings have a sign. Source of the scheme: Tait et al., Scientific Reports 7, 7430 (2017).
 
-Each ring has one heater. Its phase φ is the round-trip phase, 0 in resonance with the ring's wavelength. A ring acts on
-its own wavelength only, because the others are assumed to be many linewidths away. Double precision;
-`kernels.read_bank` is the compiled version.
+Each ring has one heater. Its phase φ is the round-trip phase for its own wavelength, 0 in resonance; heat increases it.
+The M wavelengths are equally spaced over one free spectral range, and their number increases with optical frequency,
+so ring m sees wavelength k at
+
+    φ_m + 2π(k - m)/M + ψ_k
+
+with ψ_k the phase shift by the drift of laser k. Without spectral crosstalk, wavelength k meets ring k only. With it,
+wavelength k passes all rings of the row in the order of their numbers (`ring_rows`).
+
+Double precision; `kernels.read_bank` is the compiled version.
 """
 
 from __future__ import annotations
@@ -56,18 +63,25 @@ class WeightBank:
 
 @dataclass(frozen=True)
 class Ring:
-    """Properties common to all rings of a weight bank.
+    """Properties common to all rings of a weight bank: add-drop rings with two equal couplers.
 
     Parameters
     ----------
     finesse
-        Free spectral range divided by the full width at half maximum of the resonance.
+        Free spectral range divided by the full width at half maximum of the resonance, F = π√b/(1 - b) with b the field
+        transmission of a round trip including both couplers.
     drop_loss_db
         Loss from the input to the drop port in resonance [dB].
+    spectral_crosstalk
+        Whether each ring of a row acts on every wavelength.
+    bus_ratio
+        Length of waveguide between neighbouring rings of a row, on both buses together, in circumferences of a ring.
     """
 
     finesse: float
     drop_loss_db: float = 0.0
+    spectral_crosstalk: bool = False
+    bus_ratio: float = 0.0
 
     @property
     def steepness(self) -> float:
@@ -80,13 +94,30 @@ class Ring:
         return 10.0 ** (-self.drop_loss_db / 10.0)
 
     @property
+    def coupler_field(self) -> float:
+        """r: field transmission of each coupler along its waveguide, in (0, 1)."""
+        # D = (1 - r²)² a/(1 - b)² with b = r²a, and 2√b/(1 - b) = 2F/π, so (1 - r²)/r = 2√D/(2F/π).
+        share = np.sqrt(self.dropped) / self.steepness
+        return float(np.sqrt(1.0 + share**2) - share)
+
+    @property
+    def round_trip_field(self) -> float:
+        """a: field transmission of a round trip without the couplers, in (0, 1]."""
+        return self.decay / self.coupler_field**2
+
+    @property
+    def decay(self) -> float:
+        """b = r²a: field transmission of a round trip, from the finesse."""
+        return float(((np.sqrt(1.0 + self.steepness**2) - 1.0) / self.steepness) ** 2)
+
+    @property
     def leaked(self) -> float:
-        """Share of the power at the through port in resonance, (1 - √D)², for two equal couplers and a lossy ring."""
-        return (1.0 - np.sqrt(self.dropped)) ** 2
+        """Share of the power at the through port in resonance, (r (1 - a)/(1 - b))²."""
+        return float((self.coupler_field * (1.0 - self.round_trip_field) / (1.0 - self.decay)) ** 2)
 
 
 class Transmissions(NamedTuple):
-    """Share of the power of each ring's wavelength at the row's two detectors; shape of the phases."""
+    """Shares of the power of a wavelength at a row's drop detector and at its through detector."""
 
     drop_port: NDArray[np.float64]
     through_port: NDArray[np.float64]
@@ -98,11 +129,11 @@ class Transmissions(NamedTuple):
 
 
 def transmissions(phase_rad: NDArray[np.float64], ring: Ring) -> Transmissions:
-    """Return the transmissions of rings to drop port and through port at round-trip phases [rad].
+    """Return the transmissions of single rings to drop port and through port at round-trip phases [rad].
 
     A Lorentzian in the detuning, x = (2F/π)·sin(φ/2) half linewidths: drop = D/(1 + x²), through = (leak + x²)/(1 +
-    x²). It repeats every free spectral range; near resonance x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev.
-    6, 47 (2012), an add-drop ring with equal couplers at high finesse.
+    x²). This is exact for an add-drop ring with equal couplers, and repeats every free spectral range; near resonance
+    x = φ·F/π. Source: Bogaerts et al., Laser Photonics Rev. 6, 47 (2012), equations for the add-drop ring.
     """
     x2 = (ring.steepness * np.sin(phase_rad / 2.0)) ** 2
     return Transmissions(ring.dropped / (1.0 + x2), (ring.leaked + x2) / (1.0 + x2))
@@ -116,8 +147,16 @@ def transmission_slopes(phase_rad: NDArray[np.float64], ring: Ring) -> Transmiss
     return Transmissions(-ring.dropped * common, (1.0 - ring.leaked) * common)
 
 
+def wavelength_shift_rad(drift_pm: NDArray[np.float64], fsr_nm: float) -> NDArray[np.float64]:
+    """Return the phase shifts ψ [rad] of wavelengths that have drifted by `drift_pm` [pm]: -2π per free spectral range.
+
+    The sign is negative because a longer wavelength has a smaller round-trip phase.
+    """
+    return -2.0 * np.pi * 1e-3 * drift_pm / fsr_nm
+
+
 def phases_of(weights: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
-    """Return the phases in [0, π] [rad] at which rings have the given weights: the inverse of `transmissions`.
+    """Return the phases in [0, π] [rad] at which single rings have the given weights: the inverse of `transmissions`.
 
     Raises
     ------

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.stage import conductance_shares, ring_of, source_of
+from photonloop.simulator.engine.stage import conductance_shares, source_of
 from photonloop.simulator.physics import dac, photodiode
-from photonloop.simulator.physics.weight_bank import transmission_slopes
+from photonloop.simulator.physics.ring_rows import row_slopes
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
 
@@ -78,7 +78,7 @@ def entering_fields(chip: Chip, stage: int, inputs: Inputs) -> Fields:
     `inputs` are amplitudes as in `Chip.evaluate`, shape (samples, input ports).
     """
     fields = reference.entering(chip, inputs).T
-    for before in range(stage):
+    for before in chip.stages[stage].upstream:
         fields = reference.passed(chip, before, stage_matrix(chip, before) @ fields)
     return fields
 
@@ -101,7 +101,7 @@ def gradient(chip: Chip, stage: int, drive: Drive | None, inputs: Inputs, loss_a
     moment, volts = reference.moment_now(chip), _volts(chip, stage, drive)
     phases, none = _phases_rad(chip, stage, volts), np.empty(0)
     if chip.stages[stage].rings is not None:
-        loss, ring = _bank_gradient(chip, phases, reference.entering(chip, inputs), loss_and_slope)
+        loss, ring = _bank_gradient(chip, stage, phases, reference.entering(chip, inputs), loss_and_slope)
         return Gradient(loss, none, none, none, ring, *_by_drive(chip, stage, volts, ring))
     mesh, parts = chip.stages[stage].mesh, reference.parts(chip, stage, phases, moment)
     transmitted = forward(mesh, parts, entering_fields(chip, stage, inputs))
@@ -123,15 +123,16 @@ def _remembered_loss(
 
 
 def _bank_gradient(
-    chip: Chip, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
+    chip: Chip, stage: int, phases_rad: NDArray[np.float64], fields: NDArray[np.complex128], loss_and_slope: LossAndSlope
 ) -> tuple[float, NDArray[np.float64]]:
     """Return a loss on the readings of a weight bank and its derivatives by the rings' phases, shape (channels,)."""
-    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, phases_rad)
-    loss, slope = _remembered_loss(chip, reference.balanced_a(chip, shares, fields, moment), loss_and_slope)
-    power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, shares, fields, moment)
+    moment, shares = reference.moment_now(chip), reference.ring_shares(chip, stage, phases_rad)
+    loss, slope = _remembered_loss(chip, reference.balanced_a(chip, stage, shares, fields, moment), loss_and_slope)
+    power, (linear_a, ampere) = np.abs(fields) ** 2, reference.pair_currents_a(chip, stage, shares, fields, moment)
     by_drop, by_through = (((ampere * _compression(chip, each_a) * slope).T @ power) for each_a in linear_a)
-    slopes = transmission_slopes(phases_rad.reshape(by_drop.shape), ring_of(chip.parameters))
-    return float(loss), (by_drop * slopes.drop_port - by_through * slopes.through_port).ravel()
+    slopes = row_slopes(*reference.row_arguments(chip, stage, phases_rad, moment))
+    by_ring = np.einsum("nk,nkm->nm", by_drop, slopes.drop_port) - np.einsum("nk,nkm->nm", by_through, slopes.through_port)
+    return float(loss), by_ring.ravel()
 
 
 def _compression(chip: Chip, linear_a: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive
 from photonloop.simulator.engine.ambient import Moment
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.stage import ring_of, stage_power_w
+from photonloop.simulator.engine.rings import ring_of
+from photonloop.simulator.engine.stage import stage_power_w
 from photonloop.simulator.physics import adc, crosstalk, heater, modulator, nonlinearity, photodiode
 from photonloop.simulator.physics.mesh import Elements, elements, propagated
-from photonloop.simulator.physics.weight_bank import Transmissions, transmissions
+from photonloop.simulator.physics.ring_rows import row_transmissions
+from photonloop.simulator.physics.weight_bank import Ring, Transmissions
 
 
 def moment_now(chip: Chip) -> Moment:
@@ -76,6 +78,7 @@ def currents_a(
     ----------
     powers_w
         Heater powers of stage 0, 1, …, each of shape (channels of the stage,): settled, or at any time.
+        Only the last one counts for weight banks, which are in parallel.
     inputs
         Requested amplitudes, shape (samples, ports).
     moment
@@ -86,19 +89,22 @@ def currents_a(
         Photocurrents, shape (samples, tap ports) [A], before saturation of the ADC.
     """
     moment = moment or moment_now(chip)
-    field = entering(chip, inputs, moment)
-    if chip.stages[0].rings is not None:
-        return balanced_a(chip, ring_shares(chip, phases_rad(chip, 0, powers_w[0], moment)), field, moment)
+    field, last = entering(chip, inputs, moment), len(powers_w) - 1
+    if chip.stages[last].rings is not None:
+        shares = ring_shares(chip, last, phases_rad(chip, last, powers_w[last], moment), moment)
+        return balanced_a(chip, last, shares, field, moment)
     for stage, watts in enumerate(powers_w):
         if stage > 0:
             field = passed(chip, stage - 1, field)
         field = field @ matrix(chip, stage, phases_rad(chip, stage, watts, moment), moment).T
-    last = len(powers_w) - 1
     return detected_a(chip, last, linear_currents_a(chip, last, field, moment)[0], moment)
 
 
 def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArray[np.complex128]:
-    """Return the fields that enter the chip for amplitudes `inputs`, (samples, ports): modulators, fibres, power."""
+    """Return the fields that enter the chip for amplitudes `inputs`, (samples, ports): modulators, fibres, power.
+
+    |E|² = 1 is a port's share of the nominal laser power.
+    """
     moment, ambient = moment or moment_now(chip), chip.ambient()
     exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
     field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
@@ -107,31 +113,41 @@ def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArr
         field = field[:, order]
     if factors is not None:
         field = field * factors[0]
-    return field * np.sqrt(ambient.laser_power(moment))
+    return field * np.sqrt(ambient.laser_powers(moment))
 
 
-def ring_shares(chip: Chip, phases_rad: NDArray[np.float64]) -> Transmissions:
-    """Return the transmissions of a weight bank's rings, shape (outputs, inputs), at phases of shape (channels,)."""
-    here = chip.stages[0].description
-    return transmissions(phases_rad.reshape(here.tap_ports, here.ports), ring_of(chip.parameters))
+def ring_shares(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> Transmissions:
+    """Return the transmissions of a weight bank's rows, shape (outputs, inputs), at the rings' phases, (channels,)."""
+    return row_transmissions(*row_arguments(chip, stage, phases_rad, moment or moment_now(chip)))
+
+
+def row_arguments(
+    chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment
+) -> tuple[NDArray[np.float64], Ring, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return the arguments of `ring_rows.row_transmissions` and `row_slopes` for a weight bank at its phases."""
+    bus_rad, shift_rad = chip.stages[stage].truth.bus_rad, chip.ambient().wavelength_shift_rad(moment)
+    phases = phases_rad.reshape(-1, chip.parameters.ports)
+    return phases, ring_of(chip.parameters), shift_rad, bus_rad.reshape(phases.shape) if bus_rad.size else None
 
 
 def pair_currents_a(
-    chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
+    chip: Chip, stage: int, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
     """Return the photocurrents [A] of a bank's drop and through diodes without saturation, and those per |E|² = 1."""
-    here = chip.stages_at(moment)[0]
+    here = chip.stages_at(moment)[stage]
     ampere = here.levels.ampere * here.truth.responsivity
-    for port in _open_detectors(chip, 0, moment):
+    for port in _open_detectors(chip, stage, moment):
         ampere[port] = 0.0
     power = np.abs(field) ** 2
     return (power @ shares.drop_port.T * ampere, power @ shares.through_port.T * ampere), ampere
 
 
-def balanced_a(chip: Chip, shares: Transmissions, field: NDArray[np.complex128], moment: Moment) -> NDArray[np.float64]:
+def balanced_a(
+    chip: Chip, stage: int, shares: Transmissions, field: NDArray[np.complex128], moment: Moment
+) -> NDArray[np.float64]:
     """Return the currents [A] of a bank's balanced pairs, shape (samples, outputs). Dark currents cancel."""
     saturation_a = chip.parameters.photodiode.saturation_a
-    (drop_a, through_a), _ = pair_currents_a(chip, shares, field, moment)
+    (drop_a, through_a), _ = pair_currents_a(chip, stage, shares, field, moment)
     return photodiode.compressed_a(drop_a, saturation_a) - photodiode.compressed_a(through_a, saturation_a)
 
 

@@ -307,6 +307,16 @@ def test_more_layers_than_stages_are_refused() -> None:
         build_network(experiment, Chip(load_chip("ideal", ports=8, stages=2)).describe(), 3)
 
 
+def test_several_layers_on_weight_banks_are_refused() -> None:
+    parameters = load_chip("ideal", ports=8, stages=2)
+    mesh = parameters.mesh.model_copy(update={"topology": "weight_bank"})
+    chip = Chip(parameters.model_copy(update={"mesh": mesh}))
+    with pytest.raises(ConfigError, match="network.layers is 2, but the device's stages are weight banks"):
+        build_network(iris(network=NetworkSpec(ports=8, layers=2)), chip.describe(), 3)
+    (layer,) = build_network(iris(network=NetworkSpec(ports=8, layers=1)), chip.describe(), 3)
+    assert layer.stage.name == "bank0"
+
+
 def test_a_nan_reading_stops_the_session_before_it_changes_the_run(tmp_path: Path) -> None:
     experiment = iris(training=TrainingSpec(epochs=10, batch=60, evaluate_every=10))
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(chip("ideal", experiment)))
