@@ -66,7 +66,7 @@ class StageMatrices:
     Parameters
     ----------
     matrices
-        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (rings, 8), see
+        float32 (interferometers, 8), see `kernels.coefficients`; of a weight bank (channels, 8), see
         `kernels.ring_shares`.
     screen
         Phasors of the output phase shifters, float32 (2, ports).
