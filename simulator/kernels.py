@@ -122,6 +122,36 @@ def _store_typed(_context: Any, block: Any, _port: Any, _part: Any, _lanes: Any)
     return types.void(block, types.intp, types.intp, _LANES_TYPE), generate
 
 
+def _check_row(row: Any) -> None:
+    if not (isinstance(row, types.Array) and (row.dtype, row.ndim, row.layout) == (types.float32, 1, "C")):
+        raise errors.TypingError(f"a row of lanes is a contiguous float32 array (n,), not {row}")
+
+
+def _element_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return the address of row[first] as lanes, for arguments (row, first, …)."""
+    row = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(row.data, [arguments[1]]), _VECTOR.as_pointer())
+
+
+def _load_run_typed(_context: Any, row: Any, _first: Any) -> Any:
+    _check_row(row)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element_pointer(context, builder, signature, arguments), align=4)
+
+    return _LANES_TYPE(row, types.intp), generate
+
+
+def _store_run_typed(_context: Any, row: Any, _first: Any, _lanes: Any) -> Any:
+    _check_row(row)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _element_pointer(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, _LANES_TYPE), generate
+
+
 def _in_every_lane(builder: Any, number: Any) -> Any:
     nothing = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
@@ -166,6 +196,12 @@ load_lanes: Any = intrinsic(_load_typed)
 store_lanes: Any = intrinsic(_store_typed)
 """(block, port, part, lanes): write the lanes to block[port, part]."""
 
+load_run: Any = intrinsic(_load_run_typed)
+"""(row, first) → row[first] … row[first + LANES - 1], float32, as lanes."""
+
+store_run: Any = intrinsic(_store_run_typed)
+"""(row, first, lanes): write the lanes to row[first] …"""
+
 times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
 
@@ -200,6 +236,109 @@ _prefetch: Any = intrinsic(_prefetch_typed)
 # --- Arguments of the kernels: the parts of a stage -------------------------------------------------------------------
 
 
+class HeatMap(NamedTuple):
+    """Tables of thermal crosstalk for the kernels, made by `engine.heat_map`; `rows` is empty if there is none.
+
+    Powers of heaters are on a map with one row per half column and interleave: mode y is in row y % interleave of its
+    half column, at cell y // interleave. In a mesh every other mode has a heater, so rows are either full or empty.
+    Between rows there are empty cells, so that a row shifted by the range of the near part is still in the map. The
+    received powers are in rows of `width` cells without space between.
+
+    Parameters
+    ----------
+    interleave, width
+        Rows per half column; cells per row, a multiple of LANES.
+    sources
+        Runs of heaters, int64 (runs, 5): first channel, step of the channels, length, first cell in the map, and first
+        cell in the received powers.
+    rows
+        Rows that receive, int64 (rows, 5): half column, first cell in the map, first and one past the last near share,
+        and number of its set of weights. The last rows are the other arms of attenuators.
+    near_cell, near_share
+        Near shares: distance in the map and share, shape (shares,). Their number per row is a multiple of 4.
+    feeds, feed_bounds
+        Rows with heaters, int64 (rows with heaters, 2): first cell and number of its set of weights. Rows
+        feed_bounds[x] … feed_bounds[x + 1] - 1 are those of half column x.
+    nodes, padded
+        Number of coarse nodes along half columns and along modes (0: there is no far part), the latter also as a
+        multiple of LANES.
+    gather, gather_span
+        Weights from cells to nodes, float32 (sets · cells · padded,), and per set and LANES nodes the first and one past
+        the last cell, int64 (sets, padded / LANES, 2).
+    along, along_span
+        Weights from half columns to nodes, float32 (nodes, longest span), and their first and one past the last half
+        column, int64 (nodes, 2).
+    back, back_first
+        Weights from nodes to half columns, float32 (half columns, 4), and the first node of each.
+    spread, spread_span
+        Weights from nodes to cells, float32 (sets · nodes · width,), and per set and LANES cells the first and one past
+        the last node, int64 (sets, width / LANES, 2).
+    far_share, far_reach
+        Smooth shares, float32 ((reach along half columns + 1) · length,): by distance in nodes along half columns, then
+        along modes from -padded - LANES on. And the reach in nodes in both directions.
+    columns
+        Columns of interferometers, int64 (columns, 6): first channel of θ and of φ, their number, first top mode,
+        whether they are attenuators, and the first row of their other arms.
+    unheated
+        Phase of a segment without heater per power [half turns/W].
+    """
+
+    interleave: int
+    width: int
+    sources: np.ndarray
+    rows: np.ndarray
+    near_cell: np.ndarray
+    near_share: np.ndarray
+    feeds: np.ndarray
+    feed_bounds: np.ndarray
+    nodes: tuple[int, int]
+    padded: int
+    gather: np.ndarray
+    gather_span: np.ndarray
+    along: np.ndarray
+    along_span: np.ndarray
+    back: np.ndarray
+    back_first: np.ndarray
+    spread: np.ndarray
+    spread_span: np.ndarray
+    far_share: np.ndarray
+    far_reach: tuple[int, int]
+    columns: np.ndarray
+    unheated: float
+
+
+class HeatScratch(NamedTuple):
+    """Temporary arrays for thermal crosstalk at one setting, zero at first; float32 unless stated otherwise.
+
+    Parameters
+    ----------
+    power
+        Map of heater powers [W].
+    halves, nodes, far
+        Powers at the nodes along modes, per half column; at all nodes, with `far_reach` empty nodes on either side along
+        half columns; what the nodes receive.
+    across
+        What the nodes along modes receive at one half column.
+    segments
+        Received power [W] of every segment, without its own heater.
+    received, pushed
+        Of each channel: received power [W], and phase that other arms and the running phases add [half turns], shape
+        (channels,).
+    running
+        Running phase of each mode [half turns], float64 (interleave · width,).
+    """
+
+    power: np.ndarray
+    halves: np.ndarray
+    nodes: np.ndarray
+    far: np.ndarray
+    across: np.ndarray
+    segments: np.ndarray
+    received: np.ndarray
+    pushed: np.ndarray
+    running: np.ndarray
+
+
 class Heaters(NamedTuple):
     """Voltage sources and heaters of one stage; arrays have shape (channels,) unless another is given.
 
@@ -210,13 +349,20 @@ class Heaters(NamedTuple):
     bow, twist
         Integral nonlinearity, see `dac.output_v`; empty if the DAC is linear.
     conductance_s
-        1/R₀ [S].
+        1/R₀ [S]; 0 for a dead heater.
+    ground_ohm, grounds
+        Resistance of the ground conductor shared by the heaters of one half column [Ω], and the first channel of each
+        half column, int64 (half columns + 1,).
+    chunks
+        First channel of each chunk, int64 (chunks + 1,). With a shared ground no half column is in two chunks.
     self_heating, inverse_pi_w
         ρ and 1/P_π [1/W] of `heater.power_w`.
-    forced, forced_w
-        Channels with a fault, and their power [W], which does not follow the drive; shape (faulty channels,).
-    span, share, bounds
-        Thermal crosstalk, see `crosstalk.Runs`.
+    forced, forced_v
+        Channels with a fault, and their voltages [V], which do not follow the drive; shape (faulty channels,).
+    inverse_arm_w
+        1/P_arm [1/W] of `heater.arm_pi_power_w`.
+    heat
+        Thermal crosstalk.
     curvature, curve_scale
         η and 1/(1 + η) of `heater.phase_rad`.
     field
@@ -227,14 +373,16 @@ class Heaters(NamedTuple):
     range_v: float
     bow: np.ndarray
     twist: np.ndarray
-    conductance_s: float
+    conductance_s: np.ndarray
+    ground_ohm: float
+    grounds: np.ndarray
+    chunks: np.ndarray
     self_heating: float
     inverse_pi_w: np.ndarray
     forced: np.ndarray
-    forced_w: np.ndarray
-    span: np.ndarray
-    share: np.ndarray
-    bounds: np.ndarray
+    forced_v: np.ndarray
+    inverse_arm_w: np.ndarray
+    heat: HeatMap
     curvature: float
     curve_scale: float
     field: np.float32
@@ -305,8 +453,8 @@ class Scratch(NamedTuple):
     ----------
     power
         Heater power before crosstalk [W], float64 (channels,).
-    received_w
-        Heater power after crosstalk [W], float64 (CHUNK,).
+    heat
+        Temporary arrays for thermal crosstalk.
     phasor
         Phasors of the phase shifters, float32 (2, channels).
     matrices
@@ -320,7 +468,7 @@ class Scratch(NamedTuple):
     """
 
     power: np.ndarray
-    received_w: np.ndarray
+    heat: HeatScratch
     phasor: np.ndarray
     matrices: np.ndarray
     field: np.ndarray
@@ -508,11 +656,11 @@ def within_limits(drives, min_v, max_v, other_stages_v2, max_total_v2):
 def powers(heaters, drive_v, chunk, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    DAC quantisation and integral nonlinearity, V²/R, self-heating, faults. `drive_v`: (channels,) [V]. Each effect is a
-    loop of its own over data in the cache, so an absent effect costs nothing.
+    DAC quantisation and integral nonlinearity, shared ground, V²/R, self-heating, faults. `drive_v`: (channels,) [V].
+    Each effect is a loop of its own over data in the cache, so an absent effect costs nothing.
     """
-    start = chunk * CHUNK
-    stop = min(start + CHUNK, drive_v.size)
+    start = heaters.chunks[chunk]
+    stop = heaters.chunks[chunk + 1]
     volts = drive_v[start:stop]
     power = out[start:stop]
     if heaters.lsb_v > 0.0:
@@ -527,50 +675,292 @@ def powers(heaters, drive_v, chunk, out):
         for c in range(power.size):
             v = power[c]
             power[c] = v + v * (heaters.range_v - v) * (bow[c] + twist[c] * v)
+    for f in range(heaters.forced.size):
+        c = heaters.forced[f] - start
+        if 0 <= c < power.size:
+            power[c] = heaters.forced_v[f]
+    if heaters.ground_ohm > 0.0:
+        _lift_grounds(heaters, start, stop, out)
+    conductance_s = heaters.conductance_s[start:stop]
     for c in range(power.size):
-        power[c] = power[c] * power[c] * heaters.conductance_s
+        power[c] = power[c] * power[c] * conductance_s[c]
     if heaters.self_heating > 0.0:
         inverse_pi_w = heaters.inverse_pi_w[start:stop]
         for c in range(power.size):
             power[c] = 2.0 * power[c] / (1.0 + np.sqrt(1.0 + 4.0 * heaters.self_heating * power[c] * inverse_pi_w[c]))
-    for f in range(heaters.forced.size):
-        c = heaters.forced[f] - start
-        if 0 <= c < power.size:
-            power[c] = heaters.forced_w[f]
 
 
 @_inlined
-def phasors(heaters, power, offset, chunk, received_w, out):
+def _lift_grounds(heaters, start, stop, volts):
+    """Replace the voltages of sources start … stop - 1 by those across their heaters, see `heater.ground_v`."""
+    first = np.searchsorted(heaters.grounds, start)
+    for g in range(first, heaters.grounds.size - 1):
+        low, high = heaters.grounds[g], heaters.grounds[g + 1]
+        if low >= stop:
+            break
+        ground_v = 0.0
+        for _ in range(2):
+            amperes, siemens = 0.0, 0.0
+            for c in range(low, high):
+                v = volts[c] - ground_v
+                conductance_s = heaters.conductance_s[c]
+                if heaters.self_heating > 0.0:
+                    p = 4.0 * heaters.self_heating * v * v * conductance_s * heaters.inverse_pi_w[c]
+                    # 1 + ρP/P_π = (1 + √(1 + 4ρP₀/P_π))/2
+                    conductance_s *= 2.0 / (1.0 + np.sqrt(1.0 + p))
+                amperes += volts[c] * conductance_s
+                siemens += conductance_s
+            ground_v = heaters.ground_ohm * amperes / (1.0 + heaters.ground_ohm * siemens)
+        for c in range(low, high):
+            volts[c] -= ground_v
+
+
+@_inlined
+def phasors(heaters, power, offset, received, pushed, chunk, out):
     """Write cos and sin of the phases of one chunk of shifters, times the field transmission, to `out` (2, channels).
 
-    Crosstalk first, then the phase as a function of power. `power` [W] and `offset` [half turns]: (channels,);
-    `received_w`, float64 (CHUNK,), is a temporary array. The phase is computed and reduced in double precision. In
-    single precision its error would be 1e-6 rad after several turns.
+    `power` [W] and `offset` [half turns]: (channels,); `received` and `pushed` as in `HeatScratch`, not used if there is
+    no crosstalk. The phase is computed and reduced in double precision. In single precision its error would be 1e-6 rad
+    after several turns.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, power.size)
     count = stop - start
-    own, offsets, inverse_pi_w = power[start:stop], offset[start:stop], heaters.inverse_pi_w[start:stop]
-    for c in range(count):
-        received_w[c] = own[c]
-    for r in range(heaters.bounds[chunk], heaters.bounds[chunk + 1]):
-        first, last, source = heaters.span[r, 0], heaters.span[r, 1], heaters.span[r, 2]
-        share = heaters.share[r]
-        to, others = received_w[first - start : last - start], power[source : source + last - first]
-        for c in range(to.size):
-            to[c] += share * others[c]
+    own, offsets, inverse_arm_w = power[start:stop], offset[start:stop], heaters.inverse_arm_w[start:stop]
     cosine, sine = out[0, start:stop], out[1, start:stop]
-    for c in range(count):
-        p = received_w[c] * inverse_pi_w[c]
-        h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
-        r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
-        cosine[c] = heaters.field * _cos_half_turns(r)
-        sine[c] = heaters.field * _sin_half_turns(r)
+    if heaters.heat.rows.shape[0] > 0:
+        others, added = received[start:stop], pushed[start:stop]
+        for c in range(count):
+            p = (own[c] + others[c]) * inverse_arm_w[c]
+            h = offsets[c] + added[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
+            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
+            cosine[c] = heaters.field * _cos_half_turns(r)
+            sine[c] = heaters.field * _sin_half_turns(r)
+    else:
+        for c in range(count):
+            p = own[c] * inverse_arm_w[c]
+            h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
+            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
+            cosine[c] = heaters.field * _cos_half_turns(r)
+            sine[c] = heaters.field * _sin_half_turns(r)
 
 
 @_inlined
 def _chunks(channels):
     return (channels + CHUNK - 1) // CHUNK
+
+
+# --- Thermal crosstalk ------------------------------------------------------------------------------------------------
+
+
+@_inlined
+def lay_out_powers(heat, power, heat_map):
+    """Write the power of each heater, float64 (channels,) [W], to its cell of the map."""
+    for s in range(heat.sources.shape[0]):
+        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 3]
+        cells = heat_map[cell : cell + count]
+        if step == 1:
+            own = power[first : first + count]
+            for i in range(count):
+                cells[i] = own[i]
+        else:
+            for i in range(count):
+                cells[i] = power[first + step * i]
+
+
+@_inlined
+def gather_across(heat, scratch, start, stop):
+    """Distribute the powers of half columns start … stop - 1 to the nodes along modes."""
+    cells = heat.gather.size // (heat.gather_span.shape[0] * heat.padded)
+    for x in range(start, stop):
+        for b in range(heat.padded // LANES):
+            even = times(_F(0.0), load_run(heat.gather, 0))
+            odd = even
+            for f in range(heat.feed_bounds[x], heat.feed_bounds[x + 1]):
+                first, weights = heat.feeds[f, 0], heat.feeds[f, 1]
+                table = weights * cells * heat.padded + b * LANES
+                for j in range(heat.gather_span[weights, b, 0], heat.gather_span[weights, b, 1], 2):
+                    even = plus_times(even, scratch.power[first + j], load_run(heat.gather, table + j * heat.padded))
+                    odd = plus_times(odd, scratch.power[first + j + 1], load_run(heat.gather, table + (j + 1) * heat.padded))
+            store_run(scratch.halves, x * heat.padded + b * LANES, plus_times(even, _ONE, odd))
+
+
+@_inlined
+def gather_along(heat, scratch, start, stop):
+    """Distribute the powers of the half columns to the nodes start … stop - 1 along them."""
+    for node in range(start, stop):
+        low, high = heat.along_span[node, 0], heat.along_span[node, 1]
+        for b in range(heat.padded // LANES):
+            total = times(_F(0.0), load_run(scratch.halves, b * LANES))
+            for x in range(low, high):
+                total = plus_times(total, heat.along[node, x - low], load_run(scratch.halves, x * heat.padded + b * LANES))
+            store_run(scratch.nodes, (node + heat.far_reach[0]) * heat.padded + b * LANES, total)
+
+
+@_inlined
+def exchange_far(heat, scratch, start, stop):
+    """Compute what nodes start … stop - 1 along half columns receive from all nodes.
+
+    Nodes at equal distances on either side are added first, because they have the same share.
+    """
+    length = heat.far_share.size // (heat.far_reach[0] + 1)
+    centre = heat.padded + LANES
+    for node in range(start, stop):
+        here = (node + heat.far_reach[0]) * heat.padded
+        for b in range(heat.padded // LANES):
+            low = max(b * LANES - heat.far_reach[1], 0)
+            high = min((b + 1) * LANES + heat.far_reach[1], (heat.nodes[1] + 3) // 4 * 4)
+            first = times(_F(0.0), load_run(heat.far_share, 0))
+            second, third, fourth = first, first, first
+            for distance in range(heat.far_reach[0] + 1):
+                left, right = here - distance * heat.padded, here + distance * heat.padded
+                half = _HALF if distance == 0 else _ONE
+                table = distance * length + centre + b * LANES
+                for m in range(low, high - 3, 4):
+                    first = plus_times(
+                        first, half * (scratch.nodes[left + m] + scratch.nodes[right + m]), load_run(heat.far_share, table - m)
+                    )
+                    second = plus_times(
+                        second,
+                        half * (scratch.nodes[left + m + 1] + scratch.nodes[right + m + 1]),
+                        load_run(heat.far_share, table - m - 1),
+                    )
+                    third = plus_times(
+                        third,
+                        half * (scratch.nodes[left + m + 2] + scratch.nodes[right + m + 2]),
+                        load_run(heat.far_share, table - m - 2),
+                    )
+                    fourth = plus_times(
+                        fourth,
+                        half * (scratch.nodes[left + m + 3] + scratch.nodes[right + m + 3]),
+                        load_run(heat.far_share, table - m - 3),
+                    )
+                for m in range(high - (high - low) % 4, high):
+                    first = plus_times(
+                        first, half * (scratch.nodes[left + m] + scratch.nodes[right + m]), load_run(heat.far_share, table - m)
+                    )
+            total = plus_times(plus_times(first, _ONE, second), _ONE, plus_times(third, _ONE, fourth))
+            store_run(scratch.far, node * heat.padded + b * LANES, total)
+
+
+@_inlined
+def receive(heat, scratch, across, start, stop):
+    """Write the received powers of rows start … stop - 1. `across`, float32 (padded,), is a temporary array."""
+    latest = -1
+    for r in range(start, stop):
+        x, cell, low, high, weights = heat.rows[r, 0], heat.rows[r, 1], heat.rows[r, 2], heat.rows[r, 3], heat.rows[r, 4]
+        if heat.nodes[0] > 0 and x != latest:
+            node = heat.back_first[x]
+            for b in range(heat.padded // LANES):
+                place = node * heat.padded + b * LANES
+                total = times(heat.back[x, 0], load_run(scratch.far, place))
+                for n in range(1, 4):
+                    total = plus_times(total, heat.back[x, n], load_run(scratch.far, place + n * heat.padded))
+                store_run(across, b * LANES, total)
+            latest = x
+        for b in range(heat.width // LANES):
+            first = times(_F(0.0), load_run(scratch.power, cell))
+            second, third, fourth = first, first, first
+            for t in range(low, high, 4):
+                place = cell + b * LANES
+                first = plus_times(first, heat.near_share[t], load_run(scratch.power, place + heat.near_cell[t]))
+                second = plus_times(second, heat.near_share[t + 1], load_run(scratch.power, place + heat.near_cell[t + 1]))
+                third = plus_times(third, heat.near_share[t + 2], load_run(scratch.power, place + heat.near_cell[t + 2]))
+                fourth = plus_times(fourth, heat.near_share[t + 3], load_run(scratch.power, place + heat.near_cell[t + 3]))
+            if heat.nodes[0] > 0:
+                table = weights * heat.nodes[1] * heat.width + b * LANES
+                for m in range(heat.spread_span[weights, b, 0], heat.spread_span[weights, b, 1]):
+                    first = plus_times(first, across[m], load_run(heat.spread, table + m * heat.width))
+            total = plus_times(plus_times(first, _ONE, second), _ONE, plus_times(third, _ONE, fourth))
+            store_run(scratch.segments, r * heat.width + b * LANES, total)
+
+
+@_inlined
+def pick_received(heat, segments, received):
+    """Copy the power received by each heater's own segment to `received`, float32 (channels,)."""
+    for s in range(heat.sources.shape[0]):
+        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 4]
+        cells = segments[cell : cell + count]
+        if step == 1:
+            own = received[first : first + count]
+            for i in range(count):
+                own[i] = cells[i]
+        else:
+            for i in range(count):
+                received[first + step * i] = cells[i]
+
+
+@_inlined
+def find_running_phases(heat, scratch, pushed):
+    """Write the phase that other arms and running phases add to each channel, see `running_phase`, to `pushed`.
+
+    In half turns, reduced to one turn; float32 (channels,).
+    """
+    width, unheated, segments, running = heat.width, heat.unheated, scratch.segments, scratch.running
+    for i in range(running.size):
+        running[i] = 0.0
+    for k in range(heat.columns.shape[0]):
+        theta, phi, count, top = heat.columns[k, 0], heat.columns[k, 1], heat.columns[k, 2], heat.columns[k, 3]
+        before = 2 * k * heat.interleave * width
+        after = before + heat.interleave * width
+        if heat.columns[k, 4] == 1:
+            other = heat.columns[k, 5] * width
+            for i in range(count):
+                # Rows of other arms are interleaved like modes.
+                lower = unheated * segments[other + (i % 2) * width + i // 2]
+                mode = (i % 2) * width + i // 2
+                pushed[theta + i] = -(lower - 2.0 * np.floor(lower * 0.5 + 0.5))
+                pushed[phi + i] = running[mode] - 2.0 * np.floor(running[mode] * 0.5 + 0.5)
+                running[mode] = lower
+            continue
+        upper_at = (top % 2) * width + top // 2
+        lower_at = ((top + 1) % 2) * width + (top + 1) // 2
+        for y in (0, 1):  # modes outside interferometers, above and below them
+            base = y * width
+            above = (top - y + 1) // 2
+            below = (top + 2 * count - y + 1) // 2
+            row, first_half, second_half = (
+                running[base : base + width], segments[before + base : before + base + width],
+                segments[after + base : after + base + width],
+            )  # fmt: skip
+            for j in range(above):
+                row[j] += unheated * (first_half[j] + second_half[j])
+            for j in range(below, width):
+                row[j] += unheated * (first_half[j] + second_half[j])
+        upper, lower = running[upper_at : upper_at + count], running[lower_at : lower_at + count]
+        first_lower = segments[before + lower_at : before + lower_at + count]
+        second_lower = segments[after + lower_at : after + lower_at + count]
+        by_theta, by_phi = pushed[theta : theta + count], pushed[phi : phi + count]
+        for i in range(count):
+            by_theta[i] = -unheated * second_lower[i]
+        for i in range(count):
+            h = upper[i] - lower[i] - unheated * first_lower[i]
+            by_phi[i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
+        for i in range(count):
+            lower[i] += unheated * (first_lower[i] + second_lower[i])
+        for i in range(count):
+            upper[i] = lower[i]
+    for s in range(heat.sources.shape[0] if heat.columns.shape[0] > 0 else 0):  # γ: the runs of the last half column
+        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 4]
+        end = 2 * heat.columns.shape[0] * heat.interleave * width
+        if cell >= end and cell < end + heat.interleave * width:
+            for i in range(count):
+                h = running[cell - end + i]
+                pushed[first + step * i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
+
+
+@_inlined
+def warm(heat, power, scratch, received, pushed):
+    """Compute `received` and `pushed` of one setting, float32 (channels,), from heater powers, float64 (channels,)."""
+    lay_out_powers(heat, power, scratch.power)
+    if heat.nodes[0] > 0:
+        gather_across(heat, scratch, 0, heat.feed_bounds.size - 1)
+        gather_along(heat, scratch, 0, heat.nodes[0])
+        exchange_far(heat, scratch, 0, heat.nodes[0])
+    receive(heat, scratch, scratch.across, 0, heat.rows.shape[0])
+    pick_received(heat, scratch.segments, received)
+    if heat.columns.shape[0] > 0:
+        find_running_phases(heat, scratch, pushed)
 
 
 @_inlined
@@ -823,8 +1213,10 @@ def _setting_phasors(heaters, drive, offset, scratch):
     """Compute the phasors of one setting, `drive` (channels,) [V], with settled heaters, in `scratch`."""
     for chunk in range(_chunks(scratch.power.size)):
         powers(heaters, drive, chunk, scratch.power)
+    if heaters.heat.rows.shape[0] > 0:
+        warm(heaters.heat, scratch.power, scratch.heat, scratch.heat.received, scratch.heat.pushed)
     for chunk in range(_chunks(scratch.power.size)):
-        phasors(heaters, scratch.power, offset, chunk, scratch.received_w, scratch.phasor)
+        phasors(heaters, scratch.power, offset, scratch.heat.received, scratch.heat.pushed, chunk, scratch.phasor)
 
 
 @_inlined
@@ -901,10 +1293,61 @@ def find_powers(worker, control, total, drives, heaters, out):
 
 
 @_entry
-def find_phasors(worker, control, total, power, offset, heaters, received_w, out):
+def find_heat(worker, control, total, heat, scratch, power, received, pushed):
+    """Write received powers and pushed phases of every setting: power (S, channels) [W] → float32 (S, channels) both.
+
+    An item is a setting. `scratch` belongs to the worker.
+    """
+    claim = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, claim)
+        if item < 0:
+            break
+        warm(heat, power[item], scratch, received[item], pushed[item])
+        finish_item(control)
+
+
+HEAT_SHARE = 16
+"""Half columns, nodes or rows per item of `share_heat`."""
+
+
+@_entry
+def share_heat(worker, control, total, step, heat, scratch, power, received, pushed):
+    """Carry out one step of `warm` for a large mesh: power (channels,) [W] → received, pushed, float32 (channels,).
+
+    All workers share `scratch`. Steps: 0 powers to the map, 1 to nodes along modes, 2 to all nodes, 3 nodes to nodes,
+    4 to segments, 5 running phases. Steps 0 and 5 are single items. Items of the other steps are HEAT_SHARE half
+    columns, nodes or rows.
+    """
+    claim = np.zeros(2, np.int64)
+    across = np.empty(max(heat.padded, 1), np.float32)
+    while True:
+        item = next_item(control, total, worker, claim)
+        if item < 0:
+            break
+        start = item * HEAT_SHARE
+        if step == 0:
+            lay_out_powers(heat, power, scratch.power)
+        elif step == 1:
+            gather_across(heat, scratch, start, min(start + HEAT_SHARE, heat.feed_bounds.size - 1))
+        elif step == 2:
+            gather_along(heat, scratch, start, min(start + HEAT_SHARE, heat.nodes[0]))
+        elif step == 3:
+            exchange_far(heat, scratch, start, min(start + HEAT_SHARE, heat.nodes[0]))
+        elif step == 4:
+            receive(heat, scratch, across, start, min(start + HEAT_SHARE, heat.rows.shape[0]))
+        else:
+            pick_received(heat, scratch.segments, received)
+            if heat.columns.shape[0] > 0:
+                find_running_phases(heat, scratch, pushed)
+        finish_item(control)
+
+
+@_entry
+def find_phasors(worker, control, total, power, offset, heaters, received, pushed, out):
     """Write the phasor of every shifter: power (S, channels) [W] → out (S, 2, channels).
 
-    An item is a chunk of a setting. `received_w`, float64 (CHUNK,), belongs to the worker.
+    An item is a chunk of a setting. `received` and `pushed` as from `find_heat`.
     """
     claim = np.zeros(2, np.int64)
     count = _chunks(power.shape[1])
@@ -912,7 +1355,8 @@ def find_phasors(worker, control, total, power, offset, heaters, received_w, out
         item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        phasors(heaters, power[item // count], offset, item % count, received_w, out[item // count])
+        setting = item // count
+        phasors(heaters, power[setting], offset, received[setting], pushed[setting], item % count, out[setting])
         finish_item(control)
 
 

@@ -36,7 +36,7 @@ from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
-from photonloop.simulator.engine.stage import Stage, build_stages, stage_power_w
+from photonloop.simulator.engine.stage import Stage, build_stages, heater_operation
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
@@ -238,12 +238,8 @@ class Chip:
         moment = self._ambient.moment(self._clock.now_s())
         key, current_a = self._supply_cache
         if key[0] is not held or key[1] != moment.faults:
-            heater = self.parameters.heater
-            current_a = 0.0
-            for stage in self.stages_at(moment):
-                watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
-                ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
-                current_a += float(np.sum(np.sqrt(watts / ohm)))
+            operations = (heater_operation(self.parameters, s, held.volts[s.channels]) for s in self.stages_at(moment))
+            current_a = sum(float(np.sum(operation.current_a)) for operation in operations)
             self._supply_cache = (held, moment.faults), current_a
         return current_a
 

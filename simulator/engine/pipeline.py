@@ -21,6 +21,7 @@ from photonloop.protocols.device import Drive
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.field_cache import FieldCache
+from photonloop.simulator.engine.heat_map import heat_scratch
 from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan
 from photonloop.simulator.engine.stage import Stage, with_faults
 from photonloop.simulator.engine.workers import KernelJob, Workers
@@ -35,6 +36,9 @@ SHARED_CHANNELS = 2**15
 
 _FLOPS_PER_CHANNEL = 50.0
 """Estimated operations per channel of a job, which decide whether workers share it."""
+
+_FLOPS_PER_SEGMENT = 60.0
+"""Estimated operations per segment of thermal crosstalk, which decide whether workers share it."""
 
 _ITEMS = 8
 """Least number of blocks that the workers share in a large mesh: settings with fewer samples are grouped."""
@@ -126,6 +130,7 @@ class Pipeline:
         self._noise_key = noise_key(parameters.seed)
         self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
         self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
+        self._shared_heat: kernels.HeatScratch | None = None
         self._buffers: dict[str, NDArray] = {}
         self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
         self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
@@ -349,11 +354,13 @@ class Pipeline:
         matrices: NDArray[np.float32],
         run: Run,
     ) -> None:
+        received, pushed = self._find_heat(here, power_w, run)
         phases = self._chunk_job(*power_w.shape)
 
         def find_phasors(worker: int) -> None:
-            received_w = self._scratch[worker].received_w
-            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, received_w, phasor)
+            kernels.find_phasors(
+                worker, phases.control, phases.items, power_w, offset, here.heaters, received, pushed, phasor
+            )
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
@@ -363,6 +370,60 @@ class Pipeline:
             find(worker, products.control, products.items, phasor, parts, matrices)
 
         run(products, find_matrices)
+
+    def _find_heat(
+        self, here: Stage, power_w: NDArray[np.float64], run: Run
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what thermal crosstalk adds to each channel: received power [W] and pushed phase [half turns].
+
+        Both are of shape (settings, channels). In a large mesh the workers share each setting.
+        """
+        heat = here.heaters.heat
+        rows = heat.rows.shape[0]
+        received, pushed = (np.zeros((power_w.shape[0], power_w.shape[1] if rows else 0), np.float32) for _ in range(2))
+        if not rows:
+            return received, pushed
+        if not self._shares_settings:
+            job = self._workers.new_job(power_w.shape[0], power_w.shape[0] * _FLOPS_PER_SEGMENT * rows * heat.width)
+
+            def kernel(worker: int) -> None:
+                kernels.find_heat(worker, job.control, job.items, heat, self._scratch[worker].heat, power_w, received, pushed)
+
+            run(job, kernel)
+            return received, pushed
+        parts = 1, heat.feed_bounds.size - 1, heat.nodes[0], heat.nodes[0], rows, 1
+        try:
+            for setting, own_w in enumerate(power_w):
+                for step, count in enumerate(parts):
+                    self._share_heat(step, count, here, own_w, received[setting], pushed[setting], run)
+        except BaseException:
+            self._shared_heat = None  # a helper thread may still be writing into it
+            raise
+        return received, pushed
+
+    def _share_heat(
+        self,
+        step: int,
+        count: int,
+        here: Stage,
+        power_w: NDArray[np.float64],
+        received: NDArray[np.float32],
+        pushed: NDArray[np.float32],
+        run: Run,
+    ) -> None:
+        """Carry out one step of `kernels.share_heat`, on `count` half columns, nodes or rows."""
+        heat = here.heaters.heat
+        if self._shared_heat is None:
+            self._shared_heat = heat_scratch(heat, here.description.channels)
+        scratch = self._shared_heat
+        items = max(0, -(-count // kernels.HEAT_SHARE))
+        job = self._workers.new_job(items, _FLOPS_PER_SEGMENT * count * heat.width)
+
+        def kernel(worker: int) -> None:
+            kernels.share_heat(worker, job.control, job.items, step, heat, scratch, power_w, received, pushed)
+
+        if items:
+            run(job, kernel)
 
     def _chunk_job(self, settings: int, size: int) -> KernelJob:
         return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)

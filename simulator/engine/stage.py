@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.heat_map import heat_map
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import crosstalk, dac, heater, laser
@@ -33,8 +36,10 @@ class Stage:
         Description of the stage for the controller, with nominal values.
     layout, truth, levels
         Mesh or weight bank, its true values and its signal levels.
-    pairs
-        Thermal crosstalk between its heaters.
+    segments
+        Positions of its waveguide segments and heaters, for thermal crosstalk.
+    unheated_rad_per_w
+        Phase per received power of a segment without a heater [rad/W].
     order
         The interferometers in the order in which the kernels compute them (`mesh.schedule`); empty for a weight bank.
     wiring, rings, heaters, readout
@@ -45,7 +50,8 @@ class Stage:
     layout: Mesh | WeightBank
     truth: StageTruth
     levels: StageLevels
-    pairs: crosstalk.Pairs
+    segments: crosstalk.Segments
+    unheated_rad_per_w: float
     order: NDArray[np.int64]
     wiring: kernels.MeshWiring
     rings: kernels.Rings | None
@@ -94,14 +100,16 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         nonlinearity="none" if last else parameters.nonlinearity.kind,
     )
     order = schedule(mesh)
-    pairs = crosstalk.pairs(crosstalk.lattice(mesh), parameters.crosstalk)
+    segments = crosstalk.mesh_segments(mesh, parameters.crosstalk)
+    unheated = _unheated_rad_per_w(parameters)
     alone = np.flatnonzero(mesh.attenuates[order])
     return Stage(
         description=description,
         layout=mesh,
         truth=truth,
         levels=levels,
-        pairs=pairs,
+        segments=segments,
+        unheated_rad_per_w=unheated,
         order=order,
         wiring=kernels.MeshWiring(
             # An attenuator on the last mode is computed as the lower mode of the last two.
@@ -112,7 +120,10 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
             attenuators=np.stack((alone, (mesh.top[order][alone] > mesh.ports - 2).astype(np.int64)), axis=1),
         ),
         rings=None,
-        heaters=_heaters(parameters, truth, pairs, parameters.loss.shifter_db),
+        heaters=_heaters(
+            parameters, truth, ground_bounds(segments), heat_map(segments, mesh, parameters.crosstalk, unheated),
+            parameters.loss.shifter_db,
+        ),
         # Behind the mesh, light passes one more shifter, of which only the loss affects readings.
         readout=_readout(parameters, truth, levels, parameters.loss.shifter_db if mesh.gammas else 0.0),
     )
@@ -121,7 +132,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
 def _build_bank(parameters: ChipParameters) -> Stage:
     bank = WeightBank(parameters.ports, parameters.mesh.outputs or parameters.ports)
     truth, own_levels = fabricate(parameters, bank, 0), bank_levels(parameters)
-    pairs = crosstalk.pairs(crosstalk.bank_lattice(bank), parameters.crosstalk)
+    segments = crosstalk.bank_segments(bank, parameters.crosstalk)
     ring, none = ring_of(parameters), np.empty(0, np.int64)
     return Stage(
         description=StageDescription(
@@ -136,7 +147,8 @@ def _build_bank(parameters: ChipParameters) -> Stage:
         layout=bank,
         truth=truth,
         levels=own_levels,
-        pairs=pairs,
+        segments=segments,
+        unheated_rad_per_w=0.0,
         order=none,
         wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
         rings=kernels.Rings(
@@ -145,7 +157,7 @@ def _build_bank(parameters: ChipParameters) -> Stage:
             dropped=np.float32(ring.dropped),
             leaked=np.float32(ring.leaked),
         ),
-        heaters=_heaters(parameters, truth, pairs, 0.0),
+        heaters=_heaters(parameters, truth, ground_bounds(segments), heat_map(segments, None, parameters.crosstalk, 0.0), 0.0),
         readout=_readout(parameters, truth, own_levels, 0.0),
     )
 
@@ -160,11 +172,13 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
     first = stage.description.first_channel
     truth = stage.truth
     forced: dict[int, float] = {}
+    conductance_s = stage.heaters.conductance_s.copy()
     error, ampere, dark_a = truth.coupler_error_rad.copy(), stage.readout.ampere.copy(), stage.readout.dark_a.copy()
     for fault in faults:
         channel = -1 if fault.channel is None else fault.channel - first
         if 0 <= channel < stage.description.channels:
-            forced[channel] = _forced_w(parameters, truth, channel, fault)
+            forced[channel] = fault.volts or 0.0
+            conductance_s[channel] = 0.0 if fault.kind == "dead_heater" else 1.0 / truth.resistance_ohm[channel]
         if fault.stage != index:
             continue
         if fault.kind == "open_detector" and fault.port is not None:
@@ -182,7 +196,9 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
         truth=replace(truth, coupler_error_rad=error),
         wiring=wiring,
         heaters=stage.heaters._replace(
-            forced=np.array(sorted(forced), np.int64), forced_w=np.array([forced[c] for c in sorted(forced)], np.float64)
+            conductance_s=conductance_s,
+            forced=np.array(sorted(forced), np.int64),
+            forced_v=np.array([forced[c] for c in sorted(forced)], np.float64),
         ),
         readout=stage.readout._replace(ampere=ampere, dark_a=dark_a),
     )
@@ -190,43 +206,81 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision."""
+    return heater_operation(parameters, stage, volts).power_w
+
+
+class HeaterOperation(NamedTuple):
+    """Settled voltage across each heater [V], its power [W] and its current [A], shape (…, channels)."""
+
+    across_v: NDArray[np.float64]
+    power_w: NDArray[np.float64]
+    current_a: NDArray[np.float64]
+
+
+def heater_operation(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> HeaterOperation:
+    """Return voltage, power and current of each heater at `volts` [V], (…, channels), in double precision."""
     source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
     if parameters.dac.inl_lsb > 0:
         source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
-    own = parameters.heater
-    power_w = heater.power_w(source_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
-    power_w[..., stage.heaters.forced] = stage.heaters.forced_w
-    return power_w
+    own, pi_power_w = parameters.heater, stage.truth.pi_power_w
+    across_v = np.array(source_v, np.float64)
+    across_v[..., stage.heaters.forced] = stage.heaters.forced_v
+    with np.errstate(divide="ignore"):  # a dead heater has no conductance
+        resistance_ohm = 1.0 / stage.heaters.conductance_s
+    if own.ground_ohm > 0:
+        for start, stop in pairwise(stage.heaters.grounds.tolist()):
+            here = slice(start, stop)
+            across_v[..., here] -= heater.ground_v(
+                across_v[..., here], resistance_ohm[here], pi_power_w[here], own.ground_ohm, own.self_heating
+            )[..., np.newaxis]
+    power_w = heater.power_w(across_v, resistance_ohm, pi_power_w, own.self_heating)
+    current_a = across_v / (resistance_ohm * (1.0 + own.self_heating * power_w / pi_power_w))
+    return HeaterOperation(across_v, power_w, current_a)
 
 
-def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault: FaultParameters) -> float:
-    """Return the power [W] of a channel that does not follow its drive because of a fault."""
-    if fault.kind == "dead_heater":
-        return 0.0
-    pi_power_w = truth.pi_power_w[channel : channel + 1]
-    volts = np.array([fault.volts or 0.0])
-    return float(heater.power_w(volts, parameters.heater.resistance_ohm, pi_power_w, parameters.heater.self_heating)[0])
+def ground_bounds(segments: crosstalk.Segments) -> NDArray[np.int64]:
+    """Return the first channel of each half column, and the number of channels: these heaters share a ground conductor.
+
+    Each half column has one ground bus with one pad, as the heaters of a column are usually wired. The two heaters of
+    an interferometer belong to different half columns.
+    """
+    x = segments.heaters[:, 0]
+    return np.concatenate(([0], np.flatnonzero(np.diff(x)) + 1, [x.size])).astype(np.int64)
 
 
-def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
+def _unheated_rad_per_w(parameters: ChipParameters) -> float:
+    share = float(crosstalk.share_at(parameters.crosstalk.mode_pitch_m, parameters.crosstalk))
+    return heater.unheated_rad_per_w(parameters.heater.pi_power_w, share)
+
+
+def _chunk_bounds(channels: int, grounds: NDArray[np.int64], ground_ohm: float) -> NDArray[np.int64]:
+    """Return the first channel of every chunk, and the number of channels. A shared ground lies within one chunk."""
+    bounds = np.append(np.arange(0, channels, kernels.CHUNK), channels)
+    return grounds[np.searchsorted(grounds, bounds)] if ground_ohm > 0 else bounds
+
+
+def _heaters(
+    parameters: ChipParameters, truth: StageTruth, grounds: NDArray[np.int64], heat: kernels.HeatMap, shifter_db: float
+) -> kernels.Heaters:
     bow = twist = np.empty(0)
     if parameters.dac.inl_lsb > 0:
         bow, twist = dac.inl_coefficients(parameters.dac, truth.inl_shape)
-    runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
-    curvature = parameters.heater.curvature
+    curvature, ground_ohm = parameters.heater.curvature, parameters.heater.ground_ohm
     return kernels.Heaters(
         lsb_v=dac.lsb_v(parameters.dac),
         range_v=parameters.dac.range_v,
         bow=bow,
         twist=twist,
-        conductance_s=1.0 / parameters.heater.resistance_ohm,
+        conductance_s=1.0 / truth.resistance_ohm,
+        ground_ohm=ground_ohm,
+        grounds=grounds,
+        chunks=_chunk_bounds(truth.pi_power_w.size, grounds, ground_ohm).astype(np.int64),
         self_heating=parameters.heater.self_heating,
         inverse_pi_w=1.0 / truth.pi_power_w,
         forced=np.empty(0, np.int64),
-        forced_w=np.empty(0),
-        span=runs.span,
-        share=runs.share,
-        bounds=runs.bounds,
+        forced_v=np.empty(0),
+        inverse_arm_w=1.0 / truth.arm_pi_power_w,
+        heat=heat,
         curvature=curvature,
         curve_scale=1.0 / (1.0 + curvature),
         field=np.float32(10.0 ** (-shifter_db / 20.0)),

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.crosstalk import partner_share, share_at
+from photonloop.simulator.physics.heater import arm_pi_power_w, unheated_rad_per_w
 from photonloop.simulator.physics.mesh import Mesh
 from photonloop.simulator.physics.modulator import InputTruth
 from photonloop.simulator.physics.weight_bank import WeightBank
@@ -20,6 +22,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 # Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
+_RESISTANCE = 20
 _AMPLITUDE, _PHASE = 0, 1
 
 
@@ -32,7 +35,12 @@ class StageTruth:
     offset_rad
         Phase of each channel at 0 V [rad], shape (channels,).
     pi_power_w
-        Power of each heater for a phase of π [W], shape (channels,).
+        Power of each heater that changes the phase difference of the two arms of its interferometer by π [W], shape
+        (channels,).
+    arm_pi_power_w
+        Power of each heater that changes the phase of its own arm by π [W], shape (channels,).
+    resistance_ohm
+        Resistance of each cold heater [Ω], shape (channels,).
     coupler_error_rad
         Angle errors of both couplers [rad], shape (interferometers, 2).
     loss_db
@@ -48,6 +56,8 @@ class StageTruth:
 
     offset_rad: NDArray[np.float64]
     pi_power_w: NDArray[np.float64]
+    arm_pi_power_w: NDArray[np.float64]
+    resistance_ohm: NDArray[np.float64]
     coupler_error_rad: NDArray[np.float64]
     loss_db: NDArray[np.float64]
     inl_shape: NDArray[np.float64]
@@ -77,15 +87,28 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     imbalance = np.ones(channels) if isinstance(wiring, WeightBank) else np.zeros(channels)
     if parameters.temperature.imbalance_sigma > 0:
         imbalance += parameters.temperature.imbalance_sigma * generator(_IMBALANCE).standard_normal(channels)
+    pi_power_w = heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER))
     return StageTruth(
         offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
-        pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
+        pi_power_w=pi_power_w,
+        arm_pi_power_w=_arm_pi_power_w(parameters, wiring, pi_power_w),
+        resistance_ohm=heater.resistance_ohm * _spread(heater.resistance_sigma, channels, lambda: generator(_RESISTANCE)),
         coupler_error_rad=error,
         loss_db=loss,
         inl_shape=inl_shape,
         responsivity=_spread(parameters.photodiode.responsivity_sigma, wiring.outputs, lambda: generator(_RESPONSIVITY)),
         imbalance=imbalance,
     )
+
+
+def _arm_pi_power_w(
+    parameters: ChipParameters, wiring: Mesh | WeightBank, pi_power_w: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    own = parameters.crosstalk
+    if own.fraction == 0 or isinstance(wiring, WeightBank):
+        return pi_power_w
+    unheated = unheated_rad_per_w(parameters.heater.pi_power_w, float(share_at(own.mode_pitch_m, own)))
+    return arm_pi_power_w(pi_power_w, partner_share(wiring, own), unheated, parameters.heater.curvature)
 
 
 def fabricate_inputs(parameters: ChipParameters) -> InputTruth:

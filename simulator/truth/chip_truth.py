@@ -7,6 +7,7 @@ power.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.stage import ring_of
-from photonloop.simulator.physics import dac
+from photonloop.simulator.engine.stage import Stage, heater_operation, ring_of
+from photonloop.simulator.physics import crosstalk, dac
+from photonloop.simulator.physics.running_phase import effective_phases_transposed
 from photonloop.simulator.physics.weight_bank import transmission_slopes
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
@@ -25,7 +27,7 @@ LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]
 
 
 class TruePhases(NamedTuple):
-    """True phases of one stage [rad]: θ and φ per interferometer, γ per output."""
+    """Effective phases of one stage [rad] (`running_phase`): θ and φ per interferometer, γ per output."""
 
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
@@ -46,7 +48,8 @@ class Gradient(NamedTuple):
     drive_v
         With respect to the voltages of the stage's channels [1/V], shape (channels,), as if the DAC were continuous.
     power_w
-        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V.
+        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V, where
+        it leaves out the shared ground.
     """
 
     loss: float
@@ -142,17 +145,12 @@ def _phases_rad(chip: Chip, stage: int, volts: Drive) -> NDArray[np.float64]:
 def _by_drive(
     chip: Chip, stage: int, volts: Drive, by_phase: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the derivatives by voltage and by nominal heater power, from those by phase (chain rule)."""
-    here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
-    pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
-    power_w = reference.power_w(chip, stage, volts)
-    p = reference.crosstalk_power_w(chip, stage, power_w) / pi_power_w
-    by_received_w = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * p) / (1.0 + own.curvature)
-    to, source, share = here.pairs
-    # Transpose of the crosstalk: the power of a heater changes the phase of every shifter that receives it.
-    by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
-    by_power[here.heaters.forced] = 0.0
-    by_cold = by_power / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    """Return the derivatives by voltage and by nominal heater power, from those by effective phase (chain rule)."""
+    here, own, converter = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater, chip.parameters.dac
+    operation = heater_operation(chip.parameters, here, volts)
+    conductance_s, heating = here.heaters.conductance_s, own.self_heating * operation.power_w / here.truth.pi_power_w
+    by_cold = _by_power(chip, stage, operation.power_w, by_phase) / (1.0 + 2.0 * heating)
+    by_cold[here.heaters.forced] = 0.0
     source_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
@@ -160,5 +158,46 @@ def _by_drive(
         stretch += (converter.range_v - source_v) * (bow + twist * source_v)
         slope += (converter.range_v - 2.0 * source_v) * (bow + twist * source_v)
         slope += source_v * (converter.range_v - source_v) * twist
-    nominal = by_cold * stretch * slope
-    return nominal * 2.0 * source_v / own.resistance_ohm, nominal
+    nominal = by_cold * stretch * slope * conductance_s * own.resistance_ohm
+    by_source = nominal * 2.0 * source_v / own.resistance_ohm
+    if own.ground_ohm == 0:
+        return by_source, nominal
+    by_across = _by_power(chip, stage, operation.power_w, by_phase) / (1.0 + 2.0 * heating)
+    by_across *= 2.0 * operation.across_v * conductance_s
+    by_output = _by_output(by_across, conductance_s * (2.0 / (1.0 + 2.0 * heating) - 1.0 / (1.0 + heating)), here, own.ground_ohm)
+    by_output[here.heaters.forced] = 0.0
+    by_drive = by_output * slope
+    lit = source_v > 0.0
+    nominal[lit] += ((by_drive - by_source) * own.resistance_ohm / 2.0)[lit] / source_v[lit]
+    return by_drive, nominal
+
+
+def _by_power(
+    chip: Chip, stage: int, power_w: NDArray[np.float64], by_phase: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the derivatives by the power of each heater, (channels,), from those by effective phase: crosstalk transposed."""
+    here, own = chip.stages[stage], chip.parameters
+    heat = crosstalk.crosstalk_of(here.segments, own.crosstalk)
+    p = (power_w + crosstalk.received_w(heat, power_w)[here.segments.own]) / here.truth.arm_pi_power_w
+    eta = own.heater.curvature
+    by_own_w = by_phase * np.pi / here.truth.arm_pi_power_w * (1.0 + 2.0 * eta * p) / (1.0 + eta)
+    by_segment_w = np.zeros(here.segments.count)
+    if here.rings is None:
+        by_segment_w += here.unheated_rad_per_w * effective_phases_transposed(here.mesh, by_phase, here.segments.count)
+    by_segment_w[here.segments.own] = by_own_w
+    return by_own_w + crosstalk.received_transposed(heat, by_segment_w)
+
+
+def _by_output(
+    by_across: NDArray[np.float64], conductance_s: NDArray[np.float64], here: Stage, ground_ohm: float
+) -> NDArray[np.float64]:
+    """Return the derivatives by the voltages of the sources, from those by the voltages across the heaters.
+
+    `conductance_s`: dI/dV of each heater. A source that is raised also raises the ground that its half column shares.
+    """
+    found = by_across.copy()
+    for start, stop in pairwise(here.heaters.grounds.tolist()):
+        group = slice(start, stop)
+        lifted = ground_ohm * conductance_s[group] / (1.0 + ground_ohm * conductance_s[group].sum())
+        found[group] -= lifted * by_across[group].sum()
+    return found
