@@ -152,6 +152,15 @@ def _store_run_typed(_context: Any, row: Any, _first: Any, _lanes: Any) -> Any:
     return types.void(row, types.intp, _LANES_TYPE), generate
 
 
+def _at_typed(_context: Any, row: Any, _index: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.load(builder.gep(structure.data, [arguments[1]]))
+
+    return row.dtype(row, types.intp), generate
+
+
 def _in_every_lane(builder: Any, number: Any) -> Any:
     nothing = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
@@ -201,6 +210,9 @@ load_run: Any = intrinsic(_load_run_typed)
 
 store_run: Any = intrinsic(_store_run_typed)
 """(row, first, lanes): write the lanes to row[first] …"""
+
+at: Any = intrinsic(_at_typed)
+"""(row, index) → row[index] for index ≥ 0. Inner loops are faster without the test for a negative index."""
 
 times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
@@ -271,11 +283,12 @@ class HeatMap(NamedTuple):
     back, back_first
         Weights from nodes to half columns, float32 (half columns, 4), and the first node of each.
     spread, spread_span
-        Weights from nodes to cells, float32 (sets · nodes · width,), and per set and LANES cells the first and one past
+        Weights from nodes to cells, float32 (sets · (nodes + 1) · width,), and per set and LANES cells the first and one past
         the last node, int64 (sets, width / LANES, 2).
     far_share, far_reach
-        Smooth shares, float32 ((reach along half columns + 1) · length,): by distance in nodes along half columns, then
-        along modes from -padded - LANES on. And the reach in nodes in both directions.
+        Smooth shares, float32 ((reach along half columns + 1) · 2 · padded · LANES,): by distance in nodes along half
+        columns, then by source minus first target along modes from -padded on, then by target. And the reach in nodes in
+        both directions.
     columns
         Columns of interferometers, int64 (columns, 6): first channel of θ and of φ, their number, first top mode,
         whether they are attenuators, and the first row of their other arms.
@@ -318,7 +331,7 @@ class HeatScratch(NamedTuple):
         Powers at the nodes along modes, per half column; at all nodes, with `far_reach` empty nodes on either side along
         half columns; what the nodes receive.
     across
-        What the nodes along modes receive at one half column.
+        What the nodes along modes receive at one half column, shape (padded + LANES,).
     segments
         Received power [W] of every segment, without its own heater.
     received, pushed
@@ -692,27 +705,27 @@ def powers(heaters, drive_v, chunk, out):
 
 @_inlined
 def _lift_grounds(heaters, start, stop, volts):
-    """Replace the voltages of sources start … stop - 1 by those across their heaters, see `heater.ground_v`."""
+    """Replace the voltages of sources start … stop - 1 by those across their heaters, see `heater.ground_v`.
+
+    The voltage of the ground is some mV, so single precision is enough for it.
+    """
     first = np.searchsorted(heaters.grounds, start)
+    heating = np.float32(4.0 * heaters.self_heating)
     for g in range(first, heaters.grounds.size - 1):
         low, high = heaters.grounds[g], heaters.grounds[g + 1]
         if low >= stop:
             break
-        ground_v = 0.0
-        for _ in range(2):
-            amperes, siemens = 0.0, 0.0
-            for c in range(low, high):
-                v = volts[c] - ground_v
-                conductance_s = heaters.conductance_s[c]
-                if heaters.self_heating > 0.0:
-                    p = 4.0 * heaters.self_heating * v * v * conductance_s * heaters.inverse_pi_w[c]
-                    # 1 + ρP/P_π = (1 + √(1 + 4ρP₀/P_π))/2
-                    conductance_s *= 2.0 / (1.0 + np.sqrt(1.0 + p))
-                amperes += volts[c] * conductance_s
-                siemens += conductance_s
-            ground_v = heaters.ground_ohm * amperes / (1.0 + heaters.ground_ohm * siemens)
-        for c in range(low, high):
-            volts[c] -= ground_v
+        amperes, siemens = _F(0.0), _F(0.0)
+        own, conductance_s, inverse_pi_w = volts[low:high], heaters.conductance_s[low:high], heaters.inverse_pi_w[low:high]
+        for c in range(own.size):
+            v, hot_s, per_w = np.float32(own[c]), np.float32(conductance_s[c]), np.float32(inverse_pi_w[c])
+            # 1 + ρP/P_π = (1 + √(1 + 4ρP₀/P_π))/2
+            hot_s *= _TWO / (_ONE + np.sqrt(_ONE + heating * v * v * hot_s * per_w))
+            amperes += v * hot_s
+            siemens += hot_s
+        ground_v = heaters.ground_ohm * amperes / (1.0 + heaters.ground_ohm * siemens)
+        for c in range(own.size):
+            own[c] -= ground_v
 
 
 @_inlined
@@ -780,8 +793,8 @@ def gather_across(heat, scratch, start, stop):
                 first, weights = heat.feeds[f, 0], heat.feeds[f, 1]
                 table = weights * cells * heat.padded + b * LANES
                 for j in range(heat.gather_span[weights, b, 0], heat.gather_span[weights, b, 1], 2):
-                    even = plus_times(even, scratch.power[first + j], load_run(heat.gather, table + j * heat.padded))
-                    odd = plus_times(odd, scratch.power[first + j + 1], load_run(heat.gather, table + (j + 1) * heat.padded))
+                    even = plus_times(even, at(scratch.power, first + j), load_run(heat.gather, table + j * heat.padded))
+                    odd = plus_times(odd, at(scratch.power, first + j + 1), load_run(heat.gather, table + (j + 1) * heat.padded))
             store_run(scratch.halves, x * heat.padded + b * LANES, plus_times(even, _ONE, odd))
 
 
@@ -798,55 +811,45 @@ def gather_along(heat, scratch, start, stop):
 
 
 @_inlined
-def exchange_far(heat, scratch, start, stop):
+def exchange_far(heat, scratch, sums, start, stop):
     """Compute what nodes start … stop - 1 along half columns receive from all nodes.
 
-    Nodes at equal distances on either side are added first, because they have the same share.
+    Nodes at equal distances on either side are added first, because they have the same share. `sums`, float32 (padded +
+    LANES,), is a temporary array.
     """
     length = heat.far_share.size // (heat.far_reach[0] + 1)
-    centre = heat.padded + LANES
     for node in range(start, stop):
         here = (node + heat.far_reach[0]) * heat.padded
         for b in range(heat.padded // LANES):
-            low = max(b * LANES - heat.far_reach[1], 0)
-            high = min((b + 1) * LANES + heat.far_reach[1], (heat.nodes[1] + 3) // 4 * 4)
+            low = max(b * LANES - heat.far_reach[1], 0) // LANES * LANES
+            high = min((b + 1) * LANES + heat.far_reach[1], heat.nodes[1])
             first = times(_F(0.0), load_run(heat.far_share, 0))
             second, third, fourth = first, first, first
             for distance in range(heat.far_reach[0] + 1):
                 left, right = here - distance * heat.padded, here + distance * heat.padded
-                half = _HALF if distance == 0 else _ONE
-                table = distance * length + centre + b * LANES
-                for m in range(low, high - 3, 4):
-                    first = plus_times(
-                        first, half * (scratch.nodes[left + m] + scratch.nodes[right + m]), load_run(heat.far_share, table - m)
-                    )
-                    second = plus_times(
-                        second,
-                        half * (scratch.nodes[left + m + 1] + scratch.nodes[right + m + 1]),
-                        load_run(heat.far_share, table - m - 1),
-                    )
-                    third = plus_times(
-                        third,
-                        half * (scratch.nodes[left + m + 2] + scratch.nodes[right + m + 2]),
-                        load_run(heat.far_share, table - m - 2),
-                    )
-                    fourth = plus_times(
-                        fourth,
-                        half * (scratch.nodes[left + m + 3] + scratch.nodes[right + m + 3]),
-                        load_run(heat.far_share, table - m - 3),
-                    )
-                for m in range(high - (high - low) % 4, high):
-                    first = plus_times(
-                        first, half * (scratch.nodes[left + m] + scratch.nodes[right + m]), load_run(heat.far_share, table - m)
-                    )
+                scale = _F(0.0) if distance == 0 else _ONE
+                for m in range(low, high, LANES):
+                    store_run(sums, m, plus_times(load_run(scratch.nodes, left + m), scale, load_run(scratch.nodes, right + m)))
+                table = distance * length + (heat.padded - b * LANES) * LANES
+                for m in range(low, high, 4):
+                    place = table + m * LANES
+                    first = plus_times(first, at(sums, m), load_run(heat.far_share, place))
+                    second = plus_times(second, at(sums, m + 1), load_run(heat.far_share, place + LANES))
+                    third = plus_times(third, at(sums, m + 2), load_run(heat.far_share, place + 2 * LANES))
+                    fourth = plus_times(fourth, at(sums, m + 3), load_run(heat.far_share, place + 3 * LANES))
             total = plus_times(plus_times(first, _ONE, second), _ONE, plus_times(third, _ONE, fourth))
             store_run(scratch.far, node * heat.padded + b * LANES, total)
 
 
 @_inlined
 def receive(heat, scratch, across, start, stop):
-    """Write the received powers of rows start … stop - 1. `across`, float32 (padded,), is a temporary array."""
+    """Write the received powers of rows start … stop - 1. `across`, float32 (padded + LANES,), is a temporary array.
+
+    Two blocks of lanes are computed together, so that they share shares and weights. In a row with an odd number of
+    blocks, the last one is computed twice.
+    """
     latest = -1
+    blocks = heat.width // LANES
     for r in range(start, stop):
         x, cell, low, high, weights = heat.rows[r, 0], heat.rows[r, 1], heat.rows[r, 2], heat.rows[r, 3], heat.rows[r, 4]
         if heat.nodes[0] > 0 and x != latest:
@@ -858,21 +861,31 @@ def receive(heat, scratch, across, start, stop):
                     total = plus_times(total, heat.back[x, n], load_run(scratch.far, place + n * heat.padded))
                 store_run(across, b * LANES, total)
             latest = x
-        for b in range(heat.width // LANES):
+        for b in range(0, blocks, 2):
+            here = b * LANES
+            beside = min(b + 1, blocks - 1) * LANES
             first = times(_F(0.0), load_run(scratch.power, cell))
             second, third, fourth = first, first, first
-            for t in range(low, high, 4):
-                place = cell + b * LANES
-                first = plus_times(first, heat.near_share[t], load_run(scratch.power, place + heat.near_cell[t]))
-                second = plus_times(second, heat.near_share[t + 1], load_run(scratch.power, place + heat.near_cell[t + 1]))
-                third = plus_times(third, heat.near_share[t + 2], load_run(scratch.power, place + heat.near_cell[t + 2]))
-                fourth = plus_times(fourth, heat.near_share[t + 3], load_run(scratch.power, place + heat.near_cell[t + 3]))
+            for t in range(low, high, 2):
+                share, place = at(heat.near_share, t), cell + at(heat.near_cell, t)
+                first = plus_times(first, share, load_run(scratch.power, place + here))
+                second = plus_times(second, share, load_run(scratch.power, place + beside))
+                share, place = at(heat.near_share, t + 1), cell + at(heat.near_cell, t + 1)
+                third = plus_times(third, share, load_run(scratch.power, place + here))
+                fourth = plus_times(fourth, share, load_run(scratch.power, place + beside))
             if heat.nodes[0] > 0:
-                table = weights * heat.nodes[1] * heat.width + b * LANES
-                for m in range(heat.spread_span[weights, b, 0], heat.spread_span[weights, b, 1]):
-                    first = plus_times(first, across[m], load_run(heat.spread, table + m * heat.width))
-            total = plus_times(plus_times(first, _ONE, second), _ONE, plus_times(third, _ONE, fourth))
-            store_run(scratch.segments, r * heat.width + b * LANES, total)
+                table = weights * (heat.nodes[1] + 1) * heat.width
+                stop_m = max(heat.spread_span[weights, b, 1], heat.spread_span[weights, beside // LANES, 1])
+                start_m = min(heat.spread_span[weights, b, 0], heat.spread_span[weights, beside // LANES, 0])
+                for m in range(start_m, stop_m, 2):
+                    share, place = at(across, m), table + m * heat.width
+                    first = plus_times(first, share, load_run(heat.spread, place + here))
+                    second = plus_times(second, share, load_run(heat.spread, place + beside))
+                    share, place = at(across, m + 1), place + heat.width
+                    third = plus_times(third, share, load_run(heat.spread, place + here))
+                    fourth = plus_times(fourth, share, load_run(heat.spread, place + beside))
+            store_run(scratch.segments, r * heat.width + here, plus_times(first, _ONE, third))
+            store_run(scratch.segments, r * heat.width + beside, plus_times(second, _ONE, fourth))
 
 
 @_inlined
@@ -956,7 +969,7 @@ def warm(heat, power, scratch, received, pushed):
     if heat.nodes[0] > 0:
         gather_across(heat, scratch, 0, heat.feed_bounds.size - 1)
         gather_along(heat, scratch, 0, heat.nodes[0])
-        exchange_far(heat, scratch, 0, heat.nodes[0])
+        exchange_far(heat, scratch, scratch.across, 0, heat.nodes[0])
     receive(heat, scratch, scratch.across, 0, heat.rows.shape[0])
     pick_received(heat, scratch.segments, received)
     if heat.columns.shape[0] > 0:
@@ -1320,7 +1333,7 @@ def share_heat(worker, control, total, step, heat, scratch, power, received, pus
     columns, nodes or rows.
     """
     claim = np.zeros(2, np.int64)
-    across = np.empty(max(heat.padded, 1), np.float32)
+    across = np.zeros(heat.padded + LANES, np.float32)
     while True:
         item = next_item(control, total, worker, claim)
         if item < 0:
@@ -1333,7 +1346,7 @@ def share_heat(worker, control, total, step, heat, scratch, power, received, pus
         elif step == 2:
             gather_along(heat, scratch, start, min(start + HEAT_SHARE, heat.nodes[0]))
         elif step == 3:
-            exchange_far(heat, scratch, start, min(start + HEAT_SHARE, heat.nodes[0]))
+            exchange_far(heat, scratch, across, start, min(start + HEAT_SHARE, heat.nodes[0]))
         elif step == 4:
             receive(heat, scratch, across, start, min(start + HEAT_SHARE, heat.rows.shape[0]))
         else:

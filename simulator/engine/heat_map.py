@@ -63,6 +63,7 @@ def heat_map(
     width = -(-segments.size[1] // (interleave * kernels.LANES)) * kernels.LANES
     across = max((int(np.abs(offsets[:, 1]).max(initial=0.0)) for offsets, _ in near.values()), default=0)
     gap = across // interleave + 2
+    gap = -(-gap // kernels.LANES) * kernels.LANES
     frame = _Frame(interleave, width, width + gap, gap)
     places = _row_places(segments, interleave)
     rows, near_cell, near_share = _near_tables(segments, frame, near, places)
@@ -89,13 +90,22 @@ def heat_scratch(heat: kernels.HeatMap, channels: int) -> kernels.HeatScratch:
         "halves": max(heat.feed_bounds.size - 1, 0) * padded,
         "nodes": (nodes + 2 * heat.far_reach[0]) * padded,
         "far": nodes * padded,
-        "across": padded,
+        "across": padded + kernels.LANES,
         "segments": rows * heat.width,
         "received": channels if rows else 0,
         "pushed": channels if rows else 0,
     }
-    arrays = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+    arrays = {name: _aligned(np.zeros(size, np.float32)) for name, size in sizes.items()}
     return kernels.HeatScratch(**arrays, running=np.zeros(heat.interleave * heat.width))
+
+
+def _aligned(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a flat copy at the start of a cache line, from which a register of lanes is loaded in one access."""
+    line = np.empty(array.size + kernels.LANES, np.float32)
+    start = -line.ctypes.data % (4 * kernels.LANES) // 4
+    copy = line[start : start + array.size]
+    copy[:] = array.ravel()
+    return copy
 
 
 def _row_places(segments: physics.Segments, interleave: int) -> NDArray[np.float64]:
@@ -189,13 +199,13 @@ def _far_tables(
         "feed_bounds": feed_bounds,
         "nodes": far.nodes,
         "padded": padded,
-        "gather": np.ascontiguousarray(weights, np.float32).ravel(),
+        "gather": _aligned(weights.astype(np.float32)),
         "gather_span": np.stack([_spans(block.T, even=True) for block in blocks]),
         "along": gathered,
         "along_span": span,
         "back": np.take_along_axis(along, back_first[:, np.newaxis] + np.arange(4), axis=1).astype(np.float32),
         "back_first": back_first.astype(np.int64),
-        "spread": np.ascontiguousarray(cells, np.float32).ravel(),
+        "spread": _aligned(np.pad(cells, ((0, 0), (0, 1), (0, 0))).astype(np.float32)),
         "spread_span": np.stack(
             [_spans(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2).T) for cell in cells]
         ),
@@ -212,12 +222,11 @@ def _feeds(segments: physics.Segments, frame: _Frame) -> tuple[NDArray[np.int64]
 
 
 def _far_shares(far: far_heat.FarHeat, padded: int, reach: int) -> NDArray[np.float32]:
-    """Return the smooth shares by distance in nodes, the second distance from -padded - LANES on, flattened."""
-    centre = padded + kernels.LANES
-    distance = np.abs(np.arange(2 * centre + kernels.LANES) - centre)
+    """Return the smooth shares as in `kernels.HeatMap.far_share`."""
+    distance = np.abs(np.subtract.outer(np.arange(-padded, padded), np.arange(kernels.LANES)))
     inside = distance < far.nodes[1]
     shares = np.where(inside, far.share[: reach + 1, np.where(inside, distance, 0)], 0.0)
-    return np.ascontiguousarray(shares, np.float32).ravel()
+    return _aligned(shares.astype(np.float32))
 
 
 def _spans(used: NDArray[np.bool_] | NDArray[np.float64], *, even: bool = False) -> NDArray[np.int64]:
