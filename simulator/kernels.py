@@ -275,20 +275,20 @@ class HeatMap(NamedTuple):
         Number of coarse nodes along half columns and along modes (0: there is no far part), the latter also as a
         multiple of LANES.
     gather, gather_span
-        Weights from cells to nodes, float32 (sets · cells · padded,), and per set and LANES nodes the first and one past
-        the last cell, int64 (sets, padded / LANES, 2).
+        Weights from cells to nodes, float32 (sets · cells · padded,), and per set and LANES nodes the first and one
+        past the last cell, int64 (sets, padded / LANES, 2).
     along, along_span
         Weights from half columns to nodes, float32 (nodes, longest span), and their first and one past the last half
         column, int64 (nodes, 2).
     back, back_first
         Weights from nodes to half columns, float32 (half columns, 4), and the first node of each.
     spread, spread_span
-        Weights from nodes to cells, float32 (sets · (nodes + 1) · width,), and per set and LANES cells the first and one past
-        the last node, int64 (sets, width / LANES, 2).
+        Weights from nodes to cells, float32 (sets · (nodes + 1) · width,), and per set and LANES cells the first and
+        one past the last node, int64 (sets, width / LANES, 2).
     far_share, far_reach
         Smooth shares, float32 ((reach along half columns + 1) · 2 · padded · LANES,): by distance in nodes along half
-        columns, then by source minus first target along modes from -padded on, then by target. And the reach in nodes in
-        both directions.
+        columns, then by source minus first target along modes from -padded on, then by target. And the reach in nodes
+        in both directions.
     columns
         Columns of interferometers, int64 (columns, 6): first channel of θ and of φ, their number, first top mode,
         whether they are attenuators, and the first row of their other arms.
@@ -328,8 +328,8 @@ class HeatScratch(NamedTuple):
     power
         Map of heater powers [W].
     halves, nodes, far
-        Powers at the nodes along modes, per half column; at all nodes, with `far_reach` empty nodes on either side along
-        half columns; what the nodes receive.
+        Powers at the nodes along modes, per half column; at all nodes, with `far_reach` empty nodes on either side
+        along half columns; what the nodes receive.
     across
         What the nodes along modes receive at one half column, shape (padded + LANES,).
     segments
@@ -732,9 +732,9 @@ def _lift_grounds(heaters, start, stop, volts):
 def phasors(heaters, power, offset, received, pushed, chunk, out):
     """Write cos and sin of the phases of one chunk of shifters, times the field transmission, to `out` (2, channels).
 
-    `power` [W] and `offset` [half turns]: (channels,); `received` and `pushed` as in `HeatScratch`, not used if there is
-    no crosstalk. The phase is computed and reduced in double precision. In single precision its error would be 1e-6 rad
-    after several turns.
+    `power` [W] and `offset` [half turns]: (channels,); `received` and `pushed` as in `HeatScratch`, not used if there
+    is no crosstalk. The phase is computed and reduced in double precision. In single precision its error would be
+    1e-6 rad after several turns.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, power.size)
@@ -904,62 +904,83 @@ def pick_received(heat, segments, received):
 
 
 @_inlined
+def _reduced(half_turns):
+    """Return an equal phase in [-1, 1) half turns."""
+    return half_turns - 2.0 * np.floor(half_turns * 0.5 + 0.5)
+
+
+@_inlined
+def _pass_beside(heat, running, segments, place, top, count):
+    """Add the phases of modes outside the interferometers of one column, above and below them, to their running phases.
+
+    `place`: first cell of the column's half columns in `segments`. The interferometers are on modes top … top +
+    2 · count - 1.
+    """
+    width, unheated = heat.width, heat.unheated
+    for side in (0, 1):
+        first = place + side * width
+        row = running[side * width : (side + 1) * width]
+        by_first, by_second = segments[first : first + width], segments[first + 2 * width : first + 3 * width]
+        for j in range((top - side + 1) // 2):
+            row[j] += unheated * (by_first[j] + by_second[j])
+        for j in range((top + 2 * count - side + 1) // 2, width):
+            row[j] += unheated * (by_first[j] + by_second[j])
+
+
+@_inlined
+def _pass_interferometers(heat, running, segments, place, top, count, theta, phi, pushed):
+    """Push the phases of one column of interferometers, whose first channels are `theta` and `phi`."""
+    width, unheated = heat.width, heat.unheated
+    upper_at = (top % 2) * width + top // 2
+    lower_at = ((top + 1) % 2) * width + (top + 1) // 2
+    upper, lower = running[upper_at : upper_at + count], running[lower_at : lower_at + count]
+    first = place + lower_at
+    by_first, by_second = segments[first : first + count], segments[first + 2 * width : first + 2 * width + count]
+    at_theta, at_phi = pushed[theta : theta + count], pushed[phi : phi + count]
+    for i in range(count):
+        at_theta[i] = -unheated * by_second[i]
+    for i in range(count):
+        h = upper[i] - lower[i] - unheated * by_first[i]
+        at_phi[i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
+    for i in range(count):
+        lower[i] += unheated * (by_first[i] + by_second[i])
+    for i in range(count):
+        upper[i] = lower[i]
+
+
+@_inlined
+def _pass_attenuators(heat, running, segments, place, count, theta, phi, pushed):
+    """Push the phases of one column of attenuators; `place`: first cell of their other arms in `segments`."""
+    for i in range(count):
+        mode = (i % 2) * heat.width + i // 2  # in rows of other arms as in rows of modes
+        lower = heat.unheated * segments[place + mode]
+        pushed[theta + i] = _reduced(-lower)
+        pushed[phi + i] = _reduced(running[mode])
+        running[mode] = lower
+
+
+@_inlined
 def find_running_phases(heat, scratch, pushed):
     """Write the phase that other arms and running phases add to each channel, see `running_phase`, to `pushed`.
 
-    In half turns, reduced to one turn; float32 (channels,).
+    In half turns, at most one turn; float32 (channels,).
     """
-    width, unheated, segments, running = heat.width, heat.unheated, scratch.segments, scratch.running
+    segments, running, width = scratch.segments, scratch.running, heat.width
     for i in range(running.size):
         running[i] = 0.0
     for k in range(heat.columns.shape[0]):
         theta, phi, count, top = heat.columns[k, 0], heat.columns[k, 1], heat.columns[k, 2], heat.columns[k, 3]
-        before = 2 * k * heat.interleave * width
-        after = before + heat.interleave * width
         if heat.columns[k, 4] == 1:
-            other = heat.columns[k, 5] * width
-            for i in range(count):
-                # Rows of other arms are interleaved like modes.
-                lower = unheated * segments[other + (i % 2) * width + i // 2]
-                mode = (i % 2) * width + i // 2
-                pushed[theta + i] = -(lower - 2.0 * np.floor(lower * 0.5 + 0.5))
-                pushed[phi + i] = running[mode] - 2.0 * np.floor(running[mode] * 0.5 + 0.5)
-                running[mode] = lower
-            continue
-        upper_at = (top % 2) * width + top // 2
-        lower_at = ((top + 1) % 2) * width + (top + 1) // 2
-        for y in (0, 1):  # modes outside interferometers, above and below them
-            base = y * width
-            above = (top - y + 1) // 2
-            below = (top + 2 * count - y + 1) // 2
-            row, first_half, second_half = (
-                running[base : base + width], segments[before + base : before + base + width],
-                segments[after + base : after + base + width],
-            )  # fmt: skip
-            for j in range(above):
-                row[j] += unheated * (first_half[j] + second_half[j])
-            for j in range(below, width):
-                row[j] += unheated * (first_half[j] + second_half[j])
-        upper, lower = running[upper_at : upper_at + count], running[lower_at : lower_at + count]
-        first_lower = segments[before + lower_at : before + lower_at + count]
-        second_lower = segments[after + lower_at : after + lower_at + count]
-        by_theta, by_phi = pushed[theta : theta + count], pushed[phi : phi + count]
-        for i in range(count):
-            by_theta[i] = -unheated * second_lower[i]
-        for i in range(count):
-            h = upper[i] - lower[i] - unheated * first_lower[i]
-            by_phi[i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
-        for i in range(count):
-            lower[i] += unheated * (first_lower[i] + second_lower[i])
-        for i in range(count):
-            upper[i] = lower[i]
-    for s in range(heat.sources.shape[0] if heat.columns.shape[0] > 0 else 0):  # γ: the runs of the last half column
-        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 4]
-        end = 2 * heat.columns.shape[0] * heat.interleave * width
-        if cell >= end and cell < end + heat.interleave * width:
-            for i in range(count):
-                h = running[cell - end + i]
-                pushed[first + step * i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
+            _pass_attenuators(heat, running, segments, heat.columns[k, 5] * width, count, theta, phi, pushed)
+        else:
+            _pass_beside(heat, running, segments, 4 * k * width, top, count)
+            _pass_interferometers(heat, running, segments, 4 * k * width, top, count, theta, phi, pushed)
+    end = 4 * heat.columns.shape[0] * width
+    for s in range(heat.sources.shape[0]):  # γ: the runs of the last half column
+        first, step, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 4]
+        if end <= cell < end + 2 * width:
+            for i in range(heat.sources[s, 2]):
+                pushed[first + step * i] = _reduced(running[cell - end + i])
 
 
 @_inlined

@@ -87,7 +87,7 @@ class HeaterParameters(_Part):
     resistance_ohm: Annotated[float, Field(gt=0, le=1e6)] = 770.0
     """Resistance R₀ of a cold heater [Ω]."""
     resistance_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Relative standard deviation of the cold resistances between heaters; values are clipped at 4 standard deviations."""
+    """Relative standard deviation of the cold resistances; values are clipped at 4 standard deviations."""
     ground_ohm: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Resistance of the ground conductor that the heaters of one half column share [Ω].
 
@@ -112,9 +112,9 @@ class HeaterParameters(_Part):
 class CrosstalkParameters(_Part):
     """Thermal crosstalk within a stage: fraction · (at_m / distance)^exponent of a heater's power warms a segment.
 
-    Every arm of every interferometer and every waveguide beside them has a segment per half column, with a phase of its
-    own. Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after it, and
-    γ is after the last column. Across it, segments are on their modes, mode_pitch_m apart.
+    Every arm of every interferometer and every waveguide beside them has a segment per half column, with a phase of
+    its own. Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after
+    it, and γ is after the last column. Across it, segments are on their modes, mode_pitch_m apart.
     """
 
     fraction: Annotated[float, Field(ge=0, le=0.2)] = 0.0
@@ -136,8 +136,8 @@ class CrosstalkParameters(_Part):
         share = self.fraction * (self.at_m / nearest_m) ** self.exponent
         if self.reach_m >= nearest_m and share >= 1.0:
             raise ValueError(
-                f"fraction {self.fraction:g} at {self.at_m:g} m is a share of {share:.3g} at the smallest pitch, {nearest_m:g} m, "
-                f"but a neighbour gets less than a heater's own arm: reduce fraction or exponent"
+                f"fraction {self.fraction:g} at {self.at_m:g} m is a share of {share:.3g} at the smallest pitch, "
+                f"{nearest_m:g} m, but a neighbour gets less than a heater's own arm: reduce fraction or exponent"
             )
         return self
 
@@ -171,8 +171,8 @@ class TemperatureParameters(_Part):
     heating_k_per_w: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Temperature of the chip above its controlled stage per total heater power [K/W].
 
-    Quasi-static: the temperature follows the power of the held drive at once. The settings of an evaluation do not change
-    it, because they last milliseconds, and a package takes seconds to warm up."""
+    Quasi-static: the temperature follows the power of the held drive at once. The settings of an evaluation do not
+    change it, because they last milliseconds, and a package takes seconds to warm up."""
 
 
 class CouplerParameters(_Part):

@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 class MonitorValues:
     """Values of the laser's power monitor and of the chip's thermistor.
 
-    `temperature_k` is None if the chip's temperature is constant.
+    `temperature_k` is without heating by heaters, and None if the chip's temperature is constant.
     """
 
     laser_power_w: float
@@ -92,16 +92,20 @@ class Ambient:
         """Return the faults that have occurred."""
         return self.faults[: moment.faults]
 
-    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def offset_rad(
+        self, stage: int, moment: Moment, imbalance: NDArray[np.float64], heating_k: float = 0.0
+    ) -> NDArray[np.float64] | None:
         """Return the phase [rad] that drift and temperature add to each channel of a stage, shape (channels,).
 
-        `imbalance` is the relative path difference of each channel. Returns None if neither adds anything.
+        `imbalance` is the relative path difference of each channel, `heating_k` the rise of the chip's temperature due
+        to its heaters. Returns None if neither adds anything.
         """
         phases, temperature = self._phases[stage], self._parameters.temperature
         drifted = None if phases is None else phases.at(moment.step).astype(np.float64)
-        if self._temperature is None or temperature.phase_rad_per_k == 0 or not imbalance.any():
+        change_k = heating_k + (0.0 if self._temperature is None else float(self._temperature.at(moment.step)[0]))
+        if change_k == 0.0 or temperature.phase_rad_per_k == 0 or not imbalance.any():
             return drifted
-        warmed = imbalance * (temperature.phase_rad_per_k * float(self._temperature.at(moment.step)[0]))
+        warmed = imbalance * (temperature.phase_rad_per_k * change_k)
         return warmed if drifted is None else drifted + warmed
 
     def laser_power(self, moment: Moment) -> float:

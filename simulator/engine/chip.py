@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,13 @@ from photonloop.simulator.physics.thermal import always_settled
 
 _MODULATED_AT_ONCE = 2**20
 """Number of amplitudes that are passed through the modulators at once, to bound memory."""
+
+
+class Supply(NamedTuple):
+    """Total current of all voltage sources [A], and total power of the heaters [W]."""
+
+    current_a: float
+    power_w: float
 
 
 class Chip:
@@ -91,7 +99,7 @@ class Chip:
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels)
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
-        self._supply_cache: tuple[tuple[HeldDrive | None, int], float] = (None, 0), 0.0
+        self._supply_cache: tuple[tuple[HeldDrive | None, int], Supply] = (None, -1), Supply(0.0, 0.0)
         self._pipeline = Pipeline(parameters, self.stages, self._ambient, self._workers)
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
@@ -170,12 +178,15 @@ class Chip:
     def status(self) -> DeviceStatus:
         """Return what instruments around a chip would display. Takes no lock."""
         held, monitors = self._held, self._monitors
+        supply = self._supply(held)
         health: dict[str, str | float] = {
-            "supply_current_a": self._supply_current_a(held),
+            "supply_current_a": supply.current_a,
             "laser_power_w": monitors.laser_power_w,
         }
-        if monitors.temperature_k is not None:
-            health["chip_temperature_k"] = monitors.temperature_k
+        temperature = self.parameters.temperature
+        if monitors.temperature_k is not None or temperature.heating_k_per_w > 0:
+            around_k = temperature.set_k if monitors.temperature_k is None else monitors.temperature_k
+            health["chip_temperature_k"] = around_k + temperature.heating_k_per_w * supply.power_w
         return DeviceStatus(
             clock_s=self._clock.now_s(),
             safe=held.power_w == 0.0,
@@ -233,15 +244,19 @@ class Chip:
 
     # ---- private ----------------------------------------------------------------------------------------------------
 
-    def _supply_current_a(self, held: HeldDrive) -> float:
-        """Return the total current [A] of all voltage sources, computed once per held drive. Takes no lock."""
+    def _supply(self, held: HeldDrive) -> Supply:
+        """Return what all voltage sources together deliver, computed once per held drive. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
-        key, current_a = self._supply_cache
+        key, supply = self._supply_cache
         if key[0] is not held or key[1] != moment.faults:
-            operations = (heater_operation(self.parameters, s, held.volts[s.channels]) for s in self.stages_at(moment))
-            current_a = sum(float(np.sum(operation.current_a)) for operation in operations)
-            self._supply_cache = (held, moment.faults), current_a
-        return current_a
+            stages = self.stages_at(moment)
+            operations = [heater_operation(self.parameters, s, held.volts[s.channels]) for s in stages]
+            supply = Supply(
+                current_a=sum(float(np.sum(operation.current_a)) for operation in operations),
+                power_w=sum(float(np.sum(operation.power_w)) for operation in operations),
+            )
+            self._supply_cache = (held, moment.faults), supply
+        return supply
 
     def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:

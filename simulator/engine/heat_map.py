@@ -54,7 +54,7 @@ def no_heat_map() -> kernels.HeatMap:
 def heat_map(
     segments: physics.Segments, mesh: Mesh | None, crosstalk: CrosstalkParameters, unheated_rad_per_w: float
 ) -> kernels.HeatMap:
-    """Return the tables of a stage, or `no_heat_map` if it has no thermal crosstalk. `mesh` is None for a weight bank."""
+    """Return the tables of a stage, or `no_heat_map` if it has no thermal crosstalk. A weight bank has no mesh."""
     split = far_heat.split_of(segments.half_column_m, segments.mode_m, crosstalk)
     near = {shift: physics.near_offsets(segments, crosstalk, split, shift) for shift in (0.0, 0.5)}
     if crosstalk.fraction == 0.0 or (split is None and not near[0.0][1].size and not near[0.5][1].size):
@@ -206,9 +206,7 @@ def _far_tables(
         "back": np.take_along_axis(along, back_first[:, np.newaxis] + np.arange(4), axis=1).astype(np.float32),
         "back_first": back_first.astype(np.int64),
         "spread": _aligned(np.pad(cells, ((0, 0), (0, 1), (0, 0))).astype(np.float32)),
-        "spread_span": np.stack(
-            [_spans(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2).T) for cell in cells]
-        ),
+        "spread_span": np.stack([_spans(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2).T) for cell in cells]),
         "far_share": _far_shares(far, padded, reach[0]),
         "far_reach": reach,
     }

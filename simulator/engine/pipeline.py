@@ -133,8 +133,9 @@ class Pipeline:
         self._shared_heat: kernels.HeatScratch | None = None
         self._buffers: dict[str, NDArray] = {}
         self._faulty_stages: tuple[int, tuple[Stage, ...]] = (0, stages)
-        self._offsets: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._optics: dict[int, tuple[tuple[int, Moment], StageMatrices]] = {}
+        self._offsets: dict[int, tuple[tuple[int, float], NDArray[np.float64]]] = {}
+        self._heating: tuple[tuple[tuple[int, ...], int], float] = ((), -1), 0.0
+        self._optics: dict[int, tuple[tuple[tuple[int, ...], Moment], StageMatrices]] = {}
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -150,15 +151,31 @@ class Pipeline:
             broken = self._faulty_stages = (moment.faults, stages)
         return broken[1]
 
-    def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
-        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,)."""
-        step, offset = self._offsets.get(index, (-1, np.empty(0)))
-        if step != moment.step:
+    def offset(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> NDArray[np.float64]:
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
+
+        The chip is warmed by the heaters at the held drive.
+        """
+        heating_k = self.heating_k(held, moment, run)
+        known, offset = self._offsets.get(index, ((-1, 0.0), np.empty(0)))
+        if known != (moment.step, heating_k):
             truth = self._intact_stages[index].truth
-            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance)
+            added_rad = self._ambient.offset_rad(index, moment, truth.imbalance, heating_k)
             offset = (truth.offset_rad if added_rad is None else truth.offset_rad + added_rad) / np.pi
-            self._offsets[index] = (moment.step, offset)
+            self._offsets[index] = ((moment.step, heating_k), offset)
         return offset
+
+    def heating_k(self, held: HeldDrive, moment: Moment, run: Run) -> float:
+        """Return the rise of the chip's temperature [K] due to the settled heaters at the held drive."""
+        per_w = self._parameters.temperature.heating_k_per_w
+        if per_w == 0:
+            return 0.0
+        key = held.versions, moment.faults
+        if self._heating[0] != key:
+            drives = (held.volts[np.newaxis, stage.channels] for stage in self._intact_stages)
+            power_w = sum(float(self.powers(k, volts, moment, run).sum()) for k, volts in enumerate(drives))
+            self._heating = key, per_w * power_w
+        return self._heating[1]
 
     def powers(self, index: int, volts: Drive, moment: Moment, run: Run) -> NDArray[np.float64]:
         """Return the power of each heater [W] at `volts`, shape (settings, channels) both."""
@@ -167,12 +184,14 @@ class Pipeline:
         self._find_powers(drives, heaters, out, run)
         return out
 
-    def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
+    def stage_matrices(
+        self, index: int, power_w: NDArray[np.float64], held: HeldDrive, moment: Moment, run: Run
+    ) -> list[StageMatrices]:
         """Return the matrices of a stage for each row of heater powers before crosstalk [W], (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self.offset(index, moment), phasor, matrices, run)
+        self._find_matrices(here, power_w, self.offset(index, held, moment, run), phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -188,7 +207,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Read settled settings at one moment: `volts` (settings, channels) → `out` (settings, samples, ports)."""
-        here, offset = self.stages(moment)[index], self.offset(index, moment)
+        here, offset = self.stages(moment)[index], self.offset(index, batch.held, moment, run)
         blocks = gathered(*self._entering(index, batch, batch.rows, moment, run))
         if self._shares_settings:
             self._read_together(here, volts, offset, blocks, batch, moment, first_noise, saturated, out, run)
@@ -300,13 +319,18 @@ class Pipeline:
 
     def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
         """Return the matrices of a stage that has settled at the held drive."""
-        key = held.versions[index], moment
+        key = self._versions(held, range(index, index + 1)), moment
         found = self._optics.get(index)
         if found is None or found[0] != key:
             volts = held.volts[np.newaxis, self._intact_stages[index].channels]
-            found = (key, self.stage_matrices(index, self.powers(index, volts, moment, run), moment, run)[0])
+            found = (key, self.stage_matrices(index, self.powers(index, volts, moment, run), held, moment, run)[0])
             self._optics[index] = found
         return found[1]
+
+    def _versions(self, held: HeldDrive, stages: range) -> tuple[int, ...]:
+        """Return the versions of the held drives on which `stages` depend: all of them if heaters warm the chip."""
+        warms = self._parameters.temperature.heating_k_per_w > 0
+        return held.versions if warms else held.versions[stages.start : stages.stop]
 
     def _entering(
         self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run
@@ -319,7 +343,7 @@ class Pipeline:
         source, name = batch.source, batch.name
         if index == 0:
             return source, rows
-        versions = (*batch.held.versions[:index], *moment)
+        versions = (*self._versions(batch.held, range(index)), *moment)
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
@@ -358,9 +382,7 @@ class Pipeline:
         phases = self._chunk_job(*power_w.shape)
 
         def find_phasors(worker: int) -> None:
-            kernels.find_phasors(
-                worker, phases.control, phases.items, power_w, offset, here.heaters, received, pushed, phasor
-            )
+            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, received, pushed, phasor)
 
         run(phases, find_phasors)
         products = self._chunk_job(*matrices.shape[:2])
@@ -371,9 +393,7 @@ class Pipeline:
 
         run(products, find_matrices)
 
-    def _find_heat(
-        self, here: Stage, power_w: NDArray[np.float64], run: Run
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _find_heat(self, here: Stage, power_w: NDArray[np.float64], run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what thermal crosstalk adds to each channel: received power [W] and pushed phase [half turns].
 
         Both are of shape (settings, channels). In a large mesh the workers share each setting.

@@ -121,7 +121,10 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         ),
         rings=None,
         heaters=_heaters(
-            parameters, truth, ground_bounds(segments), heat_map(segments, mesh, parameters.crosstalk, unheated),
+            parameters,
+            truth,
+            ground_bounds(segments),
+            heat_map(segments, mesh, parameters.crosstalk, unheated),
             parameters.loss.shifter_db,
         ),
         # Behind the mesh, light passes one more shifter, of which only the loss affects readings.

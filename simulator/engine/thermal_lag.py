@@ -131,7 +131,7 @@ class ThermalLag:
         for first in range(0, early, kernels.LANES):
             numbers = np.arange(first, min(first + kernels.LANES, early))
             instants_s = (start_s + numbers * self._sample_s).tolist()
-            matrices_at = [self._matrices_at(k, states[k], instants_s, moment, run) for k in range(index + 1)]
+            matrices_at = [self._matrices_at(k, states[k], instants_s, batch.held, moment, run) for k in range(index + 1)]
             before = [[stage[n] for stage in matrices_at[:index]] for n in range(numbers.size)]
             fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
@@ -141,10 +141,10 @@ class ThermalLag:
             pipeline.read_plan(here, blocks, plan, matrices, batch.noise_number, moment, flags, out, run)
 
     def _matrices_at(
-        self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run
+        self, index: int, state: ThermalState, instants_s: list[float], held: HeldDrive, moment: Moment, run: Run
     ) -> list[StageMatrices]:
         power_w = np.stack([power_at(state, instant_s, self._parameters.heater) for instant_s in instants_s])
-        return self._pipeline.stage_matrices(index, power_w, moment, run)
+        return self._pipeline.stage_matrices(index, power_w, held, moment, run)
 
     def _fields_at(
         self, sample: int, batch: InputBatch, before: list[StageMatrices], moment: Moment, run: Run

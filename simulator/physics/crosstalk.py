@@ -146,7 +146,7 @@ def far_heat_of(segments: Segments, split: far_heat.Split, crosstalk: CrosstalkP
 
 
 def received_w(crosstalk: Crosstalk, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the power [W] that each segment receives from heaters other than its own, (segments,), double precision."""
+    """Return the power [W] that each segment receives from heaters other than its own, shape (segments,)."""
     segments, near = crosstalk.segments, crosstalk.near
     found = np.bincount(near.to, near.share * power_w[near.source], minlength=segments.count)
     if crosstalk.far is not None:

@@ -74,9 +74,7 @@ def smooth_share(distance_m: NDArray[np.float64], crosstalk: CrosstalkParameters
     return crosstalk.fraction * (crosstalk.at_m / near_m) ** n * np.where(u < 1.0, inside, outside)
 
 
-def far_heat(
-    size: tuple[int, int], pitch_m: tuple[float, float], split: Split, crosstalk: CrosstalkParameters
-) -> FarHeat:
+def far_heat(size: tuple[int, int], pitch_m: tuple[float, float], split: Split, crosstalk: CrosstalkParameters) -> FarHeat:
     """Return the coarse grid for a lattice of `size` half columns and modes, which are `pitch_m` apart."""
     nodes = tuple(-(-(count - 1) // step) + 3 for count, step in zip(size, split.step, strict=True))
     at_m = (np.arange(count) * step * each_m for count, step, each_m in zip(nodes, split.step, pitch_m, strict=True))

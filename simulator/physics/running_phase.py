@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from photonloop.simulator.physics.mesh import Mesh, columns
 
 
-def effective_phases(
-    mesh: Mesh, heated_rad: NDArray[np.float64], others_rad: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def effective_phases(mesh: Mesh, heated_rad: NDArray[np.float64], others_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the effective phases [rad] of a mesh, shape (channels,), for `mesh.transfer_matrix`.
 
     Parameters

@@ -48,8 +48,8 @@ class Gradient(NamedTuple):
     drive_v
         With respect to the voltages of the stage's channels [1/V], shape (channels,), as if the DAC were continuous.
     power_w
-        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V, where
-        it leaves out the shared ground.
+        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V,
+        where it leaves out the shared ground.
     """
 
     loss: float
@@ -172,10 +172,8 @@ def _by_drive(
     return by_drive, nominal
 
 
-def _by_power(
-    chip: Chip, stage: int, power_w: NDArray[np.float64], by_phase: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the derivatives by the power of each heater, (channels,), from those by effective phase: crosstalk transposed."""
+def _by_power(chip: Chip, stage: int, power_w: NDArray[np.float64], by_phase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the derivatives by the power of each heater, (channels,), from those by effective phase."""
     here, own = chip.stages[stage], chip.parameters
     heat = crosstalk.crosstalk_of(here.segments, own.crosstalk)
     p = (power_w + crosstalk.received_w(heat, power_w)[here.segments.own]) / here.truth.arm_pi_power_w

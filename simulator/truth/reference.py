@@ -37,7 +37,7 @@ def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Mom
     """
     moment = moment or moment_now(chip)
     here = chip.stages_at(moment)[stage]
-    added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
+    added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance, heating_k(chip, moment))
     offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
     received_w = segments_w(chip, stage, power_w)
     own_w = power_w + received_w[here.segments.own]
@@ -45,6 +45,13 @@ def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Mom
     if here.rings is not None:
         return heated_rad
     return effective_phases(here.mesh, heated_rad, here.unheated_rad_per_w * received_w)
+
+
+def heating_k(chip: Chip, moment: Moment) -> float:
+    """Return the rise of the chip's temperature [K] due to all heaters at the held drive."""
+    held = chip.held_drive()
+    total_w = sum(float(power_w(chip, k, held[s.channels], moment).sum()) for k, s in enumerate(chip.stages))
+    return chip.parameters.temperature.heating_k_per_w * total_w
 
 
 def segments_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
