@@ -100,7 +100,7 @@ def test_all_effects_together_agree_with_the_reference(topology: str) -> None:
     assert_agrees_with_the_reference(chip_of("ideal", {**together(), "mesh": {"topology": topology}}, ports=9, stages=3))
 
 
-@pytest.mark.parametrize("preset", ["soi", "harsh"])
+@pytest.mark.parametrize("preset", ["soi", "harsh", "tin", "undercut"])
 def test_presets_agree_with_the_reference(preset: str) -> None:
     settled = {"heater": {"rise_s": 0.0, "fall_s": 0.0}}
     assert_agrees_with_the_reference(chip_of(preset, settled, ports=10))
