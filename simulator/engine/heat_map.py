@@ -56,8 +56,9 @@ def heat_map(
 ) -> kernels.HeatMap:
     """Return the tables of a stage, or `no_heat_map` if it has no thermal crosstalk. A weight bank has no mesh."""
     split = far_heat.split_of(segments.half_column_m, segments.mode_m, crosstalk)
-    near = {shift: physics.near_offsets(segments, crosstalk, split, shift) for shift in (0.0, 0.5)}
-    if crosstalk.fraction == 0.0 or (split is None and not near[0.0][1].size and not near[0.5][1].size):
+    shifts = (0.0, 0.5) if segments.others.size else (0.0,)
+    near = {shift: physics.near_offsets(segments, crosstalk, split, shift) for shift in shifts}
+    if crosstalk.fraction == 0.0 or (split is None and not any(share.size for _, share in near.values())):
         return no_heat_map()
     interleave = 1 if mesh is None else 2
     width = -(-segments.size[1] // (interleave * kernels.LANES)) * kernels.LANES
