@@ -45,7 +45,7 @@ def shares(segments: crosstalk.Segments, own: CrosstalkParameters) -> NDArray[np
 
 @ALL
 @settings(max_examples=15, deadline=None)
-@given(n=st.integers(2, 8), reach=st.floats(0, 2.4e-4), exponent=st.floats(0, 2), fraction=st.floats(1e-4, 0.1))
+@given(n=st.integers(2, 8), reach=st.floats(0, 6e-4), exponent=st.floats(0, 2), fraction=st.floats(1e-4, 0.1))
 def test_near_shares_follow_the_law(build: Build, n: int, reach: float, exponent: float, fraction: float) -> None:
     own = CrosstalkParameters(fraction=fraction, reach_m=reach, exponent=exponent)
     segments = crosstalk.mesh_segments(build(n), own)
@@ -169,7 +169,7 @@ def test_transposes_are_transposes(build: Build) -> None:
 
 @pytest.mark.parametrize(("exponent", "reach_m"), [(1.0, 3e-3), (2.0, 1e-3), (1.0, 0.1)])
 def test_the_coarse_grid_agrees_with_the_law(exponent: float, reach_m: float) -> None:
-    """Random powers on 32 modes: the error of θ is below 7 % of what crosstalk adds to it, that of φ below 4 %."""
+    """Random powers on 32 modes: the error of θ is below 7 % of what crosstalk adds to it, that of φ below 8 %."""
     own, mesh = CrosstalkParameters(fraction=0.005, reach_m=reach_m, exponent=exponent), clements(32)
     segments, rng = crosstalk.mesh_segments(mesh, own), np.random.default_rng(0)
     power = rng.uniform(0, 2, mesh.channels)
@@ -178,7 +178,7 @@ def test_the_coarse_grid_agrees_with_the_law(exponent: float, reach_m: float) ->
     both = [effective_phases(mesh, received[segments.own], received) for received in (found, exact)]
     count = mesh.interferometers
     parts = np.split(np.array(both), (count, 2 * count), axis=1)
-    for part, bound in zip(parts, (0.07, 0.04), strict=False):
+    for part, bound in zip(parts, (0.07, 0.08), strict=False):
         assert np.std(part[0] - part[1]) < bound * np.sqrt(np.mean(part[1] ** 2))
 
 
@@ -213,8 +213,9 @@ def test_rings_receive_heat_by_distance(reach_m: float) -> None:
     alone = np.zeros(bank.channels)
     alone[4 * 9 + 4] = 1.0
     near = crosstalk.received_w(crosstalk.crosstalk_of(segments, own), alone)[segments.own].reshape(21, 9)
-    assert near[4, 3] == pytest.approx(0.01, rel=0.05)  # 100 µm along the row
-    assert near[3, 4] == pytest.approx(0.02, rel=0.05)  # 50 µm to the next row
+    error = 1e-9 if reach_m < 1e-3 else 0.0015
+    assert near[4, 3] == pytest.approx(0.01, abs=error)  # 100 µm along the row
+    assert near[3, 4] == pytest.approx(0.02, abs=error)  # 50 µm to the next row
 
 
 @BOTH

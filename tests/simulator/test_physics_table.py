@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,11 @@ def test_all_presets_are_tested() -> None:
 def test_the_simulator_prints_the_table() -> None:
     done = run("-m", "photonloop.simulator", "--physics", "--chip", "soi")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pi_power_w            0.023          W      [P] Jacques 2019" in done.stdout
+    assert re.search(r"pi_power_w +0.0248 +W +\[P\] Harris 2014", done.stdout)
+    assert "At random phases the heaters take 202 W" in done.stdout
+    assert "warning: The heaters take 202 W on average, 247 W/cm²" in done.stdout
+    table = json.loads(run("-m", "photonloop.simulator", "--physics", "--json", "--chip", "undercut").stdout)
+    assert table["warnings"] == [] and table["budget"]["power_w"] == pytest.approx(5.06, rel=0.01)
 
 
 def test_the_command_prints_the_table_for_virtual_chips_only() -> None:
