@@ -148,7 +148,7 @@ def far_heat_of(segments: Segments, split: far_heat.Split, crosstalk: CrosstalkP
 def received_w(crosstalk: Crosstalk, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the power [W] that each segment receives from heaters other than its own, shape (segments,)."""
     segments, near = crosstalk.segments, crosstalk.near
-    found = np.bincount(near.to, near.share * power_w[near.source], minlength=segments.count)
+    found = np.bincount(near.to, near.share * power_w[near.source], minlength=segments.count).astype(np.float64)
     if crosstalk.far is not None:
         found += far_heat.received(crosstalk.far, segments.heaters, power_w, positions(segments))
     return found
@@ -157,7 +157,7 @@ def received_w(crosstalk: Crosstalk, power_w: NDArray[np.float64]) -> NDArray[np
 def received_transposed(crosstalk: Crosstalk, by_segment: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return derivatives by the power of each heater, (channels,), from those by received power, (segments,)."""
     segments, near = crosstalk.segments, crosstalk.near
-    found = np.bincount(near.source, near.share * by_segment[near.to], minlength=segments.heaters.shape[0])
+    found = np.bincount(near.source, near.share * by_segment[near.to], minlength=segments.heaters.shape[0]).astype(np.float64)
     if crosstalk.far is not None:
         found += far_heat.received(crosstalk.far, positions(segments), by_segment, segments.heaters)
     return found

@@ -11,7 +11,8 @@ of the method: multilevel summation, Hardy et al., J. Chem. Theory Comput. 11, 7
 
 In a mesh of 32 modes with a reach of 3 mm and the pitches of preset `soi`, the error is 6 % of what crosstalk adds to θ
 and 5 % of what it adds to φ (rms, tested); a single share is off by at most a seventh of that at 100 µm. Published laws
-of thermal crosstalk are less certain. The sum over nodes is symmetric, so its transpose is the same function with heaters and segments exchanged.
+of thermal crosstalk are less certain. The sum over nodes is symmetric, so its transpose is the same function with
+heaters and segments exchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NEAR = 3.5
 """Range of the near part, in geometric means of the two pitches."""
 
 WORTH_SPLITTING = 2.5
-"""Reach, in ranges of the near part, up to which all pairs are near: for nodes the edge of a short reach is too sharp."""
+"""Reach, in ranges of the near part, up to which all pairs are near. The edge of a short reach is too sharp."""
 
 COARSE = 1.45
 """Distance of nodes, in ranges of the near part."""
@@ -61,7 +62,7 @@ class FarHeat(NamedTuple):
 def split_of(half_column_m: float, mode_m: float, crosstalk: CrosstalkParameters) -> Split | None:
     """Return how the shares are split, or None if the reach is so short that all pairs are near."""
     near_m = NEAR * float(np.sqrt(half_column_m * mode_m))
-    if crosstalk.reach_m <= WORTH_SPLITTING * near_m:
+    if crosstalk.fraction == 0 or crosstalk.reach_m <= WORTH_SPLITTING * near_m:
         return None
     step_m = COARSE * near_m
     return Split(near_m, (max(1, round(step_m / half_column_m)), max(1, round(step_m / mode_m))))

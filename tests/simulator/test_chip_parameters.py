@@ -86,7 +86,7 @@ def test_a_chip_file_without_a_preset_is_an_ideal_chip(tmp_path: Path) -> None:
         ("[dac]\ninl_lsb = 2.0", "inl_lsb is 2, but a DAC with bits 0 has no LSB"),
         (
             "[crosstalk]\nfraction = 0.2\nexponent = 3.0",
-            "a share of 1.6 at the smallest pitch, 5e-05 m, but a neighbour gets less",
+            "a share of 1.6 at the smallest pitch, 5e-05 m",
         ),
         ("[crosstalk]\nfraction = 0.5", "crosstalk.fraction is 0.5, but should be less than or equal to 0.2"),
         ("[laser]\nrin_db_per_hz = 3.0", "laser.rin_db_per_hz is 3.0, but should be less than or equal to 0"),

@@ -39,9 +39,9 @@ def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
     for _ in range(60):
         ohm = truth.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w)
         watts = across**2 / ohm
-        across = volts.copy()
+        across, before = volts.copy(), across
         for group in (*columns, gamma):
-            across[list(group)] = volts[list(group)] - p.heater.ground_ohm * np.sum((np.sqrt(watts / ohm))[list(group)])
+            across[list(group)] = volts[list(group)] - p.heater.ground_ohm * np.sum((before / ohm)[list(group)])
     return watts
 
 
@@ -240,6 +240,7 @@ def test_detector_noise_has_the_variance_of_its_formula(tmp_path: Path) -> None:
     laser = { rin_db_per_hz = 0.0, drift_sigma = 0.0 }
     drift.sigma_rad = 0.0
     temperature.sigma_k = 0.0
+    crosstalk.reach_m = 1.5e-4
     adc = { bits = 0, headroom = 1000.0 }
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))

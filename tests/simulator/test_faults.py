@@ -18,7 +18,13 @@ from photonloop.simulator.truth.chip_truth import stage_matrix, true_phases
 
 
 def faulty_chip(*faults: dict[str, Any], **whole: Any) -> Chip:
-    return chip_of("soi", {"drift": {"sigma_rad": 0.0}, "temperature": {"sigma_k": 0.0}}, ports=6, faults=faults, **whole)
+    return chip_of(
+        "soi",
+        {"drift": {"sigma_rad": 0.0}, "temperature": {"sigma_k": 0.0, "heating_k_per_w": 0.0}},
+        ports=6,
+        faults=faults,
+        **whole,
+    )
 
 
 def readings(chip: Chip, volts: NDArray, stage: int = 0) -> NDArray:
