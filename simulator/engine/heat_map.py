@@ -181,7 +181,7 @@ def _far_tables(
     (nodes_x, nodes_y), (step_x, step_y) = far.nodes, far.split.step
     padded = -(-nodes_y // kernels.LANES) * kernels.LANES
     firsts = (0.0, 1.0, 0.5, 1.5) if segments.others.size else tuple(float(k) for k in range(frame.interleave))
-    modes = [first + frame.interleave * np.arange(frame.width) for first in firsts]
+    modes = [(first + frame.interleave * np.arange(frame.width)).astype(np.float64) for first in firsts]
     weights = np.stack([far_heat.node_weights(mode, step_y, padded) for mode in modes])
     weights[:, :, nodes_y:] = 0.0
     along = far_heat.node_weights(np.arange(segments.size[0], dtype=np.float64), step_x, nodes_x)
@@ -193,7 +193,7 @@ def _far_tables(
         gathered[node, : high - low] = along[low:high, node]
     feeds, feed_bounds = _feeds(segments, frame)
     reach = tuple(int(np.flatnonzero(far.share.any(axis=1 - axis)).max()) for axis in (0, 1))
-    blocks = weights.reshape(len(firsts), frame.width, -1, kernels.LANES).any(axis=3)
+    blocks = np.asarray(weights.reshape(len(firsts), frame.width, -1, kernels.LANES).any(axis=3))
     cells = weights.transpose(0, 2, 1)[:, :nodes_y]
     return {
         "feeds": feeds,
@@ -201,13 +201,13 @@ def _far_tables(
         "nodes": far.nodes,
         "padded": padded,
         "gather": _aligned(weights.astype(np.float32)),
-        "gather_span": np.stack([_spans(block.T, even=True) for block in blocks]),
+        "gather_span": np.stack([_spans(blocks[number].T, even=True) for number in range(len(firsts))]),
         "along": gathered,
         "along_span": span,
         "back": np.take_along_axis(along, back_first[:, np.newaxis] + np.arange(4), axis=1).astype(np.float32),
         "back_first": back_first.astype(np.int64),
         "spread": _aligned(np.pad(cells, ((0, 0), (0, 1), (0, 0))).astype(np.float32)),
-        "spread_span": np.stack([_spans(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2).T) for cell in cells]),
+        "spread_span": np.stack([_spans(np.asarray(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2)).T) for cell in cells]),
         "far_share": _far_shares(far, padded, reach[0]),
         "far_reach": reach,
     }

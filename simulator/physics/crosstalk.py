@@ -100,7 +100,7 @@ def lattice(mesh: Mesh) -> NDArray[np.int64]:
 def mesh_segments(mesh: Mesh, crosstalk: CrosstalkParameters) -> Segments:
     """Return the segments of a mesh; `Segments.others` has the other arm of each attenuator's θ."""
     alone = np.flatnonzero(mesh.attenuates)
-    others = np.stack((2.0 * mesh.column[alone] + 1.0, mesh.top[alone] + 0.5), axis=1)
+    others = np.stack((2.0 * mesh.column[alone] + 1.0, mesh.top[alone] + 0.5), axis=1).astype(np.float64)
     size = 2 * (int(mesh.column.max()) + 1) + 1, mesh.ports
     return Segments(size, lattice(mesh), others, crosstalk.column_pitch_m / 2, crosstalk.mode_pitch_m)
 
@@ -150,7 +150,7 @@ def received_w(crosstalk: Crosstalk, power_w: NDArray[np.float64]) -> NDArray[np
     segments, near = crosstalk.segments, crosstalk.near
     found = np.bincount(near.to, near.share * power_w[near.source], minlength=segments.count).astype(np.float64)
     if crosstalk.far is not None:
-        found += far_heat.received(crosstalk.far, segments.heaters, power_w, positions(segments))
+        found += far_heat.received(crosstalk.far, segments.heaters.astype(np.float64), power_w, positions(segments))
     return found
 
 
@@ -159,7 +159,7 @@ def received_transposed(crosstalk: Crosstalk, by_segment: NDArray[np.float64]) -
     segments, near = crosstalk.segments, crosstalk.near
     found = np.bincount(near.source, near.share * by_segment[near.to], minlength=segments.heaters.shape[0]).astype(np.float64)
     if crosstalk.far is not None:
-        found += far_heat.received(crosstalk.far, positions(segments), by_segment, segments.heaters)
+        found += far_heat.received(crosstalk.far, positions(segments), by_segment, segments.heaters.astype(np.float64))
     return found
 
 
@@ -189,7 +189,7 @@ def near_offsets(
     reach_m = crosstalk.reach_m * (1 + 1e-9) if split is None else split.near_m
     along, across = int(reach_m / segments.half_column_m), int(reach_m / segments.mode_m) + 1
     x, y = np.meshgrid(np.arange(-along, along + 1), np.arange(-across, across + 1) - shift, indexing="ij")
-    offsets = np.stack((x.ravel(), y.ravel()), axis=1)
+    offsets = np.stack((x.ravel(), y.ravel()), axis=1).astype(np.float64)
     distance_m = np.hypot(offsets[:, 0] * segments.half_column_m, offsets[:, 1] * segments.mode_m)
     share = near_shares(distance_m, crosstalk, split)
     return offsets[share != 0.0], share[share != 0.0]

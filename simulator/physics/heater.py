@@ -15,11 +15,14 @@ their own turn by π/(P_π (1 - s)) per watt at the nominal P_π, in proportion 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 
 def power_w(
-    volts: NDArray[np.float64], resistance_ohm: ArrayLike, pi_power_w: NDArray[np.float64], self_heating: float = 0.0
+    volts: NDArray[np.float64],
+    resistance_ohm: NDArray[np.float64] | float,
+    pi_power_w: NDArray[np.float64],
+    self_heating: float = 0.0,
 ) -> NDArray[np.float64]:
     """Return the power P [W] of heaters at `volts` [V], which solves P · R₀ (1 + ρ P/P_π) = V².
 

@@ -219,7 +219,7 @@ def test_the_shared_ground_obeys_kirchhoffs_laws(rho: float, bound: float) -> No
         watts = heater.power_w(across, ohm, pi_w, rho)
         return ground / 0.05 - float(np.sum(across / (ohm * (1 + rho * watts / pi_w))))
 
-    exact = optimize.brentq(missing_a, 0.0, 1.0, xtol=1e-15)
+    exact = float(optimize.root_scalar(missing_a, bracket=(0.0, 1.0), xtol=1e-15).root)
     assert abs(found - exact) < bound * volts.max()
     if rho == 0:
         network = np.diag(np.append(1 / ohm, 1 / 0.05 + np.sum(1 / ohm)))  # sources are fixed; the last node is the ground
