@@ -192,7 +192,7 @@ def _far_tables(
     for node, (low, high) in enumerate(span.tolist()):
         gathered[node, : high - low] = along[low:high, node]
     feeds, feed_bounds = _feeds(segments, frame)
-    reach = tuple(int(np.flatnonzero(far.share.any(axis=1 - axis)).max()) for axis in (0, 1))
+    farthest = tuple(int(np.flatnonzero(far.share.any(axis=1 - axis)).max()) for axis in (0, 1))
     blocks = np.asarray(weights.reshape(len(firsts), frame.width, -1, kernels.LANES).any(axis=3))
     cells = weights.transpose(0, 2, 1)[:, :nodes_y]
     return {
@@ -208,8 +208,8 @@ def _far_tables(
         "back_first": back_first.astype(np.int64),
         "spread": _aligned(np.pad(cells, ((0, 0), (0, 1), (0, 0))).astype(np.float32)),
         "spread_span": np.stack([_spans(np.asarray(cell.reshape(nodes_y, -1, kernels.LANES).any(axis=2)).T) for cell in cells]),
-        "far_share": _far_shares(far, padded, reach[0]),
-        "far_reach": reach,
+        "far_share": _far_shares(far, padded, farthest[0]),
+        "far_reach": farthest,
     }
 
 
@@ -220,11 +220,11 @@ def _feeds(segments: physics.Segments, frame: _Frame) -> tuple[NDArray[np.int64]
     return np.stack((frame.cell(rows[:, 0], rows[:, 1]), rows[:, 1]), axis=1), bounds.astype(np.int64)
 
 
-def _far_shares(far: far_heat.FarHeat, padded: int, reach: int) -> NDArray[np.float32]:
+def _far_shares(far: far_heat.FarHeat, padded: int, farthest: int) -> NDArray[np.float32]:
     """Return the smooth shares as in `kernels.HeatMap.far_share`."""
     distance = np.abs(np.subtract.outer(np.arange(-padded, padded), np.arange(kernels.LANES)))
     inside = distance < far.nodes[1]
-    shares = np.where(inside, far.share[: reach + 1, np.where(inside, distance, 0)], 0.0)
+    shares = np.where(inside, far.share[: farthest + 1, np.where(inside, distance, 0)], 0.0)
     return _aligned(shares.astype(np.float32))
 
 
