@@ -122,6 +122,45 @@ def _store_typed(_context: Any, block: Any, _port: Any, _part: Any, _lanes: Any)
     return types.void(block, types.intp, types.intp, _LANES_TYPE), generate
 
 
+def _check_row(row: Any) -> None:
+    if not (isinstance(row, types.Array) and (row.dtype, row.ndim, row.layout) == (types.float32, 1, "C")):
+        raise errors.TypingError(f"a row of lanes is a contiguous float32 array (n,), not {row}")
+
+
+def _element_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return the address of row[first] as lanes, for arguments (row, first, …)."""
+    row = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(row.data, [arguments[1]]), _VECTOR.as_pointer())
+
+
+def _load_run_typed(_context: Any, row: Any, _first: Any) -> Any:
+    _check_row(row)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element_pointer(context, builder, signature, arguments), align=4)
+
+    return _LANES_TYPE(row, types.intp), generate
+
+
+def _store_run_typed(_context: Any, row: Any, _first: Any, _lanes: Any) -> Any:
+    _check_row(row)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _element_pointer(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, _LANES_TYPE), generate
+
+
+def _at_typed(_context: Any, row: Any, _index: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.load(builder.gep(structure.data, [arguments[1]]))
+
+    return row.dtype(row, types.intp), generate
+
+
 def _in_every_lane(builder: Any, number: Any) -> Any:
     nothing = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
@@ -166,6 +205,15 @@ load_lanes: Any = intrinsic(_load_typed)
 store_lanes: Any = intrinsic(_store_typed)
 """(block, port, part, lanes): write the lanes to block[port, part]."""
 
+load_run: Any = intrinsic(_load_run_typed)
+"""(row, first) → row[first] … row[first + LANES - 1], float32, as lanes."""
+
+store_run: Any = intrinsic(_store_run_typed)
+"""(row, first, lanes): write the lanes to row[first] …"""
+
+at: Any = intrinsic(_at_typed)
+"""(row, index) → row[index] for index ≥ 0. Inner loops are faster without the test for a negative index."""
+
 times: Any = intrinsic(_times_typed)
 """(factor, lanes) → factor · lanes."""
 
@@ -200,6 +248,110 @@ _prefetch: Any = intrinsic(_prefetch_typed)
 # --- Arguments of the kernels: the parts of a stage -------------------------------------------------------------------
 
 
+class HeatMap(NamedTuple):
+    """Tables of thermal crosstalk for the kernels, made by `engine.heat_map`; `rows` is empty if there is none.
+
+    Powers of heaters are on a map with one row per half column and interleave: mode y is in row y % interleave of its
+    half column, at cell y // interleave. In a mesh every other mode has a heater, so rows are either full or empty.
+    Between rows there are empty cells, so that a row shifted by the range of the near part is still in the map. The
+    received powers are in rows of `width` cells without space between.
+
+    Parameters
+    ----------
+    interleave, width
+        Rows per half column; cells per row, a multiple of LANES.
+    sources
+        Runs of heaters, int64 (runs, 5): first channel, step of the channels, length, first cell in the map, and first
+        cell in the received powers.
+    rows
+        Rows that receive, int64 (rows, 5): half column, first cell in the map, first and one past the last near share,
+        and number of its set of weights. The last rows are the other arms of attenuators.
+    near_cell, near_share
+        Near shares: distance in the map and share, shape (shares,). Their number per row is a multiple of 4.
+    feeds, feed_bounds
+        Rows with heaters, int64 (rows with heaters, 2): first cell and number of its set of weights. Rows
+        feed_bounds[x] … feed_bounds[x + 1] - 1 are those of half column x.
+    nodes, padded
+        Number of coarse nodes along half columns and along modes (0: there is no far part), the latter also as a
+        multiple of LANES.
+    gather, gather_span
+        Weights from cells to nodes, float32 (sets · cells · padded,), and per set and LANES nodes the first and one
+        past the last cell, int64 (sets, padded / LANES, 2).
+    along, along_span
+        Weights from half columns to nodes, float32 (nodes, longest span), and their first and one past the last half
+        column, int64 (nodes, 2).
+    back, back_first
+        Weights from nodes to half columns, float32 (half columns, 4), and the first node of each.
+    spread, spread_span
+        Weights from nodes to cells, float32 (sets · (nodes + 1) · width,), and per set and LANES cells the first and
+        one past the last node, int64 (sets, width / LANES, 2).
+    far_share, far_reach
+        Smooth shares, float32 ((reach along half columns + 1) · 2 · padded · LANES,): by distance in nodes along half
+        columns, then by source minus first target along modes from -padded on, then by target. And the reach in nodes
+        in both directions.
+    columns
+        Columns of interferometers, int64 (columns, 6): first channel of θ and of φ, their number, first top mode,
+        whether they are attenuators, and the first row of their other arms.
+    unheated
+        Phase of a segment without heater per power [half turns/W].
+    """
+
+    interleave: int
+    width: int
+    sources: np.ndarray
+    rows: np.ndarray
+    near_cell: np.ndarray
+    near_share: np.ndarray
+    feeds: np.ndarray
+    feed_bounds: np.ndarray
+    nodes: tuple[int, int]
+    padded: int
+    gather: np.ndarray
+    gather_span: np.ndarray
+    along: np.ndarray
+    along_span: np.ndarray
+    back: np.ndarray
+    back_first: np.ndarray
+    spread: np.ndarray
+    spread_span: np.ndarray
+    far_share: np.ndarray
+    far_reach: tuple[int, int]
+    columns: np.ndarray
+    unheated: float
+
+
+class HeatScratch(NamedTuple):
+    """Temporary arrays for thermal crosstalk at one setting, zero at first; float32 unless stated otherwise.
+
+    Parameters
+    ----------
+    power
+        Map of heater powers [W].
+    halves, nodes, far
+        Powers at the nodes along modes, per half column; at all nodes, with `far_reach` empty nodes on either side
+        along half columns; what the nodes receive.
+    across
+        What the nodes along modes receive at one half column, shape (padded + LANES,).
+    segments
+        Received power [W] of every segment, without its own heater.
+    received, pushed
+        Of each channel: received power [W], and phase that other arms and the running phases add [half turns], shape
+        (channels,).
+    running
+        Running phase of each mode [half turns], float64 (interleave · width,).
+    """
+
+    power: np.ndarray
+    halves: np.ndarray
+    nodes: np.ndarray
+    far: np.ndarray
+    across: np.ndarray
+    segments: np.ndarray
+    received: np.ndarray
+    pushed: np.ndarray
+    running: np.ndarray
+
+
 class Heaters(NamedTuple):
     """Voltage sources and heaters of one stage; arrays have shape (channels,) unless another is given.
 
@@ -214,17 +366,22 @@ class Heaters(NamedTuple):
     noise_v
         Standard deviation of the noise of a setting [V]; 0: none.
     conductance_s
-        1/R₀ [S].
+        1/R₀ [S]; less for a dying heater, 0 for a dead one.
+    ground_ohm, grounds
+        Resistance of the ground conductor shared by the heaters of one half column [Ω], and the first channel of each
+        half column, int64 (half columns + 1,).
+    chunks
+        First channel of each chunk, int64 (chunks + 1,). With a shared ground no half column is in two chunks.
     self_heating, inverse_pi_w
         ρ and 1/P_π [1/W] of `heater.power_w`.
     rewired
         Heaters that are connected to the source of another channel: [heater, source], shape (heaters, 2).
     forced, forced_v
         Heaters whose voltage does not follow the drive, and that voltage [V]; shape (heaters,).
-    weak, weak_share
-        Heaters with a fault, and the factor of their V²/R₀, 0 for an open wire; shape (heaters,).
-    span, share, bounds
-        Thermal crosstalk, see `crosstalk.Runs`.
+    inverse_arm_w
+        1/P_arm [1/W] of `heater.arm_pi_power_w`.
+    heat
+        Thermal crosstalk.
     curvature, curve_scale
         η and 1/(1 + η) of `heater.phase_rad`.
     field
@@ -238,17 +395,17 @@ class Heaters(NamedTuple):
     gain: np.ndarray
     added_v: np.ndarray
     noise_v: float
-    conductance_s: float
+    conductance_s: np.ndarray
+    ground_ohm: float
+    grounds: np.ndarray
+    chunks: np.ndarray
     self_heating: float
     inverse_pi_w: np.ndarray
     rewired: np.ndarray
     forced: np.ndarray
     forced_v: np.ndarray
-    weak: np.ndarray
-    weak_share: np.ndarray
-    span: np.ndarray
-    share: np.ndarray
-    bounds: np.ndarray
+    inverse_arm_w: np.ndarray
+    heat: HeatMap
     curvature: float
     curve_scale: float
     field: np.float32
@@ -386,8 +543,8 @@ class Scratch(NamedTuple):
     ----------
     power
         Heater power before crosstalk [W], float64 (channels,).
-    received_w
-        Heater power after crosstalk [W], float64 (CHUNK,).
+    heat
+        Temporary arrays for thermal crosstalk.
     phasor
         Phasors of the phase shifters, float32 (2, channels).
     matrices
@@ -400,11 +557,11 @@ class Scratch(NamedTuple):
     current
         Photocurrents [A], float32 (ports · LANES,).
     source
-        Normal deviates for the voltage sources of a chunk, float32 (CHUNK / LANES, LANES).
+        Normal deviates for the voltage sources of a chunk, float32 (rows, LANES).
     """
 
     power: np.ndarray
-    received_w: np.ndarray
+    heat: HeatScratch
     phasor: np.ndarray
     matrices: np.ndarray
     field: np.ndarray
@@ -660,10 +817,13 @@ def source_voltages(heaters, volts, start, out):
 
 @_inlined
 def _add_source_noise(heaters, start, start_of_noise, deviates, out):
-    """Add the noise of the sources of one chunk to their voltages `out`. `start` is the number of its first channel."""
+    """Add the noise of the sources of one chunk to their voltages `out`. `start` is the number of its first channel.
+
+    A chunk uses fewer counters than it has channels, so chunks of any length have different ones.
+    """
     if heaters.noise_v > 0.0:
         rows = 2 * ((out.size + 2 * LANES - 1) // (2 * LANES))
-        normals(start_of_noise + np.uint64(start // 2) * _GOLDEN, deviates[:rows])
+        normals(start_of_noise + np.uint64(start) * _GOLDEN, deviates[:rows])
         flat = deviates.reshape(deviates.size)
         for c in range(out.size):
             out[c] += heaters.noise_v * flat[c]
@@ -701,32 +861,26 @@ def _force(heaters, start, volts):
 
 
 @_inlined
-def _weaken(heaters, start, power):
-    """Reduce V²/R₀ of dead and dying heaters. `power` begins with channel `start`."""
-    for f in range(heaters.weak.size):
-        c = heaters.weak[f] - start
-        if 0 <= c < power.size:
-            power[c] *= heaters.weak_share[f]
-
-
-@_inlined
 def powers(heaters, drive_v, chunk, start_of_noise, deviates, out):
     """Write the power [W] of one chunk of heaters to `out`, float64 (channels,).
 
-    Output of the sources, faults, V²/R, self-heating. `drive_v`: (channels,) [V]. `start_of_noise` is the counter of
-    the setting's noise, and `deviates`, float32 (CHUNK / LANES, LANES), is a temporary array. Each effect is a loop of
-    its own over data in the cache, so an absent effect costs nothing.
+    Output of the sources, exchanged and stuck ones, shared ground, V²/R, self-heating. `drive_v`: (channels,) [V].
+    `start_of_noise` is the counter of the setting's noise, and `deviates`, float32 (rows, LANES), is a temporary array
+    with a deviate for each channel of the chunk. Each effect is a loop of its own over data in the cache, so an absent
+    effect costs nothing.
     """
-    start = chunk * CHUNK
-    stop = min(start + CHUNK, drive_v.size)
+    start = heaters.chunks[chunk]
+    stop = heaters.chunks[chunk + 1]
     power = out[start:stop]
     source_voltages(heaters, drive_v[start:stop], start, power)
     _rewire(heaters, drive_v, start, power)
     _add_source_noise(heaters, start, start_of_noise, deviates, power)
     _force(heaters, start, power)
+    if heaters.ground_ohm > 0.0:
+        _lift_grounds(heaters, start, stop, out)
+    conductance_s = heaters.conductance_s[start:stop]
     for c in range(power.size):
-        power[c] = power[c] * power[c] * heaters.conductance_s
-    _weaken(heaters, start, power)
+        power[c] = power[c] * power[c] * conductance_s[c]
     if heaters.self_heating > 0.0:
         inverse_pi_w = heaters.inverse_pi_w[start:stop]
         for c in range(power.size):
@@ -734,37 +888,297 @@ def powers(heaters, drive_v, chunk, start_of_noise, deviates, out):
 
 
 @_inlined
-def phasors(heaters, power, offset, chunk, received_w, out):
+def _lift_grounds(heaters, start, stop, volts):
+    """Replace the voltages of sources start … stop - 1 by those across their heaters, see `heater.ground_v`.
+
+    The voltage of the ground is some mV, so single precision is enough for it.
+    """
+    first = np.searchsorted(heaters.grounds, start)
+    heating = np.float32(4.0 * heaters.self_heating)
+    for g in range(first, heaters.grounds.size - 1):
+        low, high = heaters.grounds[g], heaters.grounds[g + 1]
+        if low >= stop:
+            break
+        amperes, siemens = _F(0.0), _F(0.0)
+        own, conductance_s, inverse_pi_w = volts[low:high], heaters.conductance_s[low:high], heaters.inverse_pi_w[low:high]
+        for c in range(own.size):
+            v, hot_s, per_w = np.float32(own[c]), np.float32(conductance_s[c]), np.float32(inverse_pi_w[c])
+            # 1 + ρP/P_π = (1 + √(1 + 4ρP₀/P_π))/2
+            hot_s *= _TWO / (_ONE + np.sqrt(_ONE + heating * v * v * hot_s * per_w))
+            amperes += v * hot_s
+            siemens += hot_s
+        ground_v = heaters.ground_ohm * amperes / (1.0 + heaters.ground_ohm * siemens)
+        for c in range(own.size):
+            own[c] -= ground_v
+
+
+@_inlined
+def phasors(heaters, power, offset, received, pushed, chunk, out):
     """Write cos and sin of the phases of one chunk of shifters, times the field transmission, to `out` (2, channels).
 
-    Crosstalk first, then the phase as a function of power. `power` [W] and `offset` [half turns]: (channels,);
-    `received_w`, float64 (CHUNK,), is a temporary array. The phase is computed and reduced in double precision. In
-    single precision its error would be 1e-6 rad after several turns.
+    `power` [W] and `offset` [half turns]: (channels,); `received` and `pushed` as in `HeatScratch`, not used if there
+    is no crosstalk. The phase is computed and reduced in double precision. In single precision its error would be
+    1e-6 rad after several turns.
     """
     start = chunk * CHUNK
     stop = min(start + CHUNK, power.size)
     count = stop - start
-    own, offsets, inverse_pi_w = power[start:stop], offset[start:stop], heaters.inverse_pi_w[start:stop]
-    for c in range(count):
-        received_w[c] = own[c]
-    for r in range(heaters.bounds[chunk], heaters.bounds[chunk + 1]):
-        first, last, source = heaters.span[r, 0], heaters.span[r, 1], heaters.span[r, 2]
-        share = heaters.share[r]
-        to, others = received_w[first - start : last - start], power[source : source + last - first]
-        for c in range(to.size):
-            to[c] += share * others[c]
+    own, offsets, inverse_arm_w = power[start:stop], offset[start:stop], heaters.inverse_arm_w[start:stop]
     cosine, sine = out[0, start:stop], out[1, start:stop]
-    for c in range(count):
-        p = received_w[c] * inverse_pi_w[c]
-        h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
-        r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
-        cosine[c] = heaters.field * _cos_half_turns(r)
-        sine[c] = heaters.field * _sin_half_turns(r)
+    if heaters.heat.rows.shape[0] > 0:
+        others, added = received[start:stop], pushed[start:stop]
+        for c in range(count):
+            p = (own[c] + others[c]) * inverse_arm_w[c]
+            h = offsets[c] + added[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
+            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
+            cosine[c] = heaters.field * _cos_half_turns(r)
+            sine[c] = heaters.field * _sin_half_turns(r)
+    else:
+        for c in range(count):
+            p = own[c] * inverse_arm_w[c]
+            h = offsets[c] + p * (1.0 + heaters.curvature * p) * heaters.curve_scale
+            r = np.float32(h - 2.0 * np.floor(h * 0.5 + 0.5))
+            cosine[c] = heaters.field * _cos_half_turns(r)
+            sine[c] = heaters.field * _sin_half_turns(r)
 
 
 @_inlined
 def _chunks(channels):
     return (channels + CHUNK - 1) // CHUNK
+
+
+# --- Thermal crosstalk ------------------------------------------------------------------------------------------------
+
+
+@_inlined
+def lay_out_powers(heat, power, heat_map):
+    """Write the power of each heater, float64 (channels,) [W], to its cell of the map."""
+    for s in range(heat.sources.shape[0]):
+        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 3]
+        cells = heat_map[cell : cell + count]
+        if step == 1:
+            own = power[first : first + count]
+            for i in range(count):
+                cells[i] = own[i]
+        else:
+            for i in range(count):
+                cells[i] = power[first + step * i]
+
+
+@_inlined
+def gather_across(heat, scratch, start, stop):
+    """Distribute the powers of half columns start … stop - 1 to the nodes along modes."""
+    cells = heat.gather.size // (heat.gather_span.shape[0] * heat.padded)
+    for x in range(start, stop):
+        for b in range(heat.padded // LANES):
+            even = times(_F(0.0), load_run(heat.gather, 0))
+            odd = even
+            for f in range(heat.feed_bounds[x], heat.feed_bounds[x + 1]):
+                first, weights = heat.feeds[f, 0], heat.feeds[f, 1]
+                table = weights * cells * heat.padded + b * LANES
+                for j in range(heat.gather_span[weights, b, 0], heat.gather_span[weights, b, 1], 2):
+                    even = plus_times(even, at(scratch.power, first + j), load_run(heat.gather, table + j * heat.padded))
+                    odd = plus_times(odd, at(scratch.power, first + j + 1), load_run(heat.gather, table + (j + 1) * heat.padded))
+            store_run(scratch.halves, x * heat.padded + b * LANES, plus_times(even, _ONE, odd))
+
+
+@_inlined
+def gather_along(heat, scratch, start, stop):
+    """Distribute the powers of the half columns to the nodes start … stop - 1 along them."""
+    for node in range(start, stop):
+        low, high = heat.along_span[node, 0], heat.along_span[node, 1]
+        for b in range(heat.padded // LANES):
+            total = times(_F(0.0), load_run(scratch.halves, b * LANES))
+            for x in range(low, high):
+                total = plus_times(total, heat.along[node, x - low], load_run(scratch.halves, x * heat.padded + b * LANES))
+            store_run(scratch.nodes, (node + heat.far_reach[0]) * heat.padded + b * LANES, total)
+
+
+@_inlined
+def exchange_far(heat, scratch, sums, start, stop):
+    """Compute what nodes start … stop - 1 along half columns receive from all nodes.
+
+    Nodes at equal distances on either side are added first, because they have the same share. `sums`, float32 (padded +
+    LANES,), is a temporary array.
+    """
+    length = heat.far_share.size // (heat.far_reach[0] + 1)
+    for node in range(start, stop):
+        here = (node + heat.far_reach[0]) * heat.padded
+        for b in range(heat.padded // LANES):
+            low = max(b * LANES - heat.far_reach[1], 0) // LANES * LANES
+            high = min((b + 1) * LANES + heat.far_reach[1], heat.nodes[1])
+            first = times(_F(0.0), load_run(heat.far_share, 0))
+            second, third, fourth = first, first, first
+            for distance in range(heat.far_reach[0] + 1):
+                left, right = here - distance * heat.padded, here + distance * heat.padded
+                scale = _F(0.0) if distance == 0 else _ONE
+                for m in range(low, high, LANES):
+                    store_run(sums, m, plus_times(load_run(scratch.nodes, left + m), scale, load_run(scratch.nodes, right + m)))
+                table = distance * length + (heat.padded - b * LANES) * LANES
+                for m in range(low, high, 4):
+                    place = table + m * LANES
+                    first = plus_times(first, at(sums, m), load_run(heat.far_share, place))
+                    second = plus_times(second, at(sums, m + 1), load_run(heat.far_share, place + LANES))
+                    third = plus_times(third, at(sums, m + 2), load_run(heat.far_share, place + 2 * LANES))
+                    fourth = plus_times(fourth, at(sums, m + 3), load_run(heat.far_share, place + 3 * LANES))
+            total = plus_times(plus_times(first, _ONE, second), _ONE, plus_times(third, _ONE, fourth))
+            store_run(scratch.far, node * heat.padded + b * LANES, total)
+
+
+@_inlined
+def receive(heat, scratch, across, start, stop):
+    """Write the received powers of rows start … stop - 1. `across`, float32 (padded + LANES,), is a temporary array.
+
+    Two blocks of lanes are computed together, so that they share shares and weights. In a row with an odd number of
+    blocks, the last one is computed twice.
+    """
+    latest = -1
+    blocks = heat.width // LANES
+    for r in range(start, stop):
+        x, cell, low, high, weights = heat.rows[r, 0], heat.rows[r, 1], heat.rows[r, 2], heat.rows[r, 3], heat.rows[r, 4]
+        if heat.nodes[0] > 0 and x != latest:
+            node = heat.back_first[x]
+            for b in range(heat.padded // LANES):
+                place = node * heat.padded + b * LANES
+                total = times(heat.back[x, 0], load_run(scratch.far, place))
+                for n in range(1, 4):
+                    total = plus_times(total, heat.back[x, n], load_run(scratch.far, place + n * heat.padded))
+                store_run(across, b * LANES, total)
+            latest = x
+        for b in range(0, blocks, 2):
+            here = b * LANES
+            beside = min(b + 1, blocks - 1) * LANES
+            first = times(_F(0.0), load_run(scratch.power, cell))
+            second, third, fourth = first, first, first
+            for t in range(low, high, 2):
+                share, place = at(heat.near_share, t), cell + at(heat.near_cell, t)
+                first = plus_times(first, share, load_run(scratch.power, place + here))
+                second = plus_times(second, share, load_run(scratch.power, place + beside))
+                share, place = at(heat.near_share, t + 1), cell + at(heat.near_cell, t + 1)
+                third = plus_times(third, share, load_run(scratch.power, place + here))
+                fourth = plus_times(fourth, share, load_run(scratch.power, place + beside))
+            if heat.nodes[0] > 0:
+                table = weights * (heat.nodes[1] + 1) * heat.width
+                stop_m = max(heat.spread_span[weights, b, 1], heat.spread_span[weights, beside // LANES, 1])
+                start_m = min(heat.spread_span[weights, b, 0], heat.spread_span[weights, beside // LANES, 0])
+                for m in range(start_m, stop_m, 2):
+                    share, place = at(across, m), table + m * heat.width
+                    first = plus_times(first, share, load_run(heat.spread, place + here))
+                    second = plus_times(second, share, load_run(heat.spread, place + beside))
+                    share, place = at(across, m + 1), place + heat.width
+                    third = plus_times(third, share, load_run(heat.spread, place + here))
+                    fourth = plus_times(fourth, share, load_run(heat.spread, place + beside))
+            store_run(scratch.segments, r * heat.width + here, plus_times(first, _ONE, third))
+            store_run(scratch.segments, r * heat.width + beside, plus_times(second, _ONE, fourth))
+
+
+@_inlined
+def pick_received(heat, segments, received):
+    """Copy the power received by each heater's own segment to `received`, float32 (channels,)."""
+    for s in range(heat.sources.shape[0]):
+        first, step, count, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 2], heat.sources[s, 4]
+        cells = segments[cell : cell + count]
+        if step == 1:
+            own = received[first : first + count]
+            for i in range(count):
+                own[i] = cells[i]
+        else:
+            for i in range(count):
+                received[first + step * i] = cells[i]
+
+
+@_inlined
+def _reduced(half_turns):
+    """Return an equal phase in [-1, 1) half turns."""
+    return half_turns - 2.0 * np.floor(half_turns * 0.5 + 0.5)
+
+
+@_inlined
+def _pass_beside(heat, running, segments, place, top, count):
+    """Add the phases of modes outside the interferometers of one column, above and below them, to their running phases.
+
+    `place`: first cell of the column's half columns in `segments`. The interferometers are on modes top … top +
+    2 · count - 1.
+    """
+    width, unheated = heat.width, heat.unheated
+    for side in (0, 1):
+        first = place + side * width
+        row = running[side * width : (side + 1) * width]
+        by_first, by_second = segments[first : first + width], segments[first + 2 * width : first + 3 * width]
+        for j in range((top - side + 1) // 2):
+            row[j] += unheated * (by_first[j] + by_second[j])
+        for j in range((top + 2 * count - side + 1) // 2, width):
+            row[j] += unheated * (by_first[j] + by_second[j])
+
+
+@_inlined
+def _pass_interferometers(heat, running, segments, place, top, count, theta, phi, pushed):
+    """Push the phases of one column of interferometers, whose first channels are `theta` and `phi`."""
+    width, unheated = heat.width, heat.unheated
+    upper_at = (top % 2) * width + top // 2
+    lower_at = ((top + 1) % 2) * width + (top + 1) // 2
+    upper, lower = running[upper_at : upper_at + count], running[lower_at : lower_at + count]
+    first = place + lower_at
+    by_first, by_second = segments[first : first + count], segments[first + 2 * width : first + 2 * width + count]
+    at_theta, at_phi = pushed[theta : theta + count], pushed[phi : phi + count]
+    for i in range(count):
+        at_theta[i] = -unheated * by_second[i]
+    for i in range(count):
+        h = upper[i] - lower[i] - unheated * by_first[i]
+        at_phi[i] = h - 2.0 * np.floor(h * 0.5 + 0.5)
+    for i in range(count):
+        lower[i] += unheated * (by_first[i] + by_second[i])
+    for i in range(count):
+        upper[i] = lower[i]
+
+
+@_inlined
+def _pass_attenuators(heat, running, segments, place, count, theta, phi, pushed):
+    """Push the phases of one column of attenuators; `place`: first cell of their other arms in `segments`."""
+    for i in range(count):
+        mode = (i % 2) * heat.width + i // 2  # in rows of other arms as in rows of modes
+        lower = heat.unheated * segments[place + mode]
+        pushed[theta + i] = _reduced(-lower)
+        pushed[phi + i] = _reduced(running[mode])
+        running[mode] = lower
+
+
+@_inlined
+def find_running_phases(heat, scratch, pushed):
+    """Write the phase that other arms and running phases add to each channel, see `running_phase`, to `pushed`.
+
+    In half turns, at most one turn; float32 (channels,).
+    """
+    segments, running, width = scratch.segments, scratch.running, heat.width
+    for i in range(running.size):
+        running[i] = 0.0
+    for k in range(heat.columns.shape[0]):
+        theta, phi, count, top = heat.columns[k, 0], heat.columns[k, 1], heat.columns[k, 2], heat.columns[k, 3]
+        if heat.columns[k, 4] == 1:
+            _pass_attenuators(heat, running, segments, heat.columns[k, 5] * width, count, theta, phi, pushed)
+        else:
+            _pass_beside(heat, running, segments, 4 * k * width, top, count)
+            _pass_interferometers(heat, running, segments, 4 * k * width, top, count, theta, phi, pushed)
+    end = 4 * heat.columns.shape[0] * width
+    for s in range(heat.sources.shape[0]):  # γ: the runs of the last half column
+        first, step, cell = heat.sources[s, 0], heat.sources[s, 1], heat.sources[s, 4]
+        if end <= cell < end + 2 * width:
+            for i in range(heat.sources[s, 2]):
+                pushed[first + step * i] = _reduced(running[cell - end + i])
+
+
+@_inlined
+def warm(heat, power, scratch, received, pushed):
+    """Compute `received` and `pushed` of one setting, float32 (channels,), from heater powers, float64 (channels,)."""
+    lay_out_powers(heat, power, scratch.power)
+    if heat.nodes[0] > 0:
+        gather_across(heat, scratch, 0, heat.feed_bounds.size - 1)
+        gather_along(heat, scratch, 0, heat.nodes[0])
+        exchange_far(heat, scratch, scratch.across, 0, heat.nodes[0])
+    receive(heat, scratch, scratch.across, 0, heat.rows.shape[0])
+    pick_received(heat, scratch.segments, received)
+    if heat.columns.shape[0] > 0:
+        find_running_phases(heat, scratch, pushed)
 
 
 @_inlined
@@ -1036,8 +1450,10 @@ def _setting_phasors(heaters, drive, offset, start_of_noise, scratch):
     """Compute the phasors of one setting, `drive` (channels,) [V], with settled heaters, in `scratch`."""
     for chunk in range(_chunks(scratch.power.size)):
         powers(heaters, drive, chunk, start_of_noise, scratch.source, scratch.power)
+    if heaters.heat.rows.shape[0] > 0:
+        warm(heaters.heat, scratch.power, scratch.heat, scratch.heat.received, scratch.heat.pushed)
     for chunk in range(_chunks(scratch.power.size)):
-        phasors(heaters, scratch.power, offset, chunk, scratch.received_w, scratch.phasor)
+        phasors(heaters, scratch.power, offset, scratch.heat.received, scratch.heat.pushed, chunk, scratch.phasor)
 
 
 @_inlined
@@ -1122,10 +1538,61 @@ def find_powers(worker, control, total, drives, heaters, counters, deviates, out
 
 
 @_entry
-def find_phasors(worker, control, total, power, offset, heaters, received_w, out):
+def find_heat(worker, control, total, heat, scratch, power, received, pushed):
+    """Write received powers and pushed phases of every setting: power (S, channels) [W] → float32 (S, channels) both.
+
+    An item is a setting. `scratch` belongs to the worker.
+    """
+    claim = np.zeros(2, np.int64)
+    while True:
+        item = next_item(control, total, worker, claim)
+        if item < 0:
+            break
+        warm(heat, power[item], scratch, received[item], pushed[item])
+        finish_item(control)
+
+
+HEAT_SHARE = 16
+"""Half columns, nodes or rows per item of `share_heat`."""
+
+
+@_entry
+def share_heat(worker, control, total, step, heat, scratch, power, received, pushed):
+    """Carry out one step of `warm` for a large mesh: power (channels,) [W] → received, pushed, float32 (channels,).
+
+    All workers share `scratch`. Steps: 0 powers to the map, 1 to nodes along modes, 2 to all nodes, 3 nodes to nodes,
+    4 to segments, 5 running phases. Steps 0 and 5 are single items. Items of the other steps are HEAT_SHARE half
+    columns, nodes or rows.
+    """
+    claim = np.zeros(2, np.int64)
+    across = np.zeros(heat.padded + LANES, np.float32)
+    while True:
+        item = next_item(control, total, worker, claim)
+        if item < 0:
+            break
+        start = item * HEAT_SHARE
+        if step == 0:
+            lay_out_powers(heat, power, scratch.power)
+        elif step == 1:
+            gather_across(heat, scratch, start, min(start + HEAT_SHARE, heat.feed_bounds.size - 1))
+        elif step == 2:
+            gather_along(heat, scratch, start, min(start + HEAT_SHARE, heat.nodes[0]))
+        elif step == 3:
+            exchange_far(heat, scratch, across, start, min(start + HEAT_SHARE, heat.nodes[0]))
+        elif step == 4:
+            receive(heat, scratch, across, start, min(start + HEAT_SHARE, heat.rows.shape[0]))
+        else:
+            pick_received(heat, scratch.segments, received)
+            if heat.columns.shape[0] > 0:
+                find_running_phases(heat, scratch, pushed)
+        finish_item(control)
+
+
+@_entry
+def find_phasors(worker, control, total, power, offset, heaters, received, pushed, out):
     """Write the phasor of every shifter: power (S, channels) [W] → out (S, 2, channels).
 
-    An item is a chunk of a setting. `received_w`, float64 (CHUNK,), belongs to the worker.
+    An item is a chunk of a setting. `received` and `pushed` as from `find_heat`.
     """
     claim = np.zeros(2, np.int64)
     count = _chunks(power.shape[1])
@@ -1133,7 +1600,8 @@ def find_phasors(worker, control, total, power, offset, heaters, received_w, out
         item = next_item(control, total, worker, claim)
         if item < 0:
             break
-        phasors(heaters, power[item // count], offset, item % count, received_w, out[item // count])
+        setting = item // count
+        phasors(heaters, power[setting], offset, received[setting], pushed[setting], item % count, out[setting])
         finish_item(control)
 
 

@@ -25,10 +25,6 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-MAX_REACH = 16
-"""Largest range of thermal crosstalk, in distances of neighbouring heaters."""
-
-
 class MeshParameters(_Part):
     """The topology of every stage: a mesh of interferometers, or a bank of microring filters."""
 
@@ -55,8 +51,15 @@ class HeaterParameters(_Part):
 
     resistance_ohm: Annotated[float, Field(gt=0, le=1e6)] = 770.0
     """Resistance R₀ of a cold heater [Ω]."""
+    resistance_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Relative standard deviation of the cold resistances; values are clipped at 4 standard deviations."""
+    ground_ohm: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Resistance of the ground conductor that the heaters of one half column share [Ω].
+
+    Each half column (the φ or the θ of one column, or the γ) has one ground pad. The voltage across a heater is its
+    source's voltage less this resistance times the current of all of them."""
     pi_power_w: Annotated[float, Field(gt=0, le=10)] = 0.023
-    """Nominal power for a phase of π [W]."""
+    """Nominal power that changes the phase difference of the two arms of an interferometer by π [W]."""
     pi_power_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     """Relative standard deviation of P_π between heaters; values are clipped at 4 standard deviations."""
     offset_span_rad: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -72,14 +75,15 @@ class HeaterParameters(_Part):
 
 
 class CrosstalkParameters(_Part):
-    """Thermal crosstalk between heaters of the same stage: fraction · (at_m / distance)^exponent of a heater's power.
+    """Thermal crosstalk within a stage: fraction · (at_m / distance)^exponent of a heater's power warms a segment.
 
-    Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after it, and γ
-    is after the last column. Across it, heaters are on their modes, mode_pitch_m apart.
+    Every arm of every interferometer and every waveguide beside them has a segment per half column, with a phase of
+    its own. Positions: along the direction of light, φ of column c is at c · column_pitch_m, θ is half a pitch after
+    it, and γ is after the last column. Across it, segments are on their modes, mode_pitch_m apart.
     """
 
     fraction: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    """Share of a heater's power that another phase shifter receives at the distance at_m."""
+    """Share of a heater's power that another segment receives at the distance at_m."""
     at_m: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """Distance for which the fraction is given [m]."""
     exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
@@ -92,10 +96,14 @@ class CrosstalkParameters(_Part):
     """Distance of neighbouring modes [m]."""
 
     @model_validator(mode="after")
-    def _is_sparse(self) -> Self:
+    def _heats_its_own_arm_most(self) -> Self:
         nearest_m = min(self.column_pitch_m / 2, self.mode_pitch_m)
-        if self.fraction > 0 and self.reach_m > MAX_REACH * nearest_m:
-            raise ValueError(f"reach_m {self.reach_m:g} m is more than {MAX_REACH} times the smallest pitch, {nearest_m:g} m")
+        share = self.fraction * (self.at_m / nearest_m) ** self.exponent
+        if self.reach_m >= nearest_m and share >= 1.0:
+            raise ValueError(
+                f"fraction {self.fraction:g} at {self.at_m:g} m is a share of {share:.3g} at the smallest pitch, "
+                f"{nearest_m:g} m, but a neighbour gets less than a heater's own arm: reduce fraction or exponent"
+            )
         return self
 
 
@@ -125,6 +133,11 @@ class TemperatureParameters(_Part):
     """Phase change per kelvin of a waveguide as long as one heater [rad/K]."""
     imbalance_sigma: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Standard deviation of the channels' path differences, in heater lengths."""
+    heating_k_per_w: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Temperature of the chip above its controlled stage per total heater power [K/W].
+
+    Quasi-static: the temperature follows the power of the held drive at once. The settings of an evaluation do not
+    change it, because they last milliseconds, and a package takes seconds to warm up."""
 
 
 class CouplerParameters(_Part):

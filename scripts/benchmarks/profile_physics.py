@@ -4,11 +4,11 @@
 
 forward_ms is the time per setting for a loaded batch through a mesh with the couplers and losses of `soi`: voltages to
 phases, phases to matrices, fields through the mesh, |E|². physics_ms is the additional time for all other effects:
-quantisation, integral nonlinearity, drift and noise of the source, self-heating, curvature, crosstalk, phase drift,
-laser and detector noise, saturation, memory of the amplifiers and ADC. `parts` is the additional time of each effect
-alone. The chips take turns. Times are medians, and the time of an effect is the median of the differences within a
-turn. Times are processor time of all threads divided by the number of threads, so that other load on the machine
-matters less than in wall time.
+quantisation, integral nonlinearity, drift and noise of the source, shared ground, self-heating, curvature, crosstalk,
+phase drift, laser and detector noise, saturation, memory of the amplifiers and ADC. `parts` is the additional time of
+each effect alone. The chips take turns. Times are medians, and the time of an effect is the median of the differences
+within a turn. Times are processor time of all threads divided by the number of threads, so that other load on the
+machine matters less than in wall time.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from photonloop.simulator.parameters import ChipParameters, load_chip
 
 ABSENT: dict[str, dict[str, Any]] = {
     "dac": {"bits": 0, "inl_lsb": 0.0, "noise_v": 0.0, "slow_noise_v": 0.0, "gain_drift_sigma": 0.0},
-    "heater": {"self_heating": 0.0, "curvature": 0.0, "rise_s": 0.0, "fall_s": 0.0},
+    "heater": {"self_heating": 0.0, "ground_ohm": 0.0, "curvature": 0.0, "rise_s": 0.0, "fall_s": 0.0},
     "crosstalk": {"fraction": 0.0},
     "drift": {"sigma_rad": 0.0},
-    "temperature": {"sigma_k": 0.0},
+    "temperature": {"sigma_k": 0.0, "heating_k_per_w": 0.0},
     "laser": {"rin_db_per_hz": 0.0, "drift_sigma": 0.0},
     "modulator": {"extinction_db": 0.0, "amplitude_sigma": 0.0, "phase_span_rad": 0.0, "crosstalk": 0.0},
     "photodiode": {"bandwidth_hz": 0.0, "responsivity_sigma": 0.0, "saturation_a": 0.0},

@@ -124,7 +124,7 @@ def settings_together(moments: Sequence[Moment], fields: int) -> Iterator[slice]
 class MonitorValues:
     """Values of the laser's power monitor and of the chip's thermistor.
 
-    `temperature_k` is None if the chip's temperature is constant.
+    `temperature_k` is without heating by heaters, and None if the chip's temperature is constant.
     """
 
     laser_power_w: float
@@ -239,16 +239,19 @@ class Ambient:
             return mean_pm
         return mean_pm + float(self._wavelengths.at(moment.wavelength)[0])
 
-    def offset_rad(self, stage: int, moment: Moment, imbalance: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def offset_rad(
+        self, stage: int, moment: Moment, imbalance: NDArray[np.float64], heating_k: float = 0.0
+    ) -> NDArray[np.float64] | None:
         """Return the phase [rad] that drift, temperature and wavelength add to each channel of a stage, (channels,).
 
-        `imbalance` is the relative path difference of each channel. Returns None if nothing is added.
+        `imbalance` is the relative path difference of each channel, `heating_k` the rise of the chip's temperature due
+        to its heaters. Returns None if nothing is added.
         """
         phases = self._phases[stage]
         drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
-        if not self._paths_move or not imbalance.any():
+        if not (self._paths_move or heating_k > 0) or not imbalance.any():
             return drifted
-        path_rad = self._path_phase_rad(moment, imbalance)
+        path_rad = self._path_phase_rad(moment, imbalance, heating_k)
         return path_rad if drifted is None else drifted + path_rad
 
     def wavelength_shift_rad(self, moment: Moment) -> NDArray[np.float64] | None:
@@ -291,8 +294,8 @@ class Ambient:
     def _warming_k(self, moment: Moment) -> float:
         return 0.0 if self._temperature is None else float(self._temperature.at(moment.phases)[0])
 
-    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment)
+    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64], heating_k: float = 0.0) -> NDArray[np.float64]:
+        detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment) + heating_k
         return path_phase_rad(self._laser_parameters, self._parameters.temperature, detuning_pm, warming_k, lengths)
 
 

@@ -37,7 +37,8 @@ from photonloop.simulator.engine.description import describe
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.pipeline import Pipeline
-from photonloop.simulator.engine.stage import Stage, aged, build_stages, conductance_shares, stage_power_w, with_faults
+from photonloop.simulator.engine.stage import Stage, build_stages
+from photonloop.simulator.engine.supply import Supply, supply_at
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
@@ -92,7 +93,7 @@ class Chip:
         self._loaded = LoadedInputs(parameters.limits.max_loaded_bytes)
         self._ambient = Ambient(parameters, channels, tuple(s.description.tap_ports for s in self.stages))
         self._monitors = self._ambient.monitor_values(self._ambient.moment(0.0))
-        self._supply_cache: tuple[tuple[HeldDrive | None, int, int], float] = (None, 0, 0), 0.0
+        self._supply_cache: tuple[tuple[HeldDrive | None, int, int], Supply] = (None, 0, 0), Supply(0.0, 0.0)
         self._pipeline = Pipeline(parameters, self.stages, self._inputs, self._ambient, self._workers)
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
@@ -171,12 +172,15 @@ class Chip:
     def status(self) -> DeviceStatus:
         """Return what instruments around a chip would display. Takes no lock."""
         held, monitors = self._held, self._monitors
+        supply = self._supply(held)
         health: dict[str, str | float] = {
-            "supply_current_a": self._supply_current_a(held),
+            "supply_current_a": supply.current_a,
             "laser_power_w": monitors.laser_power_w,
         }
-        if monitors.temperature_k is not None:
-            health["chip_temperature_k"] = monitors.temperature_k
+        temperature = self.parameters.temperature
+        if monitors.temperature_k is not None or temperature.heating_k_per_w > 0:
+            around_k = temperature.set_k if monitors.temperature_k is None else monitors.temperature_k
+            health["chip_temperature_k"] = around_k + temperature.heating_k_per_w * supply.power_w
         return DeviceStatus(
             clock_s=self._clock.now_s(),
             safe=held.power_w == 0.0,
@@ -234,21 +238,14 @@ class Chip:
 
     # ---- private ----------------------------------------------------------------------------------------------------
 
-    def _supply_current_a(self, held: HeldDrive) -> float:
-        """Return the total current [A] of all voltage sources, once per held drive and fault. Takes no lock."""
+    def _supply(self, held: HeldDrive) -> Supply:
+        """Return what all voltage sources together deliver, once per held drive and fault. Takes no lock."""
         moment = self._ambient.moment(self._clock.now_s())
-        key, current_a = self._supply_cache
+        key, supply = self._supply_cache
         if key[0] is not held or key[1:] != (moment.faults, moment.ageing):
-            heater = self.parameters.heater
-            current_a = 0.0
-            faults, time_s = self._ambient.faults_at(moment), self._ambient.ageing_s(moment)
-            for k, intact in enumerate(self.stages):
-                stage = aged(with_faults(intact, k, self.parameters, faults), k, faults, time_s) if faults else intact
-                watts = stage_power_w(self.parameters, stage, held.volts[stage.channels])
-                ohm = heater.resistance_ohm * (1.0 + heater.self_heating * watts / stage.truth.pi_power_w)
-                current_a += float(np.sum(np.sqrt(watts / ohm * conductance_shares(stage))))
-            self._supply_cache = (held, moment.faults, moment.ageing), current_a
-        return current_a
+            supply = supply_at(self.parameters, self.stages, self._ambient, moment, held.volts)
+            self._supply_cache = (held, moment.faults, moment.ageing), supply
+        return supply
 
     def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:

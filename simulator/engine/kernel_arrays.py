@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.heat_map import heat_scratch
 from photonloop.simulator.engine.stage import Stage
 
 Source = NDArray[np.float32]
@@ -53,7 +54,7 @@ def new_scratch(stage: Stage) -> kernels.Scratch:
     for_rin = 2 if stage.rings is None else ports + ports % 2
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
-        received_w=np.empty(kernels.CHUNK),
+        heat=heat_scratch(stage.heaters.heat, stage.description.channels),
         phasor=np.empty((2, stage.description.channels), np.float32),
         matrices=np.empty((stage.elements, 8), np.float32),
         field=np.empty((ports, 2, kernels.LANES), np.float32),

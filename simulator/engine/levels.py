@@ -39,6 +39,8 @@ class StageLevels:
         Share of the power that passes the taps.
     gain_rad
         g of the nonlinearity behind the stage [rad] per |E|² = 1.
+    mean_intensity
+        Expected mean |E|² at the end of the mesh, with all inputs fully lit; 1 for a weight bank.
     """
 
     ampere: float
@@ -49,6 +51,7 @@ class StageLevels:
     shot_a: float
     passed: float
     gain_rad: float
+    mean_intensity: float
 
 
 DARKEST_A, DARKEST = 1e-18, 1e-12
@@ -95,6 +98,7 @@ def levels(parameters: ChipParameters, mesh: Mesh) -> tuple[StageLevels, ...]:
                 shot_a=shot_variance_a(diode),
                 passed=passed,
                 gain_rad=gain_rad,
+                mean_intensity=intensity,
             )
         )
         intensity *= passed
@@ -124,6 +128,7 @@ def bank_levels(parameters: ChipParameters) -> StageLevels:
         shot_a=shot_variance_a(diode),
         passed=0.0,
         gain_rad=0.0,
+        mean_intensity=1.0,
     )
 
 

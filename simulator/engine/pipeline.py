@@ -14,7 +14,7 @@ readings once all samples of a setting are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,15 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.engine.field_cache import FieldCache
-from photonloop.simulator.engine.kernel_arrays import Source, gathered, new_scratch, read_only, reading_plan, scaled
+from photonloop.simulator.engine.kernel_arrays import Source, gathered, read_only, reading_plan, scaled
 from photonloop.simulator.engine.present_stages import PresentStages
 from photonloop.simulator.engine.rings import input_powers, rings_at
 from photonloop.simulator.engine.stage import Stage
-from photonloop.simulator.engine.workers import KernelJob, Workers
+from photonloop.simulator.engine.stage_computation import StageComputation
+from photonloop.simulator.engine.workers import Run, Workers
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.fabrication import converter_noise_key, held_noise_key, noise_key, source_noise_key
 from photonloop.simulator.physics.modulator import InputTruth
-
-Run = Callable[[KernelJob, Callable[[int], object]], None]
-"""Runs a job on all workers; raises `DeviceError` if it was cancelled."""
-
-SHARED_CHANNELS = 2**15
-"""Least number of channels for which all workers share the work on a setting's matrices: a mesh of 181 modes."""
-
-_FLOPS_PER_CHANNEL = 50.0
-"""Estimated operations per channel of a job, which decide whether workers share it."""
 
 _FLOPS_PER_READING = 40.0
 """Estimated operations per reading of `convert`."""
@@ -73,10 +65,10 @@ class Pipeline:
         seed = parameters.seed
         self._noise_keys = noise_key(seed), source_noise_key(seed), converter_noise_key(seed)
         self._held_noise_key = held_noise_key(seed)
-        self._scratch = [new_scratch(stages[0]) for _ in range(workers.count)]
-        self._shares_settings = stages[0].description.channels >= SHARED_CHANNELS
+        self._computation = StageComputation(parameters, stages, ambient, workers)
         self._buffers: dict[str, NDArray] = {}
         self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
+        self._heating: tuple[tuple[tuple[int, ...], int, int], float] = ((), -1, 0), 0.0
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -87,13 +79,31 @@ class Pipeline:
         """Return the stages at `moment`: with faults, couplers, and the slow changes of sources and converters."""
         return self._present.stages(moment)
 
+    def offset(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> NDArray[np.float64]:
+        """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
+
+        The chip is warmed by the heaters at the held drive.
+        """
+        return self._present.offset(index, moment, self.heating_k(held, moment, run))
+
+    def heating_k(self, held: HeldDrive, moment: Moment, run: Run) -> float:
+        """Return the rise of the chip's temperature [K] due to the settled heaters at the held drive."""
+        per_w = self._parameters.temperature.heating_k_per_w
+        if per_w == 0:
+            return 0.0
+        key = held.versions, moment.faults, moment.ageing
+        if self._heating[0] != key:
+            stages = range(len(self.stages(moment)))
+            self._heating = key, per_w * sum(float(self.held_powers(k, held, moment, run).sum()) for k in stages)
+        return self._heating[1]
+
     def setting_powers(
         self, index: int, volts: Drive, moment: Moment, evaluation: int, first_setting: int, run: Run
     ) -> NDArray[np.float64]:
         """Return the power of each heater [W] at settings from number `first_setting` on, (settings, channels)."""
         out = np.empty(volts.shape)
         counters = self._counters(evaluation, 0, first_setting)
-        self._find_powers(read_only(volts), self.stages(moment)[index].heaters, counters, out, run)
+        self._computation.find_powers(read_only(volts), self.stages(moment)[index].heaters, counters, out, run)
         return out
 
     def held_powers(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> NDArray[np.float64]:
@@ -104,15 +114,18 @@ class Pipeline:
         here = self.stages(moment)[index]
         out = np.empty((1, here.description.channels))
         counters = self._counters(index, 0, held.versions[index])._replace(sources=self._held_noise_key)
-        self._find_powers(read_only(held.volts[np.newaxis, here.channels]), here.heaters, counters, out, run)
+        self._computation.find_powers(read_only(held.volts[np.newaxis, here.channels]), here.heaters, counters, out, run)
         return out[0]
 
-    def stage_matrices(self, index: int, power_w: NDArray[np.float64], moment: Moment, run: Run) -> list[StageMatrices]:
+    def stage_matrices(
+        self, index: int, power_w: NDArray[np.float64], held: HeldDrive, moment: Moment, run: Run
+    ) -> list[StageMatrices]:
         """Return the matrices of a stage for each row of heater powers before crosstalk [W], (rows, channels)."""
         here = self.stages(moment)[index]
         phasor = np.empty((power_w.shape[0], 2, power_w.shape[1]), np.float32)
         matrices = np.empty((power_w.shape[0], here.elements, 8), np.float32)
-        self._find_matrices(here, power_w, self._present.offset(index, moment), moment, phasor, matrices, run)
+        offset = self.offset(index, held, moment, run)
+        self._computation.find_matrices(here, power_w, offset, moment, phasor, matrices, run)
         start = here.description.channels - (here.mesh.gammas if here.rings is None else 0)
         return [StageMatrices(m, p[:, start:].copy()) for m, p in zip(matrices, phasor, strict=True)]
 
@@ -133,9 +146,9 @@ class Pipeline:
         Samples before `first_sample` are not read. `flags` has shape (settings, ports).
         """
         moment = moments[0]
-        here, offset = self.stages(moment)[index], self._present.offset(index, moment)
+        here, offset = self.stages(moment)[index], self.offset(index, batch.held, moment, run)
         blocks, first_block = self._entering_at(index, batch, moments, run)
-        if self._shares_settings:
+        if self._computation.shares_settings:
             self._read_together(here, volts, offset, blocks, first_block, moment, counters, first_sample, flags, out, run)
             return
         items = volts.shape[0] * -(-(out.shape[1] - first_sample) // kernels.LANES)
@@ -149,7 +162,7 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, first_block, drives, offset, here.heaters, parts, here.readout,
-                laser_power, self._scratch[worker], counters, first_sample, flags, out,
+                laser_power, self._computation.scratch[worker], counters, first_sample, flags, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -179,8 +192,10 @@ class Pipeline:
                 here_volts = read_only(volts[first : first + at_once])
                 settings = here_volts.shape[0]
                 part = counters._replace(first_setting=counters.first_setting + first)
-                self._find_powers(here_volts, here.heaters, part, power[:settings], run)
-                self._find_matrices(here, power[:settings], offset, moment, phasor[:settings], matrices[:settings], run)
+                self._computation.find_powers(here_volts, here.heaters, part, power[:settings], run)
+                self._computation.find_matrices(
+                    here, power[:settings], offset, moment, phasor[:settings], matrices[:settings], run
+                )
                 setting, block = np.divmod(np.arange(settings * count), count)
                 lit = first_block[first + setting] + block
                 plan = reading_plan(lit, setting, first + setting, first_sample + block * kernels.LANES, out.shape[1])
@@ -212,7 +227,7 @@ class Pipeline:
         def kernel(worker: int) -> None:
             read(
                 worker, job.control, items, blocks, plan, matrices, parts, here.readout, laser_power,
-                self._scratch[worker], counters, flags, out,
+                self._computation.scratch[worker], counters, flags, out,
             )  # fmt: skip
 
         run(job, kernel)
@@ -234,7 +249,15 @@ class Pipeline:
 
         def kernel(worker: int) -> None:
             kernels.convert_settings(
-                worker, job.control, job.items, here.readout, here.rings is not None, self._scratch[worker], counters, flags, out
+                worker,
+                job.control,
+                job.items,
+                here.readout,
+                here.rings is not None,
+                self._computation.scratch[worker],
+                counters,
+                flags,
+                out,
             )
 
         run(job, kernel)
@@ -280,13 +303,18 @@ class Pipeline:
 
     def held_matrices(self, index: int, held: HeldDrive, moment: Moment, run: Run) -> StageMatrices:
         """Return the matrices of a stage that has settled at the held drive."""
-        key = (held.versions[index], *_optics_key(moment))
+        key = (*self._versions(held, range(index, index + 1)), *_optics_key(moment))
         found = self._optics.get(index)
         if found is None or found[0] != key:
             power_w = self.held_powers(index, held, moment, run)
-            found = (key, self.stage_matrices(index, power_w[np.newaxis], moment, run)[0])
+            found = (key, self.stage_matrices(index, power_w[np.newaxis], held, moment, run)[0])
             self._optics[index] = found
         return found[1]
+
+    def _versions(self, held: HeldDrive, stages: range) -> tuple[int, ...]:
+        """Return the versions of the held drives on which `stages` depend: all of them if heaters warm the chip."""
+        warms = self._parameters.temperature.heating_k_per_w > 0
+        return held.versions if warms else held.versions[stages.start : stages.stop]
 
     def _lit(self, batch: InputBatch, rows: NDArray[np.int64], moments: Sequence[Moment]) -> NDArray[np.float32]:
         """Return blocks of the fields that enter the chip at each moment: those of the first, then of the second, …"""
@@ -318,7 +346,7 @@ class Pipeline:
         of them, a slow process or a fault changes them.
         """
         source, name = batch.source, batch.name
-        versions = (*batch.held.versions[:index], *_fields_key(moment))
+        versions = (*self._versions(batch.held, range(index)), *_fields_key(moment))
         known = self._remembered.fields(name, index, source.shape, versions) if name else None
         if known is None:
             new = np.empty((rows.size, source.shape[1], 2), np.float32)
@@ -335,47 +363,6 @@ class Pipeline:
         """Return blocks of the fields behind stage `index`, its tap and its nonlinearity, at the held drive."""
         blocks = self.entering(index, batch, rows, moment, run)
         return self.pass_on(index, blocks, self.held_matrices(index, batch.held, moment, run), moment, run)
-
-    def _find_powers(
-        self, drives: Drive, heaters: kernels.Heaters, counters: kernels.NoiseCounters, out: NDArray[np.float64], run: Run
-    ) -> None:
-        job = self._chunk_job(*out.shape)
-
-        def kernel(worker: int) -> None:
-            deviates = self._scratch[worker].source
-            kernels.find_powers(worker, job.control, job.items, drives, heaters, counters, deviates, out)
-
-        run(job, kernel)
-
-    def _find_matrices(
-        self,
-        here: Stage,
-        power_w: NDArray[np.float64],
-        offset: NDArray[np.float64],
-        moment: Moment,
-        phasor: NDArray[np.float32],
-        matrices: NDArray[np.float32],
-        run: Run,
-    ) -> None:
-        phases = self._chunk_job(*power_w.shape)
-
-        def find_phasors(worker: int) -> None:
-            received_w = self._scratch[worker].received_w
-            kernels.find_phasors(worker, phases.control, phases.items, power_w, offset, here.heaters, received_w, phasor)
-
-        run(phases, find_phasors)
-        products = self._chunk_job(*matrices.shape[:2])
-        find, parts = kernels.find_matrices, here.wiring
-        if here.rings is not None:
-            find, parts = kernels.find_ring_shares, rings_at(here.rings, self._parameters, self._ambient, moment)
-
-        def find_matrices(worker: int) -> None:
-            find(worker, products.control, products.items, phasor, parts, matrices)
-
-        run(products, find_matrices)
-
-    def _chunk_job(self, settings: int, size: int) -> KernelJob:
-        return self._workers.new_job(settings * -(-size // kernels.CHUNK), _FLOPS_PER_CHANNEL * settings * size)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
         """Return a reusable array: allocating tens of MB takes as long as filling them."""

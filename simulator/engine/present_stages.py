@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
-from photonloop.simulator.engine.stage import Stage, aged, with_faults
+from photonloop.simulator.engine.stage import Stage
+from photonloop.simulator.engine.stage_faults import aged, with_faults
 from photonloop.simulator.parameters import ChipParameters
 
 _COUPLER_STEPS = 2**8
@@ -34,7 +35,7 @@ class PresentStages:
         self._faulty_stages: tuple[tuple[int, ...] | None, tuple[Stage, ...]] = (None, stages)
         self._aged_stages: tuple[tuple[int, ...] | None, tuple[Stage, ...]] = (None, stages)
         self._changed_stages: tuple[tuple[int, ...] | None, tuple[Stage, ...]] = (None, stages)
-        self._offsets: dict[int, tuple[tuple[int, ...], NDArray[np.float64]]] = {}
+        self._offsets: dict[int, tuple[tuple[float, ...], NDArray[np.float64]]] = {}
 
     def stages(self, moment: Moment) -> tuple[Stage, ...]:
         """Return the stages at `moment`: with faults, couplers, and the slow changes of sources and converters."""
@@ -82,22 +83,25 @@ class PresentStages:
         """Return the parts of a moment on which couplers depend."""
         return moment.faults, _coarse(moment).wavelength if self._parameters.coupler.slope_rad_per_nm > 0 else 0
 
-    def offset(self, index: int, moment: Moment) -> NDArray[np.float64]:
+    def offset(self, index: int, moment: Moment, heating_k: float = 0.0) -> NDArray[np.float64]:
         """Return the phases of a stage with unheated shifters at `moment` [half turns], shape (channels,).
+
+        `heating_k` is the rise of the chip's temperature due to its heaters.
 
         A drift of wavelengths counts as phase of the rings, unless there is spectral crosstalk (`rings.rings_at`). Then
         the kernels take half of each phase (`kernels.Rings`).
         """
-        step, offset = self._offsets.get(index, ((), np.empty(0)))
-        if step != (moment.phases, moment.wavelength):
+        key = moment.phases, moment.wavelength, heating_k
+        known, offset = self._offsets.get(index, (None, np.empty(0)))
+        if known != key:
             intact = self._intact_stages[index]
-            added_rad = self._ambient.offset_rad(index, moment, intact.truth.imbalance)
+            added_rad = self._ambient.offset_rad(index, moment, intact.truth.imbalance, heating_k)
             offset_rad = intact.truth.offset_rad if added_rad is None else intact.truth.offset_rad + added_rad
             shift_rad = self._ambient.wavelength_shift_rad(moment)
             if shift_rad is not None and not self._parameters.ring.spectral_crosstalk:
                 offset_rad = offset_rad + np.resize(shift_rad, offset_rad.size)  # channels are rows of rings
             offset = offset_rad / np.pi * kernels.phase_scale(intact.rings)
-            self._offsets[index] = ((moment.phases, moment.wavelength), offset)
+            self._offsets[index] = (key, offset)
         return offset
 
 

@@ -7,19 +7,18 @@ in series, weight banks in parallel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.heat_map import heat_map
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.engine.rings import kernel_rings, ring_of
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import adc, crosstalk, dac, heater, laser, photodiode
-from photonloop.simulator.physics.chip_faults import FaultParameters, exchanged
 from photonloop.simulator.physics.fabrication import StageTruth, fabricate
 from photonloop.simulator.physics.mesh import TOPOLOGIES, Mesh, couplers, schedule
 from photonloop.simulator.physics.weight_bank import WeightBank
@@ -37,8 +36,10 @@ class Stage:
         Number of the stage.
     layout, truth, levels
         Mesh or weight bank, its true values and its signal levels.
-    pairs
-        Thermal crosstalk between its heaters.
+    segments
+        Positions of its waveguide segments and heaters, for thermal crosstalk.
+    unheated_rad_per_w
+        Phase per received power of a segment without a heater [rad/W].
     order
         The interferometers in the order in which the kernels compute them (`mesh.schedule`); empty for a weight bank.
     wiring, rings, heaters, readout
@@ -50,7 +51,8 @@ class Stage:
     layout: Mesh | WeightBank
     truth: StageTruth
     levels: StageLevels
-    pairs: crosstalk.Pairs
+    segments: crosstalk.Segments
+    unheated_rad_per_w: float
     order: NDArray[np.int64]
     wiring: kernels.MeshWiring
     rings: kernels.Rings | None
@@ -104,7 +106,8 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         nonlinearity="none" if last else parameters.nonlinearity.kind,
     )
     order = schedule(mesh)
-    pairs = crosstalk.pairs(crosstalk.lattice(mesh), parameters.crosstalk)
+    segments = crosstalk.mesh_segments(mesh, parameters.crosstalk)
+    unheated = _unheated_rad_per_w(parameters)
     alone = np.flatnonzero(mesh.attenuates[order])
     return Stage(
         description=description,
@@ -112,7 +115,8 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         layout=mesh,
         truth=truth,
         levels=levels,
-        pairs=pairs,
+        segments=segments,
+        unheated_rad_per_w=unheated,
         order=order,
         wiring=kernels.MeshWiring(
             # An attenuator on the last mode is computed as the lower mode of the last two.
@@ -123,7 +127,13 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
             attenuators=np.stack((alone, (mesh.top[order][alone] > mesh.ports - 2).astype(np.int64)), axis=1),
         ),
         rings=None,
-        heaters=_heaters(parameters, truth, pairs, parameters.loss.shifter_db),
+        heaters=_heaters(
+            parameters,
+            truth,
+            segments,
+            heat_map(segments, mesh, parameters.crosstalk, unheated),
+            parameters.loss.shifter_db,
+        ),
         # Behind the mesh, light passes one more shifter, of which only the loss affects readings.
         readout=_readout(parameters, truth, levels, parameters.loss.shifter_db if mesh.gammas else 0.0),
     )
@@ -132,9 +142,13 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
 def _build_bank(parameters: ChipParameters, index: int) -> Stage:
     bank = WeightBank(parameters.ports, parameters.mesh.outputs or parameters.ports)
     truth, own_levels = fabricate(parameters, bank, index), bank_levels(parameters)
-    pairs = crosstalk.pairs(crosstalk.bank_lattice(bank), parameters.crosstalk)
+    segments = crosstalk.bank_segments(bank, parameters.crosstalk)
+    heat = heat_map(segments, None, parameters.crosstalk, 0.0)
     none = np.empty(0, np.int64)
-    rings, heaters = kernel_rings(ring_of(parameters), bank.inputs, truth.bus_rad), _heaters(parameters, truth, pairs, 0.0)
+    rings, heaters = (
+        kernel_rings(ring_of(parameters), bank.inputs, truth.bus_rad),
+        _heaters(parameters, truth, segments, heat, 0.0),
+    )
     heaters = heaters._replace(curve_scale=heaters.curve_scale * kernels.phase_scale(rings))
     return Stage(
         description=StageDescription(
@@ -150,7 +164,8 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
         layout=bank,
         truth=truth,
         levels=own_levels,
-        pairs=pairs,
+        segments=segments,
+        unheated_rad_per_w=0.0,
         order=none,
         wiring=kernels.MeshWiring(none, none, none, np.empty((0, 4), np.float32), np.empty((0, 2), np.int64)),
         rings=rings,
@@ -159,125 +174,34 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
     )
 
 
-def with_faults(
-    stage: Stage, index: int, parameters: ChipParameters, faults: Sequence[FaultParameters], wavelength_pm: float = 0.0
-) -> Stage:
-    """Return stage number `index` with `faults` and with its couplers at a wavelength.
+def ground_bounds(segments: crosstalk.Segments) -> NDArray[np.int64]:
+    """Return the first channel of each half column, and the number of channels: these heaters share a ground conductor.
 
-    Gradual faults are as at their beginning (`aged`). If several faults affect the same part, the last one counts,
-    but an open wire has no current whatever its source does.
-
-    Parameters
-    ----------
-    wavelength_pm
-        Laser wavelength minus the design wavelength [pm].
+    Each half column has one ground bus with one pad, as the heaters of a column are usually wired. The two heaters of
+    an interferometer belong to different half columns.
     """
-    truth = stage.truth
-    error = truth.coupler_error_rad + parameters.coupler.slope_rad_per_nm * 1e-3 * wavelength_pm
-    ampere, dark_a = stage.readout.ampere.copy(), stage.readout.dark_a.copy()
-    for fault in faults:
-        if fault.stage != index:
-            continue
-        if fault.kind == "open_detector" and fault.port is not None:
-            ampere[_lanes(fault.port)] = dark_a[_lanes(fault.port)] = 0.0
-        if fault.kind == "broken_coupler":
-            mesh = stage.mesh
-            broken = np.flatnonzero((mesh.column == fault.column) & (mesh.top == fault.top))
-            error[broken, fault.coupler - 1] = fault.angle_rad - np.pi / 4
-    wiring = stage.wiring
-    if isinstance(stage.layout, Mesh):
-        wiring = wiring._replace(couplers=couplers(stage.layout, error, truth.loss_db)[stage.order].astype(np.float32))
-    return replace(
-        stage,
-        truth=replace(truth, coupler_error_rad=error),
-        wiring=wiring,
-        heaters=_faulty_heaters(stage, faults),
-        readout=stage.readout._replace(ampere=ampere, dark_a=dark_a),
-    )
+    x = segments.heaters[:, 0]
+    return np.concatenate(([0], np.flatnonzero(np.diff(x)) + 1, [x.size])).astype(np.int64)
 
 
-def aged(stage: Stage, index: int, faults: Sequence[FaultParameters], time_s: float) -> Stage:
-    """Return stage number `index`, which has its other faults already, with gradual faults as at `time_s`."""
-    weak = dict(zip(stage.heaters.weak.tolist(), stage.heaters.weak_share.tolist(), strict=True))
-    ampere, responsivity = stage.readout.ampere.copy(), stage.truth.responsivity.copy()
-    for fault in faults:
-        share = fault.share_left(time_s)
-        if fault.kind == "dying_heater" and fault.channel is not None:
-            channel = fault.channel - stage.description.first_channel
-            if 0 <= channel < stage.description.channels:
-                weak[channel] = weak.get(channel, 1.0) * share
-        if fault.kind == "drifting_detector" and fault.stage == index and fault.port is not None:
-            ampere[_lanes(fault.port)] *= np.float32(share)
-            responsivity[fault.port] *= share
-    return replace(
-        stage,
-        truth=replace(stage.truth, responsivity=responsivity),
-        heaters=_weakened(stage.heaters, weak),
-        readout=stage.readout._replace(ampere=ampere),
-    )
+def _unheated_rad_per_w(parameters: ChipParameters) -> float:
+    share = float(crosstalk.share_at(parameters.crosstalk.mode_pitch_m, parameters.crosstalk))
+    return heater.unheated_rad_per_w(parameters.heater.pi_power_w, share)
 
 
-def _faulty_heaters(stage: Stage, faults: Sequence[FaultParameters]) -> kernels.Heaters:
-    """Return the heaters of a stage with exchanged wires, stuck sources and open wires."""
-    first, channels = stage.description.first_channel, stage.description.channels
-    here = [fault for fault in faults if fault.channel is not None and 0 <= fault.channel - first < channels]
-    source_of = exchanged(channels, here, "swapped_heaters", first)
-    heater_of = np.argsort(source_of)
-    stuck_v = {int(heater_of[(f.channel or 0) - first]): f.volts or 0.0 for f in here if f.kind == "stuck_channel"}
-    moved = np.flatnonzero(source_of != np.arange(channels))
-    heaters = stage.heaters._replace(
-        rewired=np.stack((moved, source_of[moved]), axis=1),
-        forced=np.array(list(stuck_v), np.int64),
-        forced_v=np.array(list(stuck_v.values()), np.float64),
-    )
-    return _weakened(heaters, {(f.channel or 0) - first: 0.0 for f in here if f.kind == "dead_heater"})
+def _chunk_bounds(channels: int, grounds: NDArray[np.int64], ground_ohm: float) -> NDArray[np.int64]:
+    """Return the first channel of every chunk, and the number of channels. A shared ground lies within one chunk."""
+    bounds = np.append(np.arange(0, channels, kernels.CHUNK), channels)
+    return grounds[np.searchsorted(grounds, bounds)] if ground_ohm > 0 else bounds
 
 
-def _weakened(heaters: kernels.Heaters, share: dict[int, float]) -> kernels.Heaters:
-    return heaters._replace(weak=np.array(list(share), np.int64), weak_share=np.array(list(share.values()), np.float64))
-
-
-def _lanes(port: int) -> slice:
-    return slice(port * kernels.LANES, (port + 1) * kernels.LANES)
-
-
-def source_of(stage: Stage) -> NDArray[np.int64]:
-    """Return the channel whose voltage source drives each heater, shape (channels,)."""
-    sources = np.arange(stage.description.channels)
-    sources[stage.heaters.rewired[:, 0]] = stage.heaters.rewired[:, 1]
-    return sources
-
-
-def conductance_shares(stage: Stage) -> NDArray[np.float64]:
-    """Return the conductance of each cold heater relative to 1/R₀, shape (channels,): 1 without a fault."""
-    shares = np.ones(stage.description.channels)
-    shares[stage.heaters.weak] = stage.heaters.weak_share
-    return shares
-
-
-def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision.
-
-    The noise of the sources is not included.
-    """
-    source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
-    if parameters.dac.inl_lsb > 0:
-        source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
-    if stage.heaters.gain.size > 0:
-        source_v = dac.changed_v(source_v, stage.heaters.gain, stage.heaters.added_v)
-    heater_v = source_v[..., source_of(stage)]
-    heater_v[..., stage.heaters.forced] = stage.heaters.forced_v
-    own = parameters.heater
-    shares = conductance_shares(stage)
-    return heater.power_w(heater_v * np.sqrt(shares), own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
-
-
-def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pairs, shifter_db: float) -> kernels.Heaters:
+def _heaters(
+    parameters: ChipParameters, truth: StageTruth, segments: crosstalk.Segments, heat: kernels.HeatMap, shifter_db: float
+) -> kernels.Heaters:
     bow = twist = np.empty(0)
     if parameters.dac.inl_lsb > 0:
         bow, twist = dac.inl_coefficients(parameters.dac, truth.inl_shape)
-    runs = crosstalk.runs(pairs, truth.pi_power_w.size, kernels.CHUNK)
-    curvature = parameters.heater.curvature
+    curvature, ground_ohm, grounds = parameters.heater.curvature, parameters.heater.ground_ohm, ground_bounds(segments)
     return kernels.Heaters(
         lsb_v=dac.lsb_v(parameters.dac),
         range_v=parameters.dac.range_v,
@@ -286,17 +210,17 @@ def _heaters(parameters: ChipParameters, truth: StageTruth, pairs: crosstalk.Pai
         gain=np.empty(0),
         added_v=np.empty(0),
         noise_v=parameters.dac.noise_v,
-        conductance_s=1.0 / parameters.heater.resistance_ohm,
+        conductance_s=1.0 / truth.resistance_ohm,
+        ground_ohm=ground_ohm,
+        grounds=grounds,
+        chunks=_chunk_bounds(truth.pi_power_w.size, grounds, ground_ohm).astype(np.int64),
         self_heating=parameters.heater.self_heating,
         inverse_pi_w=1.0 / truth.pi_power_w,
         rewired=np.empty((0, 2), np.int64),
         forced=np.empty(0, np.int64),
         forced_v=np.empty(0),
-        weak=np.empty(0, np.int64),
-        weak_share=np.empty(0),
-        span=runs.span,
-        share=runs.share,
-        bounds=runs.bounds,
+        inverse_arm_w=1.0 / truth.arm_pi_power_w,
+        heat=heat,
         curvature=curvature,
         curve_scale=1.0 / (1.0 + curvature),
         field=np.float32(10.0 ** (-shifter_db / 20.0)),

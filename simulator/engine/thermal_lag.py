@@ -21,7 +21,8 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch, StageMatrices
 from photonloop.simulator.engine.kernel_arrays import reading_plan
-from photonloop.simulator.engine.pipeline import Pipeline, Run
+from photonloop.simulator.engine.pipeline import Pipeline
+from photonloop.simulator.engine.workers import Run
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.thermal import UNSETTLED_RAD, ThermalState, power_at, settles_within, shifted, with_target
 
@@ -139,7 +140,7 @@ class ThermalLag:
             numbers = np.arange(first, min(first + kernels.LANES, early))
             instants_s = (start_s + numbers * self._sample_s).tolist()
             passed = (*here.upstream, index)
-            matrices_at = [self._matrices_at(k, states[k], instants_s, moment, run) for k in passed]
+            matrices_at = [self._matrices_at(k, states[k], instants_s, batch.held, moment, run) for k in passed]
             before = [[stage[n] for stage in matrices_at[:-1]] for n in range(numbers.size)]
             fields = [self._fields_at(sample, batch, before[n], moment, run) for n, sample in enumerate(numbers.tolist())]
             blocks = np.concatenate(fields)
@@ -149,10 +150,10 @@ class ThermalLag:
             pipeline.read_plan(here, blocks, plan, matrices, moment, counters, flags, out, run)
 
     def _matrices_at(
-        self, index: int, state: ThermalState, instants_s: list[float], moment: Moment, run: Run
+        self, index: int, state: ThermalState, instants_s: list[float], held: HeldDrive, moment: Moment, run: Run
     ) -> list[StageMatrices]:
         power_w = np.stack([power_at(state, instant_s, self._parameters.heater) for instant_s in instants_s])
-        return self._pipeline.stage_matrices(index, power_w, moment, run)
+        return self._pipeline.stage_matrices(index, power_w, held, moment, run)
 
     def _fields_at(
         self, sample: int, batch: InputBatch, before: list[StageMatrices], moment: Moment, run: Run

@@ -49,6 +49,10 @@ class KernelJob:
         self.control[: -kernels.CONTROL_STRIDE : 2 * kernels.CONTROL_STRIDE] = kernels.STOPPED
 
 
+Run = Callable[[KernelJob, Kernel], None]
+"""Runs a job on all workers; raises `DeviceError` if it was cancelled."""
+
+
 class Workers:
     """`count` workers: the calling thread and count - 1 helper threads.
 

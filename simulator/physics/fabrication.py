@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.crosstalk import partner_share, share_at
+from photonloop.simulator.physics.heater import arm_pi_power_w, unheated_rad_per_w
 from photonloop.simulator.physics.mesh import Mesh
 from photonloop.simulator.physics.modulator import InputTruth
 from photonloop.simulator.physics.weight_bank import WeightBank
@@ -21,8 +23,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _SOURCE_NOISE, _HELD_NOISE, _CONVERTER_NOISE = 10, 11, 12
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
-_ZERO = 20
-_BUS = 40
+_ZERO, _RESISTANCE, _BUS = 20, 30, 40
 _AMPLITUDE, _PHASE, _PATH = 0, 1, 2
 
 
@@ -35,7 +36,12 @@ class StageTruth:
     offset_rad
         Phase of each channel at 0 V [rad], shape (channels,).
     pi_power_w
-        Power of each heater for a phase of π [W], shape (channels,).
+        Power of each heater that changes the phase difference of the two arms of its interferometer by π [W], shape
+        (channels,).
+    arm_pi_power_w
+        Power of each heater that changes the phase of its own arm by π [W], shape (channels,).
+    resistance_ohm
+        Resistance of each cold heater [Ω], shape (channels,).
     coupler_error_rad
         Angle errors of both couplers [rad], shape (interferometers, 2).
     loss_db
@@ -56,6 +62,8 @@ class StageTruth:
 
     offset_rad: NDArray[np.float64]
     pi_power_w: NDArray[np.float64]
+    arm_pi_power_w: NDArray[np.float64]
+    resistance_ohm: NDArray[np.float64]
     coupler_error_rad: NDArray[np.float64]
     loss_db: NDArray[np.float64]
     inl_shape: NDArray[np.float64]
@@ -93,9 +101,12 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
     bus = np.empty(0)
     if isinstance(wiring, WeightBank) and parameters.ring.bus_interference and parameters.ring.spectral_crosstalk:
         bus = generator(_BUS).uniform(0.0, 2.0 * np.pi, channels)
+    pi_power_w = heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER))
     return StageTruth(
         offset_rad=offset - parameters.ring.cold_rad if isinstance(wiring, WeightBank) else offset,
-        pi_power_w=heater.pi_power_w * _spread(heater.pi_power_sigma, channels, lambda: generator(_PI_POWER)),
+        pi_power_w=pi_power_w,
+        arm_pi_power_w=_arm_pi_power_w(parameters, wiring, pi_power_w),
+        resistance_ohm=heater.resistance_ohm * _spread(heater.resistance_sigma, channels, lambda: generator(_RESISTANCE)),
         coupler_error_rad=error,
         loss_db=loss,
         inl_shape=inl_shape,
@@ -104,6 +115,16 @@ def fabricate(parameters: ChipParameters, wiring: Mesh | WeightBank, stage: int)
         zero_lsb=zero_lsb,
         bus_rad=bus,
     )
+
+
+def _arm_pi_power_w(
+    parameters: ChipParameters, wiring: Mesh | WeightBank, pi_power_w: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    own = parameters.crosstalk
+    if own.fraction == 0 or isinstance(wiring, WeightBank):
+        return pi_power_w
+    unheated = unheated_rad_per_w(parameters.heater.pi_power_w, float(share_at(own.mode_pitch_m, own)))
+    return arm_pi_power_w(pi_power_w, partner_share(wiring, own), unheated, parameters.heater.curvature)
 
 
 def fabricate_inputs(parameters: ChipParameters) -> InputTruth:

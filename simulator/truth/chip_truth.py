@@ -7,6 +7,7 @@ power.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import Drive, Inputs
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.engine.stage import conductance_shares, source_of
-from photonloop.simulator.physics import dac, photodiode
+from photonloop.simulator.engine.heater_operation import heater_operation, source_of
+from photonloop.simulator.engine.stage import Stage
+from photonloop.simulator.physics import crosstalk, dac, photodiode
 from photonloop.simulator.physics.ring_rows import row_slopes
+from photonloop.simulator.physics.running_phase import effective_phases_transposed
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.adjoint import Fields, backward, forward
 
@@ -25,7 +28,7 @@ LossAndSlope = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]
 
 
 class TruePhases(NamedTuple):
-    """True phases of one stage [rad]: θ and φ per interferometer, γ per output."""
+    """Effective phases of one stage [rad] (`running_phase`): θ and φ per interferometer, γ per output."""
 
     theta: NDArray[np.float64]
     phi: NDArray[np.float64]
@@ -46,7 +49,8 @@ class Gradient(NamedTuple):
     drive_v
         With respect to the voltages of the stage's channels [1/V], shape (channels,), as if the DAC were continuous.
     power_w
-        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V.
+        With respect to V²/R with the nominal R [1/W], shape (channels,). Unlike `drive_v`, it does not vanish at 0 V,
+        where it leaves out the shared ground.
     """
 
     loss: float
@@ -152,19 +156,13 @@ def _phases_rad(chip: Chip, stage: int, volts: Drive) -> NDArray[np.float64]:
 def _by_drive(
     chip: Chip, stage: int, volts: Drive, by_phase: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the derivatives by voltage and by nominal heater power, from those by phase (chain rule)."""
-    here, own = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater
-    pi_power_w, converter = here.truth.pi_power_w, chip.parameters.dac
-    power_w = reference.power_w(chip, stage, volts)
-    p = reference.crosstalk_power_w(chip, stage, power_w) / pi_power_w
-    by_received_w = by_phase * np.pi / pi_power_w * (1.0 + 2.0 * own.curvature * p) / (1.0 + own.curvature)
-    to, source, share = here.pairs
-    # Transpose of the crosstalk: the power of a heater changes the phase of every shifter that receives it.
-    by_power = by_received_w + np.bincount(source, share * by_received_w[to], minlength=by_received_w.size)
-    by_power[here.heaters.forced] = 0.0
-    by_heater = by_power * conductance_shares(here) / (1.0 + 2.0 * own.self_heating * power_w / pi_power_w)
+    """Return the derivatives by voltage and by nominal heater power, from those by effective phase (chain rule)."""
+    here, own, converter = chip.stages_at(reference.moment_now(chip))[stage], chip.parameters.heater, chip.parameters.dac
+    operation, sources = heater_operation(chip.parameters, here, volts), source_of(here)
+    conductance_s, heating = here.heaters.conductance_s, own.self_heating * operation.power_w / here.truth.pi_power_w
+    by_heater = _by_power(chip, stage, operation.power_w, by_phase) / (1.0 + 2.0 * heating) * conductance_s
     by_cold = np.empty_like(by_heater)
-    by_cold[source_of(here)] = by_heater
+    by_cold[sources] = np.where(np.isin(np.arange(by_heater.size), here.heaters.forced), 0.0, by_heater * own.resistance_ohm)
     source_v = dac.quantised_v(volts, dac.lsb_v(converter))
     stretch, slope = np.ones(volts.size), np.ones(volts.size)
     if converter.inl_lsb > 0:
@@ -177,4 +175,44 @@ def _by_drive(
         stretch, slope = stretch * here.heaters.gain, slope * here.heaters.gain
         changed_v = stretch * source_v + here.heaters.added_v
     # The slow noise of a source is left out of the derivative by V²/R, which would not be finite at 0 V with it.
-    return by_cold * slope * 2.0 * changed_v / own.resistance_ohm, by_cold * stretch * slope
+    by_source, nominal = by_cold * slope * 2.0 * changed_v / own.resistance_ohm, by_cold * stretch * slope
+    if own.ground_ohm == 0:
+        return by_source, nominal
+    slopes_s = conductance_s * (2.0 / (1.0 + 2.0 * heating) - 1.0 / (1.0 + heating))
+    by_output = _by_output(2.0 * by_heater * operation.across_v, slopes_s, here, own.ground_ohm)
+    by_output[here.heaters.forced] = 0.0
+    by_drive = np.empty_like(by_output)
+    by_drive[sources] = by_output
+    by_drive *= slope
+    lit = source_v > 0.0
+    nominal[lit] += ((by_drive - by_source) * own.resistance_ohm / 2.0)[lit] / source_v[lit]
+    return by_drive, nominal
+
+
+def _by_power(chip: Chip, stage: int, power_w: NDArray[np.float64], by_phase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the derivatives by the power of each heater, (channels,), from those by effective phase."""
+    here, own = chip.stages[stage], chip.parameters
+    heat = crosstalk.crosstalk_of(here.segments, own.crosstalk)
+    p = (power_w + crosstalk.received_w(heat, power_w)[here.segments.own]) / here.truth.arm_pi_power_w
+    eta = own.heater.curvature
+    by_own_w = by_phase * np.pi / here.truth.arm_pi_power_w * (1.0 + 2.0 * eta * p) / (1.0 + eta)
+    by_segment_w = np.zeros(here.segments.count)
+    if here.rings is None:
+        by_segment_w += here.unheated_rad_per_w * effective_phases_transposed(here.mesh, by_phase, here.segments.count)
+    by_segment_w[here.segments.own] = by_own_w
+    return by_own_w + crosstalk.received_transposed(heat, by_segment_w)
+
+
+def _by_output(
+    by_across: NDArray[np.float64], conductance_s: NDArray[np.float64], here: Stage, ground_ohm: float
+) -> NDArray[np.float64]:
+    """Return the derivatives by the voltages of the sources, from those by the voltages across the heaters.
+
+    `conductance_s`: dI/dV of each heater. A source that is raised also raises the ground that its half column shares.
+    """
+    found = by_across.copy()
+    for start, stop in pairwise(here.heaters.grounds.tolist()):
+        group = slice(start, stop)
+        lifted = ground_ohm * conductance_s[group] / (1.0 + ground_ohm * conductance_s[group].sum())
+        found[group] -= lifted * by_across[group].sum()
+    return found

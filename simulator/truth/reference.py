@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from photonloop.protocols.device import Drive
 from photonloop.simulator.engine.ambient import Moment
 from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.heater_operation import stage_power_w
 from photonloop.simulator.engine.rings import ring_of
-from photonloop.simulator.engine.stage import stage_power_w
 from photonloop.simulator.physics import adc, crosstalk, heater, modulator, nonlinearity, photodiode
 from photonloop.simulator.physics.mesh import Elements, elements, propagated
 from photonloop.simulator.physics.ring_rows import row_transmissions
+from photonloop.simulator.physics.running_phase import effective_phases
 from photonloop.simulator.physics.weight_bank import Ring, Transmissions
 
 
@@ -31,18 +32,33 @@ def power_w(chip: Chip, stage: int, volts: Drive, moment: Moment | None = None) 
 
 
 def phases_rad(chip: Chip, stage: int, power_w: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.float64]:
-    """Return the phases [rad] of a stage at heater powers `power_w`, (channels,): crosstalk, curve, offset, drift."""
+    """Return the effective phases [rad] of a stage at heater powers `power_w`, (channels,).
+
+    Crosstalk, curve, offset and drift of every heated arm, the phases of all other segments, and what they add to the
+    phases of interferometers and output screen (`running_phase`).
+    """
     moment = moment or moment_now(chip)
     here = chip.stages_at(moment)[stage]
-    added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance)
+    added_rad = chip.ambient().offset_rad(stage, moment, here.truth.imbalance, heating_k(chip, moment))
     offset_rad = here.truth.offset_rad if added_rad is None else here.truth.offset_rad + added_rad
-    received_w = crosstalk_power_w(chip, stage, power_w)
-    return heater.phase_rad(received_w, here.truth.pi_power_w, offset_rad, chip.parameters.heater.curvature)
+    received_w = segments_w(chip, stage, power_w)
+    own_w = power_w + received_w[here.segments.own]
+    heated_rad = heater.phase_rad(own_w, here.truth.arm_pi_power_w, offset_rad, chip.parameters.heater.curvature)
+    if here.rings is not None:
+        return heated_rad
+    return effective_phases(here.mesh, heated_rad, here.unheated_rad_per_w * received_w)
 
 
-def crosstalk_power_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the power [W] that each shifter of a stage receives from all heaters' `power_w`, shapes (channels,)."""
-    return crosstalk.crosstalk_power_w(power_w, chip.stages[stage].pairs)
+def heating_k(chip: Chip, moment: Moment) -> float:
+    """Return the rise of the chip's temperature [K] due to all heaters at the held drive."""
+    held = chip.held_drive()
+    total_w = sum(float(power_w(chip, k, held[s.channels], moment).sum()) for k, s in enumerate(chip.stages))
+    return chip.parameters.temperature.heating_k_per_w * total_w
+
+
+def segments_w(chip: Chip, stage: int, power_w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the power [W] that each segment receives from other heaters of `power_w`, (channels,); (segments,)."""
+    return crosstalk.received_w(crosstalk.crosstalk_of(chip.stages[stage].segments, chip.parameters.crosstalk), power_w)
 
 
 def matrix(chip: Chip, stage: int, phases_rad: NDArray[np.float64], moment: Moment | None = None) -> NDArray[np.complex128]:

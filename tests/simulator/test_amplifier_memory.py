@@ -78,7 +78,7 @@ def test_signals_pass_a_one_pole_filter(name: str, samples: int) -> None:
 
 
 def test_a_large_mesh_has_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("photonloop.simulator.engine.pipeline.SHARED_CHANNELS", 1)
+    monkeypatch.setattr("photonloop.simulator.engine.stage_computation.SHARED_CHANNELS", 1)
     inputs = np.random.default_rng(2).random((40, 6))
     found = []
     for has_memory in (False, True):
@@ -166,7 +166,7 @@ def test_the_gradient_includes_the_memory() -> None:
 def test_readings_do_not_depend_on_the_number_of_threads(preset: str, topology: str) -> None:
     found = []
     for threads in (1, 2, 4):
-        parts = {"mesh": {"topology": topology}}
+        parts = {"mesh": {"topology": topology}, "ring": {"crowded": True}}
         chip = chip_of(preset, parts, quiet=False, ports=40, stages=1, threads=threads)
         rng = np.random.default_rng(0)
         drives = rng.uniform(0, 6, (12, chip.describe().channels))

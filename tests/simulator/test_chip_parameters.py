@@ -17,7 +17,7 @@ from photonloop.simulator.physics.nonlinearity import mean_transmitted
 
 
 def test_presets_load_with_defaults() -> None:
-    assert set(preset_names()) == {"ideal", "soi", "harsh"}
+    assert set(preset_names()) == {"ideal", "soi", "harsh", "tin", "undercut"}
     for name in preset_names():
         chip = load_chip(name)
         assert (chip.name, chip.ports, chip.stages, chip.seed) == (name, 64, 2, 0)
@@ -72,7 +72,7 @@ def test_a_chip_file_without_a_preset_is_an_ideal_chip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('preset = "soy"', r"preset 'soy' is not a preset: there are harsh, ideal, soi; did you mean 'soi'\?"),
+        ('preset = "soy"', r"preset 'soy' is not a preset: there are harsh, ideal, soi, tin, undercut; did you mean 'soi'\?"),
         ("prots = 3", r"unknown key 'prots'; did you mean 'ports'\?"),
         ("[heater]\npi_pwer_w = 1", r"unknown key 'heater.pi_pwer_w'; did you mean 'pi_power_w'\?"),
         ("ports = 1", "ports is 1, but should be greater than or equal to 2"),
@@ -84,7 +84,10 @@ def test_a_chip_file_without_a_preset_is_an_ideal_chip(tmp_path: Path) -> None:
         ("[dac]\nrange_v = 5.0", "range_v 5 V is less than max_v 10.8 V"),
         ('[mesh]\ntopology = "ring"', "mesh.topology is 'ring'"),
         ("[dac]\ninl_lsb = 2.0", "inl_lsb is 2, but a DAC with bits 0 has no LSB"),
-        ("[crosstalk]\nfraction = 0.01\nreach_m = 1.0", "reach_m 1 m is more than 16 times the smallest pitch, 5e-05 m"),
+        (
+            "[crosstalk]\nfraction = 0.2\nexponent = 3.0",
+            "a share of 1.6 at the smallest pitch, 5e-05 m",
+        ),
         ("[crosstalk]\nfraction = 0.5", "crosstalk.fraction is 0.5, but should be less than or equal to 0.2"),
         ("[laser]\nrin_db_per_hz = 3.0", "laser.rin_db_per_hz is 3.0, but should be less than or equal to 0"),
         ('[[faults]]\nkind = "dead_heatr"\nchannel = 3', "faults.0.kind is 'dead_heatr'"),
@@ -105,7 +108,7 @@ def test_an_invalid_chip_file_is_refused_with_one_line(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("sio", "chip 'sio' is not a preset: there are harsh, ideal, soi"),
+        ("sio", "chip 'sio' is not a preset: there are harsh, ideal, soi, tin, undercut"),
         ("nowhere/chip.toml", "chip file nowhere/chip.toml does not exist"),
     ],
 )

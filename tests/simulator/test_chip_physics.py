@@ -33,49 +33,79 @@ def power_of(chip: Chip, stage: int, volts: NDArray) -> NDArray[np.float64]:
         volts = volts + p.dac.inl_lsb * step * 4 * x * (1 - x) * (a + (1 - abs(a)) * np.sign(truth.inl_shape[:, 1]) * (2 * x - 1))
     changes = chip.ambient().source_changes(stage, chip.ambient().moment(chip.status().clock_s))
     volts = volts if changes is None else volts * changes.gain + changes.added
-    watts = np.zeros(volts.size)
+    watts, across = np.zeros(volts.size), volts
+    columns = [
+        [row[i] for row in chip.stages[stage].description.layout if row[0] == c] for i in (2, 3) for c in range(p.ports * 2)
+    ]
+    gamma = range(*chip.stages[stage].description.groups["gamma"])
     for _ in range(60):
-        watts = volts**2 / (p.heater.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w))
+        ohm = truth.resistance_ohm * (1 + p.heater.self_heating * watts / truth.pi_power_w)
+        watts = across**2 / ohm
+        across, before = volts.copy(), across
+        for group in (*columns, gamma):
+            across[list(group)] = volts[list(group)] - p.heater.ground_ohm * np.sum((before / ohm)[list(group)])
     return watts
 
 
 def received_of(chip: Chip, stage: int, watts: NDArray) -> NDArray[np.float64]:
-    """Power [W] that every shifter receives, from the distances between all heaters."""
+    """Power [W] that every mode receives at every half column from heaters other than its own, by distance."""
     cross, here = chip.parameters.crosstalk, chip.stages[stage].description
-    place = np.zeros((here.channels, 2))
+    last = 2 * (1 + max(row[0] for row in here.layout))
+    source = np.zeros((here.channels, 2))
     for column, top, theta, phi in here.layout:
-        place[theta] = (column + 0.5) * cross.column_pitch_m, top * cross.mode_pitch_m
-        place[phi] = column * cross.column_pitch_m, top * cross.mode_pitch_m
+        source[theta], source[phi] = (2 * column + 1, top), (2 * column, top)
     start, stop = here.groups["gamma"]
-    end_m = (1 + max(row[0] for row in here.layout)) * cross.column_pitch_m
-    place[start:stop] = [(end_m, port * cross.mode_pitch_m) for port in range(stop - start)]
-    distance = np.linalg.norm(place[:, np.newaxis] - place, axis=2)
-    np.fill_diagonal(distance, np.inf)
+    source[start:stop] = [(last, port) for port in range(stop - start)]
+    x, y = np.meshgrid(np.arange(last + 1), np.arange(here.ports), indexing="ij")
+    apart = np.hypot(
+        (x[..., np.newaxis] - source[:, 0]) * cross.column_pitch_m / 2, (y[..., np.newaxis] - source[:, 1]) * cross.mode_pitch_m
+    )
+    distance = np.where(apart > 0, apart, np.inf)
     share = np.where(distance < cross.reach_m * 1.000001, cross.fraction * (cross.at_m / distance) ** cross.exponent, 0.0)
-    return watts + share @ watts
+    return share @ watts
 
 
 def matrix_of(chip: Chip, stage: int, volts: NDArray, watts: NDArray | None = None) -> NDArray:
-    """Transfer matrix at voltages (or heater powers), element by element, from true values and description only."""
+    """Transfer matrix at voltages (or heater powers), segment by segment, from true values and description only."""
     p, s = chip.parameters, chip.stages[stage]
     truth, eta = s.truth, p.heater.curvature
-    u = received_of(chip, stage, power_of(chip, stage, volts) if watts is None else watts) / truth.pi_power_w
-    phase = truth.offset_rad + np.pi * u * (1 + eta * u) / (1 + eta)
-    drift = chip.ambient().offset_rad(stage, chip.ambient().moment(chip.status().clock_s), truth.imbalance)
-    if drift is not None:
-        phase = phase + drift
+    power = power_of(chip, stage, volts) if watts is None else watts
+    received = received_of(chip, stage, power)
+    share = p.crosstalk.fraction * (p.crosstalk.at_m / p.crosstalk.mode_pitch_m) ** p.crosstalk.exponent
+    arms = np.pi * received / (p.heater.pi_power_w * (1 - share))
+    drift = chip.ambient().offset_rad(stage, chip.ambient().moment(chip.status().clock_s), truth.imbalance, heating_of(chip))
+    offset = truth.offset_rad if drift is None else truth.offset_rad + drift
+
+    def heat(channel: int, half: int, mode: int) -> None:
+        u = (power[channel] + received[half, mode]) / truth.arm_pi_power_w[channel]
+        arms[half, mode] = offset[channel] + np.pi * u * (1 + eta * u) / (1 + eta)
+
     kept = 10 ** (-p.loss.shifter_db / 20)
     whole = np.eye(p.ports, dtype=complex)
-    rows = sorted(enumerate(s.description.layout), key=lambda row: row[1][:2])
-    for k, (_, top, theta, phi) in rows:
-        first, second = (
-            np.array([[np.cos(a), 1j * np.sin(a)], [1j * np.sin(a), np.cos(a)]]) for a in np.pi / 4 + truth.coupler_error_rad[k]
-        )
-        shifters = [np.diag([kept * np.exp(1j * phase[c]), 1]) for c in (theta, phi)]
-        whole[top : top + 2] = 10 ** (-truth.loss_db[k] / 20) * second @ shifters[0] @ first @ shifters[1] @ whole[top : top + 2]
+    for column in range(1 + max(row[0] for row in s.description.layout)):
+        here = [(k, row) for k, row in enumerate(s.description.layout) if row[0] == column]
+        for half in (0, 1):
+            lost = np.ones(p.ports)
+            for _, (_, top, theta, phi) in here:
+                heat(theta if half else phi, 2 * column + half, top)
+                lost[top] = kept
+            whole = (lost * np.exp(1j * arms[2 * column + half]))[:, None] * whole
+            for k, (_, top, _, _) in here:
+                a = np.pi / 4 + truth.coupler_error_rad[k, half]
+                coupler = np.array([[np.cos(a), 1j * np.sin(a)], [1j * np.sin(a), np.cos(a)]])
+                whole[top : top + 2] = 10 ** (-truth.loss_db[k] / 40) * coupler @ whole[top : top + 2]
     start, stop = s.description.groups["gamma"]
-    screen: NDArray[np.complex128] = np.exp(1j * phase[start:stop])
-    return kept * screen[:, None] * whole
+    for port in range(stop - start):
+        heat(start + port, len(arms) - 1, port)
+    return kept * np.exp(1j * arms[-1])[:, None] * whole
+
+
+def heating_of(chip: Chip) -> float:
+    """Rise of the chip's temperature [K] due to all heaters at the held drive."""
+    held = chip.held_drive()
+    return chip.parameters.temperature.heating_k_per_w * sum(
+        power_of(chip, k, held[s.channels]).sum() for k, s in enumerate(chip.stages)
+    )
 
 
 def entering(chip: Chip, inputs: NDArray) -> NDArray:
@@ -150,6 +180,7 @@ def test_an_ideal_chip_of_three_stages_agrees_with_the_reference() -> None:
 def test_an_imperfect_chip_without_noise_agrees_with_the_reference(tmp_path: Path, topology: str) -> None:
     text = f'preset = "soi"\nports = 12\nseed = 4\nmesh.topology = "{topology}"\nphotodiode.bandwidth_hz = 0.0\n'
     text += "adc.bits = 0\nadc.gain_drift_sigma = 0.0\ndac.noise_v = 0.0\n"
+    text += "crosstalk.reach_m = 1.5e-4\n"
     chip = Chip(load_chip(chip_file(tmp_path, text)))
     inputs = np.random.default_rng(2).uniform(0, 1, (33, 12))
     drive = drive_of(chip)
@@ -185,7 +216,7 @@ def test_dac_step_is_that_of_the_description(tmp_path: Path) -> None:
     ports = 2
     stages = 1
     dac.inl_lsb = 0.0
-    heater = { self_heating = 0.0, curvature = 0.0 }
+    heater = { self_heating = 0.0, curvature = 0.0, resistance_sigma = 0.0, ground_ohm = 0.0 }
     crosstalk.fraction = 0.0
     """
     chip = Chip(load_chip(chip_file(tmp_path, text)))
@@ -201,7 +232,7 @@ def test_dac_step_is_that_of_the_description(tmp_path: Path) -> None:
 
 def test_true_phases_of_an_ideal_chip() -> None:
     chip = Chip(load_chip("ideal", ports=4, stages=1))
-    volts = np.sqrt(770 * 0.023 * np.linspace(0, 2, 16))
+    volts = np.sqrt(770 * 0.0248 * np.linspace(0, 2, 16))
     phases = true_phases(chip, 0, volts)
     np.testing.assert_allclose(np.concatenate(phases), np.pi * np.linspace(0, 2, 16), atol=1e-12)
 
@@ -216,6 +247,7 @@ def test_detector_noise_has_the_variance_of_its_formula(tmp_path: Path) -> None:
     modulator = { phase_drift_rad = 0.0, coupling_drift_sigma = 0.0 }
     drift.sigma_rad = 0.0
     temperature.sigma_k = 0.0
+    crosstalk.reach_m = 1.5e-4
     dac = { noise_v = 0.0, slow_noise_v = 0.0, gain_drift_sigma = 0.0 }
     adc = { bits = 0, headroom = 1000.0, gain_drift_sigma = 0.0 }
     """
@@ -317,7 +349,7 @@ def test_fabrication_has_the_given_spread() -> None:
     assert np.std(truth.responsivity) == pytest.approx(0.03, rel=5 / np.sqrt(2 * 64))
     assert np.std(truth.imbalance) == pytest.approx(0.2, rel=5 / np.sqrt(2 * n))
     assert np.abs(truth.inl_shape).max() <= 1
-    assert np.std(truth.pi_power_w / 0.023) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
+    assert np.std(truth.pi_power_w / 0.0248) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.std(truth.coupler_error_rad) == pytest.approx(0.02, rel=5 / np.sqrt(2 * n))
     assert np.mean(truth.offset_rad) == pytest.approx(np.pi, abs=5 * np.pi / np.sqrt(3 * n))
     assert 0 <= truth.offset_rad.min() < truth.offset_rad.max() < 2 * np.pi
@@ -327,7 +359,7 @@ def test_fabrication_has_the_given_spread() -> None:
 def test_description_has_no_true_values() -> None:
     chip = Chip(load_chip("soi", ports=4, seed=3))
     description = chip.describe()
-    assert description.drive.pi_power_w == 0.023
+    assert description.drive.pi_power_w == 0.0248
     other = Chip(load_chip("soi", ports=4, seed=4)).describe()
     assert description.model_copy(update={"serials": {}}) == other.model_copy(update={"serials": {}})
 

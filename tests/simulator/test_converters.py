@@ -65,7 +65,7 @@ def test_no_reading_of_soi_is_without_variance() -> None:
 @pytest.mark.parametrize("preset", ["soi", "harsh"])
 @pytest.mark.parametrize(("topology", "stage"), [("clements", 0), ("clements", 1), ("weight_bank", 0)])
 def test_the_nominal_dark_noise_is_that_of_dark_readings(preset: str, topology: str, stage: int) -> None:
-    parts = {"mesh": {"topology": topology}}
+    parts = {"mesh": {"topology": topology}, "ring": {"crowded": True}}
     stages = 1 if topology == "weight_bank" else 2
     chip = chip_of(preset, parts, quiet=False, ports=24, stages=stages, faults=LASER_OFF)
     values = dark_readings(chip, 500, 30, stage)

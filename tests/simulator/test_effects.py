@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import optimize
 from support.chips import chip_of, parameters_of
 
 from photonloop.protocols.device import LoadedRows
@@ -29,6 +30,10 @@ EFFECTS: dict[str, dict[str, dict[str, Any]]] = {
     "negative curvature": {"heater": {"curvature": -0.03}},
     "lag, settled": {"heater": {"rise_s": 5e-7, "fall_s": 4e-7}},
     "crosstalk": {"crosstalk": {"fraction": 0.02}},
+    "ground": {"heater": {"ground_ohm": 2.0}},
+    "resistances": {"heater": {"resistance_sigma": 0.1}},
+    "heating": {"temperature": {"heating_k_per_w": 3.0, "imbalance_sigma": 0.5}},
+    "crosstalk over the chip": {"crosstalk": {"fraction": 0.01, "reach_m": 0.1}},
     "far crosstalk": {"crosstalk": {"fraction": 0.02, "reach_m": 4e-4, "exponent": 2.0}},
     "drift": {"drift": {"sigma_rad": 0.3, "tau_s": 1.0}},
     "temperature": {"temperature": {"sigma_k": 3.0, "imbalance_sigma": 1.0, "tau_s": 1.0}},
@@ -89,7 +94,7 @@ def assert_agrees_with_the_reference(chip: Chip) -> None:
             off = chip.stages[index].levels.code_a
             near = np.abs(values - expected) <= 2e-5 * exact.max() + off * (1 + 1e-5)
             assert near.all()
-            assert np.count_nonzero(np.abs(values - expected) > 2e-5 * exact.max()) <= 0.02 * values.size
+            assert np.count_nonzero(np.abs(values - expected) > 2e-5 * exact.max()) <= 0.06 * values.size
 
 
 @pytest.mark.parametrize("name", EFFECTS)
@@ -132,6 +137,8 @@ def test_a_large_mesh_agrees_with_the_reference() -> None:
 
 
 ABSENT: dict[str, dict[str, dict[str, Any]]] = {
+    "ground": {"heater": {"ground_ohm": 0.0, "resistance_sigma": 0.0}},
+    "heating": {"temperature": {"heating_k_per_w": 0.0, "imbalance_sigma": 1.0}},
     "inl": {"dac": {"inl_lsb": 0.0}},
     "heater": {"heater": {"self_heating": 0.0, "curvature": 0.0, "rise_s": 0.0, "fall_s": 0.0}},
     "crosstalk": {"crosstalk": {"fraction": 0.0, "reach_m": 1e-3, "at_m": 1e-5}},
@@ -221,6 +228,34 @@ def test_self_heating_obeys_ohms_law(volts: float, rho: float, pi_power_w: float
     watts = heater.power_w(np.array([volts]), 770.0, np.array([pi_power_w]), rho)[0]
     resistance_ohm = 770.0 * (1 + rho * watts / pi_power_w)
     assert watts * resistance_ohm == pytest.approx(volts**2, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(("rho", "bound"), [(0.0, 1e-12), (0.07, 1e-6)])
+def test_the_shared_ground_obeys_kirchhoffs_laws(rho: float, bound: float) -> None:
+    """Nodal analysis: the currents of all heaters flow through the ground conductor. Relative error of all voltages."""
+    rng = np.random.default_rng(0)
+    volts, ohm, pi_w = rng.uniform(0, 6, 32), rng.normal(770, 20, 32), rng.normal(0.0248, 0.001, 32)
+    found = heater.ground_v(volts, ohm, pi_w, 0.05, rho)
+
+    def missing_a(ground: float) -> float:
+        across = volts - ground
+        watts = heater.power_w(across, ohm, pi_w, rho)
+        return ground / 0.05 - float(np.sum(across / (ohm * (1 + rho * watts / pi_w))))
+
+    exact = float(optimize.root_scalar(missing_a, bracket=(0.0, 1.0), xtol=1e-15).root)
+    assert abs(found - exact) < bound * volts.max()
+    if rho == 0:
+        network = np.diag(np.append(1 / ohm, 1 / 0.05 + np.sum(1 / ohm)))  # sources are fixed; the last node is the ground
+        sums = np.append(volts / ohm, np.sum(volts / ohm))
+        assert found == pytest.approx(np.linalg.solve(network, sums)[-1], rel=1e-12)
+
+
+def test_all_heaters_warm_the_chip() -> None:
+    chip = chip_of("ideal", {"temperature": {"heating_k_per_w": 2.0}}, ports=4)
+    drive = np.full(chip.describe().channels, 4.0)
+    assert chip.status().health["chip_temperature_k"] == pytest.approx(298.15)
+    chip.apply(drive)
+    assert chip.status().health["chip_temperature_k"] == pytest.approx(298.15 + 2.0 * drive.size * 16.0 / 770)
 
 
 @pytest.mark.parametrize("eta", [-0.05, 0.0, 0.012, 0.1])
@@ -330,7 +365,7 @@ def test_memory_of_loaded_inputs_counts_as_they_were_sent() -> None:
 
 def test_crosstalk_across_chunks_agrees_with_the_reference() -> None:
     """Runs of crosstalk are cut at the borders of chunks."""
-    chip = chip_of("soi", {"crosstalk": {"fraction": 0.05}}, ports=100, stages=1)
+    chip = chip_of("soi", {"crosstalk": {"fraction": 0.05, "reach_m": 3e-4}}, ports=100, stages=1)
     assert chip.describe().channels > kernels.CHUNK
     assert_agrees_with_the_reference(chip)
 

@@ -20,7 +20,7 @@ from photonloop.simulator.physics.fabrication import slow_key
 from photonloop.simulator.physics.modulator import phases_steady_s
 from photonloop.simulator.truth import reference
 
-V_PI = np.sqrt(770 * 0.023)
+V_PI = np.sqrt(770 * 0.0248)
 """Voltage of a phase of π of an ideal heater [V]."""
 
 FAST = {"modulator": {"phase_drift_rad": 30.0, "phase_drift_tau_s": 200.0}}

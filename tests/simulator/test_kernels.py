@@ -16,6 +16,7 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import check_settings, highest_drive_v
 from photonloop.simulator import kernels
 from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.engine.heat_map import no_heat_map
 from photonloop.simulator.engine.workers import Workers
 from photonloop.simulator.parameters import load_chip
 from photonloop.simulator.physics.mesh import Mesh, clements, couplers, reck, schedule, transfer_matrix
@@ -23,7 +24,6 @@ from photonloop.simulator.physics.mesh import Mesh, clements, couplers, reck, sc
 
 def heaters_of(scale: np.ndarray, lsb_v: float = 0.0) -> kernels.Heaters:
     """Heaters whose phase is `scale` half turns per volt squared, without other effects."""
-    chunks = -(-scale.size // kernels.CHUNK)
     return kernels.Heaters(
         lsb_v=lsb_v,
         range_v=12.0,
@@ -32,17 +32,17 @@ def heaters_of(scale: np.ndarray, lsb_v: float = 0.0) -> kernels.Heaters:
         gain=np.empty(0),
         added_v=np.empty(0),
         noise_v=0.0,
-        conductance_s=1.0,
+        conductance_s=np.ones(scale.size),
+        ground_ohm=0.0,
+        grounds=np.array([0, scale.size]),
+        chunks=np.append(np.arange(0, scale.size, kernels.CHUNK), scale.size),
         self_heating=0.0,
         inverse_pi_w=scale,
         rewired=np.empty((0, 2), np.int64),
         forced=np.empty(0, np.int64),
         forced_v=np.empty(0),
-        weak=np.empty(0, np.int64),
-        weak_share=np.empty(0),
-        span=np.empty((0, 3), np.int64),
-        share=np.empty(0),
-        bounds=np.zeros(chunks + 1, np.int64),
+        inverse_arm_w=scale,
+        heat=no_heat_map(),
         curvature=0.0,
         curve_scale=1.0,
         field=np.float32(1.0),
@@ -52,10 +52,10 @@ def heaters_of(scale: np.ndarray, lsb_v: float = 0.0) -> kernels.Heaters:
 def phasors_of(volts: np.ndarray, lsb_v: float, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """cos and sin of the phases at `volts`, from both kernels."""
     heaters = heaters_of(scale, lsb_v)
-    power, received_w, out = np.empty(volts.size), np.empty(kernels.CHUNK), np.empty((2, volts.size), np.float32)
-    for chunk in range(heaters.bounds.size - 1):
+    power, none, out = np.empty(volts.size), np.empty(0, np.float32), np.empty((2, volts.size), np.float32)
+    for chunk in range(heaters.chunks.size - 1):
         kernels.powers(heaters, volts, chunk, np.uint64(0), np.empty((0, kernels.LANES), np.float32), power)
-        kernels.phasors(heaters, power, offset, chunk, received_w, out)
+        kernels.phasors(heaters, power, offset, none, none, chunk, out)
     return out
 
 

@@ -20,7 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("preset", ["ideal", "soi", "harsh"])
+@pytest.mark.parametrize("preset", ["ideal", "soi", "harsh", "tin", "undercut"])
 def test_every_value_of_a_preset_is_in_the_table_with_its_source(preset: str) -> None:
     chip = load_chip(preset)
     rows = {f"{row.effect}.{row.parameter}": row for row in physics_table(preset, chip)}
@@ -62,13 +62,17 @@ def test_a_chip_file_is_the_source_of_its_values(tmp_path: Path) -> None:
 
 
 def test_all_presets_are_tested() -> None:
-    assert set(preset_names()) == {"ideal", "soi", "harsh"}
+    assert set(preset_names()) == {"ideal", "soi", "harsh", "tin", "undercut"}
 
 
 def test_the_simulator_prints_the_table() -> None:
     done = run("-m", "photonloop.simulator", "--physics", "--chip", "soi")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"pi_power_w +0\.023 +W +\[P\] Jacques 2019", done.stdout)
+    assert re.search(r"pi_power_w +0.0248 +W +\[P\] Harris 2014", done.stdout)
+    assert "At random phases the heaters take 202 W" in done.stdout
+    assert "warning: The heaters take 202 W on average, 247 W/cm²" in done.stdout
+    table = json.loads(run("-m", "photonloop.simulator", "--physics", "--json", "--chip", "undercut").stdout)
+    assert table["warnings"] == [] and table["budget"]["power_w"] == pytest.approx(5.06, rel=0.01)
 
 
 def test_the_command_prints_the_table_for_virtual_chips_only() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 from support.chips import chip_of
 
 from photonloop.simulator import kernels
-from photonloop.simulator.engine import pipeline
+from photonloop.simulator.engine import stage_computation
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.truth import reference
 from photonloop.simulator.truth.chip_truth import gradient
@@ -46,7 +46,11 @@ def test_noise_of_channels_is_normal_and_independent() -> None:
     """Three chunks of channels: the voltage that follows from the power, minus the drive, is standard normal noise."""
     channels, sigma_v, volts = 5000, 1e-3, 3.0
     chip = chip_of("ideal", {"dac": {"noise_v": sigma_v}}, ports=2, stages=1)
-    heaters = chip.stages[0].heaters._replace(inverse_pi_w=np.ones(channels))
+    heaters = chip.stages[0].heaters._replace(
+        inverse_pi_w=np.ones(channels),
+        conductance_s=np.full(channels, 1 / 770.0),
+        chunks=np.array([0, kernels.CHUNK, 2 * kernels.CHUNK, channels]),
+    )
     deviates, drive = np.empty((kernels.CHUNK // kernels.LANES, kernels.LANES), np.float32), np.full(channels, volts)
     seen = np.empty((2, channels))
     for number in range(2):
@@ -87,8 +91,8 @@ def test_the_noise_of_a_held_stage_stays_until_its_voltages_change() -> None:
 
 def test_both_ways_of_computing_a_setting_have_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for least in (pipeline.SHARED_CHANNELS, 1):
-        monkeypatch.setattr(pipeline, "SHARED_CHANNELS", least)
+    for least in (stage_computation.SHARED_CHANNELS, 1):
+        monkeypatch.setattr(stage_computation, "SHARED_CHANNELS", least)
         chip = chip_of("ideal", NOISY, ports=50, stages=1)
         assert chip.describe().channels > kernels.CHUNK
         drives = np.stack([drive_of(chip, seed) for seed in range(5)])
@@ -147,6 +151,7 @@ def test_slow_changes_have_the_given_statistics() -> None:
 def test_settled_heaters_follow_slow_changes_of_the_sources() -> None:
     """A chip whose heaters have a lag is read at its held drive after its sources have drifted: all is settled."""
     parts = {"dac": {"bits": 0, "inl_lsb": 0.0, "noise_v": 0.0, "slow_noise_v": 5e-3, "slow_noise_tau_s": 0.1}}
+    parts |= {"temperature": {"heating_k_per_w": 0.0}}  # it is computed once per held drive
     chip = chip_of("harsh", parts, ports=6)
     held, inputs = drive_of(chip), np.random.default_rng(0).random((30, 6))
     chip.apply(held)

@@ -26,6 +26,7 @@ FLAWS = {
     "dac.noise_v": 0.0,
     "dac.slow_noise_v": 0.0,
     "heater.self_heating": 0.05,
+    "heater.ground_ohm": 0.5,
     "heater.curvature": 0.02,
     "crosstalk.fraction": 0.02,
     "loss.shifter_db": 0.1,

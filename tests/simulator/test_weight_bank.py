@@ -17,6 +17,7 @@ from photonloop.protocols.device import FLAG_SATURATED
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
 from photonloop.simulator.physics.chip_faults import FaultParameters
+from photonloop.simulator.physics.crosstalk import crosstalk_of
 from photonloop.simulator.physics.weight_bank import Ring, phases_of, transmission_slopes, transmissions
 from photonloop.simulator.truth.chip_truth import gradient
 from photonloop.simulator.truth.reference import settled_currents_a
@@ -156,7 +157,8 @@ def test_an_imperfect_bank_agrees_with_the_reference(tmp_path: Path, threads: in
 
 def test_rings_have_thermal_crosstalk_and_follow_the_temperature(tmp_path: Path) -> None:
     chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1)
-    pairs = chip.stages[0].pairs
+    segments, own = chip.stages[0].segments, chip.parameters.crosstalk
+    pairs = crosstalk_of(segments, own.model_copy(update={"reach_m": 1.5e-4})).near
     neighbours = {int(source) for to, source in zip(pairs.to, pairs.source, strict=True) if to == INPUTS + 1}
     assert {INPUTS, INPUTS + 2, 1, 2 * INPUTS + 1} <= neighbours  # along the row, and in neighbouring rows
     # A ring's phase is not a difference between two paths: each ring follows the temperature with its whole length.
