@@ -52,6 +52,7 @@ def new_scratch(stage: Stage) -> kernels.Scratch:
     """Return temporary arrays for one worker, of the size of `stage`."""
     ports, outputs = stage.description.ports, stage.description.tap_ports
     for_rin = 2 if stage.rings is None else ports + ports % 2
+    longest = int(np.diff(stage.heaters.chunks).max())
     return kernels.Scratch(
         power=np.empty(stage.description.channels),
         heat=heat_scratch(stage.heaters.heat, stage.description.channels),
@@ -60,7 +61,7 @@ def new_scratch(stage: Stage) -> kernels.Scratch:
         field=np.empty((ports, 2, kernels.LANES), np.float32),
         noise=np.empty((outputs + outputs % 2 + for_rin, kernels.LANES), np.float32),
         current=np.empty(outputs * kernels.LANES, np.float32),
-        source=np.empty((kernels.CHUNK // kernels.LANES, kernels.LANES), np.float32),
+        source=np.empty((2 * -(-longest // (2 * kernels.LANES)), kernels.LANES), np.float32),
     )
 
 
