@@ -75,6 +75,10 @@ class DacParameters(_Part):
     """Resolution over [0, range_v] [bit]; 0: continuous."""
     inl_lsb: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Integral nonlinearity [LSB]: largest deviation of each channel's own smooth transfer curve."""
+    reads_back: bool = False
+    """Whether the sources measure their output voltages and currents."""
+    readback_noise_a: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of a measured output current [A]."""
 
     @model_validator(mode="after")
     def _is_a_converter(self) -> Self:
@@ -214,11 +218,19 @@ class LaserParameters(_Part):
     """Standard deviation of the logarithm of the power, which drifts as an Ornstein-Uhlenbeck process."""
     drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the power drift [s]."""
+    switch: bool = True
+    """Whether the light can be switched: it is off at the start and in the safe state. If False, it is always on."""
+    warm_up_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """Time from switching the light on to the first valid reading [s]."""
 
 
 class ModulatorParameters(_Part):
     """The input modulators."""
 
+    kind: Literal["array", "switch"] = "array"
+    """array: one modulator per input. switch: an optical 1×N switch, so at most one input of a sample may be lit.
+
+    The power of a lit input is the same for both."""
     extinction_db: Annotated[float, Field(ge=0, le=200)] = 0.0
     """Extinction ratio: power at amplitude 1 over power at amplitude 0 [dB]; 0: infinite."""
     amplitude_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
-from photonloop.protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
+from photonloop.protocols.device import (
+    STEADY_S,
+    DeviceDescription,
+    DriveDescription,
+    LimitsDescription,
+    ReadoutDescription,
+)
 from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.parameters import ChipParameters
 
@@ -17,7 +24,11 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
         kind="simulator",
         serials={"chip": parameters.name, "seed": str(parameters.seed), "parameters": _digest(parameters)},
         input_ports=parameters.ports,
+        inputs_at_once="one" if parameters.modulator.kind == "switch" else "many",
         phases_settable=parameters.laser.phases_settable,
+        phases_steady_s=phases_steady_s(parameters),
+        light_switch=parameters.laser.switch,
+        reads_back=parameters.dac.reads_back,
         stages=tuple(s.description for s in stages),
         drive=DriveDescription(
             min_v=0.0,
@@ -27,12 +38,16 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
             settle_s=parameters.clock.settle_s,
             resistance_ohm=parameters.heater.resistance_ohm,
             pi_power_w=parameters.heater.pi_power_w,
+            noise_v=drive_noise_v(parameters),
+            time_constant_s=max(parameters.heater.rise_s, parameters.heater.fall_s),
         ),
         readout=ReadoutDescription(
             full_scale=tuple(s.levels.full_scale_a for s in stages),
             bits=parameters.adc.bits,
             signed=parameters.mesh.topology == "weight_bank",
             sample_s=parameters.clock.sample_s,
+            noise=tuple(dark_noise_a(parameters, stage) for stage in stages),
+            bandwidth_hz=parameters.photodiode.bandwidth_hz or None,
         ),
         limits=LimitsDescription(
             voltage_v=parameters.dac.max_v,
@@ -47,6 +62,27 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
         ),
         clock="real" if realtime else "virtual",
     )
+
+
+def phases_steady_s(parameters: ChipParameters) -> float:
+    """Return the time in which the phase of an input changes by 0.1 rad relative to the others [s]."""
+    return STEADY_S
+
+
+def drive_noise_v(parameters: ChipParameters) -> float:
+    """Return the standard deviation of a voltage between repeated settings [V]."""
+    return 0.0
+
+
+def dark_noise_a(parameters: ChipParameters, stage: Stage) -> float:
+    """Return the standard deviation of a reading of `stage` without light [A].
+
+    Thermal noise of the amplifier, shot noise of the dark current, and the quantisation of the ADC, LSB²/12. A balanced
+    pair has the shot noise of two photodiodes.
+    """
+    levels, diodes = stage.levels, 1 if stage.rings is None else 2
+    shot_a2 = levels.shot_a * diodes * parameters.photodiode.dark_a
+    return math.sqrt(levels.thermal_a2 + shot_a2 + levels.code_a**2 / 12.0)
 
 
 def _digest(parameters: ChipParameters) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.geometry import bank_geometry, mesh_geometry
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics import crosstalk, dac, heater, laser
@@ -92,6 +93,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         layout=tuple(zip(mesh.column.tolist(), mesh.top.tolist(), mesh.theta.tolist(), (n + mesh.phi).tolist(), strict=True)),
         tap_ports=mesh.ports,
         nonlinearity="none" if last else parameters.nonlinearity.kind,
+        geometry=mesh_geometry(mesh, parameters.crosstalk),
     )
     order = schedule(mesh)
     pairs = crosstalk.pairs(crosstalk.lattice(mesh), parameters.crosstalk)
@@ -132,6 +134,7 @@ def _build_bank(parameters: ChipParameters) -> Stage:
             channels=bank.channels,
             groups=bank.groups,
             tap_ports=bank.outputs,
+            geometry=bank_geometry(bank, parameters.crosstalk),
         ),
         layout=bank,
         truth=truth,
@@ -190,13 +193,18 @@ def with_faults(stage: Stage, index: int, parameters: ChipParameters, faults: Se
 
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision."""
-    source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
-    if parameters.dac.inl_lsb > 0:
-        source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
     own = parameters.heater
-    power_w = heater.power_w(source_v, own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
+    power_w = heater.power_w(source_v(parameters, stage, volts), own.resistance_ohm, stage.truth.pi_power_w, own.self_heating)
     power_w[..., stage.heaters.forced] = stage.heaters.forced_w
     return power_w
+
+
+def source_v(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the output voltage [V] of each source without faults at the setpoints `volts` [V], (…, channels)."""
+    coded_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
+    if parameters.dac.inl_lsb == 0:
+        return coded_v
+    return dac.output_v(coded_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
 
 
 def _forced_w(parameters: ChipParameters, truth: StageTruth, channel: int, fault: FaultParameters) -> float:
