@@ -143,8 +143,7 @@ class DriveDescription(_Model):
     @property
     def lsb_v(self) -> float:
         """Smallest change of a drive [V]; 0 if the source is continuous."""
-        full_scale_v = self.range_v or self.max_v
-        return full_scale_v / (2**self.bits - 1) if self.bits else 0.0
+        return (self.range_v or self.max_v) / (2**self.bits - 1) if self.bits else 0.0
 
 
 class ReadoutDescription(_Model):
@@ -193,8 +192,7 @@ class DeviceDescription(_Model):
     """Serial numbers or identities of the parts; the simulator gives preset and seed."""
     input_ports: _Count
     inputs_at_once: Literal["many", "one"] = "many"
-    """one: an optical 1×N switch or the like, so at most one input of a sample may be lit. Enough for calibration, not
-    for training."""
+    """one: an optical 1×N switch, so at most one input of a sample may be lit. Enough to calibrate, not to train."""
     phases_settable: bool
     """True if inputs may be complex."""
     phases_steady_s: _NotNegative | None = None
@@ -230,8 +228,7 @@ class Fault(_Model):
     name: str
     detail: str
     lease_key: str = ""
-    """Lease key of the writer that caused it by losing its lease. Only a writer with the same key may clear it
-    automatically."""
+    """Lease key of the writer that caused it by losing its lease, and that alone may clear it automatically."""
 
 
 class DeviceStatus(_Model):
@@ -240,8 +237,7 @@ class DeviceStatus(_Model):
     clock_s: float
     """The device's clock, as in `Readings.time_s`."""
     safe: bool
-    """True while the device is in its safe state: the held drive is the safe drive, and the light is off if the device
-    can switch it."""
+    """True in the safe state: the held drive is the safe drive, and the light is off if the device can switch it."""
     light: bool | None = None
     """Whether the light is on; None if the device cannot switch it."""
     busy: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +167,10 @@ def test_evaluate_warns_of_saturated_detectors(bench: Bench, run: Path) -> None:
     bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
     notes = Notes()
     training.evaluate(run, listener=notes)
-    assert "warning: layer 1: readings of the test set are saturated; reported once per layer" in notes.messages
+    (warning,) = [message for message in notes.messages if "layer 1" in message and "saturated" in message]
+    assert re.fullmatch(
+        r"warning: layer 1: readings of the test set: \d of 8 detectors saturated; reported once per layer", warning
+    )
 
 
 @pytest.mark.parametrize("act", [training.resume, training.evaluate])

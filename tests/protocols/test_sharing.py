@@ -72,7 +72,7 @@ def test_large_arrays_use_shared_memory(serve: Serve, array_bytes: list[int]) ->
         assert array_bytes == [INPUTS.nbytes, SETTINGS * (8 + 4 * 4)]  # in the reply only times and flags
         small = client.evaluate(DRIVES[:1], INPUTS[:2], "mesh1")
         assert small.values.shape == (1, 2, 4)
-        assert array_bytes[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 12]
+        assert array_bytes[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 8 + 4 * 4]
 
 
 def test_readings_are_copies_of_the_shared_memory(serve: Serve) -> None:
