@@ -86,8 +86,6 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
-    if before is None and _matches(path, _UNKNOWN):
-        return
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
             yield from _differences(f"{path}.{key}" if path else str(key), before.get(key), now.get(key))
@@ -96,7 +94,7 @@ def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
             yield from _differences(f"{path}.{number}", old, new)
     elif path == "stages":
         yield f"{path}.*", f"it has {len(now)} stages and had {len(before)}"
-    elif before != now:
+    elif before != now and not (before is None and _matches(path, _UNKNOWN)):
         values = [_text(value) for value in (now, before)]
         short = max(map(len, values)) <= _LONGEST_VALUE
         yield path, f"{path} is {values[0]} and was {values[1]}" if short else f"{path} has changed"
