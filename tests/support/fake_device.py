@@ -84,8 +84,8 @@ class FakeDevice:
     """A device without physics: reading of port p = mean squared drive × squared input amplitude of port p.
 
     `before_setting` is called before every setting, so that a test can block or sleep there. `calls` lists the
-    operations that reached the device. If `waits_for_stop`, a `wait` lasts until `cancel` or `safe`; `waiting` is set
-    while it lasts.
+    operations that reached the device. If `wait_ends` is given, a `wait` lasts until it is set, or until `cancel` or
+    `safe`; `waiting` is set while it lasts.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FakeDevice:
         self.health: dict[str, str | float] = {}
         self.safe_error: Exception | None = None
         self.light = not self.description.light_switch
-        self.waits_for_stop = False
+        self.wait_ends: threading.Event | None = None
         self.waiting = threading.Event()
         self._stays_dark = False
         self._stop = threading.Event()
@@ -122,8 +122,7 @@ class FakeDevice:
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         self.calls.append("evaluate")
-        if self._closed:
-            raise DeviceError("device", "the fake is closed")
+        self._check_open()
         volts = check_settings(self.description, stage, drives, self.held)
         if isinstance(inputs, LoadedRows):
             light: Inputs = self.loaded.rows(inputs)
@@ -150,25 +149,28 @@ class FakeDevice:
 
     def set_light(self, on: bool) -> None:
         self.calls.append("set_light")
+        self._check_open()
         check_light_switch(self.description)
         self.light, self._stays_dark = on, not on
 
     def wait(self, seconds: float) -> None:
         self.calls.append("wait")
+        self._check_open()
         seconds = check_wait(seconds)
-        if self.waits_for_stop:
+        if self.wait_ends is not None:
             self._stop.clear()
             self._running = True
             self.waiting.set()
-            stopped = self._stop.wait(20)
+            wait_until(lambda: self._stop.is_set() or (self.wait_ends is not None and self.wait_ends.is_set()), 20)
             self.waiting.clear()
             self._running = False
-            assert stopped, "the wait was not stopped"
-            raise DeviceError("interlock", "the wait was stopped")
+            if self._stop.is_set():
+                raise DeviceError("interlock", "the wait was stopped")
         self.clock_s += seconds
 
     def readback(self) -> Readback:
         self.calls.append("readback")
+        self._check_open()
         amperes = self.held / self.description.drive.resistance_ohm
         amperes[-1] = np.nan
         return Readback(self.held.copy(), amperes)
@@ -204,6 +206,10 @@ class FakeDevice:
     def close(self) -> None:
         self.safe()
         self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("device", "the fake is closed")
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
