@@ -22,7 +22,6 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bits = Annotated[int, Field(ge=0, le=24)]
 
-
 MAX_REACH = 16
 """Largest range of thermal crosstalk, in distances of neighbouring heaters."""
 
@@ -228,9 +227,7 @@ class ModulatorParameters(_Part):
     """The input modulators."""
 
     kind: Literal["array", "switch"] = "array"
-    """array: one modulator per input. switch: an optical 1×N switch, so at most one input of a sample may be lit.
-
-    The power of a lit input is the same for both."""
+    """array: one modulator per input. switch: an optical 1×N switch; at most one input of a sample may be lit."""
     extinction_db: Annotated[float, Field(ge=0, le=200)] = 0.0
     """Extinction ratio: power at amplitude 1 over power at amplitude 0 [dB]; 0: infinite."""
     amplitude_sigma: Annotated[float, Field(ge=0, le=0.2)] = 0.0
@@ -378,10 +375,9 @@ def load_chip(
     where = f"chip file {text}" if from_file else f"chip {text}"
     if from_file:
         base = tables.pop("preset", None)
+        tables = {"name": Path(text).stem, **tables}
         if base is not None:
-            tables = _merged(_preset(base, f"{where}: preset"), {"name": Path(text).stem, **tables})
-        else:
-            tables.setdefault("name", Path(text).stem)
+            tables = _merged(_preset(base, f"{where}: preset"), tables)
     given = {"ports": ports, "stages": stages, "seed": seed}
     return validate(ChipParameters, {**tables, **{k: v for k, v in given.items() if v is not None}}, where)
 
@@ -389,10 +385,9 @@ def load_chip(
 def _preset(name: object, what: str) -> dict[str, Any]:
     names = preset_names()
     if name not in names:
-        known = ", ".join(names)
         near = suggestion(str(name), list(names)) if isinstance(name, str) else ""
         ending = near if near.startswith("; did") else ""
-        raise ConfigError(f"{what} {name!r} is not a preset: there are {known}{ending}")
+        raise ConfigError(f"{what} {name!r} is not a preset: there are {', '.join(names)}{ending}")
     return {"name": name, **read_toml(PRESET_FOLDER / f"{name}.toml", "preset")}
 
 

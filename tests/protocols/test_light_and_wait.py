@@ -23,6 +23,8 @@ from photonloop.protocols.device import Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.scheduler import Scheduler
 from photonloop.protocols.wire.messages import COMMANDS, Op, Request, WaitBody, decode_body
+from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.parameters import load_chip
 
 DRIVES = np.ones((3, 8))
 INPUTS = np.full((2, 4), 0.5, np.float32)
@@ -135,6 +137,25 @@ def test_the_light_is_off_after_a_release(lit: tuple[FakeDevice, DeviceClient]) 
     client.release()
     assert (client.status().safe, client.status().light) == (True, False)
     assert not device.light
+
+
+@pytest.mark.parametrize("how", ["safe", "release", "lost lease"])
+def test_the_light_of_a_served_chip_is_off_after(serve: Serve, how: str) -> None:
+    chip = Chip(load_chip("ideal", ports=4, stages=1), threads=1)
+    address = serve(chip, inline_s=0.005).address
+    with connect(address) as client, connect(address) as other:
+        client.acquire(ttl_s=0.1)
+        client.evaluate(np.ones((1, 16)), INPUTS, "mesh0")
+        assert (other.status().safe, other.status().light) == (False, True)
+        ends: dict[str, Callable[[], None]] = {
+            "safe": client.safe,
+            "release": client.release,
+            "lost lease": client._lease.stop_renewing,
+        }
+        ends[how]()
+        wait_until(lambda: other.status().safe)
+        assert other.status().light is False
+    chip.close()
 
 
 def test_a_release_ends_a_wait(lit: tuple[FakeDevice, DeviceClient]) -> None:
