@@ -297,6 +297,25 @@ def test_a_device_without_a_light_switch(serve: Serve) -> None:
         assert (client.status().light, client.status().safe) == (None, True)
 
 
+def test_a_relay_passes_them_all_on(serve: Serve) -> None:
+    device = FakeDevice()
+    with connect(serve(device).address) as behind:
+        behind.acquire()
+        with connect(serve(behind).address) as client:
+            client.acquire()
+            client.apply(np.ones(16))
+            client.set_light(True)
+            assert device.light
+            np.testing.assert_array_equal(client.readback().volts, np.ones(16))
+            with waiting(device, client) as outcome:
+                client.cancel()
+                assert error_of(outcome).detail == "the wait was cancelled"
+            with waiting(device, client) as outcome:
+                client.safe()
+                assert error_of(outcome).code == "interlock"
+            assert (client.status().safe, device.light) == (True, False)
+
+
 @contextmanager
 def simulator_in_real_time() -> Iterator[tuple[subprocess.Popen[str], DeviceClient]]:
     command = [sys.executable, "-m", "photonloop.simulator", "--chip", "ideal", "--ports", "4", "--realtime"]
