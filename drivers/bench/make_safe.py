@@ -132,18 +132,14 @@ def _make_instrument_safe(
 
 def _driven(station: Station) -> set[str]:
     """Return the names of all sources and lasers."""
-    channels = [*_heaters(station), *station.modulators()]
+    channels = [*station.heater_channels(), *station.modulators()]
     return {channel.instrument for channel in channels} | ({station.laser.instrument} if station.laser is not None else set())
-
-
-def _heaters(station: Station) -> list[Channel]:
-    return [channel for stage in station.stages for channel in station.heaters(stage)]
 
 
 def _outputs(station: Station, handle: InstrumentHandle, limits: LimitsTable) -> list[OutputChannels]:
     """Return the channels of a source that the station uses: heaters within the slew limits, and modulators."""
     slews_v_per_s = [table.slew_v_per_s for table in (station.limits, limits) if table.slew_v_per_s]
-    found = (_output(handle, _heaters(station), slews_v_per_s), _output(handle, station.modulators(), []))
+    found = (_output(handle, station.heater_channels(), slews_v_per_s), _output(handle, station.modulators(), []))
     return [output for output in found if output is not None]
 
 
