@@ -48,10 +48,10 @@ def check_samples(inputs: InputsTable, amplitudes: NDArray[np.floating], *, has_
     if inputs.kind == "fixed":
         differs = (np.abs(amplitudes - np.array(inputs.amplitudes)) > _TOLERANCE).any(axis=1)
         if differs.any():
-            sample = int(np.argmax(differs))
+            row = int(np.argmax(differs))
             raise DeviceError(
                 "bad_request",
-                f"sample {sample} of inputs differs from the fixed amplitudes {list(inputs.amplitudes)} of this bench: "
+                f"row {row} of inputs differs from the fixed amplitudes {list(inputs.amplitudes)} of this bench: "
                 "send these amplitudes, or use set_light for dark readings",
             )
     if inputs.kind != "switch":
@@ -62,11 +62,11 @@ def check_samples(inputs: InputsTable, amplitudes: NDArray[np.floating], *, has_
         raise DeviceError("bad_request", f"inputs contains the amplitude {value:g}, but an optical switch has only 0 and 1")
     lit = (amplitudes > 0).sum(axis=1)
     if (lit > 1).any():
-        sample = int(np.argmax(lit > 1))
-        raise DeviceError("bad_request", f"sample {sample} of inputs lights {lit[sample]} ports, but the switch lights one")
+        row = int(np.argmax(lit > 1))
+        raise DeviceError("bad_request", f"row {row} of inputs lights {lit[row]} inputs, but the optical switch lights one at a time")
     if not (has_dark or lit.all()):
-        sample = int(np.argmin(lit))
+        row = int(np.argmin(lit))
         raise DeviceError(
             "bad_request",
-            f"sample {sample} of inputs has no lit port, but the switch has no dark position: use set_light for dark readings",
+            f"row {row} of inputs has no lit port, but the switch has no dark position: use set_light for dark readings",
         )

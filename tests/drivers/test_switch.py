@@ -115,9 +115,9 @@ def test_the_switch_selects_the_lit_port_and_settles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        ([1, 1, 0, 0], "sample 1 of inputs lights 2 ports, but the switch lights one"),
+        ([1, 1, 0, 0], "row 1 of inputs lights 2 inputs"),
         ([0.5, 0, 0, 0], "inputs contains the amplitude 0.5, but an optical switch has only 0 and 1"),
-        ([0, 0, 0, 0], "sample 1 of inputs has no lit port, but the switch has no dark position: use set_light"),
+        ([0, 0, 0, 0], "row 1 of inputs has no lit port, but the switch has no dark position: use set_light"),
     ],
 )
 def test_inputs_that_a_switch_cannot_set_are_refused(sample: list[float], words: str, tmp_path: Path) -> None:
