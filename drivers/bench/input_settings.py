@@ -63,7 +63,9 @@ def check_samples(inputs: InputsTable, amplitudes: NDArray[np.floating], *, has_
     lit = (amplitudes > 0).sum(axis=1)
     if (lit > 1).any():
         row = int(np.argmax(lit > 1))
-        raise DeviceError("bad_request", f"row {row} of inputs lights {lit[row]} inputs, but the optical switch lights one at a time")
+        raise DeviceError(
+            "bad_request", f"row {row} of inputs lights {lit[row]} inputs, but the optical switch lights one at a time"
+        )
     if not (has_dark or lit.all()):
         row = int(np.argmin(lit))
         raise DeviceError(
