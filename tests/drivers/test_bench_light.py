@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.fake_device import wait_until
 from support.fake_instruments import FakeClock, FakeLab, FakeReadout, FakeSource, Faulty, bench_of, silence
 
+from photonloop.drivers.bench.bench_clock import WallClock
 from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.bench_opening import open_lab
+from photonloop.protocols.client.device_client import connect
 from photonloop.protocols.device import MAX_WAIT_S
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.server.device_server import DeviceServer
 from photonloop.simulator.emulators.bench_choices import BenchChoices
 from photonloop.simulator.emulators.running import running
 from photonloop.simulator.parameters import load_chip
@@ -178,6 +184,40 @@ def test_the_light_may_be_switched_off_while_the_laser_is_checked(tmp_path: Path
     bench.watch()
     assert not lab.laser.lit
     assert bench.status().faults == ()
+
+
+@pytest.mark.parametrize("end", ["release", "safe", "lost lease"])
+def test_a_served_bench_switches_its_light_off(end: str, tmp_path: Path) -> None:
+    lab = FakeLab(clock := WallClock())
+    with bench_of(lab, clock, tmp_path) as bench, served(bench) as address:
+        client = connect(address)
+        client.acquire(ttl_s=0.1 if end == "lost lease" else 60.0)
+        client.apply(np.ones(16))
+        client.evaluate(np.zeros((1, 8)), np.ones((1, 4)), "mesh0")
+        assert lab.laser.lit
+        if end == "lost lease":
+            client._lease.stop_renewing()
+            client._disconnect()
+        else:
+            getattr(client, end)()
+        wait_until(lambda: bench.status().safe)
+        assert not lab.laser.lit
+        assert not lab.heaters.volts.any()
+        assert bench.status().light is False
+        client.close()
+
+
+@contextmanager
+def served(bench: Bench) -> Iterator[str]:
+    server = DeviceServer(bench, "tcp://127.0.0.1:*")
+    address = server.bind()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield address
+    finally:
+        server.stop()
+        thread.join(10)
 
 
 # ---- waits -----------------------------------------------------------------------------------------------------------
