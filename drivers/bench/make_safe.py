@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,22 @@ def make_safe(
     return [problems[table.name] for table in driven if table.name in problems]
 
 
-def make_sources_safe(
-    station: Station, handles: Iterable[InstrumentHandle], limits: LimitsTable, clock: BenchClock
+def make_instruments_safe(
+    station: Station, handles: Collection[InstrumentHandle], limits: LimitsTable, clock: BenchClock
 ) -> list[InstrumentError]:
-    """Bring the sources among `handles`, opened and identified, to 0 V; return one error per source that failed."""
-    outputs = [
-        output for handle in handles if isinstance(handle.instrument, DriveSource) for output in _outputs(station, handle, limits)
-    ]
-    return make_outputs_safe(outputs, clock)
+    """Bring sources among `handles`, opened and identified, to 0 V, and switch lasers off.
+
+    Returns one error per instrument that failed.
+    """
+    sources = [handle for handle in handles if isinstance(handle.instrument, DriveSource)]
+    errors = make_outputs_safe([output for handle in sources for output in _outputs(station, handle, limits)], clock)
+    for handle in handles:
+        if isinstance(handle.instrument, Laser):
+            try:
+                handle.mutate("off", lambda laser: laser.off())
+            except InstrumentError as error:
+                errors.append(error)
+    return errors
 
 
 def _make_safe(
@@ -120,12 +128,9 @@ def _make_instrument_safe(
         log.warning("%s", error.detail)
     else:
         check_serial(table, identity)
-    instrument = handle.instrument
-    if isinstance(instrument, DriveSource):
-        for error in make_sources_safe(station, [handle], limits, clock):
+    if isinstance(handle.instrument, DriveSource | Laser):
+        for error in make_instruments_safe(station, [handle], limits, clock):
             raise error
-    elif isinstance(instrument, Laser):
-        handle.mutate("off", lambda laser: laser.off())
     else:
         raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser and cannot be made safe")
 

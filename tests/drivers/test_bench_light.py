@@ -220,6 +220,15 @@ def served(bench: Bench) -> Iterator[str]:
         thread.join(10)
 
 
+def test_a_bench_that_cannot_be_opened_leaves_the_light_off(tmp_path: Path) -> None:
+    lab = FakeLab(clock := FakeClock())
+    lab.laser.lit = True
+    lab.daq.faults.append(Faulty("identify", silence()))
+    with pytest.raises(DeviceError, match="daq: no answer"):
+        bench_of(lab, clock, tmp_path)
+    assert not lab.laser.lit
+
+
 # ---- waits -----------------------------------------------------------------------------------------------------------
 
 
