@@ -217,9 +217,9 @@ def test_shipped_tables_are_valid():
 def test_measured_voltages_are_not_the_setpoints():
     lines = [*OPENING, (":VOLT? (@1,2)", "1,2"), (":MEAS:VOLT? (@1,2)", "1.01,1.98")]
     with source(lines, measure_volts="MEAS:VOLT? (@{channels})") as instrument:
-        assert isinstance(instrument, MeasuresVolts)
-        assert isinstance(instrument, ReadsAmps)
+        assert isinstance(instrument, ReadsVolts)
         assert instrument.read_volts([0, 1]).tolist() == [1.0, 2.0]
+        assert isinstance(instrument, MeasuresVolts)
         assert instrument.measure_volts([0, 1]).tolist() == [1.01, 1.98]
     with source(OPENING) as instrument:
         assert not isinstance(instrument, MeasuresVolts)
