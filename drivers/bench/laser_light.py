@@ -83,10 +83,8 @@ class LaserControl:
                     self.switch_off()
 
     def make_safe(self) -> list[InstrumentError]:
-        """Switch the light off if it is part of the safe state and not confirmed to be off; return what failed."""
-        if not (self.is_switch and self.is_on):
-            return []
-        return self.force_off()
+        """Switch the light off if it should be off in the safe state, or should be off already; return what failed."""
+        return self.force_off() if self.unconfirmed or (self.is_switch and self.is_on) else []
 
     def force_off(self) -> list[InstrumentError]:
         """Switch the light off; return the error if that failed."""
