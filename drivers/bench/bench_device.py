@@ -32,7 +32,6 @@ from photonloop.drivers.bench.preparation import prepare_instruments
 from photonloop.drivers.bench.readback import measure
 from photonloop.drivers.bench.wiring import Wiring
 from photonloop.protocols.device import (
-    MAX_WAIT_S,
     DeviceDescription,
     DeviceStatus,
     Drive,
@@ -46,8 +45,10 @@ from photonloop.protocols.fault_latch import FaultLatch
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_light_switch,
     check_settings,
     check_size,
+    check_wait,
     heater_power_w,
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
@@ -152,8 +153,7 @@ class Bench:
 
         A latched fault refuses to switch it on, never to switch it off.
         """
-        if not self.describe().light_switch:
-            raise DeviceError("bad_request", "the light of this bench cannot be switched: see light_switch in its description")
+        check_light_switch(self.describe())
         if not on:
             self._check_open()
             self._light.stays_off = True
@@ -173,7 +173,7 @@ class Bench:
         """Wait in real time; see `PhotonicDevice.wait`. What is monitored is read whenever it is due."""
         self._check_ready()
         allowed = self._stop_check()
-        end_s = self._clock.now_s() + checked_wait_s(seconds)
+        end_s = self._clock.now_s() + check_wait(seconds)
         with self._on_fault.safe_on_failure(), self._marked_busy():
             while (is_allowed := allowed()) and self._clock.now_s() < end_s:
                 if self._monitor.is_due:
@@ -382,10 +382,3 @@ class Bench:
         health["heater_writes"] = float(sum(output.writes for output in self._outputs.heaters))
         health["input_writes"] = float(self._outputs.input_writes)
         return health
-
-
-def checked_wait_s(seconds: object) -> float:
-    """Return `seconds` if it is a number from 0 to MAX_WAIT_S, else raise "bad_request"."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_WAIT_S:
-        raise DeviceError("bad_request", f"seconds is {seconds!r}, expected a number from 0 to {MAX_WAIT_S:g}")
-    return float(seconds)

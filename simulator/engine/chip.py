@@ -38,8 +38,8 @@ from photonloop.simulator.engine.durations import evaluation_times, ramp_s
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
 from photonloop.simulator.engine.light import Light, first_light, switched_off, switched_on
 from photonloop.simulator.engine.pipeline import HeldDrive, InputBatch, Pipeline
-from photonloop.simulator.engine.readback import heater_currents_a, measured_outputs
 from photonloop.simulator.engine.settings_check import checked_settings
+from photonloop.simulator.engine.source_readback import heater_currents_a, measured_outputs
 from photonloop.simulator.engine.stage import Stage, build_stages
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
