@@ -1,4 +1,4 @@
-"""The instruments of a bench: protocols of drive sources, readouts and lasers, and the obligations of their drivers.
+"""The instruments of a bench: protocols of drive sources, readouts, lasers and optical switches, and their obligations.
 
 This is the file to read before writing a driver. A driver is a function that opens an instrument and returns an object
 that implements one of the protocols below (`photonloop.drivers.registry` registers it). Constructors of instrument
@@ -166,6 +166,15 @@ class ReadsVolts(Protocol):
 
 
 @runtime_checkable
+class MeasuresVolts(Protocol):
+    """A drive source that measures the voltages at its outputs. An echo of setpoints is no measurement."""
+
+    def measure_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return measured voltages [V], shape (channels,), in the order of `channels`, in one exchange."""
+        ...
+
+
+@runtime_checkable
 class ReadsAmps(Protocol):
     """A drive source that measures the currents it drives."""
 
@@ -269,4 +278,35 @@ class Laser(Instrument, Protocol):
 
     def wavelength_nm(self) -> float:
         """Return the wavelength that the instrument reports [nm]."""
+        ...
+
+
+@runtime_checkable
+class OpticalSwitch(Instrument, Protocol):
+    """An optical 1×N switch: its light leaves at one channel at a time.
+
+    After a restart a switch may be at any channel. A driver that detects a restart raises "device" with outcome
+    "unknown" and retryable true. The caller then selects a channel again.
+    """
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; they are numbered 0 … channels - 1."""
+        ...
+
+    @property
+    def has_dark(self) -> bool:
+        """Whether the switch can block its light at all channels."""
+        ...
+
+    def select(self, channel: int | None) -> None:
+        """Direct the light to `channel`, or to none of them (None).
+
+        On return the instrument has accepted the channel. The caller is responsible for settling. Raises "bad_request"
+        for None if there is no dark position.
+        """
+        ...
+
+    def selected(self) -> int | None:
+        """Return the channel that the instrument reports; None if it is dark."""
         ...

@@ -19,16 +19,16 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from photonloop.drivers.helpers.command_templates import with_table
-from photonloop.drivers.instrument import DriveSource, Instrument, Laser, Readout
+from photonloop.drivers.instrument import DriveSource, Instrument, Laser, OpticalSwitch, Readout
 from photonloop.drivers.transports.connection_settings import ConnectionSettings
 from photonloop.protocols.config import ConfigError, suggestion, validate
 from photonloop.protocols.errors import DeviceError
 
 GROUP = "photonloop.drivers"
 
-Kind = Literal["source", "readout", "laser"]
+Kind = Literal["source", "readout", "laser", "switch"]
 
-_PROTOCOLS: dict[Kind, type] = {"source": DriveSource, "readout": Readout, "laser": Laser}
+_PROTOCOLS: dict[Kind, type] = {"source": DriveSource, "readout": Readout, "laser": Laser, "switch": OpticalSwitch}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Driver:
     Parameters
     ----------
     kind
-        What `open` returns: "source" a `DriveSource`, "readout" a `Readout`, "laser" a `Laser`.
+        What `open` returns: "source" a `DriveSource`, "readout" a `Readout`, "laser" a `Laser`, "switch" an
+        `OpticalSwitch`.
     settings
         Model of the table [instruments.settings]; a model without fields if there is nothing to set. If the settings
         determine the number of channels, the model has a field or property `channels`, which is checked before anything

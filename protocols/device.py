@@ -30,14 +30,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Increased whenever a message of the wire protocol or a field of the models below changes its meaning."""
 
 FLAG_SATURATED = 1
-"""A detector or its converter was at full scale during the setting: some readings are lower bounds."""
+"""The detector or its converter was at full scale during the setting: some of its readings are lower bounds."""
 
 FLAG_UNSETTLED = 2
-"""The setting was read before its settle time had passed."""
+"""The setting was read before its settle time had passed; set for all detectors."""
+
+MAX_WAIT_S = 7 * 86_400.0
+"""Longest `PhotonicDevice.wait` [s]."""
+
+STEADY_S = 1e9
+"""Value of `DeviceDescription.phases_steady_s` for inputs whose phases do not drift [s]."""
 
 Drive = NDArray[np.float64]
 """Voltages [V]; shape (channels,) or (settings, channels)."""
@@ -55,6 +61,32 @@ _Count = Annotated[int, Field(ge=1)]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageGeometry(_Model):
+    """Nominal positions of the heaters and waveguides of a stage on the chip [m]: x along the light, y across it.
+
+    Waveguides are straight: mode k is at y = mode_y_m[k] along the whole stage. A phase shifter has two arms, on the
+    modes of its interferometer, at the same x. Heat from a heater acts on every waveguide nearby: on both arms of its
+    own and of other interferometers, and on modes that pass a column without an interferometer.
+
+        x:    phi_x_m[0]  theta_x_m[0]  phi_x_m[1]  theta_x_m[1]  …  gamma_x_m
+        y 0   ──[φ]─────────[θ]───────────────────────────────────────[γ]──
+        y 1   ────────────────────────────[φ]─────────[θ]─────────────[γ]──
+    """
+
+    mode_y_m: tuple[float, ...]
+    """y of each mode; of each row of a weight bank."""
+    phi_x_m: tuple[float, ...] = ()
+    """x of the heaters of φ of each column; empty for a weight bank."""
+    theta_x_m: tuple[float, ...] = ()
+    """x of the heaters of θ of each column; empty for a weight bank."""
+    gamma_x_m: float | None = None
+    """x of the heaters of the output phases γ, if there are any."""
+    ring_x_m: tuple[float, ...] = ()
+    """x of the rings of each row, by number of the input, for a weight bank."""
+    heated_arm: Literal["upper", "lower"] = "upper"
+    """The arm of an interferometer on which its heaters lie."""
 
 
 class StageDescription(_Model):
@@ -81,6 +113,9 @@ class StageDescription(_Model):
     """Detectors behind the mesh: the last axis of its readings."""
     nonlinearity: Literal["none", "electro-optic"] = "none"
     """Nonlinearity after the tap, in front of the next stage."""
+    geometry: StageGeometry | None = None
+    """Positions of heaters and waveguides, for a model of thermal crosstalk. If None, they are not known, and a model
+    can only assume crosstalk between neighbours of the layout."""
 
 
 class DriveDescription(_Model):
@@ -99,12 +134,15 @@ class DriveDescription(_Model):
     """Nominal heater resistance: a drive V gives a heater power of about V²/resistance_ohm."""
     pi_power_w: _Positive
     """Nominal heater power for a phase of π. Individual heaters differ by the fabrication spread."""
+    noise_v: _NotNegative | None = None
+    """Nominal standard deviation of a voltage between repeated settings [V]; None: unknown."""
+    time_constant_s: _NotNegative | None = None
+    """Nominal thermal time constant of a heater [s]; None: unknown."""
 
     @property
     def lsb_v(self) -> float:
         """Smallest change of a drive [V]; 0 if the source is continuous."""
-        full_scale_v = self.range_v or self.max_v
-        return full_scale_v / (2**self.bits - 1) if self.bits else 0.0
+        return (self.range_v or self.max_v) / (2**self.bits - 1) if self.bits else 0.0
 
 
 class ReadoutDescription(_Model):
@@ -119,6 +157,10 @@ class ReadoutDescription(_Model):
     """0: continuous."""
     sample_s: _NotNegative
     """Time to read one sample."""
+    noise: tuple[float, ...] | None = None
+    """Nominal standard deviation of a reading without light, one per stage; None: unknown."""
+    bandwidth_hz: _NotNegative | None = None
+    """Nominal noise bandwidth of a detector and its amplifier [Hz]; None: unknown."""
 
 
 class LimitsDescription(_Model):
@@ -148,14 +190,25 @@ class DeviceDescription(_Model):
     serials: dict[str, str] = {}
     """Serial numbers or identities of the parts; the simulator gives preset and seed."""
     input_ports: _Count
+    inputs_at_once: Literal["many", "one"] = "many"
+    """one: an optical 1×N switch, so at most one input of a sample may be lit. Enough to calibrate, not to train."""
     phases_settable: bool
     """True if inputs may be complex."""
+    phases_steady_s: _NotNegative | None = None
+    """Nominal time in which the phase of an input changes by 0.1 rad (root mean square) relative to the others [s];
+    STEADY_S if phases do not drift; None: unknown."""
+    light_switch: bool = False
+    """True if `set_light` can switch the light."""
+    reads_back: bool = False
+    """True if `readback` measures voltages or currents of at least one channel."""
     stages: Annotated[tuple[StageDescription, ...], Field(min_length=1)]
     drive: DriveDescription
     readout: ReadoutDescription
     limits: LimitsDescription
     clock: Literal["virtual", "real"]
     """virtual: timestamps advance by the time that the operation would take in a lab."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user, for example that the heaters of a chip cannot be cooled. Nothing is refused for them."""
 
     @property
     def channels(self) -> int:
@@ -176,8 +229,7 @@ class Fault(_Model):
     name: str
     detail: str
     lease_key: str = ""
-    """Lease key of the writer that caused it by losing its lease. Only a writer with the same key may clear it
-    automatically."""
+    """Lease key of the writer that caused it by losing its lease, and that alone may clear it automatically."""
 
 
 class DeviceStatus(_Model):
@@ -186,7 +238,9 @@ class DeviceStatus(_Model):
     clock_s: float
     """The device's clock, as in `Readings.time_s`."""
     safe: bool
-    """True while the held drive is the safe drive."""
+    """True in the safe state: the held drive is the safe drive, and the light is off if the device can switch it."""
+    light: bool | None = None
+    """Whether the light is on; None if the device cannot switch it."""
     busy: bool = False
     heater_power_w: _NotNegative
     """Nominal electrical power of the held drive."""
@@ -226,7 +280,7 @@ class Readings:
     time_s
         Device clock [s] at the first sample of each setting, shape (settings,).
     flags
-        Bitwise or of FLAG_*, shape (settings,); 0 if there is nothing to report.
+        Bitwise or of FLAG_* per setting and detector, shape (settings, tap ports); 0 if there is nothing to report.
     """
 
     values: NDArray[np.float32]
@@ -234,13 +288,30 @@ class Readings:
     flags: NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
+class Readback:
+    """Measured voltages and currents of all channels of a device.
+
+    Parameters
+    ----------
+    volts
+        Measured voltages [V], shape (channels,); NaN for a channel that is not measured.
+    amperes
+        Measured currents [A], shape (channels,); NaN for a channel that is not measured. A heater that is driven but
+        draws no current is open.
+    """
+
+    volts: NDArray[np.float64]
+    amperes: NDArray[np.float64]
+
+
 @runtime_checkable
 class PhotonicDevice(Protocol):
     """A photonic chip with its drive sources and detectors, real or virtual.
 
-    One thread calls `apply`, `load_inputs` and `evaluate`. Any thread may call `status`, `cancel` and `safe` at any
-    time, also while an evaluation runs. For errors of the caller or the hardware, every method raises `DeviceError` and
-    nothing else.
+    One thread calls `apply`, `load_inputs`, `evaluate`, `set_light`, `wait` and `readback`. Any thread may call
+    `status`, `cancel` and `safe` at any time, also while an evaluation runs. For errors of the caller or the hardware,
+    every method raises `DeviceError` and nothing else.
 
     `status` and `cancel` must return without waiting. A device that cannot guarantee this, because it is reached over a
     network, has an attribute `may_wait` that is True.
@@ -273,8 +344,32 @@ class PhotonicDevice(Protocol):
         order: apply, settle, then read all samples. Afterwards the held drive is restored, so a repeated evaluation is
         harmless. Shape, NaN, range and the limits of every setting are checked before any voltage changes.
 
+        If the light is off because the device was opened or made safe, it is switched on first, and its warm-up time is
+        respected. If it is off because of `set_light(False)`, it stays off, and the readings are dark readings.
+
         Raises `DeviceError` "interlock" with outcome "not_applied" if `cancel` or `safe` stopped it between settings.
         """
+        ...
+
+    def set_light(self, on: bool) -> None:
+        """Switch the laser, or open or close its shutter, and wait until the light is on and warm, or off.
+
+        After `set_light(False)` the light stays off until `set_light(True)` or `safe`. Raises `DeviceError`
+        "bad_request" if the device has no light switch (`DeviceDescription.light_switch`), and "interlock" if `cancel`
+        or `safe` stopped the wait.
+        """
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass on the device's clock: a virtual clock moves on at once, and a bench waits.
+
+        The drive is held. Raises `DeviceError` "interlock" if `cancel` or `safe` ended the wait early, and
+        "bad_request" unless 0 ≤ seconds ≤ MAX_WAIT_S.
+        """
+        ...
+
+    def readback(self) -> Readback:
+        """Measure the voltage and current of every channel at the held drive, as far as the sources can."""
         ...
 
     def status(self) -> DeviceStatus:
@@ -282,11 +377,11 @@ class PhotonicDevice(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Stop a running evaluation at its next setting. Returns at once. No effect if no evaluation runs."""
+        """Stop a running evaluation at its next setting, or a `wait`. Returns at once. No effect if nothing runs."""
         ...
 
     def safe(self) -> None:
-        """Stop a running evaluation and bring every channel to the safe drive.
+        """Stop a running evaluation or `wait`, switch the light off, and bring every channel to the safe drive.
 
         If one channel fails, all others must still be made safe.
         """

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PerChannel
+from photonloop.protocols.device import MAX_WAIT_S, DeviceDescription, Drive, Inputs, LoadedRows, PerChannel
 from photonloop.protocols.errors import DeviceError
 
 
@@ -67,8 +67,8 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     Raises
     ------
     DeviceError
-        "bad_request" for a wrong shape or type, NaN, a magnitude outside [0, 1], or complex inputs if the device
-        cannot set phases.
+        "bad_request" for a wrong shape or type, NaN, a magnitude outside [0, 1], complex inputs if the device cannot
+        set phases, or a sample with several lit inputs if the device lights one at a time.
     """
     try:
         array = np.asarray(inputs)
@@ -90,7 +90,35 @@ def check_inputs(description: DeviceDescription, inputs: object) -> Inputs:
     if math.isnan(highest) or highest > 1.0 + 1e-6 or lowest < 0.0:
         bad = highest if not (lowest < 0.0) else lowest
         raise DeviceError("bad_request", f"inputs contains the amplitude {bad:.6g}, outside 0 to 1: scale the inputs")
+    if description.inputs_at_once == "one" and (lit := np.count_nonzero(array, axis=1)).max() > 1:
+        row = int(np.argmax(lit > 1))
+        raise DeviceError(
+            "bad_request",
+            f"row {row} of inputs lights {lit[row]} inputs, but this device lights one at a time (inputs_at_once is 'one'): "
+            "set all other amplitudes of the row to 0",
+        )
     return array
+
+
+def check_wait(seconds: object) -> float:
+    """Return the checked duration of a `wait` [s].
+
+    Raises
+    ------
+    DeviceError
+        "bad_request" unless 0 ≤ seconds ≤ MAX_WAIT_S.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.integer | np.floating):
+        raise DeviceError("bad_request", f"seconds is {seconds!r}, expected a number of seconds")
+    if not 0 <= seconds <= MAX_WAIT_S:  # NaN is not
+        raise DeviceError("bad_request", f"seconds is {seconds:g}, outside 0 to {MAX_WAIT_S:g}: wait several times")
+    return float(seconds)
+
+
+def check_light_switch(description: DeviceDescription) -> None:
+    """Check that the device can switch its light; `DeviceError` "bad_request" otherwise."""
+    if not description.light_switch:
+        raise DeviceError("bad_request", "this device cannot switch its light (light_switch is false): switch the laser by hand")
 
 
 def check_size(description: DeviceDescription, stage: str, settings: int, samples: int) -> None:

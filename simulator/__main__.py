@@ -71,12 +71,12 @@ def _serve(parameters: ChipParameters, args: argparse.Namespace, keep_running: C
 
 def _print_physics(parameters: ChipParameters, args: argparse.Namespace) -> int:
     from photonloop.simulator import physics_table as table  # noqa: PLC0415 - not needed to serve a chip
-    from photonloop.simulator.engine.budget import chip_budget  # noqa: PLC0415 - as above
+    from photonloop.simulator.engine.feasibility import feasibility  # noqa: PLC0415 - as above
 
-    rows, budget = table.physics_table(args.chip, parameters), chip_budget(parameters)
-    text = f"{table.as_text(rows)}\n\n{table.budget_text(budget)}"
+    rows, feasibility = table.physics_table(args.chip, parameters), feasibility(parameters)
+    text = f"{table.as_text(rows)}\n\n{table.feasibility_text(feasibility)}"
     try:
-        print(table.as_json(rows, parameters, budget) if args.json else text, flush=True)
+        print(table.as_json(rows, parameters, feasibility) if args.json else text, flush=True)
     except BrokenPipeError:  # such as `| head`
         discard_output(sys.stdout)
     return 0

@@ -42,6 +42,11 @@ class DacParameters(Part):
     gain_drift_tau_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """Correlation time of the gain drift [s]."""
 
+    reads_back: bool = False
+    """Whether the sources measure their output voltages and currents."""
+    readback_noise_a: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of a measured output current [A]."""
+
     @model_validator(mode="after")
     def _is_a_converter(self) -> Self:
         if self.range_v < self.max_v:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from photonloop.protocols.config import read_toml
-from photonloop.simulator.engine.budget import ChipBudget
+from photonloop.simulator.engine.feasibility import Feasibility
 from photonloop.simulator.parameters import PRESET_FOLDER, ChipParameters, is_file
 
 _UNITS = {
@@ -98,23 +98,23 @@ def comments(text: str, otherwise: str) -> dict[str, str]:
     return found
 
 
-def as_json(rows: list[ParameterRow], chip: ChipParameters, budget: ChipBudget | None = None) -> str:
-    """Return the table as one JSON object, with the chip's budget and warnings if `budget` is given."""
+def as_json(rows: list[ParameterRow], chip: ChipParameters, feasibility: Feasibility | None = None) -> str:
+    """Return the table as one JSON object, with the chip's feasibility and warnings if `feasibility` is given."""
     table: dict[str, Any] = {"chip": chip.name, "physics": [row._asdict() for row in rows]}
-    if budget is not None:
-        table |= {"budget": budget.as_dict(), "warnings": budget.warnings}
+    if feasibility is not None:
+        table |= {"feasibility": feasibility.as_dict(), "warnings": feasibility.warnings}
     return json.dumps(table, ensure_ascii=False)
 
 
-def budget_text(budget: ChipBudget) -> str:
-    """Return the budget of a chip and its warnings as lines of plain text."""
-    heat, light = budget.heat, budget.light
+def feasibility_text(feasibility: Feasibility) -> str:
+    """Return the feasibility of a chip and its warnings as lines of plain text."""
+    heat, light = feasibility.heat, feasibility.light
     lines = [
         f"At random phases the heaters take {heat.power_w:.3g} W and {heat.current_a:.3g} A, {heat.density_w_per_cm2:.3g} W/cm²."
     ]
     if light is not None:
         lines.append(f"The last stage gets {light.mean_a:.3g} A per detector, after a loss of {light.loss_db:.3g} dB.")
-    return "\n".join((*lines, *(f"warning: {warning}" for warning in budget.warnings)))
+    return "\n".join((*lines, *(f"warning: {warning}" for warning in feasibility.warnings)))
 
 
 def as_text(rows: list[ParameterRow]) -> str:

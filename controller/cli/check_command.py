@@ -85,7 +85,7 @@ def _counted(station: Station) -> str:
     heaters = sum(len(stage.heaters.channels) for stage in station.stages)
     detectors = sum(len(stage.detectors.channels) for stage in station.stages)
     mesh = f"{stages} stage{'s' if stages > 1 else ''}, {heaters} heaters"
-    return f"{mesh}, {len(station.inputs.channels)} inputs, {detectors} detectors"
+    return f"{mesh}, {station.inputs.ports} inputs, {detectors} detectors"
 
 
 def _use(what: str, numbers: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ from photonloop.controller.device.open_device import check_device, open_device
 from photonloop.controller.device.processes import simulator_command
 from photonloop.controller.learning.variables import lsb_rad
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, PerChannel
+from photonloop.protocols.device import STEADY_S, DeviceDescription, DeviceStatus, PerChannel
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,22 +94,75 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
     print_lines(drawn.get().rstrip())
 
 
+_BATCH = 128
+"""Samples of the evaluation whose rate is shown."""
+
+_SLOW_PER_S = 1.0
+"""Evaluations per second below which the time of 1000 evaluations is shown."""
+
+
 def _abilities(description: DeviceDescription) -> list[tuple[str, str]]:
     drive, readout = description.drive, description.readout
     step = f"{_engineering(drive.lsb_v, 'V')} or {lsb_rad(drive):.2g} rad at π per step"
     resolution = f"{drive.bits} bit: {step}" if drive.bits else "continuous"
     clock = "virtual: advances by the time that each operation takes in a lab" if description.clock == "virtual" else "real time"
     return [
-        (
-            "inputs",
-            f"{description.input_ports} ports, {'amplitude and phase' if description.phases_settable else 'amplitude only'}",
-        ),
+        ("inputs", f"{description.input_ports} ports, {_input_text(description)}"),
+        ("input phases", _phase_text(description)),
+        ("light", "switched by set_light, and off in the safe state" if description.light_switch else "cannot be switched"),
         ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}"),
+        ("drive noise", _known(drive.noise_v, "V", "between repeated settings")),
+        ("read-back", "measures voltages or currents of the sources" if description.reads_back else "none"),
         ("heater", f"nominally {drive.resistance_ohm:g} Ω and {drive.pi_power_w * 1e3:.4g} mW for π"),
-        ("new drive", f"{drive.settle_s * 1e6:g} µs to settle"),
-        ("sample", f"{readout.sample_s * 1e6:g} µs to read, {f'{readout.bits} bit' if readout.bits else 'continuous'}"),
+        ("heater time constant", _known(drive.time_constant_s, "s")),
+        ("new drive", f"{_engineering(drive.settle_s, 's')} to settle"),
+        ("sample", f"{_engineering(readout.sample_s, 's')} to read, {f'{readout.bits} bit' if readout.bits else 'continuous'}"),
+        ("noise without light", _noise_text(description)),
+        ("detector bandwidth", _known(readout.bandwidth_hz, "Hz")),
+        ("heater positions", _geometry_text(description)),
+        ("speed", _speed_text(description)),
         ("clock", clock),
     ]
+
+
+def _input_text(description: DeviceDescription) -> str:
+    settable = "amplitude and phase" if description.phases_settable else "amplitude only"
+    one = description.inputs_at_once == "one"
+    return f"{settable}, {'one at a time: enough to calibrate, not to train' if one else 'all at once'}"
+
+
+def _phase_text(description: DeviceDescription) -> str:
+    steady_s = description.phases_steady_s
+    if steady_s is None:
+        return "not known whether they drift"
+    return "do not drift" if steady_s >= STEADY_S else f"drift by 0.1 rad in {_engineering(steady_s, 's')}"
+
+
+def _noise_text(description: DeviceDescription) -> str:
+    noise, unit = description.readout.noise, description.readout.unit
+    return "not known" if noise is None else ", ".join(_engineering(sigma, unit) for sigma in noise)
+
+
+def _geometry_text(description: DeviceDescription) -> str:
+    missing = [stage.name for stage in description.stages if stage.geometry is None]
+    if not missing:
+        return "known"
+    stages = "" if len(missing) == len(description.stages) else f" for {', '.join(missing)}"
+    return f"not known{stages}: a model can only assume crosstalk between neighbours"
+
+
+def _speed_text(description: DeviceDescription) -> str:
+    """Return the rate of evaluations of a batch, from the times to settle and to read."""
+    samples = min(_BATCH, description.limits.max_batch)
+    evaluation_s = description.drive.settle_s + samples * description.readout.sample_s
+    if evaluation_s == 0:
+        return "not limited by the device"
+    text = f"{1 / evaluation_s:.3g} evaluations of {samples} samples per second"
+    return text if evaluation_s < 1 / _SLOW_PER_S else f"{text}, {evaluation_s * 1000 / 3600:.3g} hours per 1000"
+
+
+def _known(value: float | None, unit: str, what: str = "") -> str:
+    return "not known" if value is None else f"{_engineering(value, unit)} {what}".rstrip()
 
 
 def limit_rows(description: DeviceDescription) -> list[tuple[str, str]]:
@@ -127,7 +180,8 @@ def limit_rows(description: DeviceDescription) -> list[tuple[str, str]]:
 
 
 def _health(status: DeviceStatus) -> list[tuple[str, str]]:
-    state = "safe" if status.safe else f"driven, {status.heater_power_w:.4g} W"
+    light = {None: "", True: ", light on", False: ", light off"}[status.light]
+    state = f"{'safe' if status.safe else 'driven'}, {status.heater_power_w:.4g} W{light}"
     rows = [
         ("state", state + (", evaluating" if status.busy else "")),
         ("writer", status.leased_to or "none"),
@@ -139,7 +193,9 @@ def _health(status: DeviceStatus) -> list[tuple[str, str]]:
 
 
 def _engineering(value: float, unit: str) -> str:
-    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+    if value == 0:
+        return f"0 {unit}"
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
         if abs(value) >= factor:
             return f"{value / factor:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"

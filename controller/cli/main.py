@@ -147,6 +147,9 @@ def _add_virtual_bench(commands: Subcommands) -> None:
     bench.add_argument("--modulators", metavar="NAME", help="source of the input modulators: qdac2, qontrol, scpi-source")
     bench.add_argument("--detectors", metavar="NAME", help="readout: labjack-t7, keysight-daq970a, scpi-readout")
     bench.add_argument("--laser", metavar="NAME", help="laser: santec-tsl570, scpi-laser")
+    bench.add_argument(
+        "--inputs", choices=("modulators", "switch"), help="a modulator per input port, or an optical switch [modulators]"
+    )
     bench.add_argument("--speed", type=float, metavar="F", help="factor on response times: 1 as in a lab, 0 without delays [0]")
     bench.add_argument("--out", type=Path, metavar="DIR", help="folder for station.toml and the serial line [a temporary folder]")
     _add_json(bench)

@@ -19,7 +19,7 @@ from photonloop.protocols.config import ConfigError
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.process import module_command
 
-OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detectors", "laser", "speed", "out")
+OPTIONS = ("chip", "ports", "stages", "seed", "heaters", "modulators", "detectors", "laser", "inputs", "speed", "out")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +74,7 @@ def _print_announcement(args: argparse.Namespace, announced: dict[str, Any]) -> 
     station = _relative_to_working_folder(Path(announced["station"]))
     instruments: dict[str, str] = announced["instruments"]
     width = max(map(len, instruments))
+    can_train = announced["ports"] >= _IRIS_PORTS and args.inputs != "switch"
     print_lines(
         f"virtual bench of chip {announced['chip']}, {announced['ports']} ports, until Ctrl-C",
         "",
@@ -83,7 +84,7 @@ def _print_announcement(args: argparse.Namespace, announced: dict[str, Any]) -> 
         f"station file: {station}; try",
         f"  photonloop check lab:{station}",
         f"  photonloop describe lab:{station}",
-        *([f"  photonloop train examples/iris.toml --device lab:{station}"] if announced["ports"] >= _IRIS_PORTS else []),
+        *([f"  photonloop train examples/iris.toml --device lab:{station}"] if can_train else []),
     )
 
 

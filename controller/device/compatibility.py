@@ -34,7 +34,7 @@ def same_chip(address: DeviceAddress, before: DeviceDescription, seed: int) -> V
 
 
 def check_fits(experiment: Experiment, description: DeviceDescription, layers: list[Layer], samples: int) -> None:
-    """Refuse an experiment whose updates the device would refuse.
+    """Refuse an experiment whose updates the device would refuse, or that needs inputs that the device does not have.
 
     Parameters
     ----------
@@ -52,6 +52,11 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
     ConfigError
         The sentence names the key, its value and the limit of the device.
     """
+    if description.inputs_at_once == "one":
+        raise ConfigError(
+            f"the device {description.name!r} lights one input at a time (inputs_at_once is 'one'), which is enough to calibrate "
+            "it, but not to train: give every input a modulator, or train on another device"
+        )
     limits, spec = description.limits, experiment.estimator
     batch, settings = min(experiment.training.batch, samples), 2 * spec.directions
     if batch > limits.max_batch:

@@ -17,11 +17,31 @@ from photonloop.protocols.device import DeviceDescription
 _SHAPE = ("input_ports", "stages.*", "drive.*", "limits.*")
 """Fields that decide what variables mean and which drives the device accepts."""
 
-_NOT_SHAPE = ("stages.*.name", "drive.bits", "drive.range_v", "drive.settle_s", "limits.slew_v_per_s", "limits.max_*")
-"""Exceptions from `_SHAPE`: names, resolution, speed and sizes of requests."""
+_NOT_SHAPE = (
+    "stages.*.name",
+    "stages.*.geometry*",
+    "drive.bits",
+    "drive.range_v",
+    "drive.settle_s",
+    "drive.noise_v",
+    "drive.time_constant_s",
+    "limits.slew_v_per_s",
+    "limits.max_*",
+)
+"""Exceptions from `_SHAPE`: names, positions, resolution, noise, speed and sizes of requests."""
 
-_IGNORED = ("clock",)
-"""A chip that is served in real time is the same chip."""
+_IGNORED = ("clock", "inputs_at_once", "light_switch", "reads_back")
+"""Abilities of the instruments around a chip. A chip that is served in real time is the same chip."""
+
+_UNKNOWN = (
+    "phases_steady_s",
+    "stages.*.geometry",
+    "drive.noise_v",
+    "drive.time_constant_s",
+    "readout.noise",
+    "readout.bandwidth_hz",
+)
+"""Fields that an earlier description may lack; they are compared only if it has them."""
 
 _LONGEST_VALUE = 40
 """Characters of a value that a message quotes."""
@@ -44,7 +64,11 @@ class Difference:
 
 
 def difference(before: DeviceDescription, now: DeviceDescription) -> Difference | None:
-    """Return how `now` differs from `before`, or None if it is the same device. A difference of shape is preferred."""
+    """Return how `now` differs from `before`, or None if it is the same device. A difference of shape is preferred.
+
+    Fields that were unknown before are not compared. So a run that was recorded by an earlier version, whose
+    description has fewer fields, continues on the same device.
+    """
     found = [
         Difference(same_shape=not _is_shape(path), detail=detail)
         for path, detail in _differences("", before.model_dump(), now.model_dump())
@@ -54,10 +78,11 @@ def difference(before: DeviceDescription, now: DeviceDescription) -> Difference 
 
 
 def _is_shape(path: str) -> bool:
-    def among(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatchcase(path, pattern) for pattern in patterns)
+    return _matches(path, _SHAPE) and not _matches(path, _NOT_SHAPE)
 
-    return among(_SHAPE) and not among(_NOT_SHAPE)
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
@@ -69,7 +94,7 @@ def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
             yield from _differences(f"{path}.{number}", old, new)
     elif path == "stages":
         yield f"{path}.*", f"it has {len(now)} stages and had {len(before)}"
-    elif before != now:
+    elif before != now and not (before is None and _matches(path, _UNKNOWN)):
         values = [_text(value) for value in (now, before)]
         short = max(map(len, values)) <= _LONGEST_VALUE
         yield path, f"{path} is {values[0]} and was {values[1]}" if short else f"{path} has changed"

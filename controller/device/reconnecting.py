@@ -20,14 +20,18 @@ from photonloop.controller.device.device_difference import difference
 from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PhotonicDevice, Readings
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PhotonicDevice, Readback, Readings
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import check_wait
 
 Answer = TypeVar("Answer")
 Request = tuple[Drive, LoadedRows, str]
 
 RECOVERABLE = frozenset({"transport", "lease", "deadline"})
 """Error codes after which a new connection may help. It does not help against a limit, a fault or broken hardware."""
+
+WAIT_SLICE_S = 1.0
+"""Longest part of a wait on a device in real time [s]: after a part, a stop takes effect; a lost part is repeated."""
 
 MOST_BREAKS = 8
 """Failures in a row, with no answer in between, after which a device is given up."""
@@ -53,9 +57,9 @@ class SubmittingDevice(Protocol):
 class ReconnectingDevice:
     """The device of a session, which is opened again whenever its connection breaks.
 
-    `load_inputs`, `apply` and `evaluate` check whether the user wants to stop before they send anything: they either
-    carry out the request, or raise `SessionStopped` and leave the device as it was. `start` and `finish` do not check,
-    because their caller has an update to finish; the caller checks between updates.
+    All methods except `start`, `finish`, `cancel` and `close` check whether the user wants to stop before they send
+    anything: they either carry out the request, or raise `SessionStopped` and leave the device as it was. `start` and
+    `finish` do not check, because their caller has an update to finish; the caller checks between updates.
 
     Parameters
     ----------
@@ -83,6 +87,7 @@ class ReconnectingDevice:
         self._stop = stop or Stop()
         self._loaded: dict[str, Inputs] = {}
         self._held: Drive | None = None
+        self._stays_dark = False
         self._open = opener()
         self.description: DeviceDescription = self._open.device.describe()
         self._requests: deque[tuple[Request, Pending | None]] = deque()
@@ -104,6 +109,32 @@ class ReconnectingDevice:
         """Return the readings of `drives` on `stage`; repeat the request if the device is lost meanwhile."""
         self._stop.check()
         return self._retry(lambda device: device.evaluate(drives, rows, stage))
+
+    def set_light(self, on: bool) -> None:
+        """Switch the light; it is switched off again after a reconnection if it was switched off here."""
+        self._stop.check()
+        self._stays_dark = not on
+        self._retry(lambda device: device.set_light(on))
+
+    def wait(self, seconds: float) -> None:
+        """Let at least `seconds` pass on the device's clock.
+
+        A device in real time waits in parts of at most `WAIT_SLICE_S`. If it is lost meanwhile, only the part in
+        progress is repeated.
+        """
+        left_s = check_wait(seconds)
+        while True:
+            self._stop.check()
+            part_s = min(left_s, WAIT_SLICE_S) if self.description.clock == "real" else left_s
+            self._retry(lambda device, part_s=part_s: device.wait(part_s))
+            left_s -= part_s
+            if left_s <= 0:
+                return
+
+    def readback(self) -> Readback:
+        """Return the measured voltages and currents at the held drive."""
+        self._stop.check()
+        return self._retry(lambda device: device.readback())
 
     def start(self, drives: Drive, rows: LoadedRows, stage: str) -> None:
         """Send an evaluation; `finish` returns its readings. A second one may be sent before the first is finished.
@@ -213,3 +244,5 @@ class ReconnectingDevice:
             self._open.device.load_inputs(name, inputs)
         if self._held is not None:
             self._open.device.apply(self._held)
+        if self._stays_dark:
+            self._open.device.set_light(False)

@@ -62,13 +62,13 @@ class Prediction:
     readings
         Readings of each layer, shape (samples, tap ports).
     flags
-        FLAG_* of each layer's readings, or-ed together.
+        FLAG_* of each layer's readings, shape (1, tap ports).
     """
 
     layers: NDArray[np.int64]
     vote: NDArray[np.int64]
     readings: list[NDArray[np.float32]]
-    flags: list[int]
+    flags: list[NDArray[np.uint32]]
 
 
 def build_network(experiment: Experiment, description: DeviceDescription, classes: int) -> list[Layer]:
@@ -173,6 +173,4 @@ def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phase
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]
     votes = np.stack([score.argmax(axis=1) for score in scores])
-    return Prediction(
-        layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings, flags=[int(each.flags[0]) for each in read]
-    )
+    return Prediction(layers=votes, vote=majority_vote(votes, scores[-1]), readings=readings, flags=[each.flags for each in read])

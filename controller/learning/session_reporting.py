@@ -55,7 +55,7 @@ class SessionReporter:
         self.event("device_back", message=text)
         self.message(text)
 
-    def flags(self, layer: Layer, flags: NDArray[np.uint32] | int, occasion: str) -> None:
+    def flags(self, layer: Layer, flags: NDArray[np.uint32], occasion: str) -> None:
         """Warn of flagged readings of `layer`, once per layer and kind of flag; `occasion` as in "of update 12"."""
         if (warning := self._flags.new_warning(layer.name, flags, occasion)) is not None:
             self.warn(warning)

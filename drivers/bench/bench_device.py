@@ -15,8 +15,8 @@ thread. An instrument serves one thread at a time (`InstrumentHandle.lock`), and
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -24,19 +24,31 @@ from photonloop.drivers.bench.bench_clock import BenchClock, WallClock
 from photonloop.drivers.bench.bench_outputs import BenchOutputs
 from photonloop.drivers.bench.evaluator import Evaluator
 from photonloop.drivers.bench.fault_handling import FaultHandler, log_errors
+from photonloop.drivers.bench.input_settings import check_samples, input_settings
 from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle
 from photonloop.drivers.bench.laser_light import LaserControl
 from photonloop.drivers.bench.monitors import MonitorReader
 from photonloop.drivers.bench.preparation import prepare_instruments
+from photonloop.drivers.bench.readback import measure
 from photonloop.drivers.bench.wiring import Wiring
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readings
+from photonloop.protocols.device import (
+    DeviceDescription,
+    DeviceStatus,
+    Drive,
+    Inputs,
+    LoadedRows,
+    Readback,
+    Readings,
+)
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.fault_latch import FaultLatch
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_light_switch,
     check_settings,
     check_size,
+    check_wait,
     heater_power_w,
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
@@ -106,7 +118,7 @@ class Bench:
     def load_inputs(self, name: str, inputs: Inputs) -> None:
         """Keep `inputs` in this computer's memory under `name`."""
         self._check_open()
-        self._loaded.load(name, np.array(check_inputs(self.describe(), inputs), np.float32))
+        self._loaded.load(name, np.array(self._checked_inputs(inputs), np.float32))
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         """Read every sample at every setting; see `PhotonicDevice.evaluate`. Can be stopped before every sample."""
@@ -116,15 +128,15 @@ class Bench:
         if isinstance(inputs, LoadedRows):
             amplitudes: Inputs = self._loaded.rows(inputs)
         else:
-            amplitudes = check_inputs(self.describe(), inputs)
+            amplitudes = self._checked_inputs(inputs)
         check_size(self.describe(), stage, len(volts), len(amplitudes))
         index = self.describe().stage_index(stage)
-        modulators = self._wiring.input_volts(amplitudes.real)
+        rows = input_settings(self._wiring.station, amplitudes.real)
         began_s = self._clock.now_s()
         self._busy = True
         try:
             with self._on_fault.safe_on_failure():
-                readings = self._evaluator.read_settings(index, volts, modulators, held, lambda: self._stops == stops)
+                readings = self._evaluator.read_settings(index, volts, rows, held, lambda: self._stops == stops)
                 with self._outputs.heaters_lock:
                     self._outputs.clear_announced_drives()
                     self._outputs.set_heaters(held, lambda: self._safes == safes)
@@ -136,17 +148,64 @@ class Bench:
             raise DeviceError("interlock", "the evaluation was stopped between settings: none of its settings is held")
         return readings
 
+    def set_light(self, on: bool) -> None:
+        """Switch the laser on and wait until it is warm, or off; see `PhotonicDevice.set_light`.
+
+        A latched fault refuses to switch it on, never to switch it off.
+        """
+        check_light_switch(self.describe())
+        if not on:
+            self._check_open()
+            self._light.stays_off = True
+            with self._on_fault.safe_on_failure():
+                self._light.switch_off()
+            return
+        self._check_ready()
+        allowed = self._stop_check()
+        self._light.stays_off = False
+        with self._on_fault.safe_on_failure(), self._marked_busy():
+            is_warm = self._light.switch_on(self._clock, allowed)
+        if not is_warm:
+            self._faults.check()
+            raise DeviceError("interlock", "the wait for the light to warm up was stopped", outcome="unknown")
+
+    def wait(self, seconds: float) -> None:
+        """Wait in real time; see `PhotonicDevice.wait`. What is monitored is read whenever it is due."""
+        self._check_ready()
+        allowed = self._stop_check()
+        end_s = self._clock.now_s() + check_wait(seconds)
+        with self._on_fault.safe_on_failure(), self._marked_busy():
+            while (is_allowed := allowed()) and self._clock.now_s() < end_s:
+                if self._monitor.is_due:
+                    self._monitor.read()
+                self._clock.wait_until(min(end_s, self._monitor.due_at_s), lambda: not allowed())
+        if not is_allowed:
+            self._faults.check()
+            raise DeviceError("interlock", "the wait was stopped before its end")
+
+    def readback(self) -> Readback:
+        """Measure all heaters at the held drive, once it has settled; see `PhotonicDevice.readback`.
+
+        Also while a fault is latched, to find its cause.
+        """
+        self._check_open()
+        allowed = self._stop_check()
+        with self._on_fault.safe_on_failure():
+            if self._outputs.wait_until_settled(allowed):
+                return measure(self._outputs.heaters, self.describe().channels)
+        raise DeviceError("interlock", "the readback was stopped while the drive settled")
+
     def status(self) -> DeviceStatus:
         """Return the present state, with monitored values as last read by `watch`. Calls no instrument."""
-        held = self._held
-        # With the safe drive held, modulators and light may be on, but not if a command to turn them off was not
-        # confirmed.
+        held, light = self._held, self._light
+        # With the safe drive held, modulators may be on, but not if a command to turn them off was not confirmed.
         is_known = all(output.is_at_zero for output in self._outputs.heaters) and all(
             output.is_known for output in self._outputs.modulators
         )
         return DeviceStatus(
             clock_s=self._clock.now_s(),
-            safe=is_known and not self._light.unconfirmed and not held.any(),
+            safe=is_known and not light.unconfirmed and not (light.is_switch and light.is_on) and not held.any(),
+            light=light.is_on if light.is_switch else None,
             busy=self._busy,
             heater_power_w=heater_power_w(self.describe(), held),
             evaluations=self._evaluator.evaluations,
@@ -155,23 +214,27 @@ class Bench:
         )
 
     def cancel(self) -> None:
-        """Stop a running evaluation at its next sample."""
+        """Stop a running evaluation at its next sample, or a wait."""
         with self._counter_lock:
             self._stops += 1
         self._clock.wake()
 
     def safe(self) -> None:
-        """Ramp every heater to 0 V, then set the modulators to 0 V.
+        """Ramp every heater to 0 V, then set the modulators to 0 V and switch the light off.
 
-        A source that cannot be ramped is brought to 0 V at once by its driver's `safe`.
+        A source that cannot be ramped is brought to 0 V at once by its driver's `safe`. The light stays on if it is not
+        part of the safe state (`keep_on` in the station file).
 
         Raises
         ------
         DeviceError
-            After everything else was made safe: a source could not be made safe by any means, or did not confirm its 0
-            V.
+            After everything else was made safe: an instrument could not be made safe by any means, or did not confirm
+            it.
         """
-        if errors := self._make_outputs_safe():
+        self._light.stays_off = False
+        errors = self._make_outputs_safe()
+        errors += self._latched(self._light.make_safe())
+        if errors:
             raise DeviceError("device", f"the bench could not be made safe: {errors[0].detail}", outcome="unknown")
 
     def clear_fault(self, name: str) -> None:
@@ -190,7 +253,7 @@ class Bench:
         self._faults.clear(name)
 
     def close(self) -> None:
-        """Make the bench safe, switch the light off and close every instrument, whatever fails on the way.
+        """Make the bench safe and close every instrument, whatever fails on the way.
 
         Raises
         ------
@@ -200,11 +263,8 @@ class Bench:
         if self._closed:
             return
         errors: list[DeviceError] = []
-        laser = self._wiring.station.laser
         try:
             steps: list[Callable[[], object]] = [self.safe]
-            if laser is not None and not laser.keep_on:
-                steps.append(self._light.switch_off)
             steps += [
                 lambda handle=handle: handle.query("close", lambda instrument: instrument.close())
                 for handle in self._handles.values()
@@ -229,7 +289,7 @@ class Bench:
     # ---- beyond the contract ----------------------------------------------------------------------------------------
 
     def prepare(self, *, only_suspects: bool = False) -> None:
-        """Configure all instruments, or those that failed, and bring every source to 0 V; see `prepare_instruments`.
+        """Configure all instruments, or those that failed, and make the bench safe; see `prepare_instruments`.
 
         Raises
         ------
@@ -266,9 +326,27 @@ class Bench:
             self._held = np.zeros(self.describe().channels)
             errors = self._outputs.make_heaters_safe()
         errors += self._outputs.make_modulators_safe()
+        return self._latched(errors)
+
+    def _latched(self, errors: list[InstrumentError]) -> list[InstrumentError]:
+        """Latch a fault for each instrument that could not be made safe; return `errors`."""
         for error in errors:
             self._faults.latch(f"{error.instrument}_failed", error.detail)
         return errors
+
+    def _stop_check(self) -> Callable[[], bool]:
+        """Return a function that returns False once `cancel` or `safe` has been called after this moment."""
+        stops = self._stops
+        return lambda: self._stops == stops
+
+    @contextmanager
+    def _marked_busy(self) -> Iterator[None]:
+        """Report the bench as busy meanwhile."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
 
     def _retry_safe(self) -> None:
         """Try again to bring outputs and light to their safe state, if they are not known to be there."""
@@ -278,6 +356,12 @@ class Bench:
             self._light.retry_off()
         except InstrumentError as error:
             log_errors([error])
+
+    def _checked_inputs(self, inputs: Inputs) -> Inputs:
+        """Return `inputs` as an array that the instruments of this bench can set."""
+        amplitudes = check_inputs(self.describe(), inputs)
+        check_samples(self._wiring.station.inputs, amplitudes.real, has_dark=self._wiring.has_dark)
+        return amplitudes
 
     def _check_ready(self) -> None:
         self._check_open()
@@ -296,5 +380,5 @@ class Bench:
         health["settling_s"] = self._outputs.settling_s
         health["evaluating_s"] = self._evaluating_s
         health["heater_writes"] = float(sum(output.writes for output in self._outputs.heaters))
-        health["input_writes"] = float(sum(output.writes for output in self._outputs.modulators))
+        health["input_writes"] = float(self._outputs.input_writes)
         return health

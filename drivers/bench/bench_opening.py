@@ -1,6 +1,7 @@
 """Open, identify and configure a station's instruments, and bring them to their safe state.
 
-If any step fails, the sources that answer are brought to 0 V, and all instruments are closed again.
+If any step fails, the sources that answer are brought to 0 V, the light is switched off, and all instruments are closed
+again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from photonloop.drivers.bench.bench_device import Bench
 from photonloop.drivers.bench.claim import claim
 from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.instrument_opening import Opener, close_instrument, open_handle
-from photonloop.drivers.bench.make_safe import make_sources_safe
+from photonloop.drivers.bench.make_safe import make_instruments_safe
 from photonloop.drivers.bench.wiring import wire
 from photonloop.drivers.instrument import Instrument
 from photonloop.drivers.registry import find_driver, open_instrument, stated_channels, validate_settings
@@ -82,7 +83,7 @@ def open_bench(
     clock: BenchClock | None = None,
     locks: Path | None = None,
 ) -> Bench:
-    """Open the bench of `station`, with all limits written and all sources at 0 V.
+    """Open the bench of `station`, with all limits written, all sources at 0 V and the light off.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def open_bench(
                 undo.callback(close_instrument, handles[table.name])
         if failed:
             # A bench needs all of them. But heaters may be hot, and no other process will make them safe.
-            for error in make_sources_safe(station, handles.values(), limits or LimitsTable(), clock or WallClock()):
+            for error in make_instruments_safe(station, list(handles.values()), limits or LimitsTable(), clock or WallClock()):
                 log.warning("%s", error.detail)
             raise failed[0]
         wiring = wire(station, {name: handle.instrument for name, handle in handles.items()}, limits, _identities(handles))

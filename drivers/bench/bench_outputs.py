@@ -1,4 +1,4 @@
-"""All outputs of a bench: its heaters and its input modulators, each kind with a lock of its own.
+"""All outputs of a bench: its heaters, and its input modulators or optical switch, each kind with a lock of its own.
 
 A thread that moves heaters holds `heaters_lock`, a thread that moves modulators holds `modulators_lock`. Neither is
 held while voltages settle or detectors are read, so a readout or a modulator that hangs cannot block making the heaters
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from photonloop.drivers.bench import power_limit
 from photonloop.drivers.bench.bench_clock import BenchClock
+from photonloop.drivers.bench.input_switch import SwitchControl
 from photonloop.drivers.bench.instrument_handle import InstrumentError, InstrumentHandle
 from photonloop.drivers.bench.output_channels import Allowed, make_outputs_safe, move, outputs_of
 from photonloop.drivers.bench.wiring import Wiring
@@ -22,7 +23,7 @@ from photonloop.protocols.device import Drive
 
 
 class BenchOutputs:
-    """Heaters and input modulators, set within slew and total power.
+    """Heaters, input modulators and optical switch. Heaters are set within slew and total power.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class BenchOutputs:
         self._clock = clock
         self.heaters = outputs_of(wiring.heaters, handles, wiring.description.limits.slew_v_per_s)
         self.modulators = outputs_of(wiring.inputs, handles)
+        self.switch = SwitchControl(handles[wiring.switch]) if wiring.switch else None
         self.heaters_lock = threading.RLock()
         self.modulators_lock = threading.RLock()
         self.settling_s = 0.0
@@ -64,17 +66,20 @@ class BenchOutputs:
                 for step in power_limit.drives_between(self._wiring.description, self.heaters, drive)
             )
 
-    def set_modulators(self, volts: NDArray[np.float64], allowed: Allowed) -> bool:
-        """Set all modulators to `volts`, shape (input ports,) [V]; return False if `allowed` returned False."""
+    def set_inputs(self, setting: NDArray[np.float64], allowed: Allowed) -> bool:
+        """Set modulators or switch to one row of `input_settings`; return False if `allowed` returned False."""
+        if self.switch is not None:
+            return self.switch.select(int(setting[0]), self._clock, allowed)
         with self.modulators_lock:
-            return move(self.modulators, [volts[output.members] for output in self.modulators], self._clock, allowed)
+            return move(self.modulators, [setting[output.members] for output in self.modulators], self._clock, allowed)
 
     def wait_until_settled(self, allowed: Allowed) -> bool:
-        """Wait until heaters and modulators have settled; return False if `allowed` returned False."""
+        """Wait until heaters and inputs have settled; return False if `allowed` returned False."""
         station = self._wiring.station
+        inputs = [*self.modulators, *([self.switch] if self.switch is not None else [])]
         settled_at_s = max(
             max(output.arrives_at_s for output in self.heaters) + station.settle_s,
-            max(output.arrives_at_s for output in self.modulators) + station.inputs.settle_s,
+            max((one.arrives_at_s for one in inputs), default=-np.inf) + station.inputs.settle_s,
         )
         now_s = self._clock.now_s()
         if settled_at_s <= now_s:
@@ -97,6 +102,11 @@ class BenchOutputs:
         for output in (*self.heaters, *self.modulators):
             if output.handle is handle:
                 output.mark_unknown()
+
+    @property
+    def input_writes(self) -> int:
+        """How often modulators or switch were set."""
+        return sum(output.writes for output in self.modulators) + (self.switch.writes if self.switch is not None else 0)
 
     @property
     def are_at_zero(self) -> bool:

@@ -1,7 +1,7 @@
 """The evaluation of a bench: read every sample at every setting.
 
 for each setting:       write changed heaters (ramped)
-    for each sample:    write changed modulators ─▶ settle ─▶ read detectors
+    for each sample:    write changed inputs ─▶ settle ─▶ read detectors
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Evaluator:
         """Settings that were read."""
 
     def read_settings(
-        self, stage_index: int, settings: Drive, modulators: NDArray[np.float64], held: Drive, allowed: Allowed
+        self, stage_index: int, settings: Drive, inputs: NDArray[np.float64], held: Drive, allowed: Allowed
     ) -> Readings | None:
         """Return the readings of all settings, or None if `allowed` returned False on the way.
 
@@ -70,8 +70,8 @@ class Evaluator:
             The stage whose heaters are set and whose tap is read.
         settings
             Drives of this stage [V], shape (settings, channels of the stage).
-        modulators
-            Drives of the input modulators [V], shape (samples, input ports).
+        inputs
+            Settings of the inputs, one row per sample (`input_settings`).
         held
             The drive of all other stages [V], shape (channels,).
         allowed
@@ -84,11 +84,11 @@ class Evaluator:
         """
         stage = self._wiring.description.stages[stage_index]
         taps = self._wiring.taps[stage_index]
-        values = np.empty((len(settings), len(modulators), stage.tap_ports), np.float32)
+        values = np.empty((len(settings), len(inputs), stage.tap_ports), np.float32)
         raw = np.empty(values.shape[1:])
         time_s = np.empty(len(settings))
-        flags = np.zeros(len(settings), np.uint32)
-        if not self._light.switch_on(self._clock, allowed):
+        flags = np.zeros((len(settings), stage.tap_ports), np.uint32)
+        if not (self._light.stays_off or self._light.switch_on(self._clock, allowed)):
             return None
         drives = np.tile(held, (len(settings), 1))
         drives[:, stage.first_channel : stage.first_channel + stage.channels] = settings
@@ -98,13 +98,12 @@ class Evaluator:
                 self._monitor.read()
             if not self._outputs.set_heaters(drive, allowed):
                 return None
-            for sample, volts in enumerate(modulators):
-                if not (self._outputs.set_modulators(volts, allowed) and self._outputs.wait_until_settled(allowed)):
+            for sample, row in enumerate(inputs):
+                if not (self._outputs.set_inputs(row, allowed) and self._outputs.wait_until_settled(allowed)):
                     return None
                 if sample == 0:
                     time_s[setting] = self._clock.now_s()
                 read_sample(taps, self._handles, raw[sample])
-            if photocurrents(taps, self._handles, raw, values[setting]):
-                flags[setting] |= FLAG_SATURATED
+            flags[setting, photocurrents(taps, self._handles, raw, values[setting])] |= FLAG_SATURATED
             self.evaluations += 1
         return Readings(values, time_s, flags)

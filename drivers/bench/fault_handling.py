@@ -59,7 +59,7 @@ class FaultHandler:
         except DeviceError:
             raise
         except BaseException:  # Ctrl-C in a script or a bug: no heater may stay hot
-            log_errors([*self.make_outputs_safe(), *self.switch_light_off()])
+            log_errors([*self.make_outputs_safe(), *self.light.force_off()])
             raise
 
     def trip(self, name: str, detail: str) -> str:
@@ -70,7 +70,7 @@ class FaultHandler:
         """
         log.error("%s: %s", name, detail)
         self.faults.latch(name, detail)
-        steps = [self.make_outputs_safe, self.switch_light_off]
+        steps = [self.make_outputs_safe, self.light.force_off]
         failed = [error for step in (reversed(steps) if name == OVER_POWER else steps) for error in step()]
         log_errors(failed)
         if not failed:
@@ -78,14 +78,6 @@ class FaultHandler:
         result = describe_failed_outputs(failed)
         self.faults.extend(name, result)
         return result
-
-    def switch_light_off(self) -> list[InstrumentError]:
-        """Switch the light off; return the error if that failed."""
-        try:
-            self.light.switch_off()
-        except InstrumentError as error:
-            return [error]
-        return []
 
 
 def log_errors(errors: Sequence[DeviceError]) -> None:

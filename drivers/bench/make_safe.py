@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,22 @@ def make_safe(
     return [problems[table.name] for table in driven if table.name in problems]
 
 
-def make_sources_safe(
-    station: Station, handles: Iterable[InstrumentHandle], limits: LimitsTable, clock: BenchClock
+def make_instruments_safe(
+    station: Station, handles: Collection[InstrumentHandle], limits: LimitsTable, clock: BenchClock
 ) -> list[InstrumentError]:
-    """Bring the sources among `handles`, opened and identified, to 0 V; return one error per source that failed."""
-    outputs = [
-        output for handle in handles if isinstance(handle.instrument, DriveSource) for output in _outputs(station, handle, limits)
-    ]
-    return make_outputs_safe(outputs, clock)
+    """Bring sources among `handles`, opened and identified, to 0 V, and switch lasers off.
+
+    Returns one error per instrument that failed.
+    """
+    sources = [handle for handle in handles if isinstance(handle.instrument, DriveSource)]
+    errors = make_outputs_safe([output for handle in sources for output in _outputs(station, handle, limits)], clock)
+    for handle in handles:
+        if isinstance(handle.instrument, Laser):
+            try:
+                handle.mutate("off", lambda laser: laser.off())
+            except InstrumentError as error:
+                errors.append(error)
+    return errors
 
 
 def _make_safe(
@@ -120,30 +128,23 @@ def _make_instrument_safe(
         log.warning("%s", error.detail)
     else:
         check_serial(table, identity)
-    instrument = handle.instrument
-    if isinstance(instrument, DriveSource):
-        for error in make_sources_safe(station, [handle], limits, clock):
+    if isinstance(handle.instrument, DriveSource | Laser):
+        for error in make_instruments_safe(station, [handle], limits, clock):
             raise error
-    elif isinstance(instrument, Laser):
-        handle.mutate("off", lambda laser: laser.off())
     else:
         raise DeviceError("bad_request", f"{table.name} is neither a source nor a laser and cannot be made safe")
 
 
 def _driven(station: Station) -> set[str]:
     """Return the names of all sources and lasers."""
-    channels = [*_heaters(station), *station.modulators()]
+    channels = [*station.heater_channels(), *station.modulators()]
     return {channel.instrument for channel in channels} | ({station.laser.instrument} if station.laser is not None else set())
-
-
-def _heaters(station: Station) -> list[Channel]:
-    return [channel for stage in station.stages for channel in station.heaters(stage)]
 
 
 def _outputs(station: Station, handle: InstrumentHandle, limits: LimitsTable) -> list[OutputChannels]:
     """Return the channels of a source that the station uses: heaters within the slew limits, and modulators."""
     slews_v_per_s = [table.slew_v_per_s for table in (station.limits, limits) if table.slew_v_per_s]
-    found = (_output(handle, _heaters(station), slews_v_per_s), _output(handle, station.modulators(), []))
+    found = (_output(handle, station.heater_channels(), slews_v_per_s), _output(handle, station.modulators(), []))
     return [output for output in found if output is not None]
 
 

@@ -72,7 +72,12 @@ class MonitorReader:
     @property
     def is_due(self) -> bool:
         """Whether `watch_s` has passed since the last reading."""
-        return self._clock.now_s() - self._read_at_s >= self._wiring.station.watch_s
+        return self._clock.now_s() >= self.due_at_s
+
+    @property
+    def due_at_s(self) -> float:
+        """Time of the next reading on the clock of the bench [s]."""
+        return self._read_at_s + self._wiring.station.watch_s
 
     def restart_interval(self) -> None:
         """Count `watch_s` from now, as if everything had been read."""
@@ -91,13 +96,13 @@ class MonitorReader:
         self.restart_interval()
         for handle in self._handles.values():
             handle.query("check", lambda instrument: instrument.check())
-        self.values = read_monitors(self._wiring, self._handles, self._heaters, self._light.lit)
+        self.values = read_monitors(self._wiring, self._handles, self._heaters, self._light)
 
 
 def read_monitors(
-    wiring: Wiring, handles: Mapping[str, InstrumentHandle], heaters: Sequence[OutputChannels], laser: LaserTable | None
+    wiring: Wiring, handles: Mapping[str, InstrumentHandle], heaters: Sequence[OutputChannels], light: LaserControl
 ) -> dict[str, str | float]:
-    """Read everything that is monitored and return it by name; `laser` is that of the station while it should be on.
+    """Read everything that is monitored and return it by name, the laser only while it should be on.
 
     Raises
     ------
@@ -118,8 +123,11 @@ def read_monitors(
             )
     for monitor in wiring.station.monitors:
         values[f"{monitor.name}_{monitor.unit}".rstrip("_")] = _monitored(monitor, handles[monitor.instrument])
-    if laser is not None:
-        values["laser_w"] = _laser_power_w(laser, handles[laser.instrument])
+    if (laser := light.lit) is not None:
+        handle = handles[laser.instrument]
+        with handle.lock:  # not between a `switch_off` of another thread and this check
+            if light.lit is not None:
+                values["laser_w"] = _laser_power_w(laser, handle)
     return values
 
 

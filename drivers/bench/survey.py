@@ -17,7 +17,7 @@ from photonloop.drivers.bench.claim import claim
 from photonloop.drivers.bench.instrument_handle import InstrumentHandle
 from photonloop.drivers.bench.instrument_opening import Opener, close_instrument, open_handle
 from photonloop.drivers.bench.wiring import wire
-from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, Readout, ReadsVolts
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, Instrument, Laser, OpticalSwitch, Readout, ReadsVolts
 from photonloop.drivers.station.schema import Channel, InstrumentTable, LimitsTable, Station
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
@@ -154,9 +154,9 @@ def _uses(station: Station) -> Mapping[str, dict[str, tuple[int, ...]]]:
             known[use] = (*known.get(use, ()), channel.number)
 
     for stage in station.stages:
-        add(f"heaters of {stage.name}", station.heaters(stage))
+        add(f"heaters of {stage.name}", tuple(channel for heater in station.heaters(stage) for channel in heater))
         add(f"detectors of {stage.name}", station.detectors(stage))
-    add("inputs", station.modulators())
+    add("inputs", station.input_channels())
     for monitor in station.monitors:
         add(f"monitor {monitor.name}", (Channel(monitor.instrument, monitor.channel),))
     if station.laser is not None:
@@ -169,7 +169,7 @@ def _surveyed(row: SurveyRow, handle: InstrumentHandle) -> SurveyRow:
     row = replace(row, identity=str(handle.identity))
     instrument = handle.instrument
     try:
-        if isinstance(instrument, DriveSource | Readout):
+        if isinstance(instrument, DriveSource | Readout | OpticalSwitch):
             row = replace(row, channels=instrument.channels)
             if beyond := _beyond(row):
                 return replace(row, problem=beyond)
@@ -222,6 +222,9 @@ def _reads(handle: InstrumentHandle, row: SurveyRow) -> str:
         power_w = handle.query("power_w", lambda _: instrument.power_w())
         wavelength_nm = handle.query("wavelength_nm", lambda _: instrument.wavelength_nm())
         return f"{state}, {power_w * 1e3:.4g} mW, {wavelength_nm:.6g} nm"
+    if isinstance(instrument, OpticalSwitch):
+        selected = handle.query("selected", lambda _: instrument.selected())
+        return "dark" if selected is None else f"channel {selected} is lit"
     return "no readback of voltages"
 
 

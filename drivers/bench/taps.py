@@ -36,29 +36,29 @@ def read_sample(taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], in
 
 def photocurrents(
     taps: Sequence[Tap], handles: Mapping[str, InstrumentHandle], raw: NDArray[np.float64], into: NDArray[np.float32]
-) -> bool:
+) -> NDArray[np.bool_]:
     """Convert the readings of one setting, shape (samples, tap ports), to currents [A] in `into`, of the same shape.
 
     A saturated reading becomes the full scale, which is a lower bound.
 
     Returns
     -------
-    bool
-        Whether any reading was saturated.
+    array of bool, shape (tap ports,)
+        Whether any reading of a detector was saturated.
 
     Raises
     ------
     InstrumentError
         A reading is NaN.
     """
-    saturated = False
+    saturated = np.zeros(into.shape[1], bool)
     for tap in taps:
         amps = raw[:, tap.ports] * tap.ampere_per_unit
         if np.isnan(amps).any():
             raise _invalid(handles[tap.instrument], "returned a reading that is NaN")
         over = np.abs(amps) >= tap.full_scale_a
         if over.any():
-            saturated = True
+            saturated[tap.ports] = over.any(axis=0)
             amps = np.where(over, np.copysign(tap.full_scale_a, amps), amps)
         into[:, tap.ports] = amps
     return saturated

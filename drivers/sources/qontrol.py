@@ -135,7 +135,7 @@ def open_qontrol(transport: Transport, settings: QontrolSettings) -> Qontrol:
 
 
 class Qontrol:
-    """A chain of modules as a `DriveSource` that `ReadsVolts` and `ReadsAmps`, both measured.
+    """A chain of modules as a `DriveSource` that `ReadsVolts`, `MeasuresVolts` and `ReadsAmps`: all are measured.
 
     Made by `open_qontrol`.
     """
@@ -200,6 +200,10 @@ class Qontrol:
     def read_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return measured voltages [V], shape (channels,); queries every channel of the chain, in one exchange."""
         return self._read_all("vall?", channels)
+
+    def measure_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return the same as `read_volts`: the modules report measured voltages only."""
+        return self.read_volts(channels)
 
     def read_amps(self, channels: Sequence[int]) -> NDArray[np.float64]:
         """Return measured currents [A], shape (channels,); queries every channel of the chain, in one exchange."""

@@ -62,6 +62,8 @@ class ScpiSourceSettings(CommandTable):
     """Sets {volts} of {channel}."""
     query_volts: str = ""
     """Queries the setpoints of {channels}, or of {channel}."""
+    measure_volts: str = ""
+    """Queries the measured voltages of {channels}, or of {channel}; needs `query_volts` as well."""
     query_amps: str = ""
     """Queries the measured currents of {channels}, or of {channel}."""
     limit_volts: str = ""
@@ -79,7 +81,9 @@ class ScpiSourceSettings(CommandTable):
         if self.channels > 1:
             command_templates.check_template(self.set, {"channel", "volts"}, {"channel"})
         needed = {"channel", "channels"} if self.channels > 1 else None
-        for query in filter(None, (self.query_volts, self.query_amps)):
+        if self.measure_volts and not self.query_volts:
+            raise ValueError("measure_volts needs query_volts: the driver compares setpoints, not measured voltages")
+        for query in filter(None, (self.query_volts, self.measure_volts, self.query_amps)):
             command_templates.check_template(query, {"channel", "channels"}, needed)
         for placeholder, template in (("volts", self.limit_volts), ("amps", self.limit_amps), ("slew", self.limit_slew)):
             if template:
@@ -90,8 +94,8 @@ class ScpiSourceSettings(CommandTable):
 def open_scpi_source(transport: Transport, settings: ScpiSourceSettings) -> ScpiSource:
     """Return the source behind `transport` that `settings` describes, after sending its `on_open` commands.
 
-    Its class has the capabilities that the table has commands for: `ReadsVolts` with `query_volts`, `ReadsAmps` with
-    `query_amps`.
+    Its class has the capabilities that the table has commands for: `ReadsVolts` with `query_volts`, `MeasuresVolts`
+    with `measure_volts`, `ReadsAmps` with `query_amps`.
 
     Raises
     ------
@@ -99,7 +103,8 @@ def open_scpi_source(transport: Transport, settings: ScpiSourceSettings) -> Scpi
         "transport" if it does not answer, "device" if it reports an error.
     """
     forget_errors(transport, settings)
-    source = _SOURCE_CLASSES[bool(settings.query_volts), bool(settings.query_amps)](transport, settings)
+    capabilities = bool(settings.query_volts), bool(settings.measure_volts), bool(settings.query_amps)
+    source = _SOURCE_CLASSES[capabilities](transport, settings)
     source.initialize()
     return source
 
@@ -291,13 +296,27 @@ class ScpiSourceWithVoltsAndAmps(ScpiSourceWithVolts, ScpiSourceWithAmps):
     """A `ScpiSource` that `ReadsVolts` (its setpoints) and `ReadsAmps`."""
 
 
-_SOURCE_CLASSES: dict[tuple[bool, bool], type[ScpiSource]] = {
-    (False, False): ScpiSource,
-    (True, False): ScpiSourceWithVolts,
-    (False, True): ScpiSourceWithAmps,
-    (True, True): ScpiSourceWithVoltsAndAmps,
+class ScpiSourceThatMeasuresVolts(ScpiSourceWithVolts):
+    """A `ScpiSource` that `ReadsVolts` (its setpoints) and `MeasuresVolts`."""
+
+    def measure_volts(self, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return the measured voltages [V], shape (channels,)."""
+        return self._read(self._table.measure_volts, channels)
+
+
+class ScpiSourceThatMeasures(ScpiSourceThatMeasuresVolts, ScpiSourceWithAmps):
+    """A `ScpiSource` that `ReadsVolts` (its setpoints), `MeasuresVolts` and `ReadsAmps`."""
+
+
+_SOURCE_CLASSES: dict[tuple[bool, bool, bool], type[ScpiSource]] = {
+    (False, False, False): ScpiSource,
+    (True, False, False): ScpiSourceWithVolts,
+    (False, False, True): ScpiSourceWithAmps,
+    (True, False, True): ScpiSourceWithVoltsAndAmps,
+    (True, True, False): ScpiSourceThatMeasuresVolts,
+    (True, True, True): ScpiSourceThatMeasures,
 }
-"""Classes by (reads voltages, reads currents)."""
+"""Classes by (reads setpoints, measures voltages, measures currents)."""
 
 DRIVER = Driver(
     "source",

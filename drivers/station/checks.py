@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from photonloop.drivers.station.schema import Channel, StageTable, Station
@@ -46,9 +47,9 @@ def _addresses_shared(station: Station) -> Iterator[str]:
 def _instruments_missing(station: Station, names: list[str]) -> Iterator[str]:
     used: list[tuple[str, str]] = []
     for stage in station.stages:
-        used += [(f"heaters of stage {stage.name}", channel.instrument) for channel in station.heaters(stage)]
+        used += [(f"heaters of stage {stage.name}", one.instrument) for heater in station.heaters(stage) for one in heater]
         used += [(f"detectors of stage {stage.name}", channel.instrument) for channel in station.detectors(stage)]
-    used += [("inputs", channel.instrument) for channel in station.modulators()]
+    used += [("inputs", channel.instrument) for channel in station.input_channels()]
     used += [("laser", station.laser.instrument)] if station.laser is not None else []
     used += [(f"monitor {monitor.name}", monitor.instrument) for monitor in station.monitors]
     for user, name in used:
@@ -80,27 +81,53 @@ def _stage_problems(station: Station, stage: StageTable) -> Iterator[str]:
         column, top, *shifters = row
         if column < 0 or not 0 <= top < stage.ports - 1 or not all(0 <= n < count for n in shifters):
             yield f"layout of stage {stage.name}: {list(row)} is not [column, top mode, heater of θ, heater of φ] of this stage"
+    for number, (first, *others) in enumerate(station.heaters(stage)):
+        if any(other.instrument != first.instrument for other in others):
+            yield f"heater {number} of stage {stage.name}: {first} and {others[0]} must be on one source to drive it together"
+    yield from _geometry_problems(stage)
+
+
+def _geometry_problems(stage: StageTable) -> Iterator[str]:
+    geometry, ports = stage.geometry, stage.ports
+    if geometry is None:
+        return
+    columns = 1 + max((row[0] for row in stage.layout), default=-1)
+    bank = stage.topology == "weight_bank"
+    of_mesh = () if bank else (("phi_x_m", columns, "column"), ("theta_x_m", columns, "column"))
+    taps = len(stage.detectors.channels)
+    of_bank = (("ring_x_m", ports, "input"),) if bank else ()
+    for key, count, each in (("mode_y_m", taps if bank else ports, "row" if bank else "mode"), *of_mesh, *of_bank):
+        values = getattr(geometry, key)
+        if count and len(values) != count:
+            yield f"geometry of stage {stage.name}: {key} has {len(values)} values, expected {count}, one per {each}"
+    flat = (*geometry.mode_y_m, *geometry.phi_x_m, *geometry.theta_x_m, *geometry.ring_x_m, geometry.gamma_x_m or 0.0)
+    if not all(map(math.isfinite, flat)):
+        yield f"geometry of stage {stage.name} has a position that is not finite: give metres"
 
 
 def _input_problems(station: Station) -> Iterator[str]:
-    inputs, count = station.inputs, len(station.inputs.channels)
+    inputs, count = station.inputs, station.inputs.ports
     yield from _miscounted("inputs", "max_v", inputs.max_v, count)
-    if len(inputs.curve) not in {1, count}:
+    if inputs.kind == "modulators" and len(inputs.curve) not in {1, count}:
         yield f"inputs: curve is a list of {len(inputs.curve)}, expected one curve for all or one for each of {count} ports"
     first = station.stages[0]
     if count > first.ports:
         yield f"inputs: {count} channels, but stage {first.name} has {first.ports} ports"
+    switches = {channel.instrument for channel in station.input_channels()} if inputs.kind == "switch" else set()
+    if len(switches) > 1:
+        yield f"inputs: one switch is needed, but channels are on {' and '.join(sorted(switches))}"
 
 
 def _channels_mapped_twice(station: Station) -> Iterator[str]:
     driven: dict[Channel, str] = {}
     read: dict[Channel, str] = {}
     for stage in station.stages:
-        for number, channel in enumerate(station.heaters(stage)):
-            yield from _taken(driven, channel, f"heater {number} of stage {stage.name}")
+        for number, heater in enumerate(station.heaters(stage)):
+            for channel in heater:
+                yield from _taken(driven, channel, f"heater {number} of stage {stage.name}")
         for port, channel in enumerate(station.detectors(stage)):
             yield from _taken(read, channel, f"detector {port} of stage {stage.name}")
-    for port, channel in enumerate(station.modulators()):
+    for port, channel in enumerate(station.input_channels()):
         yield from _taken(driven, channel, f"input {port}")
     for monitor in station.monitors:
         yield from _taken(read, Channel(monitor.instrument, monitor.channel), f"monitor {monitor.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from photonloop.protocols.client.server_connection import Answer
-from photonloop.protocols.device import Readings
+from photonloop.protocols.device import Readback, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.wire.messages import AnyArray
 
@@ -18,7 +18,23 @@ def to_readings(answer: Answer) -> Readings:
         raise DeviceError("transport", f"the reply to evaluate lacks the array {error}", outcome="unknown") from None
     if values.ndim != 3 or (values.dtype, time_s.dtype, flags.dtype) != (np.float32, np.float64, np.uint32):
         raise DeviceError("transport", "the reply to evaluate has arrays of the wrong type", outcome="unknown")
+    settings, _, detectors = values.shape
+    if time_s.shape != (settings,) or flags.shape != (settings, detectors):
+        raise DeviceError(
+            "transport",
+            f"the reply to evaluate has values {values.shape}, time_s {time_s.shape} and flags {flags.shape}, which do not match",
+            outcome="unknown",
+        )
     return Readings(values, time_s, flags)  # pyright: ignore[reportArgumentType]  (just checked)
+
+
+def to_readback(answer: Answer, channels: int) -> Readback:
+    """Return the voltages and currents in the reply to `readback`; `DeviceError` "transport" if it has none."""
+    found = {name: answer.arrays.get(name) for name in ("volts", "amperes")}
+    for name, array in found.items():
+        if array is None or array.dtype != np.float64 or array.shape != (channels,):
+            raise DeviceError("transport", f"the reply to readback lacks the array {name}, f8 ({channels},)", outcome="unknown")
+    return Readback(**found)  # pyright: ignore[reportArgumentType]  (just checked)
 
 
 def to_drive_array(drive: object, field: str) -> AnyArray:

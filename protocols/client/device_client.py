@@ -23,8 +23,9 @@ from photonloop.protocols.client.pending_readings import PendingQueue, PendingRe
 from photonloop.protocols.client.request_encoder import RequestEncoder
 from photonloop.protocols.client.server_connection import Answer, ServerConnection
 from photonloop.protocols.client.shared_buffer_slots import ClientSharedBuffer, Slot
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readings
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readback, Readings
 from photonloop.protocols.errors import DeviceError
+from photonloop.protocols.limits import check_wait
 from photonloop.protocols.wire import messages
 from photonloop.protocols.wire.messages import SAFE_FAILED, AnyArray, Op, largest_buffer_bytes
 from photonloop.protocols.wire.server_address import check_server_address, on_this_machine
@@ -45,8 +46,9 @@ class ClientOptions:
         Time without any message after which a server that has a request counts as dead. A server that works
         on a request sends a message twice a second.
     deadline_s
-        Time for an `acquire`, `apply`, `load_inputs`, `clear_fault` or evaluation. After it the server does not start
-        the request, and stops a running evaluation. Requests that stop, read or renew have no deadline.
+        Time for a request that needs the device. After it the server does not start the request, and stops a running
+        evaluation. A `wait` must start within this time and may last longer. Requests that stop the device, read its
+        status or renew the lease have no deadline.
     """
 
     timeout_s: float = 2.0
@@ -97,8 +99,8 @@ def connect(
 class DeviceClient:
     """A `PhotonicDevice` behind a server; created by `connect`.
 
-    One thread calls `apply`, `load_inputs`, `evaluate` and `submit`. Any thread may call `status`, `cancel`, `safe`,
-    `acquire`, `release` and `clear_fault`: these use a second socket.
+    One thread calls `apply`, `load_inputs`, `evaluate`, `submit`, `set_light`, `wait` and `readback`. Any thread may
+    call `status`, `cancel`, `safe`, `acquire`, `release` and `clear_fault`: these use a second socket.
     """
 
     may_wait = True
@@ -251,12 +253,35 @@ class DeviceClient:
         self._pending.add(pending)
         return pending
 
+    def set_light(self, on: bool) -> None:
+        """See `PhotonicDevice.set_light`."""
+        self._pending.check_empty()
+        self._ask(self._main, "set_light", {"on": bool(on)})
+
+    def wait(self, seconds: float) -> None:
+        """See `PhotonicDevice.wait`. The lease is renewed in the background, so a wait may last for hours.
+
+        Raises
+        ------
+        DeviceError
+            Also "transport" with the outcome "unknown" if the connection is lost for more than a second. The server
+            may then still wait; if the lease runs out, it stops waiting and makes the device safe.
+        """
+        checked_s = check_wait(seconds)
+        self._pending.check_empty()
+        self._ask(self._main, "wait", {"seconds": checked_s})
+
+    def readback(self) -> Readback:
+        """See `PhotonicDevice.readback`. Needs the lease, because it uses the instruments."""
+        self._pending.check_empty()
+        return array_conversion.to_readback(self._ask(self._main, "readback"), self.describe().channels)
+
     def status(self) -> DeviceStatus:
         """See `PhotonicDevice.status`."""
         return self._status()[0]
 
     def cancel(self) -> None:
-        """See `PhotonicDevice.cancel`. Stops all pending evaluations; only the holder of the lease may."""
+        """See `PhotonicDevice.cancel`. Stops all pending evaluations or a `wait`; only the holder of the lease may."""
         self._ask(self._side, "cancel")
 
     def safe(self) -> None:

@@ -18,12 +18,12 @@ from functools import partial
 import numpy as np
 from pydantic import JsonValue
 
-from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, LoadedRows, PhotonicDevice, Readings, may_wait
+from photonloop.protocols.device import PROTOCOL_VERSION, DeviceStatus, LoadedRows, PhotonicDevice, may_wait
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.duration_estimator import DurationEstimator
 from photonloop.protocols.server.input_transfer import Transfer, add_chunk
 from photonloop.protocols.server.reply_cache import GONE, ReplyCache
-from photonloop.protocols.server.reply_encoding import ReplyEncoder, readings_arrays, some_id, with_server_state
+from photonloop.protocols.server.reply_encoding import ReplyEncoder, outcome_arrays, some_id, with_server_state
 from photonloop.protocols.server.scheduler import Scheduler
 from photonloop.protocols.server.server_options import ServerOptions
 from photonloop.protocols.server.server_shared_buffer import ServerSharedBuffer
@@ -35,6 +35,8 @@ from photonloop.protocols.wire.messages import COMMANDS, SAFE_FAILED, AnyArray, 
 
 log = logging.getLogger(__name__)
 
+_CANCELLED: dict[Op, str] = {"evaluate": "evaluation", "set_light": "set_light", "wait": "wait"}
+"""Operations that `cancel` stops, and their names in errors."""
 _LAST_SAFE_S = 5.0
 _LABELS = 256
 
@@ -83,6 +85,9 @@ class RequestDispatcher:
             "apply": self._apply,
             "load_inputs": self._load_inputs,
             "evaluate": self._evaluate,
+            "set_light": self._set_light,
+            "wait": self._wait,
+            "readback": self._readback,
             "cancel": self._cancel,
             "safe": self._safe,
             "clear_fault": self._clear_fault,
@@ -153,6 +158,8 @@ class RequestDispatcher:
                 self._interlocks.faults.describe(SAFE_FAILED, detail)  # the latest attempt counts
             if job.op == "apply" and job.stop is None and not isinstance(outcome, DeviceError):
                 self._interlocks.note_applied()
+            if job.op in {"safe", "set_light"}:
+                self._durations.forget()
             for one in waiting:
                 if one.request.op == "safe" and not isinstance(outcome, DeviceError):
                     self._send(one.route, self._replies.done(one.request, {"in_effect": True}))
@@ -202,12 +209,10 @@ class RequestDispatcher:
         """Send the outcome of a request, and keep the reply to a command for retries."""
         if isinstance(outcome, DeviceError):
             frames = self._replies.error(request.id, request.op, outcome)
-        elif isinstance(outcome, Readings):
-            arrays = readings_arrays(outcome)
-            places = self._shared.write(request, "values", arrays["values"])
-            frames = self._replies.done(request, arrays=arrays, places=places)
         else:
-            frames = self._replies.done(request)
+            arrays = outcome_arrays(outcome)
+            places = self._shared.write(request, "values", arrays["values"]) if "values" in arrays else None
+            frames = self._replies.done(request, arrays=arrays, places=places)
         self._send(route, frames)
         if request.seq and request.op in COMMANDS:
             self._cache.put(request.client_id, request.seq, frames)
@@ -320,7 +325,7 @@ class RequestDispatcher:
 
     def _evaluate(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._check_lease(request)
-        self._interlocks.check_evaluate(request.seq)
+        self._interlocks.check_active(request.seq)
         body = messages.decode_body(messages.EvaluateBody, request.body)
         drives = _the_array(arrays, "drives", "evaluate")
         if body.loaded is None:
@@ -329,25 +334,37 @@ class RequestDispatcher:
             rows = _the_array(arrays, "rows", "evaluate")
             inputs = LoadedRows(body.loaded, rows)
         settings, samples = (len(array) if array.ndim else 0 for array in (drives, rows))
-        call = partial(self._timed_evaluate, drives, inputs, body.stage, settings, samples)
+        evaluate = partial(self._device.evaluate, drives, inputs, body.stage)  # pyright: ignore[reportArgumentType]
+        call = partial(self._durations.measure, body.stage, settings, samples, evaluate)
         inline_s = self._inline_s
         if inline_s > 0 and not self._scheduler.any and self._durations.predicted_s(body.stage, settings, samples) < inline_s:
             self._reply(route, request, carry_out(Job("evaluate", call, request.deadline)))
         else:
             self._scheduler.submit(route, request, call, drives.nbytes + rows.nbytes)
 
-    def _timed_evaluate(
-        self, drives: AnyArray, inputs: AnyArray | LoadedRows, stage: str, settings: int, samples: int
-    ) -> Readings:
-        start_s = time.monotonic()
-        readings = self._device.evaluate(drives, inputs, stage)  # pyright: ignore[reportArgumentType]  (the device checks)
-        self._durations.note(stage, settings, samples, time.monotonic() - start_s)
-        return readings
+    def _set_light(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._check_lease(request)
+        body = messages.decode_body(messages.SetLightBody, request.body)
+        if body.on:
+            self._interlocks.check_active(request.seq, _CANCELLED["set_light"])
+        self._scheduler.submit(route, request, partial(self._device.set_light, body.on))
+
+    def _wait(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._check_lease(request)
+        self._interlocks.check_not_cancelled(request.seq, _CANCELLED["wait"])
+        body = messages.decode_body(messages.WaitBody, request.body)
+        self._scheduler.submit(route, request, partial(self._device.wait, body.seconds))
+
+    def _readback(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
+        self._check_lease(request)
+        messages.decode_body(messages.EmptyBody, request.body)
+        self._scheduler.submit(route, request, self._device.readback)
 
     def _cancel(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:
         self._check_lease(request)
         self._interlocks.note_cancel(request.seq)
-        self._scheduler.stop(DeviceError("interlock", "the evaluation was cancelled"), only="evaluate")
+        for op, name in _CANCELLED.items():
+            self._scheduler.stop(DeviceError("interlock", f"the {name} was cancelled"), only=op)
         self._reply(route, request, None)
 
     def _safe(self, route: bytes, request: Request, arrays: Mapping[str, AnyArray]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from photonloop.protocols.device import DeviceStatus, Fault, Readings
+from photonloop.protocols.device import DeviceStatus, Fault, Readback, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.server.lease import Lease
 from photonloop.protocols.wire import messages
@@ -46,13 +46,17 @@ class ReplyEncoder:
         return messages.encode(Reply(id=request_id, op=op, epoch=self.epoch, state="error", error=error.body()))
 
 
-def readings_arrays(readings: Readings) -> dict[str, AnyArray]:
-    """Return the arrays of the reply to `evaluate`, by name."""
-    return {
-        "values": np.asarray(readings.values, np.float32),
-        "time_s": np.asarray(readings.time_s, np.float64),
-        "flags": np.asarray(readings.flags, np.uint32),
-    }
+def outcome_arrays(outcome: object) -> dict[str, AnyArray]:
+    """Return the arrays of the reply to `evaluate` or `readback`, by name; none for the results of other requests."""
+    if isinstance(outcome, Readings):
+        return {
+            "values": np.asarray(outcome.values, np.float32),
+            "time_s": np.asarray(outcome.time_s, np.float64),
+            "flags": np.asarray(outcome.flags, np.uint32),
+        }
+    if isinstance(outcome, Readback):
+        return {"volts": np.asarray(outcome.volts, np.float64), "amperes": np.asarray(outcome.amperes, np.float64)}
+    return {}
 
 
 def with_server_state(status: DeviceStatus, faults: Sequence[Fault], lease: Lease | None, pending: bool) -> DeviceStatus:

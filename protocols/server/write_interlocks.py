@@ -82,8 +82,8 @@ class WriteInterlocks:
         """Record that a drive was applied after the last stop."""
         self._must_apply = False
 
-    def check_evaluate(self, seq: int) -> None:
-        """Check that the evaluation with command number `seq` may start.
+    def check_active(self, seq: int, what: str = "evaluation") -> None:
+        """Check that the command `seq`, which drives or lights the device, may start; `what` is its name in errors.
 
         Raises
         ------
@@ -93,5 +93,9 @@ class WriteInterlocks:
         self.faults.check()
         if self._must_apply:
             raise DeviceError("interlock", "the device was made safe: apply a drive first")
+        self.check_not_cancelled(seq, what)
+
+    def check_not_cancelled(self, seq: int, what: str) -> None:
+        """Check that no `cancel` with a higher command number came first; `DeviceError` "interlock" otherwise."""
         if seq < self._cancelled_seq:  # the cancel was meant for it, but arrived first
-            raise DeviceError("interlock", "the evaluation was cancelled")
+            raise DeviceError("interlock", f"the {what} was cancelled")

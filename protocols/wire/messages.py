@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from photonloop.protocols.device import PROTOCOL_VERSION
+from photonloop.protocols.device import MAX_WAIT_S, PROTOCOL_VERSION
 from photonloop.protocols.errors import DeviceError, ErrorBody
 from photonloop.protocols.wire.shared_buffer import SharedBuffer
 
@@ -56,6 +56,9 @@ Op = Literal[
     "apply",
     "load_inputs",
     "evaluate",
+    "set_light",
+    "wait",
+    "readback",
     "cancel",
     "safe",
     "clear_fault",
@@ -64,7 +67,7 @@ Op = Literal[
 
 OPS: tuple[Op, ...] = Op.__args__
 
-COMMANDS: frozenset[Op] = frozenset({"acquire", "release", "apply", "load_inputs", "evaluate", "cancel", "clear_fault"})
+COMMANDS: frozenset[Op] = frozenset(OPS) - {"hello", "describe", "status", "renew", "safe", "share"}
 """Operations that are numbered (`Request.seq`), so that a repeated one is carried out only once."""
 
 Buffer = bytes | memoryview
@@ -111,7 +114,8 @@ class Request(_Message):
     epoch: Annotated[str, Field(max_length=64)] = ""
     """The server's epoch from the reply to `hello`; empty in `hello` itself."""
     deadline: float | None = None
-    """Time on the server's clock [s] after which the request must not start, and an evaluation must stop."""
+    """Time on the server's clock [s] after which the request must not start, and an evaluation must stop. A `wait` that
+    has started may last longer."""
     arrays: Arrays = ()
     body: dict[str, JsonValue] = {}
 
@@ -177,6 +181,18 @@ class ShareBody(_Message):
     fd: Annotated[int, Field(ge=0, lt=2**31)]
     name: Annotated[str, Field(pattern="^photonloop-[0-9a-f]{32}$")]
     nbytes: Annotated[int, Field(ge=1, lt=2**53)]
+
+
+class SetLightBody(_Message):
+    """Body of `set_light`."""
+
+    on: bool
+
+
+class WaitBody(_Message):
+    """Body of `wait`."""
+
+    seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
 
 
 class ClearFaultBody(_Message):

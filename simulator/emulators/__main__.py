@@ -32,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     keep_running = parent_check(args)
     handle_stop_signals(lambda _number: sys.exit(0))  # until the event loop takes over
     try:
-        choices = BenchChoices(args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set)
+        choices = BenchChoices(
+            args.heaters, args.modulators, args.detectors, args.laser, args.laser_command_set, inputs=args.inputs
+        )
         check_choices(choices)
         parameters = load_chip(args.chip, ports=args.ports, stages=args.stages, seed=args.seed)
         with tempfile.TemporaryDirectory(prefix="photonloop-bench-") as temporary:
@@ -93,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--modulators", metavar="NAME", help=f"source of the input modulators: {', '.join(SOURCES)}")
     add("--detectors", metavar="NAME", help=f"readout of the detectors: {', '.join(READOUTS)}")
     add("--laser", metavar="NAME", help=f"laser in use: {', '.join(LASERS)}")
+    add(
+        "--inputs",
+        choices=("modulators", "switch"),
+        default="modulators",
+        help="in front of the input ports: one modulator each, or an optical switch that lights one [%(default)s]",
+    )
     add(
         "--laser-command-set",
         choices=("legacy", "scpi"),

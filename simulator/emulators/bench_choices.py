@@ -11,6 +11,7 @@ SOURCES = ("qontrol", "qdac2", "scpi-source")
 READOUTS = ("labjack-t7", "keysight-daq970a", "scpi-readout")
 LASERS = ("santec-tsl570", "scpi-laser")
 METER = "pm100d"
+SWITCH = "scpi-switch"
 SERIAL = frozenset({"qontrol"})
 """Instruments that are on a serial line by default. The others are on TCP."""
 
@@ -27,6 +28,8 @@ class BenchChoices:
     """Command set to which the TSL-570 is set at power-up."""
     serial: frozenset[str] = SERIAL
     """Instruments on a serial line. Any instrument with a text protocol can be; Modbus TCP needs a socket."""
+    inputs: Literal["modulators", "switch"] = "modulators"
+    """What is in front of the input ports: one modulator each, or an optical switch that lights one of them."""
 
 
 def check_choices(choices: BenchChoices) -> None:
@@ -36,7 +39,10 @@ def check_choices(choices: BenchChoices) -> None:
     ------
     ConfigError
         An instrument that is not on the bench or is of the wrong kind; the message suggests the nearest name.
+        A source of modulators although there are none.
     """
+    if choices.inputs == "switch" and choices.modulators is not None:
+        raise ConfigError(f"modulators is {choices.modulators!r}, but with inputs 'switch' there are no modulators")
     for role, name, known in (
         ("heaters", choices.heaters, SOURCES),
         ("modulators", choices.modulators, SOURCES),

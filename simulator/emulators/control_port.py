@@ -59,6 +59,7 @@ def state(bench: VirtualBench) -> dict[str, Any]:
     return {
         "heater_v": laboratory.heater_v.tolist(),
         "modulator_v": laboratory.modulator_v.tolist(),
+        "lit_port": laboratory.lit_port,
         "laser": {
             "is_on": laboratory.light.is_on,
             "power_w": laboratory.light.power_w,

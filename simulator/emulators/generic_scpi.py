@@ -1,9 +1,10 @@
-"""Emulated generic instruments in common SCPI: a multichannel source, a readout and a laser.
+"""Emulated generic instruments in common SCPI: a multichannel source, a readout, a laser and an optical switch.
 
 They represent the instruments that a table of commands in `station.toml` describes:
 
     source    VOLT 1.5,(@3)    VOLT? (@1:8)    MEAS:CURR? (@1:8)    VOLT:PROT 6,(@1:8)    CURR:LIM 0.02,(@1:8)
     readout   MEAS:VOLT? (@1:8)
+    switch    ROUT:CHAN 3    ROUT:CHAN?    0 blocks the light
     laser     POW 10 MW    POW?    WAV 1550 NM    WAV?    OUTP ON    OUTP?
     all       *IDN?    *RST    *CLS    SYST:ERR?
 
@@ -28,6 +29,9 @@ SOURCE_V, SOURCE_A, SOURCE_STEP_V = 15.0, 0.05, 1e-3
 READOUT_V, READOUT_STEP_V = 10.0, 20.0 / 65535
 LASER_W, LASER_STEP_W, LASER_STEP_NM = 0.02, 1e-6, 1e-3
 LASER_NM = (1500.0, 1600.0)
+
+SWITCH_S = 0.01
+"""Time of an optical switch from a command to light at the new channel [s]; an estimate for MEMS switches."""
 
 _MAX_ARGUMENTS = 1024
 
@@ -131,6 +135,26 @@ def scpi_laser(set_light: Callable[[LaserLight], None], *, serial: str = "LAS001
         Command("OUTPut[:STATe]", output, lambda _: str(int(output_state.light.is_on))),
     ]
     return ScpiInstrument(_profile("LASER-1550", serial), commands, lambda: change(LaserLight(1e-3, CENTRE_NM)), ErrorQueue(8))
+
+
+def scpi_switch(light_port: Callable[[int | None], None], channels: int, *, serial: str = "SWI001") -> ScpiInstrument:
+    """Return an optical 1×N switch that calls `light_port` with its channel, None if it is dark, as at power-up."""
+    position = [0]
+
+    def move(channel: int) -> None:
+        position[0] = channel
+        light_port(channel - 1 if channel else None)
+
+    def select(call: Call) -> None:
+        wanted = number(call.argument(), low=0.0, high=float(channels), units={})
+        if wanted != int(wanted):
+            raise ScpiError(-222)
+        move(int(wanted))
+
+    commands = [
+        Command("ROUTe:CHANnel", select, lambda _: str(position[0]), takes_s=lambda call: SWITCH_S if call.arguments else 0.0)
+    ]
+    return ScpiInstrument(_profile("SWITCH-1XN", serial), commands, lambda: move(0), ErrorQueue(8))
 
 
 def _profile(model: str, serial: str) -> ScpiProfile:

@@ -2,6 +2,7 @@
 
     laser ──▶ fibre ──▶ one modulator per port ──▶ [ chip ] ──▶ photodiodes with amplifiers ──▶ volts
       └─ 1 % tap ──▶ power meter                      ▲
+                        (or a 1×N switch)             │
                                     voltage sources ──┘ heaters
 
 `Laboratory` owns all of the state. Instruments set voltages and light on it, and measure through it. A measurement is
@@ -94,14 +95,17 @@ class Load:
         Applies a voltage [V].
     resistance_ohm
         Its resistance; infinite: it draws no current.
+    is_open
+        Returns whether its wire is open.
     """
 
     hold: Callable[[float], None] = lambda _: None
     resistance_ohm: float = math.inf
+    is_open: Callable[[], bool] = lambda: False
 
     def current_a(self, volts: float) -> float:
         """Return the current [A] at `volts`."""
-        return volts / self.resistance_ohm
+        return 0.0 if self.is_open() else volts / self.resistance_ohm
 
 
 def bench_chip(parameters: ChipParameters) -> ChipParameters:
@@ -134,15 +138,26 @@ class Laboratory:
     stamped
         Detectors show the number of the measurement instead of light, so that every reading can be traced to its
         measurement.
+    has_switch
+        An optical switch lights one input port at a time. There are no modulators.
     """
 
     def __init__(
-        self, parameters: ChipParameters, *, v_pi: float = 4.0, laser_max_w: float = 0.02, stamped: bool = False
+        self,
+        parameters: ChipParameters,
+        *,
+        v_pi: float = 4.0,
+        laser_max_w: float = 0.02,
+        stamped: bool = False,
+        has_switch: bool = False,
     ) -> None:
         self.parameters = parameters
         self.v_pi = v_pi
         self.laser_max_w = laser_max_w
         self.stamped = stamped
+        self.has_switch = has_switch
+        self.lit_port: int | None = None
+        """The input port that the optical switch lights; None if it is dark."""
         self.chip = Chip(bench_chip(parameters), threads=1)
         description = self.chip.describe()
         self.stages = description.stages
@@ -184,7 +199,12 @@ class Laboratory:
                 self.peak_v[channel] = max(self.peak_v[channel], abs(volts))
                 self._is_applied = False
 
-        return Load(hold, self.parameters.heater.resistance_ohm)
+        dead_from_s = [fault.at_s for fault in self.parameters.faults if (fault.kind, fault.channel) == ("dead_heater", channel)]
+
+        def is_open() -> bool:
+            return any(at_s <= self.chip.status().clock_s + self._passed_s for at_s in dead_from_s)
+
+        return Load(hold, self.parameters.heater.resistance_ohm, is_open)
 
     def modulator(self, port: int) -> Load:
         """Return the modulator of an input port, as the load of a source. It is a capacitor and draws no current."""
@@ -193,6 +213,10 @@ class Laboratory:
             self.modulator_v[port] = volts
 
         return Load(hold)
+
+    def set_switch(self, port: int | None) -> None:
+        """Light one input port with the optical switch; None: no port."""
+        self.lit_port = port
 
     def set_light(self, light: LaserLight) -> None:
         """Set the output of the laser in use."""
@@ -213,6 +237,8 @@ class Laboratory:
             return np.zeros(self.modulator_v.size, np.float32)
         detuning = (light.wavelength_nm - CENTRE_NM) / GRATING_FWHM_NM
         share = light.power_w / self.laser_max_w * math.exp(-4.0 * math.log(2.0) * detuning**2)
+        if self.has_switch:
+            return np.sqrt(share * (np.arange(self.modulator_v.size) == self.lit_port)).astype(np.float32)
         extinction_db = self.parameters.modulator.extinction_db
         leak = 10.0 ** (-extinction_db / 10.0) if extinction_db else 0.0
         passed = leak + (1.0 - leak) * np.sin(0.5 * np.pi / self.v_pi * self.modulator_v) ** 2

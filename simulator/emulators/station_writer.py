@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from photonloop.simulator.emulators import generic_scpi, virtual_keysight
+from photonloop.simulator.emulators.bench_choices import SWITCH
 from photonloop.simulator.emulators.laboratory import AMPLIFIER_V, CENTRE_NM
 from photonloop.simulator.emulators.virtual_bench import VirtualBench
 from photonloop.simulator.emulators.virtual_qdac2 import MAX_A
@@ -39,7 +40,7 @@ def station_toml(bench: VirtualBench, parameters: ChipParameters, addresses: Map
         Factor on response times. At 0 heaters need no settle time.
     """
     wiring, laboratory = bench.wiring, bench.laboratory
-    used = list(dict.fromkeys((wiring.heaters, wiring.modulators, wiring.detectors, wiring.laser)))
+    used = list(dict.fromkeys((wiring.heaters, wiring.modulators or SWITCH, wiring.detectors, wiring.laser)))
     out = [
         f"# A virtual bench of chip {parameters.name}, seed {parameters.seed}.",
         "# It ends with the process that wrote this file. Instruments that are there but not used:",
@@ -59,11 +60,7 @@ def station_toml(bench: VirtualBench, parameters: ChipParameters, addresses: Map
         first_detector += stage.tap_ports
     out += [
         "",
-        "[inputs]",
-        f"instrument = {_value(wiring.modulators)}",
-        f"channels = {_value(wiring.modulator_channels)}",
-        f'curve = {{ kind = "mach-zehnder", v_pi = {_value(laboratory.v_pi)} }}',
-        f"settle_s = {_value(INPUT_SETTLE_S)}",
+        *_inputs(bench, speed),
         "",
         "[laser]",
         f"instrument = {_value(wiring.laser)}",
@@ -91,7 +88,32 @@ def _heater(bench: VirtualBench) -> list[str]:
         "[heater]",
         f"resistance_ohm = {_value(drive.resistance_ohm)}",
         f"pi_power_w = {_value(drive.pi_power_w)}",
+        *_known(time_constant_s=drive.time_constant_s, noise_v=drive.noise_v),
     ]
+
+
+def _inputs(bench: VirtualBench, speed: float) -> list[str]:
+    wiring, laboratory = bench.wiring, bench.laboratory
+    if wiring.modulators:
+        lines = [
+            f"instrument = {_value(wiring.modulators)}",
+            f"channels = {_value(wiring.modulator_channels)}",
+            f'curve = {{ kind = "mach-zehnder", v_pi = {_value(laboratory.v_pi)} }}',
+            f"settle_s = {_value(INPUT_SETTLE_S)}",
+        ]
+    else:
+        lines = [
+            'kind = "switch"',
+            f"instrument = {_value(SWITCH)}",
+            f"channels = {_value(range(bench.channels[SWITCH]))}",
+            f"settle_s = {_value(generic_scpi.SWITCH_S if speed > 0 else 0.0)}",
+        ]
+    return ["[inputs]", *lines, *_known(phases_steady_s=laboratory.chip.describe().phases_steady_s)]
+
+
+def _known(**values: float | None) -> list[str]:
+    """Return the keys whose values are known."""
+    return [f"{key} = {_value(value)}" for key, value in values.items() if value is not None]
 
 
 def _instrument(bench: VirtualBench, name: str, address: str) -> list[str]:
@@ -105,6 +127,8 @@ def _stage(bench: VirtualBench, index: int, first_detector: int) -> list[str]:
     """Return the table of stage number `index`, whose detectors are counted from `first_detector` on."""
     wiring, stage = bench.wiring, bench.laboratory.stages[index]
     full_scale_a = bench.laboratory.full_scale_a[index]
+    readout = bench.laboratory.chip.describe().readout
+    geometry = stage.geometry.model_dump(exclude_none=True) if stage.geometry is not None else {}
     heaters = wiring.heater_channels[stage.first_channel : stage.first_channel + stage.channels]
     detectors = wiring.detector_channels[first_detector : first_detector + stage.tap_ports]
     return [
@@ -114,6 +138,7 @@ def _stage(bench: VirtualBench, index: int, first_detector: int) -> list[str]:
         f"ports = {stage.ports}",
         f"nonlinearity = {_value(stage.nonlinearity)}",
         *([f"layout = {_value(stage.layout)}"] if stage.layout else []),
+        *(["[stages.geometry]", *(f"{key} = {_value(value)}" for key, value in geometry.items())] if geometry else []),
         "[stages.heaters]",
         f"instrument = {_value(wiring.heaters)}",
         f"channels = {_value(heaters)}",
@@ -123,6 +148,7 @@ def _stage(bench: VirtualBench, index: int, first_detector: int) -> list[str]:
         f"channels = {_value(detectors)}",
         f"ampere_per_unit = {_value(full_scale_a / AMPLIFIER_V)}",
         f"full_scale_a = {_value(full_scale_a)}",
+        *_known(noise_a=readout.noise[index] if readout.noise is not None else None, bandwidth_hz=readout.bandwidth_hz),
     ]
 
 
@@ -163,6 +189,14 @@ def _settings(bench: VirtualBench, name: str) -> dict[str, Any]:
                 "query_power": "POW?",
                 "set_wavelength": "WAV {wavelength}",
                 "query_wavelength": "WAV?",
+                "error": "SYST:ERR?",
+            }
+        case "scpi-switch":
+            return {
+                "channels": bench.channels[name],
+                "select": "ROUT:CHAN {channel}",
+                "query": "ROUT:CHAN?",
+                "dark": 0,
                 "error": "SYST:ERR?",
             }
         case "keysight-daq970a":

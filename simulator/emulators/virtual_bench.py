@@ -1,8 +1,9 @@
 """Wire the virtual instruments to one chip.
 
 Every kind of instrument is on the bench. One source drives the heaters and one the input modulators (or one source
-drives both), and one laser lights the chip. Every readout reads the detectors as far as it has inputs. The power meter
-reads 1 % of the laser's power. Sources and lasers that were not chosen run as well, but are connected to nothing.
+drives both), and one laser lights the chip. An optical switch may be in place of the modulators. Every readout reads
+the detectors as far as it has inputs. The power meter reads 1 % of the laser's power. Instruments that were not chosen
+run as well, but are connected to nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from photonloop.simulator.emulators import (
     virtual_qontrol,
     virtual_santec,
 )
-from photonloop.simulator.emulators.bench_choices import LASERS, METER, READOUTS, SOURCES, BenchChoices, check_choices
+from photonloop.simulator.emulators.bench_choices import LASERS, METER, READOUTS, SOURCES, SWITCH, BenchChoices, check_choices
 from photonloop.simulator.emulators.emulator import Emulator
 from photonloop.simulator.emulators.laboratory import Laboratory, LaserLight, Load, ReadVolts
 from photonloop.simulator.emulators.units import Unit
@@ -47,7 +48,7 @@ class VirtualWiring:
     Parameters
     ----------
     heaters, modulators, detectors, laser
-        Names of instruments.
+        Names of instruments; `modulators` is empty if an optical switch lights the ports.
     heater_channels, modulator_channels
         Channel of the source for each heater of the chip and each input port.
     detector_channels
@@ -86,6 +87,8 @@ def assign_channels(heaters: int, modulators: int, detectors: int, choices: Benc
     """
     check_choices(choices)
     source = choices.heaters or SOURCES[0]
+    if choices.inputs == "switch":
+        modulators = 0
     second = choices.modulators or ("qdac2" if modulators <= virtual_qdac2.CHANNELS else "scpi-source")
     large_enough = next(name for name in READOUTS if detectors <= READOUT_INPUTS[name] or name == READOUTS[-1])
     readout = choices.detectors or large_enough
@@ -100,7 +103,13 @@ def assign_channels(heaters: int, modulators: int, detectors: int, choices: Benc
     if detectors > READOUT_INPUTS[readout]:
         raise ConfigError(f"detectors need {detectors} inputs, more than {readout} has ({READOUT_INPUTS[readout]})")
     return VirtualWiring(
-        source, second, readout, laser, tuple(range(heaters)), tuple(range(first, first + modulators)), tuple(range(detectors))
+        heaters=source,
+        modulators=second if modulators else "",
+        detectors=readout,
+        laser=laser,
+        heater_channels=tuple(range(heaters)),
+        modulator_channels=tuple(range(first, first + modulators)),
+        detector_channels=tuple(range(detectors)),
     )
 
 
@@ -133,7 +142,7 @@ def build(
         An instrument that is not on the bench, or one with too few channels.
     """
     choices = choices or BenchChoices()
-    laboratory = Laboratory(parameters, stamped=stamped)
+    laboratory = Laboratory(parameters, stamped=stamped, has_switch=choices.inputs == "switch")
     try:
         wiring = assign_channels(laboratory.heater_v.size, laboratory.modulator_v.size, laboratory.detectors, choices)
     except ConfigError:
@@ -145,6 +154,7 @@ def build(
         **_sources(laboratory, loads, clock),
         **_readouts(laboratory, parameters, readout_inputs),
         **_lasers(laboratory, wiring, choices, speed, clock),
+        SWITCH: generic_scpi.scpi_switch(laboratory.set_switch, laboratory.modulator_v.size),
         METER: virtual_pm100d.pm100d(laboratory.monitor, _generator(parameters, _METER)),
     }
     garbage = _generator(parameters, _GARBAGE)
@@ -160,7 +170,11 @@ def build(
         )
         for name, emulator in emulators.items()
     }
-    channels = {"scpi-source": len(loads["scpi-source"]), "scpi-readout": readout_inputs}
+    channels = {
+        "scpi-source": len(loads["scpi-source"]),
+        "scpi-readout": readout_inputs,
+        SWITCH: laboratory.modulator_v.size,
+    }
     return VirtualBench(laboratory, wiring, units, channels, choices.serial)
 
 
@@ -204,7 +218,8 @@ def _loads(laboratory: Laboratory, wiring: VirtualWiring) -> dict[str, list[Load
     """Return the loads of the channels of each source."""
     loads: dict[str, list[Load]] = {name: [] for name in SOURCES}
     loads[wiring.heaters] += [laboratory.heater(channel) for channel in range(laboratory.heater_v.size)]
-    loads[wiring.modulators] += [laboratory.modulator(port) for port in range(laboratory.modulator_v.size)]
+    if wiring.modulators:
+        loads[wiring.modulators] += [laboratory.modulator(port) for port in range(laboratory.modulator_v.size)]
     for name in ("qontrol", "scpi-source"):
         loads[name] = loads[name] or [Load()] * _SPARE_CHANNELS
     return loads

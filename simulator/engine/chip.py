@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readings
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, Drive, Inputs, LoadedRows, Readback, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
-    check_settings,
+    check_light_switch,
     check_size,
+    check_wait,
     heater_power_w,
     highest_drive_v,
 )
@@ -34,16 +33,20 @@ from photonloop.simulator import kernels
 from photonloop.simulator.engine.ambient import Ambient, Moment, settings_together
 from photonloop.simulator.engine.chip_clock import ChipClock
 from photonloop.simulator.engine.description import describe
+from photonloop.simulator.engine.durations import evaluation_times, ramp_s
 from photonloop.simulator.engine.evaluation import HeldDrive, InputBatch
 from photonloop.simulator.engine.kernel_arrays import Source, read_only
+from photonloop.simulator.engine.light import Light, first_light, switched_off, switched_on
 from photonloop.simulator.engine.pipeline import Pipeline
+from photonloop.simulator.engine.settings_check import checked_settings
+from photonloop.simulator.engine.source_readback import measured_outputs
 from photonloop.simulator.engine.stage import Stage, build_stages
 from photonloop.simulator.engine.supply import Supply, supply_at
 from photonloop.simulator.engine.thermal_lag import ThermalLag
 from photonloop.simulator.engine.workers import KernelJob, Workers, default_count
 from photonloop.simulator.parameters import ChipParameters
 from photonloop.simulator.physics.chip_faults import check_faults
-from photonloop.simulator.physics.fabrication import fabricate_inputs
+from photonloop.simulator.physics.fabrication import fabricate_inputs, readback_generator
 from photonloop.simulator.physics.modulator import InputTruth, has_phases, is_ideal, modulated, own_modulator
 from photonloop.simulator.physics.thermal import always_settled
 
@@ -80,7 +83,7 @@ class Chip:
         ]
         self._workers = Workers(default_count() if threads is None else threads, beside)
         self._lock = threading.Lock()
-        """Guards replacing the held drive and counting stops; never held during a computation."""
+        """Guards replacing the held drive and the light, and counting stops; never held during a computation."""
         self._realtime = realtime
         self._reset()
         self._compile()
@@ -97,16 +100,19 @@ class Chip:
         self._pipeline = Pipeline(parameters, self.stages, self._inputs, self._ambient, self._workers)
         self._thermal = None if always_settled(parameters) else ThermalLag(parameters, self._pipeline, self._ambient, channels)
         self._clock = ChipClock(self._realtime)
+        self._light = first_light(parameters.laser)
         self._evaluations = 0
-        self._noise_number = 0
+        self._noise_number = self._readback_number = 0
         self._stop_count = self._safe_count = 0
         self._job: KernelJob | None = None
         self._busy = False
+        self._waiting = False
         self._closed = False
 
     def _compile(self) -> None:
         """Run every kernel once, so that no later request waits for the compiler or its disk cache."""
         index = len(self.stages) - 1
+        self._light = Light(on=True)
         volts = np.zeros((2, self._description.stages[index].channels))
         volts[1] = 0.1 * self.parameters.dac.max_v  # a change of power, so that the kernels for unsettled heaters run too
         source = self._modulated(np.ones((1, self.parameters.ports), np.float32), copy=False)
@@ -123,9 +129,9 @@ class Chip:
         self._check_open()
         safe_count = self._safe_count
         volts = check_held_drive(self._description, drive).copy()
-        ramp_s = self._ramp_s(self._held.volts, volts)
-        duration_s = ramp_s + self._description.drive.settle_s
-        new = self._next_held(volts, self._clock.now_s() + ramp_s)
+        ramped_s = ramp_s(self._description, self._held.volts, volts)
+        duration_s = ramped_s + self._description.drive.settle_s
+        new = self._next_held(volts, self._clock.now_s() + ramped_s)
         self._update_thermal_targets(self._held)
         with self._lock:
             if self._safe_count == safe_count:
@@ -153,7 +159,7 @@ class Chip:
         self._check_open()
         stop_count = self._stop_count
         held = self._held
-        index, volts = self._checked_settings(stage, drives, held)
+        index, volts = checked_settings(self._description, self._max_drive_v, stage, drives, held)
         if isinstance(inputs, LoadedRows):
             rows = self._loaded.row_numbers(inputs)
             name, source = inputs.name, self._loaded.array(inputs.name)
@@ -164,43 +170,75 @@ class Chip:
         self._busy = True
         try:
             self._noise_number += 1
+            self._light_up(stop_count)
             return self._evaluate(index, volts, InputBatch(held, name, source, rows, self._noise_number), stop_count)
         finally:
             self._job = None
             self._busy = False
 
+    def set_light(self, on: bool) -> None:
+        """Switch the light. The clock advances by its warm-up time."""
+        self._check_open()
+        check_light_switch(self._description)
+        stop_count = self._stop_count
+        if on:
+            self._light_up(stop_count, always=True)
+            self._let_pass(self._light.warm_up_left_s(self._clock.now_s()), stop_count, "the warm-up of the light")
+        else:
+            with self._lock:
+                self._light = switched_off(self._light, self.parameters.laser, stays_off=True)
+
+    def wait(self, seconds: float) -> None:
+        """Advance the clock by `seconds`, at the held drive; see `PhotonicDevice.wait`."""
+        self._check_open()
+        self._let_pass(check_wait(seconds), self._stop_count, "the wait")
+
+    def readback(self) -> Readback:
+        """Return the measured voltages and currents at the held drive; they are NaN unless `dac.reads_back`."""
+        self._check_open()
+        moment = self._ambient.moment(self._clock.now_s())
+        self._readback_number += 1
+        generator = readback_generator(self.parameters.seed, self._readback_number)
+        faults = self._ambient.faults_at(moment)
+        return measured_outputs(self.parameters, self.stages_at(moment), self._held.volts, faults, generator)
+
     def status(self) -> DeviceStatus:
         """Return what instruments around a chip would display. Takes no lock."""
-        held, monitors = self._held, self._monitors
+        held, monitors, light = self._held, self._monitors, self._light
         supply = self._supply(held)
         health: dict[str, str | float] = {
             "supply_current_a": supply.current_a,
-            "laser_power_w": monitors.laser_power_w,
+            "laser_power_w": monitors.laser_power_w if light.on else 0.0,
         }
         temperature = self.parameters.temperature
         if monitors.temperature_k is not None or temperature.heating_k_per_w > 0:
             around_k = temperature.set_k if monitors.temperature_k is None else monitors.temperature_k
             health["chip_temperature_k"] = around_k + temperature.heating_k_per_w * supply.power_w
+        if self.parameters.laser.warm_up_s > 0:
+            health["light_warm_up_s"] = light.warmed_up_s
+        can_switch = self._description.light_switch
         return DeviceStatus(
             clock_s=self._clock.now_s(),
-            safe=held.power_w == 0.0,
-            busy=self._busy,
+            safe=held.power_w == 0.0 and not (can_switch and light.on),
+            light=light.on if can_switch else None,
+            busy=self._busy or self._waiting,
             heater_power_w=held.power_w,
             evaluations=self._evaluations,
             health=health,
         )
 
     def cancel(self) -> None:
-        """Stop a running evaluation."""
+        """Stop a running evaluation or a wait."""
         with self._lock:
             self._stop_count += 1
         self._stop_job()
 
     def safe(self) -> None:
-        """Hold 0 V on every channel and stop a running evaluation."""
+        """Switch the light off, hold 0 V on every channel, and stop a running evaluation or a wait."""
         with self._lock:
             self._stop_count += 1
             self._safe_count += 1
+            self._light = switched_off(self._light, self.parameters.laser, stays_off=False)
             self._held = self._next_held(np.zeros(self._description.channels), self._clock.now_s())
         self._stop_job()
 
@@ -247,6 +285,22 @@ class Chip:
             self._supply_cache = (held, moment.faults, moment.ageing), supply
         return supply
 
+    def _light_up(self, stop_count: int, *, always: bool = False) -> None:
+        """Switch the light on, unless `set_light` switched it off, or `cancel` or `safe` were called meanwhile."""
+        with self._lock:
+            if self._stop_count == stop_count and (always or not self._light.stays_off):
+                self._light = switched_on(self._light, self.parameters.laser, self._clock.now_s())
+
+    def _let_pass(self, duration_s: float, stop_count: int, what: str) -> None:
+        """Let time pass at the held drive; raise `DeviceError` "interlock" if `what` was stopped."""
+        self._waiting = True
+        try:
+            if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
+                raise DeviceError("interlock", f"{what} was stopped before its end")
+        finally:
+            self._waiting = False
+            self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
+
     def _evaluate(self, index: int, volts: Drive, batch: InputBatch, stop_count: int) -> Readings:
         def run(job: KernelJob, kernel: Callable[[int], object]) -> None:
             self._job = job
@@ -258,8 +312,13 @@ class Chip:
         settings, samples, held = volts.shape[0], batch.rows.size, batch.held
         values = np.empty((settings, samples, self.stages[index].description.tap_ports), np.float32)
         flags = np.zeros((settings, values.shape[2]), np.uint32)
-        start_s = self._clock.now_s()
-        time_s, duration_s = self._times(start_s, volts, held.volts[self.stages[index].channels], samples)
+        now_s, light = self._clock.now_s(), self._light
+        warm_up_s = light.warm_up_left_s(now_s)
+        start_s = now_s + warm_up_s
+        own_v = held.volts[self.stages[index].channels]
+        time_s, duration_s = evaluation_times(self._description, start_s, volts, own_v, samples)
+        if not light.on:
+            batch = _dark(batch)
         if self._thermal is not None:
             self._thermal.update_targets(held, start_s, run)
             self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
@@ -270,11 +329,11 @@ class Chip:
                 counters = self._pipeline.noise_counters(batch, part.start * blocks, part.start)
                 self._pipeline.read(index, volts[part], batch, moments[part], counters, 0, flags[part], values[part], run)
                 self._pipeline.convert(index, moments[part.start], counters, flags[part], values[part], run)
-        if not self._clock.advance(duration_s, lambda: self._stop_count != stop_count):
+        if not self._clock.advance(warm_up_s + duration_s, lambda: self._stop_count != stop_count):
             raise _stopped()
         self._evaluations += settings
         self._monitors = self._ambient.monitor_values(self._ambient.moment(self._clock.now_s()))
-        return Readings(values, time_s, np.bitwise_or.reduce(flags, axis=1))
+        return Readings(values, time_s, flags)
 
     def _update_thermal_targets(self, held: HeldDrive) -> None:
         if self._thermal is not None:
@@ -302,33 +361,6 @@ class Chip:
                 plain[first : first + rows] = modulated(exact, modulator, self._inputs)
         return plain.view(np.float32).reshape(*plain.shape, 2 if has_phase else 1)
 
-    def _checked_settings(self, stage: str, drives: object, held: HeldDrive) -> tuple[int, Drive]:
-        """Return the number of the stage and its checked settings, float64 and read-only.
-
-        A fast check accepts most valid drives. All others go through `photonloop.protocols.limits`, which raises the
-        errors.
-        """
-        description = self._description
-        index = next((i for i, s in enumerate(self.stages) if s.description.name == stage), -1)
-        limits = description.limits
-        if (
-            index >= 0
-            and isinstance(drives, np.ndarray)
-            and drives.dtype == np.float64
-            and drives.ndim == 2
-            and drives.flags.c_contiguous
-            and drives.flags.aligned
-            and drives.shape[1] == self.stages[index].description.channels
-            and 0 < drives.shape[0] <= limits.max_settings
-        ):
-            volts = read_only(drives)
-            others_v2 = sum(held.stage_v2) - held.stage_v2[index]
-            highest_v2 = limits.total_power_w * description.drive.resistance_ohm
-            if kernels.within_limits(volts, description.drive.min_v, self._max_drive_v[index], others_v2, highest_v2):
-                return index, volts
-        volts = check_settings(description, stage, drives, held.volts)
-        return description.stage_index(stage), read_only(np.require(volts, requirements=["C", "A"]))
-
     def _next_held(self, volts: Drive, since_s: float) -> HeldDrive:
         old = self._held
         versions = tuple(
@@ -337,23 +369,6 @@ class Chip:
         )
         squares = tuple(float(np.dot(volts[s.channels], volts[s.channels])) for s in self.stages)
         return HeldDrive(volts, versions, squares, heater_power_w(self._description, volts), since_s)
-
-    def _times(self, start_s: float, volts: Drive, held: Drive, samples: int) -> tuple[NDArray[np.float64], float]:
-        """Return when each setting is first read, and the duration of all with the return to the held drive [s]."""
-        settle_s, read_s = self._description.drive.settle_s, samples * self._description.readout.sample_s
-        settings = volts.shape[0]
-        before = np.arange(1, settings + 1) * settle_s + np.arange(settings) * read_s
-        ramps_s = 0.0
-        if self._description.limits.slew_v_per_s > 0:
-            path = np.vstack([held, volts, held])
-            ramps = np.cumsum([self._ramp_s(a, b) for a, b in pairwise(path)])
-            before += ramps[:-1]
-            ramps_s = float(ramps[-1])
-        return start_s + before, settings * (settle_s + read_s) + ramps_s
-
-    def _ramp_s(self, start: Drive, end: Drive) -> float:
-        slew = self._description.limits.slew_v_per_s
-        return float(np.max(np.abs(end - start))) / slew if slew > 0 else 0.0
 
     def _stop_job(self) -> None:
         job = self._job
@@ -364,6 +379,12 @@ class Chip:
     def _check_open(self) -> None:
         if self._closed:
             raise DeviceError("device", "the chip is closed")
+
+
+def _dark(batch: InputBatch) -> InputBatch:
+    """Return a batch of as many samples without light. It has no name, so its fields are not cached."""
+    samples, ports = batch.rows.size, batch.source.shape[1]
+    return InputBatch(batch.held, "", np.zeros((1, ports, 1), np.float32), np.zeros(samples, np.int64), batch.noise_number)
 
 
 def _stopped() -> DeviceError:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
-from photonloop.protocols.device import DeviceDescription, DriveDescription, LimitsDescription, ReadoutDescription
+from photonloop.protocols.device import (
+    DeviceDescription,
+    DriveDescription,
+    LimitsDescription,
+    ReadoutDescription,
+)
+from photonloop.simulator.engine.feasibility import feasibility
+from photonloop.simulator.engine.levels import dark_noise_a
 from photonloop.simulator.engine.stage import Stage
 from photonloop.simulator.parameters import ChipParameters
+from photonloop.simulator.physics.dac import setting_noise_v
+from photonloop.simulator.physics.modulator import phases_steady_s
 
 
 def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bool) -> DeviceDescription:
@@ -17,7 +26,11 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
         kind="simulator",
         serials={"chip": parameters.name, "seed": str(parameters.seed), "parameters": _digest(parameters)},
         input_ports=parameters.ports,
+        inputs_at_once="one" if parameters.modulator.kind == "switch" else "many",
         phases_settable=parameters.laser.phases_settable,
+        phases_steady_s=phases_steady_s(parameters),
+        light_switch=parameters.laser.switch,
+        reads_back=parameters.dac.reads_back,
         stages=tuple(s.description for s in stages),
         drive=DriveDescription(
             min_v=0.0,
@@ -27,12 +40,16 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
             settle_s=parameters.clock.settle_s,
             resistance_ohm=parameters.heater.resistance_ohm,
             pi_power_w=parameters.heater.pi_power_w,
+            noise_v=setting_noise_v(parameters.dac),
+            time_constant_s=max(parameters.heater.rise_s, parameters.heater.fall_s),
         ),
         readout=ReadoutDescription(
             full_scale=tuple(s.levels.full_scale_a for s in stages),
             bits=parameters.adc.bits,
             signed=parameters.mesh.topology == "weight_bank",
             sample_s=parameters.clock.sample_s,
+            noise=tuple(dark_noise_a(parameters, stage.levels) for stage in stages),
+            bandwidth_hz=parameters.photodiode.bandwidth_hz or None,
         ),
         limits=LimitsDescription(
             voltage_v=parameters.dac.max_v,
@@ -46,6 +63,7 @@ def describe(parameters: ChipParameters, stages: tuple[Stage, ...], realtime: bo
             max_loaded_bytes=limits.max_loaded_bytes,
         ),
         clock="real" if realtime else "virtual",
+        warnings=feasibility(parameters).warnings,
     )
 
 

@@ -20,6 +20,16 @@ def source_of(stage: Stage) -> NDArray[np.int64]:
     return sources
 
 
+def source_output_v(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the output [V] of each source at the setpoints `volts` [V], (…, channels), without noise and faults."""
+    source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
+    if parameters.dac.inl_lsb > 0:
+        source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
+    if stage.heaters.gain.size > 0:
+        source_v = dac.changed_v(source_v, stage.heaters.gain, stage.heaters.added_v)
+    return source_v
+
+
 def stage_power_w(parameters: ChipParameters, stage: Stage, volts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the settled power [W] of each heater at `volts` [V] before crosstalk, (…, channels), double precision.
 
@@ -41,11 +51,7 @@ def heater_operation(parameters: ChipParameters, stage: Stage, volts: NDArray[np
 
     The noise of the sources is not included.
     """
-    source_v = dac.quantised_v(volts, dac.lsb_v(parameters.dac))
-    if parameters.dac.inl_lsb > 0:
-        source_v = dac.output_v(source_v, parameters.dac.range_v, *dac.inl_coefficients(parameters.dac, stage.truth.inl_shape))
-    if stage.heaters.gain.size > 0:
-        source_v = dac.changed_v(source_v, stage.heaters.gain, stage.heaters.added_v)
+    source_v = source_output_v(parameters, stage, volts)
     own, pi_power_w = parameters.heater, stage.truth.pi_power_w
     across_v = np.array(source_v[..., source_of(stage)], np.float64)
     across_v[..., stage.heaters.forced] = stage.heaters.forced_v

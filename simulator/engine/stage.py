@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from photonloop.protocols.device import StageDescription
 from photonloop.simulator import kernels
+from photonloop.simulator.engine.geometry import bank_geometry, mesh_geometry
 from photonloop.simulator.engine.heat_map import heat_map
 from photonloop.simulator.engine.levels import StageLevels, bank_levels, levels
 from photonloop.simulator.engine.rings import kernel_rings, ring_of
@@ -104,6 +105,7 @@ def _build_mesh(parameters: ChipParameters, mesh: Mesh, index: int, levels: Stag
         layout=tuple(zip(mesh.column.tolist(), mesh.top.tolist(), mesh.theta.tolist(), (n + mesh.phi).tolist(), strict=True)),
         tap_ports=mesh.ports,
         nonlinearity="none" if last else parameters.nonlinearity.kind,
+        geometry=mesh_geometry(mesh, parameters.crosstalk),
     )
     order = schedule(mesh)
     segments = crosstalk.mesh_segments(mesh, parameters.crosstalk)
@@ -159,6 +161,7 @@ def _build_bank(parameters: ChipParameters, index: int) -> Stage:
             channels=bank.channels,
             groups=bank.groups,
             tap_ports=bank.outputs,
+            geometry=bank_geometry(bank, parameters.crosstalk),
         ),
         index=index,
         layout=bank,

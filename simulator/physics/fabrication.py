@@ -22,6 +22,7 @@ from photonloop.simulator.physics.weight_bank import WeightBank
 # Positions in the tree of seeds. Do not renumber them: every chip of an existing seed would change.
 _FABRICATION, _NOISE, _INPUTS, _SLOW = 0, 1, 2, 3
 _SOURCE_NOISE, _HELD_NOISE, _CONVERTER_NOISE = 10, 11, 12
+_READBACK = 50
 _OFFSET, _PI_POWER, _COUPLER, _LOSS, _INL, _RESPONSIVITY, _IMBALANCE = 0, 1, 2, 3, 4, 5, 6
 _ZERO, _RESISTANCE, _BUS = 20, 30, 40
 _AMPLITUDE, _PHASE, _PATH = 0, 1, 2
@@ -163,6 +164,11 @@ def converter_noise_key(seed: int) -> np.uint64:
 def slow_key(seed: int, kind: int, stage: int) -> np.uint64:
     """Return the key of one slow random process."""
     return _key(seed, _SLOW, kind, stage)
+
+
+def readback_generator(seed: int, number: int) -> np.random.Generator:
+    """Return the random numbers of the noise of readback `number`."""
+    return _generator(seed, _READBACK, number)
 
 
 def _spread(sigma: float, count: int, generator: Callable[[], np.random.Generator]) -> NDArray[np.float64]:

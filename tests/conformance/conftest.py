@@ -138,6 +138,14 @@ def wired(topology: str, stages: int) -> Callable[[], PhotonicDevice]:
     return lambda: Chip(parameters.model_copy(update={"mesh": mesh}))
 
 
+def one_input() -> PhotonicDevice:
+    """A chip whose inputs are lit one at a time, by a laser that cannot be switched."""
+    parameters = load_chip("soi", ports=4, stages=2, seed=1)
+    modulator = parameters.modulator.model_copy(update={"kind": "switch"})
+    laser = parameters.laser.model_copy(update={"switch": False})
+    return Chip(parameters.model_copy(update={"modulator": modulator, "laser": laser}))
+
+
 def ipc() -> str:
     return f"ipc://{tempfile.mkdtemp()}/device"
 
@@ -154,6 +162,8 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Open]]] = {
     "soi": lambda: in_process(chip("soi")),
     "svd": lambda: in_process(wired("svd", 2)),
     "weight-bank": lambda: in_process(wired("weight_bank", 1)),
+    "one-input": lambda: in_process(one_input),
+    "one-input-tcp": lambda: behind_a_server(one_input, "tcp://127.0.0.1:*", ServerOptions()),
     "soi-tcp": lambda: behind_a_server(chip("soi"), "tcp://127.0.0.1:*", PIECES),
     "soi-process": in_a_process_of_its_own,
     "bench": lambda: in_process(bench()),

@@ -8,54 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_requests import drives_for, fair_v, full_light, held_drive, light, mesh, refused
 
 from photonloop.protocols.client.device_client import DeviceClient, connect
-from photonloop.protocols.device import DeviceDescription, DeviceStatus, LoadedRows, PhotonicDevice, Readings, StageDescription
+from photonloop.protocols.device import DeviceDescription, DeviceStatus, LoadedRows, PhotonicDevice, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import heater_power_w
 
 Open = Callable[[], PhotonicDevice]
-
-
-def drives_for(device: PhotonicDevice, settings: int, stage: int = 0, fraction: float = 0.3) -> np.ndarray:
-    """Drives within all limits: up to `fraction` of the highest drive that all channels may have at once."""
-    description = device.describe()
-    return np.random.default_rng(settings).uniform(0.0, fraction * fair_v(description), (settings, mesh(device, stage).channels))
-
-
-def fair_v(description: DeviceDescription) -> float:
-    """The highest drive [V] that all channels may have at once."""
-    limits = description.limits
-    ohm = description.drive.resistance_ohm
-    bounds = [description.drive.max_v, float(np.min(limits.voltage_v))]
-    for limit, volts in ((limits.current_a, lambda a: a * ohm), (limits.power_w, lambda w: (w * ohm) ** 0.5)):
-        if np.min(limit) > 0:
-            bounds.append(float(volts(np.min(limit))))
-    if limits.total_power_w > 0:
-        bounds.append((limits.total_power_w / description.channels * ohm) ** 0.5)
-    return min(bounds)
-
-
-def mesh(device: PhotonicDevice, stage: int = 0) -> StageDescription:
-    return device.describe().stages[stage]
-
-
-def light(device: PhotonicDevice, samples: int) -> np.ndarray:
-    return np.random.default_rng(samples).random((samples, device.describe().input_ports)).astype(np.float32)
-
-
-def held_drive(device: PhotonicDevice, fraction: float = 0.3) -> np.ndarray:
-    description = device.describe()
-    return np.full(description.channels, fraction * fair_v(description))
-
-
-def refused(call: Callable[[], object], code: str) -> DeviceError:
-    with pytest.raises(DeviceError) as caught:
-        call()
-    assert caught.value.code == code, caught.value.detail
-    assert caught.value.outcome == "not_applied"
-    assert caught.value.detail
-    return caught.value
 
 
 def mean(readings: Readings) -> np.ndarray:
@@ -161,7 +121,8 @@ def test_the_shape_of_readings(device: PhotonicDevice, settings: int, samples: i
         assert readings.values.shape == (settings, samples, stage.tap_ports)
         assert readings.values.dtype == np.float32
         assert np.isfinite(readings.values).all()
-        assert readings.time_s.shape == readings.flags.shape == (settings,)
+        assert readings.time_s.shape == (settings,)
+        assert readings.flags.shape == (settings, stage.tap_ports)
         assert readings.time_s.dtype == np.float64
         assert readings.flags.dtype == np.uint32
 
@@ -191,7 +152,7 @@ def test_an_evaluation_restores_the_held_drive(device: PhotonicDevice) -> None:
 
 
 def test_more_light_gives_more_current(device: PhotonicDevice) -> None:
-    samples = np.vstack([np.zeros(device.describe().input_ports), np.ones(device.describe().input_ports)]).astype(np.float32)
+    samples = np.vstack([0 * full_light(device), full_light(device)])
     values = mean(device.evaluate(np.zeros((1, mesh(device).channels)) + drives_for(device, 1), samples, mesh(device).name))
     # Balanced pairs may have negative readings.
     assert np.abs(values[0, 1]).sum() > np.abs(values[0, 0]).sum()
@@ -278,9 +239,8 @@ def test_loaded_rows_give_the_same_readings_as_the_inputs(device: PhotonicDevice
 
 
 def test_loaded_inputs_are_copies_and_can_be_replaced(device: PhotonicDevice) -> None:
-    ports = device.describe().input_ports
     stage, drives, rows = mesh(device), drives_for(device, 1), LoadedRows("x", np.array([0]))
-    mine = np.ones((1, ports), np.float32)
+    mine = full_light(device)
     bright = mean(device.evaluate(drives, mine, stage.name))
     noise = 0.05 * np.abs(bright).max()
     device.load_inputs("x", mine)
@@ -369,9 +329,9 @@ def test_a_stopped_evaluation_is_complete_or_refused(device: PhotonicDevice, sto
             assert (error.code, error.outcome) == ("interlock", "not_applied"), error.detail
     thread.join()
     assert errors == []
-    status = device.status()
-    assert status.safe is (stop == "safe")
-    assert status.heater_power_w == (0.0 if stop == "safe" else power_w)
+    assert device.status().heater_power_w == (0.0 if stop == "safe" else power_w)
+    getattr(device, stop)()  # the last evaluation may have switched the light on after the last stop
+    assert device.status().safe is (stop == "safe")
     device.apply(held_drive(device))
     device.evaluate(drives[:1], samples, stage.name)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from photonloop.controller.device import waiting
 from photonloop.controller.device.open_device import OpenDevice
-from photonloop.controller.device.reconnecting import MOST_BREAKS, ReconnectingDevice
+from photonloop.controller.device.reconnecting import MOST_BREAKS, WAIT_SLICE_S, ReconnectingDevice
 from photonloop.controller.device.waiting import wait_for_device
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.device import DeviceStatus, Drive, Inputs, LoadedRows, Readings
@@ -41,8 +42,10 @@ def broken(detail: str = "the wire was pulled", code: str = "transport", **more:
 class FailingChips:
     """Opens chips that fail on purpose: `refuses` is called before every evaluation with its number."""
 
-    def __init__(self, refuses: Callable[[int], DeviceError | None]) -> None:
-        self.refuses, self.evaluations, self.opened = refuses, 0, 0
+    def __init__(self, refuses: Callable[[int], DeviceError | None], clock: Literal["virtual", "real"] = "virtual") -> None:
+        self.refuses, self.evaluations, self.opened, self.clock = refuses, 0, 0, clock
+        self.waits_s: list[float] = []
+        self.refuses_wait: Callable[[int], DeviceError | None] = lambda _: None
         self.opened_chips: list[Chip] = []
         self.leased_to = ""
 
@@ -60,7 +63,13 @@ class FailingChips:
         def leased() -> DeviceStatus:
             return status().model_copy(update={"leased_to": self.leased_to})
 
-        chip.evaluate, chip.status = maybe, leased
+        def wait(seconds: float) -> None:
+            self.waits_s.append(seconds)
+            if (error := self.refuses_wait(len(self.waits_s))) is not None:
+                raise error
+
+        described = chip.describe().model_copy(update={"clock": self.clock})
+        chip.evaluate, chip.status, chip.wait, chip.describe = maybe, leased, wait, lambda: described
         self.opened_chips.append(chip)
         return OpenDevice(chip)
 
@@ -173,7 +182,7 @@ def test_waiting_for_a_server_is_reported_ever_less_often(monkeypatch: pytest.Mo
     assert reported[-1].startswith("still waiting, 7 h")
 
 
-@pytest.mark.parametrize("what", ["load_inputs", "apply", "evaluate"])
+@pytest.mark.parametrize("what", ["load_inputs", "apply", "evaluate", "set_light", "wait", "readback"])
 def test_a_stop_leaves_the_device_as_it_is(what: str) -> None:
     chips, stop = FailingChips(lambda _: None), Stop()
     link, _, evaluate = linked(chips, stop)
@@ -183,10 +192,14 @@ def test_a_stop_leaves_the_device_as_it_is(what: str) -> None:
         "load_inputs": lambda: link.load_inputs("test", np.ones((1, 4), np.float32)),
         "apply": lambda: link.apply(np.ones(link.description.channels)),
         "evaluate": evaluate,
+        "set_light": lambda: link.set_light(True),
+        "wait": lambda: link.wait(1.0),
+        "readback": link.readback,
     }
     with pytest.raises(SessionStopped):
         actions[what]()
-    assert chips.evaluations == 0
+    assert (chips.evaluations, chips.waits_s) == (0, [])
+    assert chips.opened_chips[0].status().light is False
     np.testing.assert_array_equal(chips.opened_chips[0].held_drive(), before)
     link.close()
 
@@ -208,4 +221,53 @@ def test_a_cancelled_evaluation_is_never_read_by_the_next_request() -> None:
     assert cancelled == [True]
     assert link.under_way == 0
     assert evaluate().values.shape == (1, 3, 4)
+    link.close()
+
+
+def test_a_virtual_clock_is_advanced_at_once() -> None:
+    chips = FailingChips(lambda _: None)
+    link, _, _ = linked(chips, Stop())
+    link.wait(3600.0)
+    link.wait(0.0)
+    assert chips.waits_s == [3600.0, 0.0]
+    for seconds in (-1.0, float("nan")):
+        with pytest.raises(DeviceError) as caught:
+            link.wait(seconds)
+        assert caught.value.code == "bad_request"
+    link.close()
+
+
+def test_a_wait_in_real_time_is_stopped_after_its_part() -> None:
+    chips, stop = FailingChips(lambda _: None, clock="real"), Stop()
+    link, _, _ = linked(chips, stop)
+    link.wait(2.5)
+    assert chips.waits_s == [WAIT_SLICE_S, WAIT_SLICE_S, 0.5]
+    chips.refuses_wait = lambda number: stop.ask() if number == 5 else None
+    with pytest.raises(SessionStopped):
+        link.wait(3600.0)
+    assert chips.waits_s[3:] == [WAIT_SLICE_S] * 2
+    link.close()
+
+
+def test_only_the_part_of_a_wait_that_was_lost_is_repeated() -> None:
+    chips = FailingChips(lambda _: None, clock="real")
+    chips.refuses_wait = lambda number: broken(outcome="unknown", retryable=True) if number == 2 else None
+    link, reported, _ = linked(chips, Clock())
+    link.wait(3.0)
+    assert chips.waits_s == [WAIT_SLICE_S] * 4
+    assert (chips.opened, len(reported)) == (2, 2)
+    link.close()
+
+
+def test_the_light_is_switched_off_again_after_a_reconnection() -> None:
+    chips = FailingChips(lambda number: broken() if number in {1, 3} else None)
+    link, _, evaluate = linked(chips, Clock())
+    link.set_light(False)
+    dark = evaluate()
+    assert not dark.values.any()
+    assert chips.opened_chips[1].status().light is False
+    link.set_light(True)
+    assert evaluate().values.any()
+    assert chips.opened_chips[2].status().light is True
+    assert np.isnan(link.readback().volts).all()
     link.close()

@@ -511,7 +511,8 @@ def test_measurements_are_divided_to_fit_the_limits_of_the_device(
     read = measure_settings(link, layer, phases, LoadedRows("x", np.arange(samples)))
     drives = to_drive(phases, link.description.drive)
     np.testing.assert_allclose(read.values, whole.evaluate(drives, inputs, stage.name).values, rtol=1e-6)
-    assert read.flags.shape == read.time_s.shape == (settings,)
+    assert read.time_s.shape == (settings,)
+    assert read.flags.shape == (settings, read.values.shape[2])
     link.close()
     whole.close()
 
@@ -582,13 +583,21 @@ def test_flags_of_any_measurement_give_one_warning_per_layer(tmp_path: Path, set
 
 def test_another_kind_of_flag_in_the_same_layer_gives_another_warning() -> None:
     warnings = FlagWarnings()
-    assert warnings.new_warning("layer 1", np.array([0, 0], np.uint32), "of update 1") is None
-    warning = warnings.new_warning("layer 1", np.array([0, FLAG_SATURATED], np.uint32), "of update 2")
-    assert warning == "layer 1: readings of update 2 are saturated; reported once per layer"
-    assert warnings.new_warning("layer 1", FLAG_SATURATED, "of the test set") is None
-    warning = warnings.new_warning("layer 1", FLAG_SATURATED | FLAG_UNSETTLED, "of the test set")
-    assert warning == "layer 1: readings of the test set were taken before they had settled; reported once per layer"
+    flags, unsettled = np.zeros((2, 4), np.uint32), np.full((2, 4), FLAG_UNSETTLED, np.uint32)
+    assert warnings.new_warning("layer 1", flags, "of update 1") is None
+    flags[1, :3] = FLAG_SATURATED
+    warning = warnings.new_warning("layer 1", flags, "of update 2")
+    assert warning == "layer 1: readings of update 2: 3 of 4 detectors saturated in 1 of 2 settings; reported once per layer"
+    assert warnings.new_warning("layer 1", flags[1:], "of the test set") is None
+    warning = warnings.new_warning("layer 1", flags[1:] | unsettled[1:], "of the test set")
+    assert warning == "layer 1: readings of the test set: taken before they had settled; reported once per layer"
+    both = warnings.new_warning("layer 3", flags | unsettled, "of update 3")
+    assert both == (
+        "layer 3: readings of update 3: 3 of 4 detectors saturated in 1 of 2 settings, and taken before they had settled in "
+        "2 of 2 settings; reported once per layer"
+    )
+    flags[0, 0] = 1 << 5
     assert (
-        warnings.new_warning("layer 2", 1 << 5, "of the test set")
-        == "layer 2: readings of the test set are flagged 0x20; reported once per layer"
+        warnings.new_warning("layer 2", flags[:1], "of the test set")
+        == "layer 2: readings of the test set: 1 of 4 detectors flagged 0x20; reported once per layer"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,49 @@ def test_the_same_chip_gives_no_warning(run: Path) -> None:
         assert not [message for message in notes.messages if "another chip" in message]
 
 
+def test_a_run_of_an_earlier_version_continues_on_the_same_chip(run: Path) -> None:
+    """Its device.json lacks the fields that were added since."""
+    unfinished(run)
+    device = json.loads((run / DEVICE).read_text(encoding="utf-8"))
+    for field in ("inputs_at_once", "phases_steady_s", "light_switch", "reads_back"):
+        del device[field]
+    del device["drive"]["noise_v"], device["drive"]["time_constant_s"]
+    del device["readout"]["noise"], device["readout"]["bandwidth_hz"]
+    for stage in device["stages"]:
+        del stage["geometry"]
+    (run / DEVICE).write_text(json.dumps(device), encoding="utf-8")
+    for act in (training.resume, training.evaluate):
+        notes = Notes()
+        act(run, listener=notes)
+        assert not [message for message in notes.messages if "another chip" in message]
+
+
+def test_a_device_that_lights_one_input_is_refused_before_anything_is_applied(
+    bench: Bench, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unfinished(run)
+    bench.change(modulator={**bench.parameters.modulator.model_dump(), "kind": "switch"})
+    opened: list[Chip] = []
+
+    def opener(address: DeviceAddress, **options: object) -> OpenDevice:
+        device = bench.open(address, **options)
+        assert isinstance(device.device, Chip)
+        opened.append(device.device)
+        return device
+
+    monkeypatch.setattr(training, "open_device", opener)
+    sentence = "the device 'soi' lights one input at a time \\(inputs_at_once is 'one'\\), .*: give every input a modulator"
+    for act in (
+        lambda: training.train(EXPERIMENT, runs=tmp_path / "new", listener=Notes()),
+        lambda: training.resume(run, device="tcp://lab:5555", listener=Notes()),
+    ):
+        with pytest.raises(ConfigError, match=sentence) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    assert [(chip.status().clock_s, chip.status().evaluations) for chip in opened] == [(0.0, 0)] * 2
+
+
 def test_an_edited_chip_is_refused_unless_named_and_evaluated_with_a_warning(bench: Bench, run: Path) -> None:
     unfinished(run)
     began = bench.describe()
@@ -166,7 +211,10 @@ def test_evaluate_warns_of_saturated_detectors(bench: Bench, run: Path) -> None:
     bench.change(adc={**bench.parameters.adc.model_dump(), "headroom": 0.2})
     notes = Notes()
     training.evaluate(run, listener=notes)
-    assert "warning: layer 1: readings of the test set are saturated; reported once per layer" in notes.messages
+    (warning,) = [message for message in notes.messages if "layer 1" in message and "saturated" in message]
+    assert re.fullmatch(
+        r"warning: layer 1: readings of the test set: \d of 8 detectors saturated; reported once per layer", warning
+    )
 
 
 @pytest.mark.parametrize("act", [training.resume, training.evaluate])

@@ -413,7 +413,7 @@ def test_a_laser_that_did_not_switch_off_is_switched_off_again(mends: bool, tmp_
 def test_modulators_that_failed_to_become_safe_are_tried_again(tmp_path: Path) -> None:
     bench, lab, clock = opened(tmp_path)
     bench.evaluate(np.zeros((1, 8)), np.ones((1, 4)), "mesh0")
-    assert bench.status().safe  # modulators and light are on, but the held drive is the safe drive
+    assert not bench.status().safe  # the light is on
     lab.modulators.faults.append(Faulty("*", silence()))
     with pytest.raises(DeviceError, match="could not be made safe: modulators: no answer"):
         bench.safe()
@@ -570,9 +570,9 @@ def test_saturated_readings_are_flagged_and_set_to_full_scale(tmp_path: Path) ->
     bench, lab, _ = opened(tmp_path)
     lab.daq.light = lambda: np.array([np.inf, 10.0, 9.99, 0, 0, 0, 0, 0])
     readings = bench.evaluate(np.ones((2, 8)), light(1), "mesh0")
-    assert readings.flags.tolist() == [FLAG_SATURATED] * 2
+    assert readings.flags.tolist() == [[FLAG_SATURATED, FLAG_SATURATED, 0, 0]] * 2
     np.testing.assert_allclose(readings.values[0, 0], [1e-3, 1e-3, 9.99e-4, 0], rtol=1e-6)
-    assert bench.evaluate(np.ones((2, 8)), light(1), "mesh1").flags.tolist() == [0, 0]
+    assert bench.evaluate(np.ones((2, 8)), light(1), "mesh1").flags.tolist() == [[0] * 4] * 2
 
 
 # ---- stops from other threads ----------------------------------------------------------------------------------------

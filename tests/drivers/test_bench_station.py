@@ -82,7 +82,7 @@ def test_a_station_file_is_read(tmp_path: Path) -> None:
     path.write_text(DRAFT)
     station = load_station(path)
     assert station.instruments[0].settings == {"modules": 1}
-    assert station.heaters(station.stages[0])[3] == Channel("heaters", 3)
+    assert station.heaters(station.stages[0])[3] == (Channel("heaters", 3),)
     assert station.modulators() == (Channel("modulators", 0), Channel("modulators", 1))
     path.write_text(DRAFT.replace("channels = [0, 1]\nampere", 'channels = ["daq:1", 0]\nampere'))
     station = load_station(path)

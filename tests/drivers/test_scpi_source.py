@@ -10,7 +10,7 @@ import pytest
 from support.replays import driven
 
 from photonloop.drivers.helpers.command_templates import TABLE_FOLDER, with_table
-from photonloop.drivers.instrument import ChannelLimits, DriveSource, ReadsAmps, ReadsVolts
+from photonloop.drivers.instrument import ChannelLimits, DriveSource, MeasuresVolts, ReadsAmps, ReadsVolts
 from photonloop.drivers.sources.scpi_source import ScpiSourceSettings, open_scpi_source
 from photonloop.drivers.transports.recording import Event
 from photonloop.protocols.config import ConfigError, validate
@@ -212,3 +212,16 @@ def test_shipped_tables_are_valid():
         table = with_table({"table": name}, Path())
         model = next(model for key, model in models.items() if key in table)
         validate(model, table, name)
+
+
+def test_measured_voltages_are_not_the_setpoints():
+    lines = [*OPENING, (":VOLT? (@1,2)", "1,2"), (":MEAS:VOLT? (@1,2)", "1.01,1.98")]
+    with source(lines, measure_volts="MEAS:VOLT? (@{channels})") as instrument:
+        assert isinstance(instrument, ReadsVolts)
+        assert instrument.read_volts([0, 1]).tolist() == [1.0, 2.0]
+        assert isinstance(instrument, MeasuresVolts)
+        assert instrument.measure_volts([0, 1]).tolist() == [1.01, 1.98]
+    with source(OPENING) as instrument:
+        assert not isinstance(instrument, MeasuresVolts)
+    with pytest.raises(ConfigError, match="measure_volts needs query_volts"):
+        validate(ScpiSourceSettings, {**TABLE, "query_volts": "", "measure_volts": "MEAS:VOLT? (@{channels})"}, "table")

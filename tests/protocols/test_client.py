@@ -571,7 +571,7 @@ def test_the_client_waits_while_the_server_sends_working(scripted_server: Callab
 def test_stale_and_foreign_messages_are_ignored(scripted_server: Callable[..., ScriptedServer]) -> None:
     def chatter(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
         router.send_multipart([message[0], b"noise"])
-        router.send_multipart([message[0], b"PLP\x02"])
+        router.send_multipart([message[0], b"PLP\x03"])
         wrong = messages.Reply(id=request.id + 1000, epoch="e", state="error", error=DeviceError("device", "stale").body())
         router.send_multipart([message[0], *messages.encode(wrong)])
         noisy.reply(message, request)
@@ -606,11 +606,11 @@ def test_an_invalid_reply_is_a_transport_error(scripted_server: Callable[..., Sc
 
 def test_a_server_with_another_protocol_version_is_refused(scripted_server: Callable[..., ScriptedServer]) -> None:
     def newer(router: zmq.Socket, message: list[bytes], request: messages.Request) -> None:
-        router.send_multipart([message[0], b"PLP\x03", b"{}"])
+        router.send_multipart([message[0], b"PLP\x04", b"{}"])
 
     with connect(scripted_server(newer).address, options=QUICK) as client:
         error = refused(client.status)
-    assert (error.code, "version 3" in error.detail) == ("version", True)
+    assert (error.code, "version 4" in error.detail) == ("version", True)
 
 
 def test_a_server_that_dies_during_a_request_is_detected(scripted_server: Callable[..., ScriptedServer]) -> None:

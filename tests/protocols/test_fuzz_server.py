@@ -60,6 +60,8 @@ bodies = (
             "pid": st.integers(-1, 40) | st.just(os.getpid()),
             "fd": st.integers(-1, 40),
             "nbytes": st.integers(-1, 2**20),
+            "on": st.booleans() | st.integers(0, 1),
+            "seconds": st.floats() | st.integers(-1, 10**6) | st.text(max_size=3),
         },
     )
     | json_values
@@ -173,7 +175,7 @@ def test_headers_with_invalid_fields(fuzzed: FuzzedServer, fields: dict[str, Any
 
 @FUZZ
 @given(
-    op=st.sampled_from(["evaluate", "apply", "load_inputs", "clear_fault", "share"]),
+    op=st.sampled_from(["evaluate", "apply", "load_inputs", "clear_fault", "share", "set_light", "wait", "readback"]),
     arrays=st.lists(specs, max_size=4),
     body=bodies,
     rest=payloads,

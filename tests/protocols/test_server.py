@@ -111,7 +111,7 @@ def test_hello_and_describe(serve: Serve, raw: RawFactory) -> None:
     client = raw(serve(device, max_message_bytes=12345))
     before_s = time.monotonic()
     hello = client.ask("hello", {"label": "me"})
-    assert hello.body["protocol"] == 2
+    assert hello.body["protocol"] == 3
     assert hello.body["max_message_bytes"] == 12345
     assert before_s <= number(hello, "now_s") <= time.monotonic()
     described = client.ask("describe")
@@ -529,7 +529,7 @@ def test_another_version_gets_an_error_and_foreign_messages_no_reply(serve: Serv
     client.socket.send_multipart([b"PLP\x01", messages.encode(request)[1]])
     reply = client.receive()
     assert (reply.id, code(reply)) == (5, "version")
-    for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x02"], [b"PLP\x02\x00", b"{}"]):
+    for frames in ([b"GET / HTTP/1.1"], [b"", b""], [b"PLP"], [b"PLP\x03"], [b"PLP\x03\x00", b"{}"]):
         client.socket.send_multipart(frames)
     status_of(client)  # the next reply is to this request
     assert server.dropped == 5
@@ -537,7 +537,7 @@ def test_another_version_gets_an_error_and_foreign_messages_no_reply(serve: Serv
 
 def test_the_error_for_a_malformed_request_has_its_id(serve: Serve, raw: RawFactory) -> None:
     client = raw(serve(FakeDevice()))
-    client.socket.send_multipart([b"PLP\x02", b'{"op": "unknown", "id": 41, "client_id": "raw"}'])
+    client.socket.send_multipart([b"PLP\x03", b'{"op": "unknown", "id": 41, "client_id": "raw"}'])
     reply = client.receive()
     assert (reply.id, code(reply)) == (41, "bad_request")
     assert code(client.ask("evaluate", {"stage": "mesh1"})) == "bad_request"  # a command without a number

@@ -69,10 +69,10 @@ def test_large_arrays_use_shared_memory(serve: Serve, array_bytes: list[int]) ->
     with writer(serve(FakeDevice())) as client:
         readings = client.evaluate(DRIVES, INPUTS, "mesh1")
         np.testing.assert_array_equal(readings.values, expected(DRIVES))
-        assert array_bytes == [INPUTS.nbytes, SETTINGS * (8 + 4)]  # in the reply only times and flags
+        assert array_bytes == [INPUTS.nbytes, SETTINGS * (8 + 4 * 4)]  # in the reply only times and flags
         small = client.evaluate(DRIVES[:1], INPUTS[:2], "mesh1")
         assert small.values.shape == (1, 2, 4)
-        assert array_bytes[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 12]
+        assert array_bytes[-2:] == [8 * 8 + 2 * 4 * 4, 2 * 4 * 4 + 8 + 4 * 4]
 
 
 def test_readings_are_copies_of_the_shared_memory(serve: Serve) -> None:
@@ -97,7 +97,7 @@ def test_the_buffer_grows_with_the_evaluations(serve: Serve, array_bytes: list[i
         client.evaluate(DRIVES[:32], INPUTS, "mesh1")
         more = np.tile(DRIVES, (4, 1))
         np.testing.assert_array_equal(client.evaluate(more, INPUTS, "mesh1").values, expected(more))
-        assert max(array_bytes[-2:]) <= INPUTS.nbytes + len(more) * 12
+        assert max(array_bytes[-2:]) <= INPUTS.nbytes + len(more) * (8 + 4 * 4)
 
 
 def test_drives_are_copied_before_they_are_checked(serve: Serve) -> None:
@@ -173,7 +173,7 @@ def test_a_buffer_is_shared_again_after_a_new_acquire(serve: Serve, array_bytes:
         client.acquire()
         client.apply(np.zeros(16))
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
-        assert max(array_bytes) == max(INPUTS.nbytes, SETTINGS * 12)
+        assert max(array_bytes) == max(INPUTS.nbytes, SETTINGS * (8 + 4 * 4))
 
 
 def test_a_server_with_keys_shares_no_memory(serve: Serve, array_bytes: list[int], tmp_path: Any) -> None:
@@ -305,6 +305,6 @@ def test_readings_that_do_not_fit_are_sent_in_a_frame(
         body = shared_buffer_slots.Slot.body
         monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_bytes": 8})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))
-        assert array_bytes[1] == SETTINGS * (SAMPLES * 4 * 4 + 12)
+        assert array_bytes[1] == SETTINGS * (SAMPLES * 4 * 4 + 8 + 4 * 4)
         monkeypatch.setattr(shared_buffer_slots.Slot, "body", lambda slot: {**body(slot), "answer_at": 2**40})
         np.testing.assert_array_equal(client.evaluate(DRIVES, INPUTS, "mesh1").values, expected(DRIVES))

@@ -33,7 +33,7 @@ def test_arrays_are_unchanged_by_encoding_and_decoding(array: np.ndarray) -> Non
     specs, ready = messages.array_specs({"x": array})
     request = Request(op="evaluate", id=3, client_id="s", seq=1, arrays=specs)
     frames = [bytes(frame) for frame in messages.encode(request, ready)]
-    assert frames[0] == b"PLP\x02"
+    assert frames[0] == b"PLP\x03"
     back = messages.decode_arrays(messages.decode_request(frames[1]).arrays, frames[2:])["x"]
     assert back.dtype == array.dtype
     assert back.shape == array.shape
@@ -120,12 +120,12 @@ def test_frames_must_match_the_header_in_number_and_size() -> None:
 
 
 def test_the_prefix_has_magic_and_version() -> None:
-    messages.check_prefix(b"PLP\x02")
-    sentence = "has protocol version 1, but this side has version 2: install the same version of photonloop on both sides"
+    messages.check_prefix(b"PLP\x03")
+    sentence = "has protocol version 1, but this side has version 3: install the same version of photonloop on both sides"
     with pytest.raises(DeviceError, match=sentence) as caught:
         messages.check_prefix(b"PLP\x01")
     assert caught.value.code == "version"
-    for frame in (b"", b"PLP", b"PLP\x02\x00", b"HTTP"):
+    for frame in (b"", b"PLP", b"PLP\x03\x00", b"HTTP"):
         with pytest.raises(ValueError, match="not a photonloop"):
             messages.check_prefix(frame)
 

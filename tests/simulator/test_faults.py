@@ -54,7 +54,7 @@ def test_a_stuck_channel_keeps_its_voltage() -> None:
     stuck[3] = 5.0
     np.testing.assert_allclose(readings(chip, VOLTS, 1), readings(whole, stuck, 1), rtol=1e-2)
     np.testing.assert_array_equal(readings(chip, VOLTS, 0), readings(whole, VOLTS, 0))
-    assert chip.status().safe, "the held drive is safe; only the supply current shows the stuck source"
+    assert chip.status().heater_power_w == 0, "only the supply current shows the stuck source"
     own, truth = whole.parameters.heater, whole.stages[1].truth
     warm = 1 + own.self_heating * reference.power_w(whole, 1, stuck)[3] / truth.pi_power_w[3]
     expected_a = 5.0 / (truth.resistance_ohm[3] * warm)

@@ -72,7 +72,7 @@ def test_the_simulator_prints_the_table() -> None:
     assert "At random phases the heaters take 202 W" in done.stdout
     assert "warning: The heaters take 202 W on average, 247 W/cm²" in done.stdout
     table = json.loads(run("-m", "photonloop.simulator", "--physics", "--json", "--chip", "undercut").stdout)
-    assert table["warnings"] == [] and table["budget"]["power_w"] == pytest.approx(5.06, rel=0.01)
+    assert table["warnings"] == [] and table["feasibility"]["power_w"] == pytest.approx(5.06, rel=0.01)
 
 
 def test_the_command_prints_the_table_for_virtual_chips_only() -> None:

@@ -210,7 +210,7 @@ def test_converter_has_signed_codes_and_saturates(tmp_path: Path) -> None:
     # All rings in resonance, all inputs lit: all light in the drop diodes, full scale. Off resonance: minus full scale.
     dark = volts_for(chip, np.full((OUTPUTS, INPUTS), np.pi))
     full = chip.evaluate(np.stack((np.zeros(15), dark)), np.ones((1, INPUTS), np.float32), "bank")
-    assert full.flags[0] == FLAG_SATURATED
+    assert (full.flags[0] == FLAG_SATURATED).any()
     assert np.all(full.values[0] > 0.98 * full.values[0].max()) and np.all(full.values[1] < -0.98 * full.values[0].max())
 
 

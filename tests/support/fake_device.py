@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from photonloop.protocols.device import (
     Inputs,
     LimitsDescription,
     LoadedRows,
+    Readback,
     Readings,
     ReadoutDescription,
     StageDescription,
@@ -25,8 +27,10 @@ from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import (
     check_held_drive,
     check_inputs,
+    check_light_switch,
     check_settings,
     check_size,
+    check_wait,
     heater_power_w,
 )
 from photonloop.protocols.loaded_inputs import LoadedInputs
@@ -36,7 +40,9 @@ Serve = Callable[..., DeviceServer]
 """Type of the fixture `serve`, which starts a server in a thread: device, address, and fields of `ServerOptions`."""
 
 
-def fake_description(**limits: float) -> DeviceDescription:
+def fake_description(
+    *, inputs_at_once: Literal["many", "one"] = "many", light_switch: bool = True, **limits: float
+) -> DeviceDescription:
     """Description of two stages with four ports and eight channels each."""
     bounds: dict[str, float] = {
         "voltage_v": 5.0,
@@ -62,6 +68,9 @@ def fake_description(**limits: float) -> DeviceDescription:
         name="fake",
         kind="simulator",
         input_ports=4,
+        inputs_at_once=inputs_at_once,
+        light_switch=light_switch,
+        reads_back=True,
         phases_settable=False,
         stages=stages,
         drive=DriveDescription(min_v=0.0, max_v=6.0, settle_s=1e-3, resistance_ohm=1000.0, pi_power_w=0.02),
@@ -75,7 +84,8 @@ class FakeDevice:
     """A device without physics: reading of port p = mean squared drive × squared input amplitude of port p.
 
     `before_setting` is called before every setting, so that a test can block or sleep there. `calls` lists the
-    operations that reached the device.
+    operations that reached the device. If `wait_ends` is given, a `wait` lasts until it is set, or until `cancel` or
+    `safe`; `waiting` is set while it lasts.
     """
 
     def __init__(
@@ -91,6 +101,10 @@ class FakeDevice:
         self.faults: dict[str, Fault] = {}
         self.health: dict[str, str | float] = {}
         self.safe_error: Exception | None = None
+        self.light = not self.description.light_switch
+        self.wait_ends: threading.Event | None = None
+        self.waiting = threading.Event()
+        self._stays_dark = False
         self._stop = threading.Event()
         self._running = False
         self._closed = False
@@ -108,15 +122,15 @@ class FakeDevice:
 
     def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
         self.calls.append("evaluate")
-        if self._closed:
-            raise DeviceError("device", "the fake is closed")
+        self._check_open()
         volts = check_settings(self.description, stage, drives, self.held)
         if isinstance(inputs, LoadedRows):
             light: Inputs = self.loaded.rows(inputs)
         else:
             light = check_inputs(self.description, inputs)
         check_size(self.description, stage, len(volts), len(light))
-        power = np.abs(light).astype(np.float64) ** 2
+        self.light = not self._stays_dark
+        power = np.abs(light).astype(np.float64) ** 2 * self.light
         time_s = np.empty(len(volts))
         self._stop.clear()
         self._running = True
@@ -131,12 +145,41 @@ class FakeDevice:
         finally:
             self._running = False
         values = np.mean(volts**2, axis=1)[:, None, None] * power[None]
-        return Readings(values.astype(np.float32), time_s, np.zeros(len(volts), np.uint32))
+        return Readings(values.astype(np.float32), time_s, np.zeros((len(volts), values.shape[2]), np.uint32))
+
+    def set_light(self, on: bool) -> None:
+        self.calls.append("set_light")
+        self._check_open()
+        check_light_switch(self.description)
+        self.light, self._stays_dark = on, not on
+
+    def wait(self, seconds: float) -> None:
+        self.calls.append("wait")
+        self._check_open()
+        seconds = check_wait(seconds)
+        if self.wait_ends is not None:
+            self._stop.clear()
+            self._running = True
+            self.waiting.set()
+            wait_until(lambda: self._stop.is_set() or (self.wait_ends is not None and self.wait_ends.is_set()), 20)
+            self.waiting.clear()
+            self._running = False
+            if self._stop.is_set():
+                raise DeviceError("interlock", "the wait was stopped")
+        self.clock_s += seconds
+
+    def readback(self) -> Readback:
+        self.calls.append("readback")
+        self._check_open()
+        amperes = self.held / self.description.drive.resistance_ohm
+        amperes[-1] = np.nan
+        return Readback(self.held.copy(), amperes)
 
     def status(self) -> DeviceStatus:
         return DeviceStatus(
             clock_s=self.clock_s,
-            safe=not self.held.any(),
+            safe=not self.held.any() and not (self.description.light_switch and self.light),
+            light=self.light if self.description.light_switch else None,
             busy=self._running,
             heater_power_w=heater_power_w(self.description, self.held),
             evaluations=self.evaluations,
@@ -154,6 +197,7 @@ class FakeDevice:
         if self.safe_error is not None:
             raise self.safe_error
         self.held = np.zeros(self.description.channels)
+        self.light, self._stays_dark = not self.description.light_switch, False
 
     def clear_fault(self, name: str) -> None:
         if self.faults.pop(name, None) is None:
@@ -162,6 +206,10 @@ class FakeDevice:
     def close(self) -> None:
         self.safe()
         self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("device", "the fake is closed")
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

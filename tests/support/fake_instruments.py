@@ -195,6 +195,24 @@ class FakeLaser(FakeInstrument):
         return self.set_nm
 
 
+@dataclass
+class FakeSwitch(FakeInstrument):
+    channels: int = 4
+    has_dark: bool = True
+    history: list[int | None] = field(default_factory=list)
+
+    def select(self, channel: int | None) -> None:
+        self.called("select")
+        self.history.append(channel)
+
+    def selected(self) -> int | None:
+        self.called("selected")
+        return self.history[-1] if self.history else None
+
+    def fail_once(self, method: str) -> None:
+        self.faults.append(Faulty(method, silence(), times=1))
+
+
 class FakeLab:
     """A chip of two stages: heater source with readback, modulator source without, readout in volts, laser."""
 

@@ -101,6 +101,7 @@ def test_every_instrument_answers_at_its_address(bench: RunningBench) -> None:
         "scpi-readout": "READOUT-16",
         "santec-tsl570": "TSL-570",
         "scpi-laser": "LASER-1550",
+        "scpi-switch": "SWITCH-1XN",
         "pm100d": "PM100D",
     }
     with closing(SerialClient(bench)) as line:

@@ -19,7 +19,7 @@ HOTTEST_RISE_K = 60.0
 
 
 @dataclass(frozen=True)
-class HeatBudget:
+class HeatEstimate:
     """Heat of a chip whose heaters set independent phases, uniform in [0, 2π).
 
     Parameters
@@ -44,7 +44,7 @@ class HeatBudget:
 
 
 @dataclass(frozen=True)
-class LightBudget:
+class LightEstimate:
     """Light at the detectors of the last stage, for all inputs fully lit and random phases.
 
     Parameters
@@ -65,7 +65,7 @@ class LightBudget:
     warnings: tuple[str, ...]
 
 
-def heat_budget(parameters: ChipParameters, channels: int, area_m2: float) -> HeatBudget:
+def heat_estimate(parameters: ChipParameters, channels: int, area_m2: float) -> HeatEstimate:
     """Return the heat of a chip with `channels` heaters on `area_m2` [m²], for nominal heaters at uniform phases."""
     own = parameters.heater
     turns = (np.arange(2000) + 0.5) / 1000.0  # phases in half turns, in the middle of equal intervals
@@ -87,10 +87,12 @@ def heat_budget(parameters: ChipParameters, channels: int, area_m2: float) -> He
             f"The heaters warm the chip by {rise_k:.3g} K on average, more than {HOTTEST_RISE_K:g} K: use fewer ports or stages, "
             f"a lower heater.pi_power_w or a lower temperature.heating_k_per_w."
         )
-    return HeatBudget(power_w, current_a, density, rise_k, tuple(found))
+    return HeatEstimate(power_w, current_a, density, rise_k, tuple(found))
 
 
-def light_budget(parameters: ChipParameters, transmitted: float, lit_a: float, thermal_a2: float, shot_a: float) -> LightBudget:
+def light_estimate(
+    parameters: ChipParameters, transmitted: float, lit_a: float, thermal_a2: float, shot_a: float
+) -> LightEstimate:
     """Return the light at the detectors of the last stage.
 
     Parameters
@@ -112,4 +114,4 @@ def light_budget(parameters: ChipParameters, transmitted: float, lit_a: float, t
                 f"The mean photocurrent of the last stage, {mean_a:.3g} A after a loss of {loss_db:.3g} dB, is below {name}, "
                 f"{level_a:.3g} A: use fewer ports or stages, lower losses or more laser power."
             )
-    return LightBudget(loss_db, mean_a, noise_a, tuple(found))
+    return LightEstimate(loss_db, mean_a, noise_a, tuple(found))

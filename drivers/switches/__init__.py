@@ -1,0 +1,1 @@
+"""Optical switches, one file per instrument."""
