@@ -67,8 +67,7 @@ class StageGeometry(_Model):
     """Nominal positions of the heaters and waveguides of a stage on the chip [m]: x along the light, y across it.
 
     Waveguides are straight: mode k is at y = mode_y_m[k] along the whole stage. A phase shifter has two arms, on the
-    modes of its interferometer, at the same x. Heat from a heater acts on every waveguide nearby: on both arms of its
-    own and of other interferometers, and on modes that pass a column without an interferometer.
+    modes of its interferometer, at the same x. Heat acts on every waveguide nearby, also on bare ones.
 
         x:    phi_x_m[0]  theta_x_m[0]  phi_x_m[1]  theta_x_m[1]  …  gamma_x_m
         y 0   ──[φ]─────────[θ]───────────────────────────────────────[γ]──

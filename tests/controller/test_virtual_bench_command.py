@@ -25,7 +25,7 @@ def test_it_prints_addresses_and_commands_to_try(
         "control": "127.0.0.1:4",
         "instruments": {"qontrol": "ASRL/dev/x::INSTR", "labjack-t7": "TCPIP::127.0.0.1::5::SOCKET"},
     }
-    virtual_bench_command._print_announcement(argparse.Namespace(json=False), announced)
+    virtual_bench_command._print_announcement(argparse.Namespace(json=False, inputs="modulators"), announced)
     printed = capsys.readouterr().out
     assert "  qontrol     ASRL/dev/x::INSTR\n  labjack-t7  TCPIP::127.0.0.1::5::SOCKET\n  control     127.0.0.1:4" in printed
     seen = "b/station.toml" if inside else str(station)

@@ -141,7 +141,7 @@ def test_memory_of_almost_zero_changes_no_bit(topology: str) -> None:
     np.testing.assert_array_equal(found[0].values, found[1].values)
     np.testing.assert_array_equal(found[0].flags, found[1].flags)
     if topology == "clements":
-        assert {0, FLAG_SATURATED} == set(found[0].flags.tolist())
+        assert {0, FLAG_SATURATED} == set(found[0].flags.ravel().tolist())
 
 
 def test_the_gradient_includes_the_memory() -> None:

@@ -26,7 +26,9 @@ def drives_of(chip: Chip, settings: int = 2) -> np.ndarray:
 
 
 def test_without_light_only_dark_current_and_converter_steps_are_read() -> None:
-    chip = chip_of("soi", {"photodiode": {"bandwidth_hz": 0.0}}, quiet=False, ports=4, stages=2)
+    exact = dict.fromkeys(("noise_lsb", "offset_lsb", "offset_sigma_lsb", "offset_drift_lsb", "gain_drift_sigma"), 0.0)
+    parts = {"photodiode": {"bandwidth_hz": 0.0, "has_memory": False}, "adc": exact}
+    chip = chip_of("soi", parts, quiet=False, ports=4, stages=2)
     chip.set_light(False)
     for index, stage in enumerate(chip.stages):
         values = chip.evaluate(drives_of(chip), ONES, stage.description.name).values
@@ -190,8 +192,8 @@ def test_readback_of_an_ideal_source_obeys_ohm() -> None:
 
 def test_readback_shows_self_heating_and_the_converter() -> None:
     """The current solves V = I R₀ (1 + ρ V I / P_π) for each channel."""
-    quiet = {"dac": {"readback_noise_a": 0.0}}
-    chip = chip_of("soi", quiet, ports=4, stages=1)
+    heater = {"self_heating": 0.073, "ground_ohm": 0.0, "resistance_sigma": 0.0}
+    chip = chip_of("soi", {"dac": {"readback_noise_a": 0.0}, "heater": heater}, ports=4, stages=1)
     drive = np.linspace(0.5, 6, 16)
     chip.apply(drive)
     measured = chip.readback()
@@ -199,7 +201,7 @@ def test_readback_shows_self_heating_and_the_converter() -> None:
     pi_w = chip.stages[0].truth.pi_power_w
     resistance = 770.0 * (1 + 0.073 * measured.volts * measured.amperes / pi_w)
     np.testing.assert_allclose(measured.volts, measured.amperes * resistance, rtol=1e-9)
-    assert np.sum(measured.amperes) == pytest.approx(chip.status().health["supply_current_a"], rel=1e-9)
+    assert np.sum(measured.amperes) == pytest.approx(chip.status().health["supply_current_a"], rel=1e-4)
 
 
 def test_readback_shows_broken_heaters_and_stuck_sources() -> None:
@@ -215,11 +217,12 @@ def test_readback_shows_broken_heaters_and_stuck_sources() -> None:
     assert measured.volts[18] == pytest.approx(2.0, rel=1e-3)
     assert measured.amperes[18] == 0.0
     assert measured.volts[3] == 5.0
-    assert measured.amperes[3] == pytest.approx(5.0 / 830, rel=0.03)
-    assert (measured.volts[4], measured.amperes[4]) == (0.0, 0.0)
+    assert measured.amperes[3] == pytest.approx(5.0 / 770, rel=0.12)
+    assert measured.volts[4] == 0.0
+    assert measured.amperes[4] == pytest.approx(0.0, abs=1e-5), "its ground is lifted by the other heaters"
     others = np.delete(np.arange(32), [3, 4, 18])
     np.testing.assert_allclose(measured.volts[others], 2.0, rtol=1e-3)
-    np.testing.assert_allclose(measured.amperes[others], 2.0 / 780, rtol=0.03)
+    np.testing.assert_allclose(measured.amperes[others], 2.0 / 770, rtol=0.12)
 
 
 def test_the_noise_of_readback_has_its_width_and_changes_no_reading() -> None:
@@ -276,11 +279,15 @@ def test_the_geometry_of_a_weight_bank() -> None:
 def test_nominal_values_in_the_description() -> None:
     description = chip_of("soi", {"heater": {"rise_s": 1e-6, "fall_s": 3e-6}}, quiet=False, ports=4, stages=2).describe()
     assert (description.inputs_at_once, description.phases_steady_s) == ("many", STEADY_S)
-    assert (description.drive.noise_v, description.drive.time_constant_s) == (0.0, 3e-6)
+    fibres = chip_of("soi", {"modulator": {"phase_drift_rad": 3.0, "phase_drift_tau_s": 1080.0}}, ports=4, stages=1)
+    steady_s = fibres.describe().phases_steady_s
+    assert steady_s == pytest.approx(0.3, rel=0.01), "0.1 rad between two inputs that each walk 1 rad a minute"
+    assert (description.drive.noise_v, description.drive.time_constant_s) == (1e-5, 3e-6)
     assert (description.light_switch, description.reads_back) == (True, True)
-    assert description.readout.bandwidth_hz == 5e4
+    assert description.readout.bandwidth_hz == 1e5
     ideal = chip_of("ideal", {}, ports=4, stages=2).describe()
     assert (ideal.readout.noise, ideal.readout.bandwidth_hz) == ((0.0, 0.0), None)
+    assert (ideal.phases_steady_s, ideal.drive.noise_v) == (STEADY_S, 0.0)
 
 
 def test_a_chip_with_an_input_switch_lights_one_input() -> None:
