@@ -145,6 +145,8 @@ def train(
         write_atomically(path / EXPERIMENT, as_toml(experiment).encode())
         write_device(path, setup.link.description)
         reporter.folder = folder = folders.enter_context(closing(RunFolder(path)))
+        if setup.link.description.warnings:
+            reporter.warn(" ".join(setup.link.description.warnings))
         if clipped:
             reporter.warn(f"{clipped} values of the test set were outside the range of the training set and were limited to it")
         reporter.event(

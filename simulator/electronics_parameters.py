@@ -71,7 +71,7 @@ class PhotodiodeParameters(Part):
     """Noise bandwidth B [Hz]; 0: no noise and no memory."""
     has_memory: bool = False
     """Whether the amplifier is a one-pole filter of noise bandwidth B. If so, a reading keeps the share e^(-4BT) of the
-    previous sample's output, T = clock.sample_s. The first sample of a setting has settled."""
+    previous sample's output, T the time from sample to sample. The first sample of a setting has settled."""
     temperature_k: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Temperature of the amplifier's resistor [K]; 0: no thermal noise."""
     load_ohm: Annotated[float, Field(ge=0, le=1e12)] = 0.0

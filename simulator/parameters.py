@@ -195,7 +195,11 @@ class ClockParameters(_Part):
     settle_s: Annotated[float, Field(ge=0, le=10)] = 1e-5
     """Time from a new drive to the first reading [s]."""
     sample_s: Annotated[float, Field(ge=0, le=10)] = 1e-5
-    """Time to switch the inputs and read one sample [s]."""
+    """Time to switch the inputs and read one sample [s], without the time of its detectors."""
+    channel_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Time to write the voltage of one channel [s], before the settle time; channels are written one after another."""
+    detector_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Time to read one detector of a sample [s]; detectors are read one after another."""
 
 
 class LimitParameters(_Part):
@@ -252,6 +256,12 @@ class ChipParameters(_Part):
     faults: tuple[FaultParameters, ...] = ()
     """Faults, from the start or at a given time."""
 
+    @property
+    def sample_s(self) -> float:
+        """Time from one sample to the next [s], with all detectors of a stage."""
+        outputs = self.mesh.outputs if self.mesh.topology == "weight_bank" and self.mesh.outputs else self.ports
+        return self.clock.sample_s + outputs * self.clock.detector_s
+
     @model_validator(mode="after")
     def _wavelengths_are_separable(self) -> Self:
         if self.mesh.topology == "weight_bank":
@@ -260,7 +270,7 @@ class ChipParameters(_Part):
 
     @model_validator(mode="after")
     def _forgets(self) -> Self:
-        if self.photodiode.has_memory and self.clock.sample_s == 0:
+        if self.photodiode.has_memory and self.sample_s == 0:
             raise ValueError(
                 "photodiode.has_memory is true, but clock.sample_s is 0, so a reading would never change: "
                 "set sample_s, or set has_memory to false"

@@ -84,7 +84,8 @@ def _print(device: str, description: DeviceDescription, status: DeviceStatus) ->
             stage.nonlinearity,
         )
     figures = Table("", "", show_header=False)
-    for name, value in (*_abilities(description), *limit_rows(description), *_health(status)):
+    warnings = [("warning", text) for text in description.warnings]
+    for name, value in (*_abilities(description), *limit_rows(description), *_health(status), *warnings):
         figures.add_row(name, value)
     console = Console(highlight=False)
     with console.capture() as drawn:

@@ -202,7 +202,7 @@ def _settings(bench: VirtualBench, name: str) -> dict[str, Any]:
         case "keysight-daq970a":
             return {"inputs": [virtual_keysight.channel_name(index) for index in range(detectors)]}
         case _:
-            return {}
+            return {"resolution": 1} if name == "labjack-t7" else {}  # 16 bit at 40 µs per input
 
 
 def _value(value: Any) -> str:

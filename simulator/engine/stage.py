@@ -233,7 +233,7 @@ def _heaters(
 def _readout(parameters: ChipParameters, truth: StageTruth, levels: StageLevels, loss_db: float) -> kernels.ReadoutChain:
     """Return the detectors of a stage; `loss_db` is the loss directly in front of them."""
     diode = parameters.photodiode
-    kept = float(np.float32(photodiode.kept_share(diode, parameters.clock.sample_s)))
+    kept = float(np.float32(photodiode.kept_share(diode, parameters.sample_s)))
     excess = photodiode.white_excess(kept)
     converter_a = adc.noise_a(parameters.adc, levels.code_a)
     offset_a = truth.zero_lsb * levels.code_a

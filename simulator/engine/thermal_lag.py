@@ -44,7 +44,7 @@ class ThermalLag:
         self._parameters = parameters
         self._pipeline = pipeline
         self._ambient = ambient
-        self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.clock.sample_s
+        self._settle_s, self._sample_s = parameters.clock.settle_s, parameters.sample_s
         self._states = [ThermalState(0.0, np.zeros(size), np.zeros(size)) for size in channels]
         self._seen: tuple[tuple[int, ...], Moment] = ((-1,) * len(channels), Moment(faults=-1))
 

@@ -122,7 +122,7 @@ def _remembered_loss(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the loss on readings behind amplifiers with memory, and its derivatives by the currents before them."""
     loss, slope = loss_and_slope(reference.remembered_a(chip, currents_a))
-    kept = photodiode.kept_share(chip.parameters.photodiode, chip.parameters.clock.sample_s)
+    kept = photodiode.kept_share(chip.parameters.photodiode, chip.parameters.sample_s)
     return loss, photodiode.back_filtered(slope, kept)
 
 

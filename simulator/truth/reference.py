@@ -189,7 +189,7 @@ def converted_a(chip: Chip, stage: int, currents_a: NDArray[np.float64], moment:
 
 def remembered_a(chip: Chip, currents_a: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the output [A] of the amplifiers for the photocurrents of a setting, (samples, tap ports)."""
-    return photodiode.filtered_a(currents_a, photodiode.kept_share(chip.parameters.photodiode, chip.parameters.clock.sample_s))
+    return photodiode.filtered_a(currents_a, photodiode.kept_share(chip.parameters.photodiode, chip.parameters.sample_s))
 
 
 def linear_currents_a(
