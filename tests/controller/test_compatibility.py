@@ -45,7 +45,7 @@ def test_another_chip_of_the_same_shape(changes: dict[str, object], detail: str)
         ({"stages": 1}, "it has 1 stages and had 2"),
         ({"mesh": {"topology": "reck"}}, "stages.0.topology is reck and was clements"),
         ({"dac": {"max_v": 5.0}, "seed": 3}, "drive.max_v is 5.0 and was 10.8"),
-        ({"heater": {"pi_power_w": 0.02}}, "drive.pi_power_w is 0.02 and was 0.023"),
+        ({"heater": {"pi_power_w": 0.02}}, "drive.pi_power_w is 0.02 and was 0.0248"),
         ({"limits": {"power_w": 0.05}}, "limits.power_w is 0.05 and was 0.06"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_abilities_of_a_virtual_chip(shown: Print) -> None:
     assert rows["light"] == "switched by set_light, and off in the safe state"
     assert rows["read-back"] == "measures voltages or currents of the sources"
     assert rows["heater positions"] == "known"
-    assert rows["detector bandwidth"] == "50 kHz"
+    assert rows["detector bandwidth"] == "100 kHz"
     assert re.fullmatch(r"[\d.]+ nA, [\d.]+ nA", rows["noise without light"])
     assert rows["heater time constant"] == "2.2 µs"
     assert rows["speed"] == "758 evaluations of 128 samples per second"
