@@ -91,7 +91,7 @@ class InputLock:
 
 
 @dataclass(frozen=True)
-class Row:
+class WanderingChip:
     """One trained chip."""
 
     rate_rad: float
@@ -100,7 +100,7 @@ class Row:
     outcome: Outcome
 
 
-def run(rate_rad: float, cure: str, seed: int, evaluations: int) -> Row:
+def run(rate_rad: float, cure: str, seed: int, evaluations: int) -> WanderingChip:
     """Train with inputs that change by `rate_rad` per update of 8 settings."""
     update_s = 8 * setting_time_s(load_chip("soi", ports=64, stages=1), 128)
     tau_s = 2.0 * SIGMA_RAD**2 * update_s / rate_rad**2 if rate_rad else 1.0
@@ -109,7 +109,7 @@ def run(rate_rad: float, cure: str, seed: int, evaluations: int) -> Row:
     bank = {"mesh": {"topology": "weight_bank"}, "ring": rings} if cure == "weight bank" else {}
     task = digits_task("soi", seed, inputs, bank)
     recipe = Recipe(step_rad=None, evaluations=evaluations)
-    return Row(rate_rad, cure, seed, learn(task, recipe, InputLock(task) if cure == "lock" else None))
+    return WanderingChip(rate_rad, cure, seed, learn(task, recipe, InputLock(task) if cure == "lock" else None))
 
 
 def main() -> int:

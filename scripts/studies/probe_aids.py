@@ -1,8 +1,8 @@
-"""Measure which ways of probing help on noisy and drifting chips: digits on 64 ports, one layer, equal evaluations.
+"""Measure which kinds of probing help on noisy and drifting chips: digits on 64 ports, one layer, equal evaluations.
 
     python scripts/studies/probe_aids.py [--json] [--quick] [--seeds 0 1 2] [--presets soi harsh lab] [--jobs 2]
 
-Each way is trained on the same chips with the same number of settings (`learning_loop`):
+Each probing is trained on the same chips with the same number of settings (`learning_loop`):
 
     interleaved  pairs + - + - …, 4 directions per update, with the probe step that a session measures
     blocks       the same settings in the order + + + + - - - -
@@ -25,7 +25,7 @@ import numpy as np
 from learning_loop import Outcome, Recipe, digits_task, learn
 
 MEASURED = Recipe(step_rad=None)
-WAYS: dict[str, Recipe | float] = {
+PROBINGS: dict[str, Recipe | float] = {
     "interleaved": MEASURED,
     "blocks": replace(MEASURED, order="blocks"),
     "reference": replace(MEASURED, order="reference"),
@@ -41,11 +41,11 @@ WAYS: dict[str, Recipe | float] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbedChip:
     """One trained chip."""
 
     preset: str
-    way: str
+    probing: str
     seed: int
     outcome: Outcome
 
@@ -56,11 +56,11 @@ def measured_step_rad(preset: str, seed: int) -> float:
     return learn(digits_task(preset, seed), replace(MEASURED, evaluations=0)).step_rad
 
 
-def run(preset: str, way: str, seed: int, evaluations: int) -> Row:
-    recipe = WAYS[way]
+def run(preset: str, probing: str, seed: int, evaluations: int) -> ProbedChip:
+    recipe = PROBINGS[probing]
     if not isinstance(recipe, Recipe):
         recipe = replace(MEASURED, step_rad=recipe * measured_step_rad(preset, seed))
-    return Row(preset, way, seed, learn(digits_task(preset, seed), replace(recipe, evaluations=evaluations)))
+    return ProbedChip(preset, probing, seed, learn(digits_task(preset, seed), replace(recipe, evaluations=evaluations)))
 
 
 def main() -> int:
@@ -73,21 +73,21 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="chips at the same time")
     args = parser.parse_args()
     seeds, evaluations = (args.seeds[:1], 8_000) if args.quick else (args.seeds, args.evaluations)
-    cases = [(preset, way, seed, evaluations) for preset in args.presets for way in WAYS for seed in seeds]
+    cases = [(preset, probing, seed, evaluations) for preset in args.presets for probing in PROBINGS for seed in seeds]
     with ProcessPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(run, *zip(*cases, strict=True)))
     if args.json:
         print(json.dumps({"evaluations": evaluations, "results": [asdict(row) for row in rows]}))
         return 0
-    print("| way | " + " | ".join(f"`{preset}` | step [rad]" for preset in args.presets) + " |")
+    print("| probing | " + " | ".join(f"`{preset}` | step [rad]" for preset in args.presets) + " |")
     print("|---|" + "---|---|" * len(args.presets))
-    for way in WAYS:
+    for probing in PROBINGS:
         cells = []
         for preset in args.presets:
-            found = [row.outcome for row in rows if (row.preset, row.way) == (preset, way)]
+            found = [row.outcome for row in rows if (row.preset, row.probing) == (preset, probing)]
             accuracy = np.array([outcome.accuracy for outcome in found])
             cells.append(f"{accuracy.mean():.3f} ({accuracy.min():.3f}) | {np.mean([o.step_rad for o in found]):.4f}")
-        print(f"| {way} | " + " | ".join(cells) + " |")
+        print(f"| {probing} | " + " | ".join(cells) + " |")
     return 0
 
 

@@ -62,7 +62,7 @@ PACES: dict[str, Changes] = {"soi": {}, "lab": pace_of("lab")}
 
 
 @dataclass(frozen=True)
-class Row:
+class TroubledSession:
     """One session: its accuracy, hours on the chip's clock, and probe step [rad per phase]."""
 
     trouble: str
@@ -75,7 +75,7 @@ class Row:
     step_rad: float
 
 
-def session(trouble: str, pace: str, estimator: str, seed: int, epochs: int) -> Row:
+def session(trouble: str, pace: str, estimator: str, seed: int, epochs: int) -> TroubledSession:
     """Train a layer on a chip with one trouble."""
     with tempfile.TemporaryDirectory() as folder:
         chip = write_chip(Path(folder) / "chip.toml", "soi", TROUBLES[trouble], PACES[pace])
@@ -85,7 +85,7 @@ def session(trouble: str, pace: str, estimator: str, seed: int, epochs: int) -> 
         result = train(experiment, runs=Path(folder) / "runs", listener=SilentListener())
         step = next(event["per_phase_rad"] for event in read_events(Path(result.run)) if event["event"] == "step_chosen")
         setting_s = setting_time_s(load_chip(chip, ports=64, stages=1), experiment.training.batch)
-    return Row(
+    return TroubledSession(
         trouble, pace, estimator, seed, result.test_accuracy, result.evaluations, result.evaluations * setting_s / 3600, step
     )
 

@@ -17,7 +17,7 @@ from photonloop.simulator.physics.nonlinearity import mean_transmitted
 
 
 def test_presets_load_with_defaults() -> None:
-    assert set(preset_names()) == {"ideal", "soi", "harsh", "tin", "undercut"}
+    assert set(preset_names()) == {"ideal", "soi", "harsh", "lab", "tin", "undercut"}
     for name in preset_names():
         chip = load_chip(name)
         assert (chip.name, chip.ports, chip.stages, chip.seed) == (name, 64, 2, 0)
@@ -72,7 +72,10 @@ def test_a_chip_file_without_a_preset_is_an_ideal_chip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('preset = "soy"', r"preset 'soy' is not a preset: there are harsh, ideal, soi, tin, undercut; did you mean 'soi'\?"),
+        (
+            'preset = "soy"',
+            r"preset 'soy' is not a preset: there are harsh, ideal, lab, soi, tin, undercut; did you mean 'soi'\?",
+        ),
         ("prots = 3", r"unknown key 'prots'; did you mean 'ports'\?"),
         ("[heater]\npi_pwer_w = 1", r"unknown key 'heater.pi_pwer_w'; did you mean 'pi_power_w'\?"),
         ("ports = 1", "ports is 1, but should be greater than or equal to 2"),
@@ -108,7 +111,7 @@ def test_an_invalid_chip_file_is_refused_with_one_line(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("sio", "chip 'sio' is not a preset: there are harsh, ideal, soi, tin, undercut"),
+        ("sio", "chip 'sio' is not a preset: there are harsh, ideal, lab, soi, tin, undercut"),
         ("nowhere/chip.toml", "chip file nowhere/chip.toml does not exist"),
     ],
 )

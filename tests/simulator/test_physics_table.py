@@ -20,7 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("preset", ["ideal", "soi", "harsh", "tin", "undercut"])
+@pytest.mark.parametrize("preset", ["ideal", "soi", "harsh", "lab", "tin", "undercut"])
 def test_every_value_of_a_preset_is_in_the_table_with_its_source(preset: str) -> None:
     chip = load_chip(preset)
     rows = {f"{row.effect}.{row.parameter}": row for row in physics_table(preset, chip)}
@@ -62,7 +62,7 @@ def test_a_chip_file_is_the_source_of_its_values(tmp_path: Path) -> None:
 
 
 def test_all_presets_are_tested() -> None:
-    assert set(preset_names()) == {"ideal", "soi", "harsh", "tin", "undercut"}
+    assert set(preset_names()) == {"ideal", "soi", "harsh", "lab", "tin", "undercut"}
 
 
 def test_the_simulator_prints_the_table() -> None:

@@ -99,7 +99,7 @@ def test_the_process_ends_with_its_parent_unless_detached(detach: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--chip", "soy"], "chip 'soy' is not a preset: there are harsh, ideal, soi, tin, undercut; did you mean 'soi'?"),
+        (["--chip", "soy"], "chip 'soy' is not a preset: there are harsh, ideal, lab, soi, tin, undercut; did you mean 'soi'?"),
         (["--chip", "no/chip.toml"], "chip file no/chip.toml does not exist"),
         (["--ports", "1"], "chip soi: ports is 1, but should be greater than or equal to 2"),
         (["--ports", "4", "--bind", "tcp://0.0.0.0:*"], "can be reached from other machines"),
