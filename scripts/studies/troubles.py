@@ -2,8 +2,8 @@
 
     python scripts/studies/troubles.py [--json] [--quick] [--seeds 0 1 2] [--estimators spsa directional] [--jobs 2]
 
-Every row is a session of the product on a chip file: preset `soi` with one trouble, at the pace of `soi` and at the
-pace of preset `lab`. Prints the table of docs/results.md: mean test accuracy over the seeds, and the lowest one. The
+Every row is a session of the product on a chip file: preset `soi` with one trouble, with the clock of `soi` and with that
+of preset `lab`. Prints the table of docs/results.md: mean test accuracy over the seeds, and the lowest one. The
 probe step is measured by the session ("auto").
 """
 
@@ -43,7 +43,7 @@ def drift_of(preset: str) -> Changes:
     return {part: {key: getattr(getattr(parameters, part), key) for key in names} for part, names in keys.items()}
 
 
-def pace_of(preset: str) -> Changes:
+def clock_of(preset: str) -> Changes:
     """Return the durations of `preset`, at which the samples of a setting are settled."""
     return {"clock": load_chip(preset).clock.model_dump()}
 
@@ -58,7 +58,7 @@ TROUBLES: dict[str, Changes] = {
     "sources 1 mV": {"dac": {"noise_v": 1e-3}},
 }
 
-PACES: dict[str, Changes] = {"soi": {}, "lab": pace_of("lab")}
+CLOCKS: dict[str, Changes] = {"soi": {}, "lab": clock_of("lab")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TroubledSession:
     """One session: its accuracy, hours on the chip's clock, and probe step [rad per phase]."""
 
     trouble: str
-    pace: str
+    clock: str
     estimator: str
     seed: int
     accuracy: float
@@ -75,10 +75,10 @@ class TroubledSession:
     step_rad: float
 
 
-def session(trouble: str, pace: str, estimator: str, seed: int, epochs: int) -> TroubledSession:
+def session(trouble: str, clock: str, estimator: str, seed: int, epochs: int) -> TroubledSession:
     """Train a layer on a chip with one trouble."""
     with tempfile.TemporaryDirectory() as folder:
-        chip = write_chip(Path(folder) / "chip.toml", "soi", TROUBLES[trouble], PACES[pace])
+        chip = write_chip(Path(folder) / "chip.toml", "soi", TROUBLES[trouble], CLOCKS[clock])
         overrides = [f"seed={seed}", "network.layers=1", f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
         overrides += [f"estimator.name={estimator}", "estimator.probe_step_rad='auto'", *RATES[estimator]]
         experiment = load_experiment(EXPERIMENT, overrides, device=f"sim:{chip}")
@@ -86,7 +86,7 @@ def session(trouble: str, pace: str, estimator: str, seed: int, epochs: int) -> 
         step = next(event["per_phase_rad"] for event in read_events(Path(result.run)) if event["event"] == "step_chosen")
         setting_s = setting_time_s(load_chip(chip, ports=64, stages=1), experiment.training.batch)
     return TroubledSession(
-        trouble, pace, estimator, seed, result.test_accuracy, result.evaluations, result.evaluations * setting_s / 3600, step
+        trouble, clock, estimator, seed, result.test_accuracy, result.evaluations, result.evaluations * setting_s / 3600, step
     )
 
 
@@ -107,13 +107,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="sessions at the same time")
     args = parser.parse_args()
     seeds, estimators, epochs = (args.seeds[:1], ["spsa"], 100) if args.quick else (args.seeds, args.estimators, args.epochs)
-    cases = [(t, p, e, s, epochs) for e in estimators for p in PACES for t in TROUBLES for s in seeds]
+    cases = [(t, p, e, s, epochs) for e in estimators for p in CLOCKS for t in TROUBLES for s in seeds]
     with ProcessPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(session, *zip(*cases, strict=True)))
     if args.json:
         print(json.dumps({"epochs": epochs, "results": [asdict(row) for row in rows]}))
         return 0
-    print("| trouble | pace | estimator | accuracy | lowest | evaluations | device time | probe step [rad] |")
+    print("| trouble | clock | estimator | accuracy | lowest | evaluations | device time | probe step [rad] |")
     print("|---|---|---|---|---|---|---|---|")
     for first in range(0, len(rows), len(seeds)):
         some = rows[first : first + len(seeds)]
@@ -121,7 +121,7 @@ def main() -> int:
         a = some[0]
         figures = f"{accuracy.mean():.3f} | {accuracy.min():.3f} | {a.evaluations:,} | {shown_time(a.device_h)}"
         step = np.mean([row.step_rad for row in some])
-        print(f"| {a.trouble} | `{a.pace}` | {a.estimator} | {figures} | {step:.4f} |")
+        print(f"| {a.trouble} | `{a.clock}` | {a.estimator} | {figures} | {step:.4f} |")
     return 0
 
 
