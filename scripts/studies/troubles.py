@@ -2,8 +2,8 @@
 
     python scripts/studies/troubles.py [--json] [--quick] [--seeds 0 1 2] [--estimators spsa directional] [--jobs 2]
 
-Every row is a session of the product on a chip file: preset `soi` with one trouble, with the clock of `soi` and with that
-of preset `lab`. Prints the table of docs/results.md: mean test accuracy over the seeds, and the lowest one. The
+Every row is a session of the product on a chip file: preset `soi` with one trouble, with the clock of `soi` and with
+that of preset `lab`. Prints the table of docs/results.md: mean test accuracy over the seeds, and the lowest one. The
 probe step is measured by the session ("auto").
 """
 
