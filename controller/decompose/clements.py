@@ -13,8 +13,8 @@ from photonloop.controller.decompose.unitarity import TOLERANCE, checked_unitary
 def clements_phases(unitary: ArrayLike, tolerance: float = TOLERANCE) -> MeshPhases:
     """Return the phases with which a rectangular mesh has the transfer matrix `unitary`.
 
-    The diagonals below the main diagonal are nulled from the lower left corner: the first, third, … by columns, from the
-    input side of the mesh, the others by rows, from its output side (section 3 of the paper).
+    The diagonals below the main diagonal are nulled from the lower left corner: the first, third, … by columns, which
+    gives interferometers from the input side of the mesh, the others by rows, from its output side.
 
         · · · ·      the order in which the elements of a 4 × 4 matrix are nulled:
         6 · · ·      2 and 3 by rows, the others by columns

@@ -63,8 +63,8 @@ def phases_with_output_screen(
     """Return the phases of a mesh for M₁† ⋯ M_l† · D · M_k ⋯ M₁, with D moved through M₁† … M_l† to the outputs.
 
     A diagonal of phases passes an interferometer by M(θ, φ) · diag(e^{ia}, e^{ib}) = e^{ib} · M(θ, φ + a − b), and
-    M(θ, φ)† = −e^{−iθ} · diag(e^{−iφ}, 1) · M(θ, 0). At θ = 0 and at θ = π, φ does not act on a superposition; it is set
-    to 0 there, and its phase is moved to the outputs too.
+    M(θ, φ)† = −e^{−iθ} · diag(e^{−iφ}, 1) · M(θ, 0). At θ = 0 and at θ = π, φ is redundant: it is set to 0, which needs
+    no heater power, and the outputs make up for it.
 
     Parameters
     ----------

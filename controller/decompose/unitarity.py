@@ -15,7 +15,7 @@ def unitarity_error(matrix: ArrayLike) -> float:
 
 
 def distance_from_unitary(matrix: ArrayLike) -> float:
-    """Return ‖M − U‖ in the spectral norm, with U the unitary matrix nearest to a square matrix: the largest |σ − 1|."""
+    """Return ‖M − U‖ in the spectral norm, the largest |σ − 1|, with U the unitary matrix nearest to a square M."""
     return float(np.abs(np.linalg.svd(matrix, compute_uv=False) - 1.0).max())
 
 
