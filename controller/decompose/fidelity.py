@@ -37,10 +37,10 @@ def fidelity(target: ArrayLike, found: ArrayLike, input_phases: InputPhases = "f
 
     F = max |Tr(U†B)| / √(Tr(U†U) · Tr(B†B)),  B = D_out Û D_in
 
-    The maximum is over diagonal matrices: D_out with any complex elements, and D_in with phases only, or D_in = 1. For a
-    unitary target Tr(U†U) = N. Without D_out and D_in this is the square root of the fidelity of Clements et al., Optica
-    3, 1460 (2016), which ignores uniform loss. D_out makes it ignore unequal losses, gains and phases at the outputs
-    too, which cannot be separated from those of the detectors.
+    The maximum is over diagonal matrices: D_out with any complex elements, and D_in with phases only, or D_in = 1. For
+    a unitary target Tr(U†U) = N. Without D_out and D_in this is the square root of the fidelity of Clements et al.,
+    Optica 3, 1460 (2016), which ignores uniform loss. With D_out, F ignores unequal losses, gains and phases at the
+    outputs too, which cannot be separated from those of the detectors.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def best_diagonals(target: ArrayLike, found: ArrayLike, input_phases: InputPhase
     """Return the diagonals of D_out and D_in that maximise the fidelity of D_out Û D_in.
 
     Let u_k be the rows of U and b_k those of Û D_in. By the Cauchy–Schwarz inequality, the best D_out for given D_in is
-    d_k = ⟨b_k, u_k⟩ / ‖b_k‖², and F² · Tr(U†U) = Σ_k |⟨b_k, u_k⟩|² / ‖b_k‖² = ‖W p‖² with W_kj = U*_kj Û_kj / ‖b_k‖ and p the
-    diagonal of D_in. The steps q = W p and p = phases of W†q alternate; none of them decreases ‖W p‖.
+    d_k = ⟨b_k, u_k⟩ / ‖b_k‖², and F² · Tr(U†U) = Σ_k |⟨b_k, u_k⟩|² / ‖b_k‖² = ‖W p‖² with W_kj = U*_kj Û_kj / ‖b_k‖ and
+    p the diagonal of D_in. The steps q = W p and p = phases of W†q alternate; none of them decreases ‖W p‖.
 
     Parameters
     ----------

@@ -112,11 +112,11 @@ def rows_by_topology(stage: StageDescription, layout: StageLayout) -> NDArray[np
     in_order = sorted(range(len(rows)), key=lambda row: rows[row])
     found = dict(zip(_earliest([rows[row] for row in in_order]), in_order, strict=True))
     if wrong := sorted(set(expected) ^ set(found)):
-        extra = wrong[0] in found
+        surplus = "a further" if wrong[0] in found else "a missing"
         kind = "attenuator" if wrong[0].attenuates else "interferometer"
         raise ConfigError(
             f"the layout of stage {stage.name} has {len(rows)} rows and is not that of topology {stage.topology!r} on "
-            f"{stage.ports} modes, which has {len(elements)}: the first difference is {'a further' if extra else 'a missing'} {kind} "
+            f"{stage.ports} modes, which has {len(elements)}: the first difference is {surplus} {kind} "
             f"in column {wrong[0].column} at top mode {wrong[0].top}; correct the layout or the topology of the stage"
         )
     return np.array([found[element] for element in expected], np.int64)

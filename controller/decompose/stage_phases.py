@@ -76,7 +76,7 @@ def mesh_matrix(
         Angle errors [rad] of the first and the second coupler of each row of the layout, shape (interferometers, 2):
         angle = π/4 + error, B = [[cos, i sin], [i sin, cos]]. None: ideal couplers.
     loss_db
-        Insertion loss [dB] of each row of the layout, equal in both arms: a number or shape (interferometers,). None: 0.
+        Insertion loss [dB] of each row of the layout, equal in both arms: a number, or shape (interferometers,).
 
     Returns
     -------

@@ -110,7 +110,8 @@ def haar_matrix(ports: int, seed: int) -> NDArray[np.complex128]:
     Source: Mezzadri, Notices of the AMS 54, 592 (2007).
     """
     rng = np.random.default_rng(seed)
-    q, r = np.linalg.qr(rng.standard_normal((ports, ports)) + 1j * rng.standard_normal((ports, ports)))
+    gaussian = rng.standard_normal((ports, ports)) + 1j * rng.standard_normal((ports, ports))
+    q, r = np.linalg.qr(gaussian.astype(np.complex128))
     diagonal = np.diag(r)
     return q * (diagonal / np.abs(diagonal))
 

@@ -11,12 +11,12 @@ TOLERANCE = 1e-8
 
 def unitarity_error(matrix: ArrayLike) -> float:
     """Return ‖M†M − 1‖ in the spectral norm, the largest |σ² − 1| of the singular values σ of a square matrix."""
-    return float(np.abs(np.linalg.svd(matrix, compute_uv=False) ** 2 - 1.0).max())
+    return float(np.abs(_singular_values(matrix) ** 2 - 1.0).max())
 
 
 def distance_from_unitary(matrix: ArrayLike) -> float:
     """Return ‖M − U‖ in the spectral norm, the largest |σ − 1|, with U the unitary matrix nearest to a square M."""
-    return float(np.abs(np.linalg.svd(matrix, compute_uv=False) - 1.0).max())
+    return float(np.abs(_singular_values(matrix) - 1.0).max())
 
 
 def nearest_unitary(matrix: ArrayLike) -> NDArray[np.complex128]:
@@ -68,3 +68,7 @@ def checked_unitary(matrix: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[
             "decompose `nearest_unitary(matrix)` instead, or use a mesh of topology 'svd'"
         )
     return square
+
+
+def _singular_values(matrix: ArrayLike) -> NDArray[np.float64]:
+    return np.linalg.svd(np.asarray(matrix, np.complex128), compute_uv=False)
