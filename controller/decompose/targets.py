@@ -112,8 +112,7 @@ def haar_matrix(ports: int, seed: int) -> NDArray[np.complex128]:
     rng = np.random.default_rng(seed)
     gaussian = rng.standard_normal((ports, ports)) + 1j * rng.standard_normal((ports, ports))
     q, r = np.linalg.qr(gaussian.astype(np.complex128))
-    diagonal = np.diag(r)
-    return q * (diagonal / np.abs(diagonal))
+    return q * np.exp(1j * np.angle(np.diag(r)))
 
 
 def dft_matrix(ports: int) -> NDArray[np.complex128]:

@@ -70,5 +70,5 @@ def checked_unitary(matrix: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[
     return square
 
 
-def _singular_values(matrix: ArrayLike) -> NDArray[np.float64]:
+def _singular_values(matrix: ArrayLike) -> NDArray[np.floating]:
     return np.linalg.svd(np.asarray(matrix, np.complex128), compute_uv=False)
