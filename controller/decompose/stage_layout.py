@@ -98,14 +98,14 @@ def stage_layout(stage: StageDescription) -> StageLayout:
 def rows_by_topology(stage: StageDescription, layout: StageLayout) -> NDArray[np.int64]:
     """Return the row of `layout` of each element of the stage's topology, in the order of `TOPOLOGIES`.
 
-    Columns may be numbered differently, as long as light meets the same interferometers in the same order.
+    The topology must be in `TOPOLOGIES`, see `check_topology`. Columns may be numbered differently, as long as light
+    meets the same interferometers in the same order.
 
     Raises
     ------
     ConfigError
-        The topology is not in `TOPOLOGIES`, or the layout is not the one of this topology.
+        The layout is not the one of the topology.
     """
-    check_topology(stage)
     elements = TOPOLOGIES[stage.topology](stage.ports)
     expected = _earliest(elements)
     rows = [Element(int(c), int(t), bool(a)) for c, t, a in zip(layout.column, layout.top, layout.attenuates, strict=True)]

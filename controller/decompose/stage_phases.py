@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from photonloop.controller.decompose.clements import clements_phases
 from photonloop.controller.decompose.mesh_phases import MeshPhases
 from photonloop.controller.decompose.reck import reck_phases
-from photonloop.controller.decompose.stage_layout import StageLayout, rows_by_topology, stage_layout
+from photonloop.controller.decompose.stage_layout import StageLayout, check_topology, rows_by_topology, stage_layout
 from photonloop.controller.decompose.svd import svd_phases
 from photonloop.protocols.device import StageDescription
 
@@ -42,6 +42,7 @@ def stage_phases(stage: StageDescription, matrix: ArrayLike) -> NDArray[np.float
     ValueError
         The size of the matrix is not that of the stage, or the mesh cannot have this matrix.
     """
+    check_topology(stage)
     layout = stage_layout(stage)
     rows = rows_by_topology(stage, layout)
     if np.shape(matrix) != (stage.ports, stage.ports):

@@ -246,7 +246,7 @@ def test_without_output_phases_the_powers_are_right(topology: str) -> None:
     ("changes", "sentence"),
     [
         ({"topology": "unknown"}, "topology 'unknown', but a matrix can be set only on clements, reck, svd"),
-        ({"topology": "weight_bank"}, "topology 'weight_bank', but"),
+        ({"topology": "weight_bank", "layout": []}, "topology 'weight_bank', but"),
         ({"topology": "reck"}, "not that of topology 'reck' on 4 modes, which has 6: the first difference is a .* in column 0"),
         ({"topology": "svd"}, "has 6 rows and is not that of topology 'svd' on 4 modes, which has 16"),
         ({"layout": []}, "no layout, so the places of its interferometers are unknown: add a row"),
