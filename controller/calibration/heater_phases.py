@@ -25,7 +25,7 @@ from photonloop.controller.calibration.twin_parameters import TwinParameters
 
 Array = NDArray[np.float64]
 
-HEAT_SCALARS = ("curvature", "self_heating", "crosstalk_share", "crosstalk_exponent", "ground")
+HEAT_SCALARS = ("curvature", "self_heating", "crosstalk_share", "crosstalk_exponent", "ground_ratio")
 """Parameters common to all heaters, in the order of `PhaseGradient.by_scalars`."""
 
 LEAST_V = 1e-6
@@ -76,10 +76,10 @@ class HeaterPhases:
         Power relative to the heater's own P_π, and to the nominal P_π.
     received
         Power that each segment receives from others, for a share of 1, shape (settings, segments).
-    arm
+    arm_power
         Power of each heater's arm, relative to that for π in this arm alone.
     arm_per_q
-        `arm` per power, shape (channels,).
+        `arm_power` per power, shape (channels,).
     """
 
     effective: Array
@@ -89,13 +89,21 @@ class HeaterPhases:
     p: Array
     q: Array
     received: Array
-    arm: Array
+    arm_power: Array
     arm_per_q: Array
 
 
 @dataclass(frozen=True)
 class PhaseGradient:
-    """Derivatives of a loss per setting, by x, offset and κ, (settings, channels), and `HEAT_SCALARS`, (settings, 5)."""
+    """Derivatives of a loss per setting.
+
+    Parameters
+    ----------
+    by_x, by_offset, by_kappa
+        By nominal heater phase, offset and κ, shape (settings, channels).
+    by_scalars
+        By `HEAT_SCALARS`, shape (settings, 5).
+    """
 
     by_x: Array
     by_offset: Array
@@ -107,16 +115,16 @@ def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk,
     """Return the effective phases at nominal heater phases `x` [rad], shape (settings, channels)."""
     v = np.sqrt(np.maximum(x, np.pi * LEAST_V**2) / np.pi)
     hot = 1.0 / (1.0 + own.self_heating * _self_heated(v**2, own.self_heating))
-    grounds = own.ground * _by_ground(layout, v * hot) / (1.0 + own.ground * _by_ground(layout, hot))
-    p = _self_heated(own.kappa * (v - grounds[:, layout.ground]) ** 2, own.self_heating)
+    grounds = own.ground_ratio * _by_ground(layout, v * hot) / (1.0 + own.ground_ratio * _by_ground(layout, hot))
+    p = _self_heated(own.kappa * (v - grounds[:, layout.ground_bus]) ** 2, own.self_heating)
     q = p / own.kappa
     received = (crosstalk.unit @ q.T).T
     arm_per_q = own.kappa * _arm_factor(layout, own, crosstalk)[0]
-    arm = (q + crosstalk.share * received[:, layout.own]) * arm_per_q
+    arm_power = (q + crosstalk.share * received[:, layout.own]) * arm_per_q
     segments = _rate(layout, crosstalk) * crosstalk.share * received
-    segments[:, layout.own] = own.offset_rad + np.pi * arm * (1 + own.curvature * arm) / (1 + own.curvature)
+    segments[:, layout.own] = own.offset_rad + np.pi * arm_power * (1 + own.curvature * arm_power) / (1 + own.curvature)
     effective = np.ascontiguousarray((layout.effective @ segments.T).T)
-    return HeaterPhases(effective, v, hot, grounds, p, q, received, arm, arm_per_q)
+    return HeaterPhases(effective, v, hot, grounds, p, q, received, arm_power, arm_per_q)
 
 
 def phases_adjoint(
@@ -130,13 +138,15 @@ def phases_adjoint(
     by_arm_phase = by_segment[:, layout.own].copy()
     by_segment[:, layout.own] = 0.0
     eta, rate = own.curvature, _rate(layout, crosstalk)
-    by_arm = by_arm_phase * np.pi * (1 + 2 * eta * at.arm) / (1 + eta)
+    by_arm = by_arm_phase * np.pi * (1 + 2 * eta * at.arm_power) / (1 + eta)
     by_rate = crosstalk.share * (by_segment * at.received).sum(axis=1)
     by_received = rate * by_segment
     by_received[:, layout.own] += by_arm * at.arm_per_q
     by_q = by_arm * at.arm_per_q + crosstalk.share * (crosstalk.unit.T @ by_received.T).T
-    by_kappa, by_eta, by_share, by_exponent = _by_arm_factor(layout, own, crosstalk, by_arm * at.arm / at.arm_per_q, by_rate)
-    by_eta += (by_arm_phase * np.pi * at.arm * (at.arm - 1)).sum(axis=1) / (1 + eta) ** 2
+    by_kappa, by_eta, by_share, by_exponent = _by_arm_factor(
+        layout, own, crosstalk, by_arm * at.arm_power / at.arm_per_q, by_rate
+    )
+    by_eta += (by_arm_phase * np.pi * at.arm_power * (at.arm_power - 1)).sum(axis=1) / (1 + eta) ** 2
     by_share += (by_received * at.received).sum(axis=1)
     by_exponent += crosstalk.share * (by_received * (crosstalk.unit_by_exponent @ at.q.T).T).sum(axis=1)
     by_x, by_kappa_of_q, by_rho, by_ground = _powers_adjoint(layout, own, at, by_q)
@@ -148,11 +158,9 @@ def phases_adjoint(
     )
 
 
-def _powers_adjoint(
-    layout: TwinLayout, own: TwinParameters, at: HeaterPhases, by_q: Array
-) -> tuple[Array, Array, Array, Array]:
+def _powers_adjoint(layout: TwinLayout, own: TwinParameters, at: HeaterPhases, by_q: Array) -> tuple[Array, Array, Array, Array]:
     """Return derivatives by x, κ, self-heating and ground from those by the powers q."""
-    rho, across = own.self_heating, at.v - at.grounds[:, layout.ground]
+    rho, across = own.self_heating, at.v - at.grounds[:, layout.ground_bus]
     steep = 1 / (1 + 2 * rho * at.p)
     by_kappa = by_q * (steep * across**2 - at.q) / own.kappa
     by_rho = -(by_q * at.p**2 * steep / own.kappa).sum(axis=1)
@@ -162,9 +170,9 @@ def _powers_adjoint(
     cold_steep = 1 / (1 + 2 * rho * cold)
     hot_by_v = -rho * at.hot**2 * 2 * at.v * cold_steep
     hot_by_rho = -(at.hot**2) * (cold - rho * cold**2 * cold_steep)
-    whole = 1 + own.ground * _by_ground(layout, at.hot)
-    by_v = by_across + own.ground * (by_grounds / whole)[:, layout.ground] * (at.hot + across * hot_by_v)
-    by_rho += own.ground * (by_grounds * _by_ground(layout, across * hot_by_rho) / whole).sum(axis=1)
+    whole = 1 + own.ground_ratio * _by_ground(layout, at.hot)
+    by_v = by_across + own.ground_ratio * (by_grounds / whole)[:, layout.ground_bus] * (at.hot + across * hot_by_v)
+    by_rho += own.ground_ratio * (by_grounds * _by_ground(layout, across * hot_by_rho) / whole).sum(axis=1)
     by_ground = (by_grounds * _by_ground(layout, across * at.hot) / whole).sum(axis=1)
     return by_v / (2 * np.pi * at.v), by_kappa, by_rho, by_ground
 

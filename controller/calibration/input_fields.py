@@ -2,8 +2,8 @@
 
     amplitude a ──▶ √(ε² + (1 - ε²)·a²) ──▶ × gain · e^{i phase} of the port ──▶ weak couplings of neighbours ──▶ mesh
 
-ε is `TwinParameters.input_leak`. Neighbouring input waveguides couple twice: modes (0, 1), (2, 3), … first, then (1, 2),
-(3, 4), …; each mode passes the share `input_coupling`² of its power to its neighbour.
+ε is `TwinParameters.input_leak`. Neighbouring input waveguides couple twice: modes (0, 1), (2, 3), … first, then
+(1, 2), (3, 4), …; each mode passes the share `input_coupling`² of its power to its neighbour.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def input_fields(own: TwinParameters, inputs: NDArray[np.inexact]) -> InputField
     power, leak = np.abs(inputs).astype(np.float64) ** 2, own.input_leak
     magnitude = np.sqrt(leak**2 + (1.0 - leak**2) * power)
     by_leak = np.where(magnitude > 0, leak * (1.0 - power) / np.where(magnitude > 0, magnitude, 1.0), 1.0)
-    phasor = np.exp(1j * own.input_phase_rad)[:, np.newaxis]
-    phasor = phasor * (np.exp(1j * np.angle(inputs)) if np.iscomplexobj(inputs) else np.ones((1, 1, 1)))
-    single = own.input_gain[:, np.newaxis] * magnitude * phasor
+    phase_rad = own.input_phase_rad[:, np.newaxis] + (np.angle(inputs) if np.iscomplexobj(inputs) else np.zeros((1, 1, 1)))
+    phasor: Complex = np.exp(np.complex128(1j) * phase_rad)
+    single: Complex = own.input_gain[:, np.newaxis] * magnitude * phasor
     coupling, change = _couplings(own.input_gain.size, own.input_coupling)
     fields = coupling @ single if own.input_coupling else single
     return InputFields(fields, by_leak, single, phasor, coupling, change)
@@ -73,8 +73,8 @@ def input_changes(own: TwinParameters, at: InputFields) -> tuple[Complex, Comple
 
     Returns
     -------
-        By the logarithm of each gain, (ports, ports of the mesh, samples), where i times it is the derivative by the phase;
-        by the leak and by the coupling, each (ports, samples).
+        By the logarithm of each gain, (ports, ports of the mesh, samples); i times it is the derivative by the phase.
+        By the leak and by the coupling, each (ports, samples).
     """
     single = at.single[0]
     by_port = at.coupling.T[:, :, np.newaxis] * single[:, np.newaxis, :]

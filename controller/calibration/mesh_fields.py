@@ -1,8 +1,8 @@
 """Fields in a mesh with imperfect couplers and losses, and derivatives of a loss by its parameters.
 
 The convention is that of the device contract: M = B₂ · diag(e^{iθ}, 1) · B₁ · diag(e^{iφ}, 1) with couplers
-B = [[cos, i sin], [i sin, cos]] at angles π/4 + error. A slope of a loss L by a complex quantity z is ∂L/∂Re z + i ∂L/∂Im z,
-so dL = Re Σ conj(slope) · dz.
+B = [[cos, i sin], [i sin, cos]] at angles π/4 + error. A slope of a loss L by a complex quantity z is
+∂L/∂Re z + i ∂L/∂Im z, so dL = Re Σ conj(slope) · dz.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def propagated(layout: TwinLayout, elements: MeshElements, fields: Complex, *, k
     return MeshFields(split[:, :, 0] + 1j * split[:, :, 1], kept)
 
 
-def propagated_back(
-    layout: TwinLayout, elements: MeshElements, kept: Array, slopes: Complex
-) -> tuple[Complex, ElementSlopes]:
+def propagated_back(layout: TwinLayout, elements: MeshElements, kept: Array, slopes: Complex) -> tuple[Complex, ElementSlopes]:
     """Return the slopes by the entering fields and by the elements, from `slopes` by the fields behind the mesh."""
     settings, ports, columns = slopes.shape
     split = np.empty((settings, ports, 2, columns))
@@ -151,7 +149,7 @@ def element_changes(layout: TwinLayout, elements: MeshElements) -> list[Complex]
 
 
 def output_derivatives(layout: TwinLayout, elements: MeshElements, fields: Complex) -> OutputDerivatives:
-    """Return the fields behind the mesh for one setting, and their derivatives by the parameters of every interferometer.
+    """Return the fields behind the mesh for one setting, and their derivatives by the parameters of interferometers.
 
     `fields` enter the mesh, shape (ports, samples).
     """

@@ -1,21 +1,21 @@
 """The twin: a differentiable model of one stage, written from the device description alone.
 
     nominal heater phases ──▶ `heater_phases` ──▶ ┐
-                                                  ├─▶ `mesh_fields` ──▶ |E|² · gain ──▶ compression ──▶ + dark ──▶ readings
+                                                  ├─▶ `mesh_fields` ──▶ |E|² · gain ──▶ compression ──▶ + dark
     inputs ──────────────────▶ `input_fields` ──▶ ┘
 
-`forward_pass` computes readings, `adjoint_pass` the gradient of any loss on them by heater phases and by all parameters at
-once. `twin_jacobian` has all derivatives of the readings of one setting. Everything is in double precision.
+`forward_pass` computes readings, `adjoint_pass` the gradient of any loss on them by heater phases and by all parameters
+at once. `twin_jacobian` has all derivatives of the readings of one setting. Everything is in double precision.
 
-If a batch has more samples than the mesh has ports, the passes compute the transfer matrix instead of the samples one by
-one. The result is the same up to rounding.
+If a batch has more samples than the mesh has ports, the passes compute the transfer matrix instead of the samples one
+by one. The result is the same up to rounding.
 
 References
 ----------
 .. [1] T. W. Hughes et al., "Training of photonic neural networks through in situ backpropagation and gradient
    measurement", Optica 5, 864 (2018): the adjoint method for interferometer meshes.
-.. [2] N. Maring et al., "A versatile single-photon-based quantum computing platform", Nature Photonics 18, 603 (2024): fit of
-   a model of all heaters with crosstalk.
+.. [2] N. Maring et al., "A versatile single-photon-based quantum computing platform", Nature Photonics 18, 603 (2024):
+   fit of a model of all heaters with crosstalk.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def adjoint_pass(twin: Twin, at: ForwardPass, slopes: Array) -> TwinGradient:
 def transfer_matrices(twin: Twin, phases: Array) -> Complex:
     """Return the transfer matrices from the fields that enter the mesh to its outputs, (settings, ports, ports).
 
-    Phases and losses of the output shifters are included. Gains, phases and couplings of the inputs and the detectors are not.
+    Phases and losses of the output shifters are included. The inputs' and detectors' own parameters are not.
     """
     layout, own = twin.layout, twin.parameters
     effective = heater_phases(layout, own, twin.crosstalk, phases).effective

@@ -1,8 +1,8 @@
 """All derivatives of the readings of one setting by the parameters of the twin, for the fit of small meshes.
 
 A parameter of an interferometer changes the field at a detector by (way from the interferometer to the detector) ×
-(change of its matrix) × (fields that enter it). One forward pass gives the last factor for all samples, and one backward
-pass the first one for all detectors. All parameters of heaters act through the effective phases.
+(change of its matrix) × (fields that enter it). One forward pass gives the last factor for all samples, and one
+backward pass the first one for all detectors. All parameters of heaters act through the effective phases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Complex = NDArray[np.complex128]
 
 
 class ReadingsJacobian(NamedTuple):
-    """Readings of one setting, (samples, taps), and derivatives in the order of `pack`, (samples · taps, parameters)."""
+    """Readings, (samples, taps), and their derivatives in the order of `pack`, (samples · taps, parameters)."""
 
     readings: Array
     by_parameters: Array
@@ -73,13 +73,13 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
 
 
 def _by_fields(weight: Complex, change: Complex) -> Array:
-    """Return derivatives of readings, (samples · taps, parameters), from those of fields, (parameters, ports, samples)."""
+    """Return derivatives of readings, (samples · taps, parameters), from those of fields, shape (…, ports, samples)."""
     product = (weight * change[:, : len(weight)]).real
     return product.transpose(2, 1, 0).reshape(-1, len(change))
 
 
 def _fill_detectors(jacobian: Array, twin: Twin, linear: Array, steep: Array) -> None:
-    """Set the columns of gains, dark levels, compression and the output shifters; `linear` has shape (taps, samples)."""
+    """Set the columns of gains, dark levels, compression and output shifters; `linear` has shape (taps, samples)."""
     layout, own, parts = twin.layout, twin.parameters, slices(twin.layout)
     by_gain, taps = (linear * steep**2).T, np.arange(layout.taps)
     by_sample = jacobian.reshape(*by_gain.shape, -1)

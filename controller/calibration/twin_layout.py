@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from scipy.spatial import KDTree
 
 from photonloop.protocols.device import DeviceDescription, StageDescription, StageGeometry
 
@@ -55,7 +56,9 @@ class TwinLayout:
         ln(REFERENCE_M / distance) of the other arm of each heater's interferometer; -inf if there is none.
     pitch_ln
         The same for two neighbouring modes.
-    ground
+    segments
+        Number of waveguide segments.
+    ground_bus
         Number of the ground conductor of each heater, shape (channels,). The heaters of a half column share one.
     effective
         Matrix from the phases of all segments to the effective phases of the channels, (channels, segments).
@@ -77,7 +80,8 @@ class TwinLayout:
     near_ln: NDArray[np.float64]
     partner_ln: NDArray[np.float64]
     pitch_ln: float
-    ground: NDArray[np.int64]
+    segments: int
+    ground_bus: NDArray[np.int64]
     effective: sparse.csr_array
 
     @property
@@ -85,16 +89,11 @@ class TwinLayout:
         """Number of interferometers, including attenuators."""
         return self.top.size
 
-    @property
-    def segments(self) -> int:
-        """Number of waveguide segments."""
-        return int(self.effective.shape[1])
-
     @cached_property
     def grounds(self) -> sparse.csr_array:
         """Matrix that adds values of the heaters of each ground conductor, shape (grounds, channels)."""
-        entries = np.ones(self.channels), (self.ground, np.arange(self.channels))
-        return sparse.csr_array(entries, shape=(int(self.ground.max()) + 1, self.channels))
+        entries = np.ones(self.channels), (self.ground_bus, np.arange(self.channels))
+        return sparse.csr_array(entries, shape=(int(self.ground_bus.max()) + 1, self.channels))
 
 
 def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float = NEAR_M) -> TwinLayout:
@@ -156,7 +155,8 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
         near_ln=ln,
         partner_ln=_ln_within(across, reach_m),
         pitch_ln=float(_ln_within(np.mean(np.abs(np.diff(y))), reach_m)),
-        ground=half,
+        ground_bus=half,
+        segments=len(places),
         effective=_effective(stage, columns, rows, alone, gamma),
     )
 
@@ -193,17 +193,12 @@ def _places(
 def _near(
     places: NDArray[np.float64], heaters: NDArray[np.float64], reach_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return all pairs of segment and heater at most `reach_m` apart, but not at the same place, and their logarithm."""
-    to, source, ln = [], [], []
-    for start in range(0, len(heaters), 256):
-        part = heaters[start : start + 256]
-        distance_m = np.hypot(places[:, np.newaxis, 0] - part[:, 0], places[:, np.newaxis, 1] - part[:, 1])
-        # A margin, so that rounding errors do not exclude a neighbour at exactly this distance.
-        here, heater = np.nonzero((distance_m > 1e-12) & (distance_m <= reach_m * (1 + 1e-9)))
-        to.append(here)
-        source.append(heater + start)
-        ln.append(np.log(REFERENCE_M / distance_m[here, heater]))
-    return np.concatenate(to), np.concatenate(source), np.concatenate(ln)
+    """Return the pairs of segment and heater at most `reach_m` apart, without a heater's own, and `near_ln`."""
+    # A margin, so that rounding errors do not exclude a neighbour at exactly this distance.
+    pairs = KDTree(places).sparse_distance_matrix(KDTree(heaters), reach_m * (1 + 1e-9), output_type="ndarray")
+    pairs = pairs[pairs["v"] > 1e-12]
+    order = np.lexsort((pairs["j"], pairs["i"]))
+    return pairs["i"][order], pairs["j"][order], np.log(REFERENCE_M / pairs["v"][order])
 
 
 def _ln_within(distance_m: ArrayLike, reach_m: float) -> NDArray[np.float64]:
@@ -219,8 +214,8 @@ def _effective(
     """Return `TwinLayout.effective`.
 
     Upper and lower arms with the phases θt, θb, φt, φb multiply the fields by e^{i(θb + φb)} · M(θt - θb, φt - φb). The
-    common phase is moved towards the outputs: every mode has a running phase, a sum of segments. It is added to the φ of
-    the next interferometer on the mode, or to γ. An interferometer on modes a and b leaves ψb + φb + θb on both.
+    common phase is moved towards the outputs: every mode has a running phase, a sum of segments. It is added to the φ
+    of the next interferometer on the mode, or to γ. An interferometer on modes a and b leaves ψb + φb + θb on both.
     """
     ports = stage.ports
     entries: list[tuple[int, int, float]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class TwinParameters:
         Share of a heater's power that a segment receives at the distance `twin_layout.REFERENCE_M`.
     crosstalk_exponent
         Exponent of the decay of this share with distance.
-    ground
+    ground_ratio
         Resistance of the ground conductor that the heaters of a half column share, divided by the nominal R.
     coupler_error_rad
         Angle errors of both couplers [rad], shape (interferometers, 2): angle = π/4 + error.
@@ -59,7 +60,7 @@ class TwinParameters:
     self_heating: float
     crosstalk_share: float
     crosstalk_exponent: float
-    ground: float
+    ground_ratio: float
     coupler_error_rad: Vector
     loss_db: Vector
     shifter_db: float
@@ -122,7 +123,8 @@ def unpack(layout: TwinLayout, vector: Vector) -> TwinParameters:
     if vector.shape != (parts[KINDS[-1]].stop,):
         raise ValueError(f"the vector has shape {vector.shape}, but this twin has {parts[KINDS[-1]].stop} parameters")
     shaped = {kind: vector[parts[kind]].reshape(shape).copy() for kind, shape in shapes(layout).items()}
-    return TwinParameters(**{kind: value if value.ndim else float(value) for kind, value in shaped.items()})
+    values: dict[str, Any] = {kind: value if value.ndim else float(value) for kind, value in shaped.items()}
+    return TwinParameters(**values)
 
 
 def parameter_names(layout: TwinLayout) -> list[str]:
@@ -190,7 +192,7 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         self_heating=0.05,
         crosstalk_share=0.004,
         crosstalk_exponent=0.3,
-        ground=5e-4,
+        ground_ratio=5e-4,
         coupler_error_rad=0.04,
         loss_db=0.05,
         shifter_db=0.1,
