@@ -19,7 +19,7 @@ from photonloop.controller.calibration.twin_misfit import (
     residuals,
     root_scale,
 )
-from photonloop.controller.calibration.twin_parameters import TwinParameters, TwinPrior, Vector, pack
+from photonloop.controller.calibration.twin_parameters import TwinParameters, TwinPrior, Vector, pack, unpack
 
 SETTINGS = 16
 """Settings of one forward pass."""
@@ -75,6 +75,8 @@ class TwinFit:
         The fitted values.
     sigma
         Their standard deviations. A direction that no reading depends on has that of the prior.
+    covariance
+        Covariance of the parameters that are not fixed, in the order of `pack`; empty after `fit_descent`.
     residual
         Root mean square z per setting: 1 if the twin describes the chip up to noise, shape (settings,).
     misfit
@@ -89,6 +91,7 @@ class TwinFit:
 
     parameters: TwinParameters
     sigma: TwinParameters
+    covariance: Array
     residual: Array
     misfit: Array
     held_out_residual: Array
@@ -104,8 +107,8 @@ def predicted_all(twin: Twin, data: Observations) -> Array:
     return np.concatenate([predict(twin, part.phases, part.inputs) for part in parts])
 
 
-def result(twin: Twin, sigma: TwinParameters, problem: FitProblem, steps: int) -> TwinFit:
-    """Return the result of a fit that ended at `twin`."""
+def result(twin: Twin, problem: FitProblem, sigma: Vector, covariance: Array, steps: int) -> TwinFit:
+    """Return the result of a fit that ended at `twin`, with standard deviations as a flat vector."""
     dark, empty = problem.prior.mean.detector_dark, np.empty(0)
     predicted = predicted_all(twin, problem.data)
     tau = model_error(problem.measured, predicted)
@@ -114,7 +117,17 @@ def result(twin: Twin, sigma: TwinParameters, problem: FitProblem, steps: int) -
     if problem.held_out is not None:
         held_residual, held_misfit = _per_setting(problem, problem.held_out, predicted_all(twin, problem.held_out), dark)
     rms = float(np.sqrt(np.nanmean(problem.measured.roots**2)))
-    return TwinFit(twin.parameters, sigma, residual, misfit, held_residual, held_misfit, tau / rms, steps)
+    return TwinFit(
+        parameters=twin.parameters,
+        sigma=unpack(twin.layout, sigma),
+        covariance=covariance,
+        residual=residual,
+        misfit=misfit,
+        held_out_residual=held_residual,
+        held_out_misfit=held_misfit,
+        model_error=tau / rms,
+        steps=steps,
+    )
 
 
 def _per_setting(problem: FitProblem, data: Observations, predicted: Array, dark: Vector) -> tuple[Array, Array]:

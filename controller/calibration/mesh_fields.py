@@ -32,7 +32,10 @@ class MeshElements:
     through, around
         Contributions of the arm with θ and of the other arm, without phases, shape (interferometers, 2, 2).
     internal, external
-        e^{iθ} and e^{iφ} times the field transmission of a shifter, shape (settings, interferometers).
+        e^{iθ} and e^{iφ}, times the field transmission of a shifter if it is in the upper arm, shape (settings,
+        interferometers).
+    lower
+        Field transmission of a shifter in the lower arm, or 1, shape (interferometers,).
     matrices
         M, shape (settings, interferometers, 2, 2).
     """
@@ -41,6 +44,7 @@ class MeshElements:
     around: Complex
     internal: Complex
     external: Complex
+    lower: Array
     matrices: Complex
 
     @property
@@ -92,11 +96,19 @@ def mesh_elements(layout: TwinLayout, own: TwinParameters, effective: Array) -> 
     cs, sc = field * np.cos(second) * np.sin(first), field * np.sin(second) * np.cos(first)
     through, around = _two_by_two(cc, 1j * cs, 1j * sc, -ss), _two_by_two(-ss, 1j * sc, 1j * cs, cc)
     survives = np.exp(LN_PER_DB * own.shifter_db)
-    internal = survives * np.exp(1j * effective[:, layout.theta])
-    external = survives * np.exp(1j * effective[:, layout.phi])
-    matrices = through * internal[..., np.newaxis, np.newaxis] + around
+    upper = np.where(layout.lower, 1.0, survives)
+    internal = upper * np.exp(1j * effective[:, layout.theta])
+    external = upper * np.exp(1j * effective[:, layout.phi])
+    lower = np.where(layout.lower, survives, 1.0)
+    return MeshElements(through, around, internal, external, lower, _joined(through, around, internal, external, lower))
+
+
+def _joined(through: Complex, around: Complex, internal: Complex, external: Complex, lower: Array) -> Complex:
+    """Return (through · internal + around · lower) · diag(external, lower), shape (settings, interferometers, 2, 2)."""
+    matrices = through * internal[..., np.newaxis, np.newaxis] + around * lower[:, np.newaxis, np.newaxis]
     matrices[..., 0] *= external[..., np.newaxis]
-    return MeshElements(through, around, internal, external, matrices)
+    matrices[..., 1] *= lower[:, np.newaxis]
+    return matrices
 
 
 def propagated(layout: TwinLayout, elements: MeshElements, fields: Complex, *, keep: bool) -> MeshFields:
@@ -128,23 +140,22 @@ def element_changes(layout: TwinLayout, elements: MeshElements) -> list[Complex]
 
     They are in the order of `ElementSlopes`, each of shape (settings, interferometers, 2, 2).
     """
-    with_theta = elements.through * elements.internal[..., np.newaxis, np.newaxis]
-    with_theta[..., 0] *= elements.external[..., np.newaxis]
-    by_phi = elements.matrices.copy()
-    by_phi[..., 1] = 0.0
+    internal, external, lower = elements.internal, elements.external, elements.lower
+    none = np.zeros_like(elements.through)
+    with_theta = _joined(elements.through, none, internal, external, lower)
+    with_phi = elements.matrices.copy()
+    with_phi[..., 1] = 0.0
     # A coupler's derivative is i times the same coupler with its two outputs, or inputs, exchanged.
     by_first, by_second = 1j * elements.through[..., ::-1], 1j * elements.through[:, ::-1]
-    by_errors = []
-    for through, around in ((by_first, by_second), (by_second, by_first)):
-        change = through * elements.internal[..., np.newaxis, np.newaxis] + around
-        change[..., 0] *= elements.external[..., np.newaxis]
-        by_errors.append(change)
+    in_upper = ~layout.lower[:, np.newaxis, np.newaxis]
+    by_shifters = with_theta + with_phi
     return [
         1j * with_theta,
-        1j * by_phi,
-        *by_errors,
+        1j * with_phi,
+        _joined(by_first, by_second, internal, external, lower),
+        _joined(by_second, by_first, internal, external, lower),
         LN_PER_DB * elements.matrices,
-        LN_PER_DB * (with_theta + by_phi),
+        LN_PER_DB * np.where(in_upper, by_shifters, 2 * elements.matrices - by_shifters),
     ]
 
 

@@ -74,7 +74,7 @@ def fit_descent(
         slope = _slope(twin, problem.part(some)) + prior_pull(twin.parameters, problem.prior).slope / used
         change = descend(spec, moments, slope * scale, learning_rate(spec, step, steps)) * scale
         twin = Twin(twin.layout, unpack(twin.layout, pack(twin.parameters) + change))
-    return result(twin, unpack(twin.layout, _lower_bounds(twin, problem, rng)), problem, steps)
+    return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
 
 
 def _step_sizes(start: Twin, problem: FitProblem) -> Vector:

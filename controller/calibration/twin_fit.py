@@ -1,7 +1,7 @@
 """Fit of the twin by Levenberg–Marquardt, for meshes of up to about 16 ports.
 
 The normal matrix is added up over settings, so the Jacobian of all readings is never in memory: at 16 ports and 200
-settings of 16 samples it would take 0.5 GB. That is why this is not `scipy.optimize.least_squares`, which needs all of it.
+settings of 16 samples it would take 0.5 GB. `scipy.optimize.least_squares` would need all of it.
 
 References
 ----------
@@ -18,7 +18,7 @@ import numpy as np
 from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit, predicted_all, result
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.calibration.twin_jacobian import readings_jacobian
-from photonloop.controller.calibration.twin_misfit import Array, huber_weights, model_error, prior_pull, residuals
+from photonloop.controller.calibration.twin_misfit import Array, huber_weights, model_error, prior_pull, residuals, scale_of
 from photonloop.controller.calibration.twin_parameters import Vector, pack, unpack
 
 ROWS = 2048
@@ -76,8 +76,9 @@ def fit_least_squares(start: Twin, problem: FitProblem, max_steps: int = 60, tol
         calm = calm + 1 if step.gain <= tolerance * equations.value and tau >= 0.99 * before else 0
         equations = normal_equations(twin, problem, tau)
     sigma = np.zeros(pack(problem.prior.sigma).size)
-    sigma[problem.free] = np.sqrt(np.diag(np.linalg.inv(equations.matrix)))
-    return result(twin, unpack(twin.layout, sigma), problem, steps)
+    covariance = np.linalg.inv(equations.matrix)
+    sigma[problem.free] = np.sqrt(np.diag(covariance))
+    return result(twin, problem, sigma, covariance, steps)
 
 
 def normal_equations(twin: Twin, problem: FitProblem, tau: float) -> NormalEquations:
@@ -89,7 +90,7 @@ def normal_equations(twin: Twin, problem: FitProblem, tau: float) -> NormalEquat
     waiting = 0
     for setting in range(len(data.phases)):
         readings, jacobian = readings_jacobian(twin, data.phases[setting], data.inputs_of(setting))
-        found = residuals(problem.part(slice(setting, setting + 1)).measured, readings[np.newaxis], tau)
+        found = residuals(scale_of(problem.measured, setting), readings[np.newaxis], tau)
         value += float(found.loss.sum())
         weights = np.sqrt(huber_weights(found.z)).ravel()
         weighted = jacobian[:, free] * (weights * found.by_reading.ravel())[:, np.newaxis]
@@ -103,9 +104,7 @@ def normal_equations(twin: Twin, problem: FitProblem, tau: float) -> NormalEquat
     return NormalEquations(matrix, slope, value)
 
 
-def _damped_step(
-    twin: Twin, problem: FitProblem, tau: float, equations: NormalEquations, damping: float
-) -> DampedStep | None:
+def _damped_step(twin: Twin, problem: FitProblem, tau: float, equations: NormalEquations, damping: float) -> DampedStep | None:
     """Return the first step that lowers the objective, with the damping increased until one does; None if none does."""
     vector, diagonal = pack(twin.parameters), np.diag(equations.matrix)
     while damping < MOST_DAMPING:

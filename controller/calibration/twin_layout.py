@@ -44,6 +44,8 @@ class TwinLayout:
         Its channels within the stage.
     alone
         True for attenuators, which act on mode `top` only.
+    lower
+        True for interferometers whose heaters lie on the lower arm.
     gamma
         Channels of the output phases, shape (ports,); empty if there are none.
     full_scale
@@ -72,6 +74,7 @@ class TwinLayout:
     theta: NDArray[np.int64]
     phi: NDArray[np.int64]
     alone: NDArray[np.bool_]
+    lower: NDArray[np.bool_]
     gamma: NDArray[np.int64]
     full_scale: float
     own: NDArray[np.int64]
@@ -126,10 +129,10 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
         )
     columns = int(column.max()) + 1
     geometry, reach_m = (_lattice(stage.ports, columns), REFERENCE_M) if stage.geometry is None else (stage.geometry, reach_m)
-    lower = geometry.heated_arm == "lower"
+    lower = np.full(top.size, geometry.heated_arm == "lower") & ~alone
     half, mode = np.empty(stage.channels, np.int64), np.empty(stage.channels, np.int64)
     half[phi], half[theta], half[gamma] = 2 * column, 2 * column + 1, 2 * columns
-    mode[phi] = mode[theta] = top + (lower & ~alone)
+    mode[phi] = mode[theta] = top + lower
     mode[gamma] = np.arange(gamma.size)
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
@@ -147,6 +150,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
         theta=theta,
         phi=phi,
         alone=alone,
+        lower=lower,
         gamma=gamma,
         full_scale=description.readout.full_scale[description.stage_index(stage.name)],
         own=own,

@@ -5,9 +5,9 @@ that is far from the chip has bounded residuals. A residual is
 
     z = (√(predicted - dark + ε) - √(measured - dark + ε)) / √(σ² + τ²)
 
-with the standard deviation σ of the measured square root from the noise of the readings, and the model error τ, estimated
-from the residuals themselves: large at the start of a fit, and 0 if the twin describes the chip up to noise. ε keeps the
-square root linear in the noise of dark readings. The loss is Huber's, quadratic up to |z| = HUBER.
+with the standard deviation σ of the measured square root from the noise of the readings, and the model error τ. τ is
+estimated from the residuals themselves: large at the start of a fit, and 0 if the twin describes the chip up to noise.
+ε keeps the square root linear in the noise of dark readings. The loss is Huber's, quadratic up to |z| = HUBER.
 """
 
 from __future__ import annotations
@@ -128,6 +128,12 @@ def root_scale(readings: Array, dark: Vector, noise: ReadingNoise) -> RootScale:
     shift, least = dark - SOFTENING * noise.dark, SOFTENING * noise.dark / 4
     roots = np.sqrt(np.maximum(readings - shift, least))
     return RootScale(roots, np.hypot(noise.dark, noise.relative * readings) / (2 * roots), shift, least)
+
+
+def scale_of(measured: RootScale, setting: int) -> RootScale:
+    """Return the readings of one setting, shape (1, samples, taps)."""
+    here = slice(setting, setting + 1)
+    return measured._replace(roots=measured.roots[here], sigma=measured.sigma[here])
 
 
 def model_error(measured: RootScale, predicted: Array) -> float:

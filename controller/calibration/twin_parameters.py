@@ -181,6 +181,7 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         level=level,
         input_gain=1.0,
         input_leak=0.03,
+        input_coupling=0.02,
         detector_gain=1.0,
         detector_dark=dark,
     )
@@ -200,7 +201,7 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         input_gain=0.05,
         input_phase_rad=uniform,
         input_leak=0.04,
-        input_coupling=0.05,
+        input_coupling=0.03,
         detector_gain=0.05,
         detector_dark=1e-4 * layout.full_scale,
         compression=0.5,
