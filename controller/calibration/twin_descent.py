@@ -101,4 +101,6 @@ def _lower_bounds(twin: Twin, problem: FitProblem, rng: np.random.Generator) -> 
         signs = rng.choice([-1.0, 1.0], at.readings.shape)
         slopes = signs * found.by_reading * np.sqrt(huber_weights(found.z))
         diagonal = diagonal + pack(adjoint_pass(twin, at, slopes).parameters) ** 2
-    return np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+    free, sigma = problem.free, np.zeros(diagonal.size)
+    sigma[free] = 1 / np.sqrt(diagonal[free])
+    return sigma

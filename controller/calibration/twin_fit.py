@@ -76,7 +76,7 @@ def fit_least_squares(start: Twin, problem: FitProblem, max_steps: int = 60, tol
         calm = calm + 1 if step.gain <= tolerance * equations.value and tau >= 0.99 * before else 0
         equations = normal_equations(twin, problem, tau)
     sigma = np.zeros(pack(problem.prior.sigma).size)
-    covariance = np.linalg.inv(equations.matrix)
+    covariance = np.linalg.inv(equations.matrix).astype(np.float64)
     sigma[problem.free] = np.sqrt(np.diag(covariance))
     return result(twin, problem, sigma, covariance, steps)
 
