@@ -111,13 +111,19 @@ def _joined(through: Complex, around: Complex, internal: Complex, external: Comp
     return matrices
 
 
-def propagated(layout: TwinLayout, elements: MeshElements, fields: Complex, *, keep: bool) -> MeshFields:
-    """Return the fields behind the last column for `fields` that enter the first, (settings or 1, ports, columns)."""
+def propagated(
+    layout: TwinLayout, elements: MeshElements, fields: Complex, *, keep: bool, stop: int | None = None
+) -> MeshFields:
+    """Return the fields behind the last column for `fields` that enter the first, (settings or 1, ports, columns).
+
+    If `stop` is given, they are the fields in front of that column of the mesh, and nothing may be kept.
+    """
     settings, (_, ports, columns) = elements.matrices.shape[0], fields.shape
     split = np.empty((settings, ports, 2, columns))
     split[:, :, 0], split[:, :, 1] = fields.real, fields.imag
     kept = np.empty((settings if keep else 0, layout.interferometers, 2, 2, columns))
-    twin_kernels.propagate(elements.rows, layout.top, layout.alone, split, kept)
+    top = layout.top if stop is None else layout.top[layout.column < stop]
+    twin_kernels.propagate(elements.rows, top, layout.alone, split, kept)
     return MeshFields(split[:, :, 0] + 1j * split[:, :, 1], kept)
 
 

@@ -66,6 +66,14 @@ def fit_descent(
         The fit. Standard deviations are those with all other parameters fixed, from an estimate of the diagonal of the
         normal matrix [2]_, so they are lower bounds.
     """
+    twin = descended(start, problem, rng, steps, rate_rad, batch)
+    return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
+
+
+def descended(
+    start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int, rate_rad: float, batch: int = 4
+) -> Twin:
+    """Return the twin after some updates by Adam; arguments as for `fit_descent`."""
     twin, moments = start, fresh_moments(pack(start.parameters).size)
     spec, scale = OptimizerSpec(name="adam", rate=rate_rad, beta2=0.99), _step_sizes(start, problem)
     used = max(1, int(np.isfinite(problem.data.readings).sum()))
@@ -74,7 +82,7 @@ def fit_descent(
         slope = _slope(twin, problem.part(some)) + prior_pull(twin.parameters, problem.prior).slope / used
         change = descend(spec, moments, slope * scale, learning_rate(spec, step, steps)) * scale
         twin = Twin(twin.layout, unpack(twin.layout, pack(twin.parameters) + change))
-    return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
+    return twin
 
 
 def _step_sizes(start: Twin, problem: FitProblem) -> Vector:
