@@ -68,23 +68,31 @@ class ThetaScan:
 
 
 def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.random.Generator) -> HeaterCurve:
-    """Return the curve with the curvature that fits a scan of the last column best.
+    """Return the curve with the curvature that fits a scan of the last column best, with a κ for each interferometer.
 
     Every reading is A + B cos y + C sin y for some A, B and C, whatever the phases elsewhere.
     """
     here = np.flatnonzero(layout.column == layout.column.max())
-    x = np.linspace(LOW_RAD / 2, LOW_RAD + 2.2 * np.pi, CURVE_POINTS)
+    x = np.linspace(LOW_RAD / 2, 2.4 * np.pi, CURVE_POINTS)
     settings = np.tile(random_phases(layout, curve, rng), (CURVE_POINTS, 1))
     settings[:, layout.theta[here]] = x[:, np.newaxis]
-    ports = np.concatenate((layout.top[here], layout.top[here] + 1))
-    readings = read(settings)[:, :, ports].reshape(CURVE_POINTS, -1)
+    readings = read(settings)
+    pairs = [readings[:, :, layout.top[k] : layout.top[k] + 2].reshape(CURVE_POINTS, -1) for k in here]
+    # The sum of squares that a basis leaves unexplained depends on these matrices alone.
+    grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
 
-    def unexplained(curvature: float) -> float:
-        y = HeaterCurve(curvature, curve.self_heating).phase(x)
+    def unexplained(kappa: float, curvature: float, gram: Array) -> float:
+        y = HeaterCurve(curvature, curve.self_heating).phase(kappa * x)
         basis = np.linalg.qr(np.stack((np.ones_like(y), np.cos(y), np.sin(y)), axis=1)).Q
-        return float(np.sum(readings**2) - np.sum((basis.T @ readings) ** 2)) / float(np.sum(readings**2))
+        return float(np.trace(gram) - np.sum(basis * (gram @ basis)))
 
-    found = minimize_scalar(unexplained, bounds=(-0.1, 0.1), method="bounded", options={"xatol": 1e-9})
+    def least(curvature: float) -> float:
+        return sum(
+            float(minimize_scalar(unexplained, bounds=(0.8, 1.2), args=(curvature, gram), method="bounded").fun)
+            for gram in grams
+        )
+
+    found = minimize_scalar(least, bounds=(-0.1, 0.15), method="bounded", options={"xatol": 1e-5})
     return HeaterCurve(float(found.x), curve.self_heating)
 
 

@@ -23,8 +23,11 @@ from scipy.spatial import KDTree
 
 from photonloop.protocols.device import DeviceDescription, StageDescription, StageGeometry
 
-NEAR_M = 4e-4
+REACH_M = 3e-3
 """Default distance [m] beyond which the twin assumes no thermal crosstalk."""
+
+LARGE_PORTS, LARGE_REACH_M = 32, 8e-4
+"""For more ports than this, the default distance is shorter, so that the crosstalk fits into some 50 MB."""
 
 REFERENCE_M = 1e-4
 """Distance [m] for which `TwinParameters.crosstalk_share` is given."""
@@ -99,7 +102,7 @@ class TwinLayout:
         return sparse.csr_array(entries, shape=(int(self.ground_bus.max()) + 1, self.channels))
 
 
-def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float = NEAR_M) -> TwinLayout:
+def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float | None = None) -> TwinLayout:
     """Return the structure of `stage` for a twin.
 
     Parameters
@@ -107,7 +110,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     description, stage
         The device and its stage.
     reach_m
-        Distance beyond which the twin assumes no thermal crosstalk [m]. If the geometry is not known, only neighbours
+        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M, or LARGE_REACH_M. If the geometry is not known, only neighbours
         have crosstalk, at one and the same distance.
 
     Raises
@@ -128,6 +131,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
             f"{gamma.size}: the description contradicts itself"
         )
     columns = int(column.max()) + 1
+    reach_m = reach_m or (REACH_M if stage.ports <= LARGE_PORTS else LARGE_REACH_M)
     geometry, reach_m = (_lattice(stage.ports, columns), REFERENCE_M) if stage.geometry is None else (stage.geometry, reach_m)
     lower = np.full(top.size, geometry.heated_arm == "lower") & ~alone
     half, mode = np.empty(stage.channels, np.int64), np.empty(stage.channels, np.int64)
