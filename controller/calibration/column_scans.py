@@ -1,14 +1,15 @@
 """Column-parallel scans of a rectangular mesh: θ of all interferometers, from readings of the last detectors only.
 
-All interferometers of a column are scanned at once, from the last column to the first. Later columns are in bar, earlier
-ones anywhere. Two settings with φ and φ + π are averaged, so that interference cancels and the power at an output follows
+All interferometers of a column are scanned at once, from the last column to the first. Later columns are in bar,
+earlier ones anywhere. Two settings with φ and φ + π are averaged, so that interference cancels and the power at an
+output follows
 
     P_t = A - B · cos(θ),   θ = offset + a,   B = half the difference of the powers that enter
 
-Even-numbered interferometers (class 0) are at the angles a_j = 2πj/5, odd-numbered ones (class 1) at 2π(2j mod 5)/5. Both
-sets are orthogonal, so the demodulated readings Z of a port reveal the class of the interferometer that its light comes
-from. The offset is ½ · arg Σ Z², known up to π: whether a later interferometer that was put in bar is in bar or in cross is
-seen in the next scan, from the class that each of its ports follows. In column 0 the known inputs tell.
+Even-numbered interferometers (class 0) are at the angles a_j = 2πj/5, odd-numbered ones (class 1) at 2π(2j mod 5)/5.
+Both sets are orthogonal, so the demodulated readings Z of a port show the class of the interferometer that its light
+comes from. The offset is ½ · arg Σ Z², known up to π. Whether an interferometer that was put in bar is in bar or in cross
+follows from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class HeaterCurve:
 
 @dataclass(frozen=True)
 class ThetaScan:
-    """Offsets of θ in the order of the layout [rad], shape (interferometers,), and the setting with all of them in bar."""
+    """Offsets of θ [rad], shape (interferometers,), and the setting with all of them in bar, shape (channels,)."""
 
     offset_rad: Array
     bar: Array
@@ -88,17 +89,14 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
 
     def least(curvature: float) -> float:
         return sum(
-            float(minimize_scalar(unexplained, bounds=(0.8, 1.2), args=(curvature, gram), method="bounded").fun)
-            for gram in grams
+            float(minimize_scalar(unexplained, bounds=(0.8, 1.2), args=(curvature, gram), method="bounded").fun) for gram in grams
         )
 
     found = minimize_scalar(least, bounds=(-0.1, 0.15), method="bounded", options={"xatol": 1e-5})
     return HeaterCurve(float(found.x), curve.self_heating)
 
 
-def scan_thetas(
-    layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Array, rng: np.random.Generator
-) -> ThetaScan:
+def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Array, rng: np.random.Generator) -> ThetaScan:
     """Return the offsets of all θ of a rectangular mesh: 10 settings per column.
 
     Parameters

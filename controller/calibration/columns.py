@@ -5,9 +5,9 @@ steady: they become part of the offsets of φ.
 
 1. The curvature of the heaters, from one scan of the last column (`column_scans.scan_curve`).
 2. All θ, from the last column to the first (`column_scans.scan_thetas`).
-3. φ, from the first column to the last, with all other columns in bar and this one at θ = π/2. The difference of the powers
-   behind an interferometer is 2 Re(e^{iφ} u l*) with the fields u and l that enter it, which the twin predicts. After each
-   column the twin is fitted to recent readings for some steps; otherwise errors would add up over the columns.
+3. φ, from the first column to the last, with all other columns in bar and this one at θ = π/2. The difference of the
+   powers behind an interferometer is 2 Re(e^{iφ} u l*) with the fields u and l that enter it, which the twin predicts.
+   After each column the twin is fitted to recent readings for some steps. Otherwise errors would add up over the columns.
 4. Random settings, and a fit of everything. Some of them are held out.
 """
 
@@ -29,7 +29,7 @@ from photonloop.controller.calibration.twin_descent import descended, fit_descen
 from photonloop.controller.calibration.twin_fit import fit_least_squares
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
-from photonloop.controller.calibration.twin_parameters import TwinPrior, filled, nominal_prior
+from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
 from photonloop.controller.learning.variables import project, stage_bounds, to_drive
 from photonloop.protocols.device import DeviceDescription, LoadedRows, PhotonicDevice, StageDescription
 
@@ -37,6 +37,9 @@ Array = NDArray[np.float64]
 
 INPUTS_NAME = "photonloop.calibration"
 """Name under which the inputs are loaded."""
+
+SATURATED = 1 - 1e-6
+"""Share of full scale from which a reading counts as saturated: readings are in single precision."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class SettingReader:
         for start in range(0, len(phases), at_once):
             drives = to_drive(phases[start : start + at_once], description.drive)
             values = self._device.evaluate(drives, rows, self._stage.name).values.astype(np.float64)
-            found.append(np.where(values >= full_scale, np.nan, values) if description.readout.bits else values)
+            found.append(np.where(values >= full_scale * SATURATED, np.nan, values) if description.readout.bits else values)
         self.phases = np.concatenate((self.phases, phases))
         self.readings = np.concatenate((self.readings, *found))
         return np.nan_to_num(self.readings[-len(phases) :], nan=full_scale)
@@ -202,7 +205,7 @@ def _check(description: DeviceDescription, stage: StageDescription) -> None:
 
 
 def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: SettingReader) -> TwinPrior:
-    """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve's η."""
+    """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve."""
     mean = dataclasses.replace(prior.mean, curvature=curve.curvature)
     expected = predict(Twin(layout, dataclasses.replace(mean, level=1.0)), read.phases[-1:], read.inputs)
     level = float(np.nansum(read.readings[-1] - mean.detector_dark) / np.sum(expected - mean.detector_dark))
@@ -241,10 +244,8 @@ def _phis(
     return twin
 
 
-def _with_phi(
-    twin: Twin, here: NDArray[np.int64], column: int, settings: Array, readings: Array, inputs: Array
-) -> Twin:
-    """Return the twin with the offsets of the φ of one column, by least squares on differences of neighbouring ports."""
+def _with_phi(twin: Twin, here: NDArray[np.int64], column: int, settings: Array, readings: Array, inputs: Array) -> Twin:
+    """Return the twin with the offsets of one column's φ, by least squares on differences of neighbouring ports."""
     layout, own = twin.layout, twin.parameters
     offset_rad = own.offset_rad.copy()
     offset_rad[layout.phi[here]] = 0.0

@@ -111,9 +111,7 @@ def _joined(through: Complex, around: Complex, internal: Complex, external: Comp
     return matrices
 
 
-def propagated(
-    layout: TwinLayout, elements: MeshElements, fields: Complex, *, keep: bool, stop: int | None = None
-) -> MeshFields:
+def propagated(layout: TwinLayout, elements: MeshElements, fields: Complex, *, keep: bool, stop: int | None = None) -> MeshFields:
     """Return the fields behind the last column for `fields` that enter the first, (settings or 1, ports, columns).
 
     If `stop` is given, they are the fields in front of that column of the mesh, and nothing may be kept.

@@ -70,9 +70,7 @@ def fit_descent(
     return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
 
 
-def descended(
-    start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int, rate_rad: float, batch: int = 4
-) -> Twin:
+def descended(start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int, rate_rad: float, batch: int = 4) -> Twin:
     """Return the twin after some updates by Adam; arguments as for `fit_descent`."""
     twin, moments = start, fresh_moments(pack(start.parameters).size)
     spec, scale = OptimizerSpec(name="adam", rate=rate_rad, beta2=0.99), _step_sizes(start, problem)

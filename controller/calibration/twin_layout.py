@@ -110,8 +110,8 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     description, stage
         The device and its stage.
     reach_m
-        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M, or LARGE_REACH_M. If the geometry is not known, only neighbours
-        have crosstalk, at one and the same distance.
+        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M, or LARGE_REACH_M. If the
+        geometry is not known, only neighbours have crosstalk, at one and the same distance.
 
     Raises
     ------
