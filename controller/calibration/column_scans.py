@@ -8,8 +8,8 @@ output follows
 
 Even-numbered interferometers (class 0) are at the angles a_j = 2πj/5, odd-numbered ones (class 1) at 2π(2j mod 5)/5.
 Both sets are orthogonal, so the demodulated readings Z of a port show the class of the interferometer that its light
-comes from. The offset is ½ · arg Σ Z², known up to π. Whether an interferometer that was put in bar is in bar or in cross
-follows from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
+comes from. The offset is ½ · arg Σ Z², known up to π. Whether an interferometer that was put in bar is in bar or in
+cross follows from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ steady: they become part of the offsets of φ.
 2. All θ, from the last column to the first (`column_scans.scan_thetas`).
 3. φ, from the first column to the last, with all other columns in bar and this one at θ = π/2. The difference of the
    powers behind an interferometer is 2 Re(e^{iφ} u l*) with the fields u and l that enter it, which the twin predicts.
-   After each column the twin is fitted to recent readings for some steps. Otherwise errors would add up over the columns.
+   After each column the twin is fitted to recent readings for some steps. Otherwise errors would add up.
 4. Random settings, and a fit of everything. Some of them are held out.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layou
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
 from photonloop.controller.learning.variables import project, stage_bounds, to_drive
-from photonloop.protocols.device import DeviceDescription, LoadedRows, PhotonicDevice, StageDescription
+from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, Readings, StageDescription
 
 Array = NDArray[np.float64]
 
@@ -40,6 +41,22 @@ INPUTS_NAME = "photonloop.calibration"
 
 SATURATED = 1 - 1e-6
 """Share of full scale from which a reading counts as saturated: readings are in single precision."""
+
+
+class ReadableDevice(Protocol):
+    """The part of `PhotonicDevice` that a calibration by columns uses."""
+
+    def describe(self) -> DeviceDescription:
+        """As in `PhotonicDevice`."""
+        ...
+
+    def load_inputs(self, name: str, inputs: Inputs) -> None:
+        """As in `PhotonicDevice`."""
+        ...
+
+    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
+        """As in `PhotonicDevice`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +129,7 @@ class SettingReader:
         Amplitudes, shape (samples, ports).
     """
 
-    def __init__(self, device: PhotonicDevice, stage: StageDescription, inputs: NDArray[np.float32]) -> None:
+    def __init__(self, device: ReadableDevice, stage: StageDescription, inputs: NDArray[np.float32]) -> None:
         self.inputs = inputs.astype(np.float64)
         self.phases = np.empty((0, stage.channels))
         self.readings = np.empty((0, len(inputs), stage.tap_ports))
@@ -146,7 +163,7 @@ class SettingReader:
 
 
 def calibrate_columns(
-    device: PhotonicDevice,
+    device: ReadableDevice,
     stage_name: str,
     noise: ReadingNoise,
     rng: np.random.Generator,
