@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from photonloop.controller.calibration.twin_layout import TwinLayout
@@ -45,14 +46,14 @@ class HeaterCurve:
     curvature: float
     self_heating: float
 
-    def phase(self, x: Array) -> Array:
+    def phase(self, x: ArrayLike) -> Array:
         """Return y at nominal heater phases `x` [rad]."""
-        p = _root(x / np.pi, self.self_heating)
+        p = _root(np.asarray(x, np.float64) / np.pi, self.self_heating)
         return np.pi * p * (1 + self.curvature * p) / (1 + self.curvature)
 
-    def nominal(self, y: Array) -> Array:
+    def nominal(self, y: ArrayLike) -> Array:
         """Return the nominal heater phases for phases `y` [rad]: the inverse of `phase`."""
-        p = _root((1 + self.curvature) * y / np.pi, self.curvature)
+        p = _root((1 + self.curvature) * np.asarray(y, np.float64) / np.pi, self.curvature)
         return np.pi * p * (1 + self.self_heating * p)
 
     def target(self, phase_rad: float | Array, offset_rad: Array) -> Array:
@@ -88,12 +89,9 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
         return float(np.trace(gram) - np.sum(basis * (gram @ basis)))
 
     def least(curvature: float) -> float:
-        return sum(
-            float(minimize_scalar(unexplained, bounds=(0.8, 1.2), args=(curvature, gram), method="bounded").fun) for gram in grams
-        )
+        return sum(_minimum(lambda kappa, gram=gram: unexplained(kappa, curvature, gram), 0.8, 1.2, 1e-5)[1] for gram in grams)
 
-    found = minimize_scalar(least, bounds=(-0.1, 0.15), method="bounded", options={"xatol": 1e-5})
-    return HeaterCurve(float(found.x), curve.self_heating)
+    return HeaterCurve(_minimum(least, -0.1, 0.15, 1e-5)[0], curve.self_heating)
 
 
 def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Array, rng: np.random.Generator) -> ThetaScan:
@@ -141,7 +139,7 @@ def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generat
 
 def _angles() -> Array:
     """Return the angles of both classes, shape (2, POINTS)."""
-    steps = np.arange(POINTS)
+    steps = np.arange(float(POINTS))
     return 0.4 + 2 * np.pi / POINTS * np.stack((steps, 2 * steps % POINTS))
 
 
@@ -151,7 +149,7 @@ def _scan_settings(layout: TwinLayout, curve: HeaterCurve, x: Array, here: NDArr
     by_class = curve.nominal(_angles())[np.arange(here.size) % 2].T
     settings[:, layout.theta[here]] = np.concatenate((by_class, by_class))
     for half, y in enumerate((0.8, 0.8 + np.pi)):
-        settings[half * POINTS : (half + 1) * POINTS, layout.phi[here]] = curve.nominal(np.array(y))
+        settings[half * POINTS : (half + 1) * POINTS, layout.phi[here]] = curve.nominal(y)
     return settings
 
 
@@ -178,3 +176,9 @@ def _in_cross(
 def _root(u: Array, rho: float) -> Array:
     """Return p that solves p · (1 + ρp) = u."""
     return 2 * u / (1 + np.sqrt(1 + 4 * rho * u))
+
+
+def _minimum(function: Callable[[float], float], low: float, high: float, tolerance: float) -> tuple[float, float]:
+    """Return the place and the value of the minimum of a function between two bounds."""
+    found: Any = minimize_scalar(function, bounds=(low, high), method="bounded", options={"xatol": tolerance})
+    return float(found.x), float(found.fun)
