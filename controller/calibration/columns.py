@@ -189,6 +189,12 @@ def calibrate_columns(
     ------
     ValueError
         The mesh is not rectangular, inputs can only be lit one at a time, or the limits leave less than 2π per heater.
+
+    Notes
+    -----
+    On `soi`, the outputs of single inputs at random settings are right within a total variation distance of about 0.3 %
+    at 8 ports and 0.8 % at 16 ports. At 64 ports the last fit does not converge: on settings that were not fitted the
+    misfit stays near 0.6. Look at `held_out_misfit` before the twin is used.
     """
     options = options or ColumnOptions()
     description = device.describe()
