@@ -33,7 +33,7 @@ LEAST_V = 1e-6
 
 
 @dataclass(frozen=True)
-class Crosstalk:
+class CrosstalkModel:
     """Thermal crosstalk of a stage for a share and an exponent (`TwinParameters`)."""
 
     layout: TwinLayout
@@ -111,7 +111,7 @@ class PhaseGradient:
     by_scalars: Array
 
 
-def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk, x: Array) -> HeaterPhases:
+def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel, x: Array) -> HeaterPhases:
     """Return the effective phases at nominal heater phases `x` [rad], shape (settings, channels)."""
     v = np.sqrt(np.maximum(x, np.pi * LEAST_V**2) / np.pi)
     hot = 1.0 / (1.0 + own.self_heating * _self_heated(v**2, own.self_heating))
@@ -128,7 +128,7 @@ def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk,
 
 
 def phases_adjoint(
-    layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk, at: HeaterPhases, by_effective: Array
+    layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel, at: HeaterPhases, by_effective: Array
 ) -> PhaseGradient:
     """Return the derivatives of a loss from those by the effective phases, shape (settings, channels).
 
@@ -182,12 +182,12 @@ def _self_heated(u: Array, rho: float) -> Array:
     return 2 * u / (1 + np.sqrt(1 + 4 * rho * u))
 
 
-def _rate(layout: TwinLayout, crosstalk: Crosstalk) -> float:
+def _rate(layout: TwinLayout, crosstalk: CrosstalkModel) -> float:
     """Return the phase per power of a segment without heater, π / (1 - share in the neighbouring mode)."""
     return float(np.pi / (1 - crosstalk.shares(layout.pitch_ln)[0]))
 
 
-def _arm_factor(layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk) -> tuple[Array, Array]:
+def _arm_factor(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel) -> tuple[Array, Array]:
     """Return f with f · (1 + ηf) = T, and T: at P_π the own arm turns by π · T/(1 + η), more than the difference, π."""
     share = crosstalk.shares(layout.partner_ln)[0]
     ahead = share / ((1 - crosstalk.shares(layout.pitch_ln)[0]) * own.kappa)
@@ -196,7 +196,7 @@ def _arm_factor(layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk) -
 
 
 def _by_arm_factor(
-    layout: TwinLayout, own: TwinParameters, crosstalk: Crosstalk, by_arm_per_q: Array, by_rate: Array
+    layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel, by_arm_per_q: Array, by_rate: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Return derivatives by κ, curvature, share and exponent from those by κ · `_arm_factor` and by `_rate`."""
     eta, kappa = own.curvature, own.kappa

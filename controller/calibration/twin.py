@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.calibration.heater_phases import (
     HEAT_SCALARS,
-    Crosstalk,
+    CrosstalkModel,
     HeaterPhases,
     heater_phases,
     phases_adjoint,
@@ -56,9 +56,9 @@ class Twin:
     parameters: TwinParameters
 
     @cached_property
-    def crosstalk(self) -> Crosstalk:
+    def crosstalk(self) -> CrosstalkModel:
         """Thermal crosstalk at the present parameters."""
-        return Crosstalk(self.layout, self.parameters.crosstalk_share, self.parameters.crosstalk_exponent)
+        return CrosstalkModel(self.layout, self.parameters.crosstalk_share, self.parameters.crosstalk_exponent)
 
     @property
     def gain(self) -> Array:
