@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.chips import chip_of
-from support.twins import drawn, layout_of, random_inputs, true_parameters
+from support.twins import STEADY, drawn, layout_of, random_inputs, true_parameters
 
 from photonloop.controller.calibration.fit_problem import FitProblem
 from photonloop.controller.calibration.twin import Twin, predict
@@ -162,8 +162,9 @@ def test_the_square_root_of_a_dark_reading_is_almost_unbiased() -> None:
 
 def test_a_virtual_chip_is_described_up_to_its_noise() -> None:
     """`soi` without slow processes and without its crosstalk, read by `evaluate` with noise and converter."""
-    steady = {"drift": {"sigma_rad": 0.0}, "temperature": {"sigma_k": 0.0}, "laser": {"drift_sigma": 0.0}}
-    parts = {**steady, "crosstalk": {"fraction": 0.0}, "dac": {"inl_lsb": 0.0}}
+    parts = {name: values for name, values in STEADY.items() if name not in {"adc", "dac"}}
+    parts |= {"dac": {"inl_lsb": 0.0, "noise_v": 0.0, "slow_noise_v": 0.0, "gain_drift_sigma": 0.0}}
+    parts |= {"adc": {"gain_drift_sigma": 0.0, "offset_drift_lsb": 0.0, "offset_sigma_lsb": 0.0, "offset_lsb": 0.0}}
     chip = chip_of("soi", parts, quiet=False, ports=4, stages=1, seed=6)
     description, rng = chip.describe(), np.random.default_rng(3)
     layout = twin_layout(description, description.stages[0])

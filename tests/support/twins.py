@@ -17,11 +17,15 @@ from support.chips import chip_of
 COLUMN_M, MODE_M = 2e-4, 5e-5
 
 STEADY: dict[str, dict[str, Any]] = {
-    "dac": {"bits": 0, "inl_lsb": 0.0},
+    "dac": {"bits": 0, "inl_lsb": 0.0, "noise_v": 0.0, "slow_noise_v": 0.0, "gain_drift_sigma": 0.0},
+    "heater": {"resistance_sigma": 0.0, "ground_ohm": 0.0},
     "crosstalk": {"fraction": 0.0},
     "drift": {"sigma_rad": 0.0},
-    "temperature": {"sigma_k": 0.0},
-    "laser": {"drift_sigma": 0.0},
+    "temperature": {"sigma_k": 0.0, "heating_k_per_w": 0.0},
+    "laser": {"drift_sigma": 0.0, "jitter_pm": 0.0},
+    "modulator": {"phase_drift_rad": 0.0, "coupling_drift_sigma": 0.0, "path_sigma_m": 0.0},
+    "photodiode": {"has_memory": False},
+    "adc": {"gain_drift_sigma": 0.0, "offset_drift_lsb": 0.0, "offset_sigma_lsb": 0.0, "offset_lsb": 0.0},
 }
 """Effects that a twin has no parameters for are absent, and so is the simulator's crosstalk."""
 
