@@ -215,12 +215,15 @@ class Ambient:
             return None
         return exchanged(self._parameters.ports, faults, "swapped_inputs")
 
-    def input_factors(self, moments: Sequence[Moment], path_m: NDArray[np.float64]) -> NDArray[np.complex128] | None:
+    def input_factors(
+        self, moments: Sequence[Moment], path_m: NDArray[np.float64], heating_k: float = 0.0
+    ) -> NDArray[np.complex128] | None:
         """Return the factors of the fields that enter the ports at each moment, (moments, ports), or None if all are 1.
 
-        `path_m` are the path lengths of the ports, relative to their mean [m].
+        `path_m` are the path lengths of the ports, relative to their mean [m], and `heating_k` is the rise of the
+        chip's temperature due to its heaters.
         """
-        paths_matter = self._paths_move and self._modulator.path_sigma_m > 0
+        paths_matter = self._paths_matter(heating_k) and self._modulator.path_sigma_m > 0
         if self._input_phases is None and self._coupling is None and not paths_matter:
             return None
         steps = np.array([moment.inputs for moment in moments])
@@ -228,7 +231,7 @@ class Ambient:
         if self._input_phases is not None:
             phase_rad += self._input_phases.at(steps)
         if paths_matter:
-            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M) for moment in moments]
+            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M, heating_k) for moment in moments]
         coupling = None if self._coupling is None else self._coupling.at(steps)
         return input_factor(phase_rad, coupling)
 
@@ -249,7 +252,7 @@ class Ambient:
         """
         phases = self._phases[stage]
         drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
-        if not (self._paths_move or heating_k > 0) or not imbalance.any():
+        if not self._paths_matter(heating_k) or not imbalance.any():
             return drifted
         path_rad = self._path_phase_rad(moment, imbalance, heating_k)
         return path_rad if drifted is None else drifted + path_rad
@@ -294,7 +297,11 @@ class Ambient:
     def _warming_k(self, moment: Moment) -> float:
         return 0.0 if self._temperature is None else float(self._temperature.at(moment.phases)[0])
 
-    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64], heating_k: float = 0.0) -> NDArray[np.float64]:
+    def _paths_matter(self, heating_k: float) -> bool:
+        """Return whether path differences add phases at some moment, with heaters that warm the chip by `heating_k`."""
+        return self._paths_move or (heating_k > 0 and self._parameters.temperature.phase_rad_per_k > 0)
+
+    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64], heating_k: float) -> NDArray[np.float64]:
         detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment) + heating_k
         return path_phase_rad(self._laser_parameters, self._parameters.temperature, detuning_pm, warming_k, lengths)
 
