@@ -109,8 +109,13 @@ _FIELDS_AT_ONCE = 2**22
 def settings_together(moments: Sequence[Moment], fields: int) -> Iterator[slice]:
     """Yield the settings that are read together, in order: those at whose moments only the inputs differ.
 
+    The moments are in the order of time.
+
     `fields` is the number of fields that enter the chip at one setting.
     """
+    if moments[0] == moments[-1]:
+        yield slice(0, len(moments))
+        return
     most = max(1, _FIELDS_AT_ONCE // fields)
     for _, group in groupby(range(len(moments)), lambda s: moments[s]._replace(inputs=0)):
         here = list(group)
@@ -199,6 +204,14 @@ class Ambient:
         if self._gradual:
             steps[_AGEING] = int(max(time_s - self._ageing_from_s, 0.0) / self.grids.ageing)
         return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
+
+    def moments(self, times_s: NDArray[np.float64]) -> list[Moment]:
+        """Return the state of the slow processes at times in ascending order [s], shape (times,).
+
+        Step numbers do not decrease, so if they are equal at both ends, they are equal in between.
+        """
+        first, last = self.moment(float(times_s[0])), self.moment(float(times_s[-1]))
+        return [first] * times_s.size if first == last else [self.moment(time_s) for time_s in times_s.tolist()]
 
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have occurred."""

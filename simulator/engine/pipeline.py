@@ -69,6 +69,7 @@ class Pipeline:
         self._buffers: dict[str, NDArray] = {}
         self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
         self._heating: tuple[tuple[tuple[int, ...], int, int, int] | None, float] = None, 0.0
+        self._factors: tuple[tuple[float, ...] | None, NDArray[np.complex128] | None] = None, None
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -314,18 +315,25 @@ class Pipeline:
         blocks, order = gathered(batch.source, rows), self._ambient.input_order(moments[0])
         if order is not None:
             blocks = np.ascontiguousarray(blocks[:, order])
-        heating_k = self.heating_k(batch.held, moments[0], run)
-        factors = self._ambient.input_factors(moments, self._inputs.path_m, heating_k)
+        factors = self._input_factors(batch.held, moments, run)
         return blocks if factors is None else scaled(blocks, factors)
+
+    def _input_factors(self, held: HeldDrive, moments: Sequence[Moment], run: Run) -> NDArray[np.complex128] | None:
+        """Return `Ambient.input_factors` at moments that differ in the inputs only. The last ones are cached."""
+        heating_k, first = self.heating_k(held, moments[0], run), moments[0]
+        key = first.phases, first.wavelength, heating_k, *(moment.inputs for moment in moments)
+        if self._factors[0] != key:
+            self._factors = key, self._ambient.input_factors(moments, self._inputs.path_m, heating_k)
+        return self._factors[1]
 
     def _entering_at(
         self, index: int, batch: InputBatch, moments: Sequence[Moment], run: Run
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return blocks of fields that enter stage `index` and each moment's first one; not cached if inputs differ."""
+        if moments[0].inputs == moments[-1].inputs:
+            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
         is_new = np.diff([moment.inputs for moment in moments], prepend=-1) != 0
         distinct = [moments[k] for k in np.flatnonzero(is_new).tolist()]
-        if len(distinct) == 1:
-            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
         blocks = self._lit(batch, batch.rows, distinct, run)
         for k in self.stages(moments[0])[index].upstream:
             self.pass_on(k, blocks, self.held_matrices(k, batch.held, moments[0], run), moments[0], run)
