@@ -5,8 +5,8 @@
 forward_ms is the time per setting for a loaded batch through a mesh with the couplers and losses of `soi`: voltages to
 phases, phases to matrices, fields through the mesh, |E|². physics_ms is the additional time for all other effects:
 quantisation, integral nonlinearity, drift and noise of the source, shared ground, self-heating, curvature, crosstalk,
-phase drift, laser and detector noise, saturation, memory of the amplifiers and ADC. `parts` is the additional time of
-each effect alone. The chips take turns. Times are medians, and the time of an effect is the median of the differences
+phase drift, inputs, laser and detector noise, saturation, memory of the amplifiers and ADC. `parts` is the additional
+time of each effect alone (`effects.py` has the effects one by one). The chips take turns. Times are medians, and the time of an effect is the median of the differences
 within a turn. Times are processor time of all threads divided by the number of threads, so that other load on the
 machine matters less than in wall time.
 """
@@ -32,8 +32,16 @@ ABSENT: dict[str, dict[str, Any]] = {
     "crosstalk": {"fraction": 0.0},
     "drift": {"sigma_rad": 0.0},
     "temperature": {"sigma_k": 0.0, "heating_k_per_w": 0.0},
-    "laser": {"rin_db_per_hz": 0.0, "drift_sigma": 0.0},
-    "modulator": {"extinction_db": 0.0, "amplitude_sigma": 0.0, "phase_span_rad": 0.0, "crosstalk": 0.0},
+    "laser": {"rin_db_per_hz": 0.0, "drift_sigma": 0.0, "jitter_pm": 0.0},
+    "modulator": {
+        "extinction_db": 0.0,
+        "amplitude_sigma": 0.0,
+        "phase_span_rad": 0.0,
+        "crosstalk": 0.0,
+        "path_sigma_m": 0.0,
+        "phase_drift_rad": 0.0,
+        "coupling_drift_sigma": 0.0,
+    },
     "photodiode": {"bandwidth_hz": 0.0, "responsivity_sigma": 0.0, "saturation_a": 0.0},
     "adc": {"bits": 0, "headroom": 0.0, "gain_drift_sigma": 0.0},
 }

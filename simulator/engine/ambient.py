@@ -109,8 +109,13 @@ _FIELDS_AT_ONCE = 2**22
 def settings_together(moments: Sequence[Moment], fields: int) -> Iterator[slice]:
     """Yield the settings that are read together, in order: those at whose moments only the inputs differ.
 
+    The moments are in the order of time.
+
     `fields` is the number of fields that enter the chip at one setting.
     """
+    if moments[0] == moments[-1]:
+        yield slice(0, len(moments))
+        return
     most = max(1, _FIELDS_AT_ONCE // fields)
     for _, group in groupby(range(len(moments)), lambda s: moments[s]._replace(inputs=0)):
         here = list(group)
@@ -200,6 +205,14 @@ class Ambient:
             steps[_AGEING] = int(max(time_s - self._ageing_from_s, 0.0) / self.grids.ageing)
         return Moment(*steps, faults=bisect.bisect_right(self._fault_times_s, time_s))
 
+    def moments(self, times_s: NDArray[np.float64]) -> list[Moment]:
+        """Return the state of the slow processes at times in ascending order [s], shape (times,).
+
+        Step numbers do not decrease, so if they are equal at both ends, they are equal in between.
+        """
+        first, last = self.moment(float(times_s[0])), self.moment(float(times_s[-1]))
+        return [first] * times_s.size if first == last else [self.moment(time_s) for time_s in times_s.tolist()]
+
     def faults_at(self, moment: Moment) -> tuple[FaultParameters, ...]:
         """Return the faults that have occurred."""
         return self.faults[: moment.faults]
@@ -215,12 +228,15 @@ class Ambient:
             return None
         return exchanged(self._parameters.ports, faults, "swapped_inputs")
 
-    def input_factors(self, moments: Sequence[Moment], path_m: NDArray[np.float64]) -> NDArray[np.complex128] | None:
+    def input_factors(
+        self, moments: Sequence[Moment], path_m: NDArray[np.float64], heating_k: float = 0.0
+    ) -> NDArray[np.complex128] | None:
         """Return the factors of the fields that enter the ports at each moment, (moments, ports), or None if all are 1.
 
-        `path_m` are the path lengths of the ports, relative to their mean [m].
+        `path_m` are the path lengths of the ports, relative to their mean [m], and `heating_k` is the rise of the
+        chip's temperature due to its heaters.
         """
-        paths_matter = self._paths_move and self._modulator.path_sigma_m > 0
+        paths_matter = self._paths_matter(heating_k) and self._modulator.path_sigma_m > 0
         if self._input_phases is None and self._coupling is None and not paths_matter:
             return None
         steps = np.array([moment.inputs for moment in moments])
@@ -228,7 +244,7 @@ class Ambient:
         if self._input_phases is not None:
             phase_rad += self._input_phases.at(steps)
         if paths_matter:
-            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M) for moment in moments]
+            phase_rad += [self._path_phase_rad(moment, path_m / HEATER_M, heating_k) for moment in moments]
         coupling = None if self._coupling is None else self._coupling.at(steps)
         return input_factor(phase_rad, coupling)
 
@@ -249,7 +265,7 @@ class Ambient:
         """
         phases = self._phases[stage]
         drifted = None if phases is None else phases.at(moment.phases).astype(np.float64)
-        if not (self._paths_move or heating_k > 0) or not imbalance.any():
+        if not self._paths_matter(heating_k) or not imbalance.any():
             return drifted
         path_rad = self._path_phase_rad(moment, imbalance, heating_k)
         return path_rad if drifted is None else drifted + path_rad
@@ -294,7 +310,11 @@ class Ambient:
     def _warming_k(self, moment: Moment) -> float:
         return 0.0 if self._temperature is None else float(self._temperature.at(moment.phases)[0])
 
-    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64], heating_k: float = 0.0) -> NDArray[np.float64]:
+    def _paths_matter(self, heating_k: float) -> bool:
+        """Return whether path differences add phases at some moment, with heaters that warm the chip by `heating_k`."""
+        return self._paths_move or (heating_k > 0 and self._parameters.temperature.phase_rad_per_k > 0)
+
+    def _path_phase_rad(self, moment: Moment, lengths: NDArray[np.float64], heating_k: float) -> NDArray[np.float64]:
         detuning_pm, warming_k = self.wavelength_pm(moment), self._warming_k(moment) + heating_k
         return path_phase_rad(self._laser_parameters, self._parameters.temperature, detuning_pm, warming_k, lengths)
 

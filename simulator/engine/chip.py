@@ -324,7 +324,7 @@ class Chip:
             self._thermal.read(index, volts, batch, time_s, start_s + duration_s, flags, values, run)
         else:
             blocks = -(-samples // kernels.LANES)
-            moments = [self._ambient.moment(at_s) for at_s in time_s.tolist()]
+            moments = self._ambient.moments(time_s)
             for part in settings_together(moments, samples * self.parameters.ports):
                 counters = self._pipeline.noise_counters(batch, part.start * blocks, part.start)
                 self._pipeline.read(index, volts[part], batch, moments[part], counters, 0, flags[part], values[part], run)

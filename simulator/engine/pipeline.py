@@ -68,7 +68,8 @@ class Pipeline:
         self._computation = StageComputation(parameters, stages, ambient, workers)
         self._buffers: dict[str, NDArray] = {}
         self._optics: dict[int, tuple[tuple[int, ...], StageMatrices]] = {}
-        self._heating: tuple[tuple[tuple[int, ...], int, int], float] = ((), -1, 0), 0.0
+        self._heating: tuple[tuple[tuple[int, ...], int, int, int] | None, float] = None, 0.0
+        self._factors: tuple[tuple[float, ...] | None, NDArray[np.complex128] | None] = None, None
         self._remembered = FieldCache(parameters.limits.max_remembered_bytes)
 
     def forget(self, name: str) -> None:
@@ -91,7 +92,7 @@ class Pipeline:
         per_w = self._parameters.temperature.heating_k_per_w
         if per_w == 0:
             return 0.0
-        key = held.versions, moment.faults, moment.ageing
+        key = held.versions, moment.sources, moment.ageing, moment.faults
         if self._heating[0] != key:
             stages = range(len(self.stages(moment)))
             self._heating = key, per_w * sum(float(self.held_powers(k, held, moment, run).sum()) for k in stages)
@@ -248,16 +249,9 @@ class Pipeline:
         job = self._workers.new_job(out.shape[0], _FLOPS_PER_READING * out.size, is_reading=True)
 
         def kernel(worker: int) -> None:
+            scratch = self._computation.scratch[worker]
             kernels.convert_settings(
-                worker,
-                job.control,
-                job.items,
-                here.readout,
-                here.rings is not None,
-                self._computation.scratch[worker],
-                counters,
-                flags,
-                out,
+                worker, job.control, job.items, here.readout, here.rings is not None, scratch, counters, flags, out
             )
 
         run(job, kernel)
@@ -272,7 +266,7 @@ class Pipeline:
     def entering(self, index: int, batch: InputBatch, rows: NDArray[np.int64], moment: Moment, run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields of `rows` of the inputs at the input of stage `index`, after settled stages."""
         if not self.stages(moment)[index].upstream:
-            return self._lit(batch, rows, [moment])
+            return self._lit(batch, rows, [moment], run)
         return gathered(*self._remembered_fields(index, batch, rows, moment, run))
 
     def pass_on(
@@ -316,23 +310,31 @@ class Pipeline:
         warms = self._parameters.temperature.heating_k_per_w > 0
         return held.versions if warms else held.versions[stages.start : stages.stop]
 
-    def _lit(self, batch: InputBatch, rows: NDArray[np.int64], moments: Sequence[Moment]) -> NDArray[np.float32]:
+    def _lit(self, batch: InputBatch, rows: NDArray[np.int64], moments: Sequence[Moment], run: Run) -> NDArray[np.float32]:
         """Return blocks of the fields that enter the chip at each moment: those of the first, then of the second, …"""
         blocks, order = gathered(batch.source, rows), self._ambient.input_order(moments[0])
         if order is not None:
             blocks = np.ascontiguousarray(blocks[:, order])
-        factors = self._ambient.input_factors(moments, self._inputs.path_m)
+        factors = self._input_factors(batch.held, moments, run)
         return blocks if factors is None else scaled(blocks, factors)
+
+    def _input_factors(self, held: HeldDrive, moments: Sequence[Moment], run: Run) -> NDArray[np.complex128] | None:
+        """Return `Ambient.input_factors` at moments that differ in the inputs only. The last ones are cached."""
+        heating_k, first = self.heating_k(held, moments[0], run), moments[0]
+        key = first.phases, first.wavelength, heating_k, *(moment.inputs for moment in moments)
+        if self._factors[0] != key:
+            self._factors = key, self._ambient.input_factors(moments, self._inputs.path_m, heating_k)
+        return self._factors[1]
 
     def _entering_at(
         self, index: int, batch: InputBatch, moments: Sequence[Moment], run: Run
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return blocks of fields that enter stage `index` and each moment's first one; not cached if inputs differ."""
+        if moments[0].inputs == moments[-1].inputs:
+            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
         is_new = np.diff([moment.inputs for moment in moments], prepend=-1) != 0
         distinct = [moments[k] for k in np.flatnonzero(is_new).tolist()]
-        if len(distinct) == 1:
-            return self.entering(index, batch, batch.rows, moments[0], run), np.zeros(len(moments), np.int64)
-        blocks = self._lit(batch, batch.rows, distinct)
+        blocks = self._lit(batch, batch.rows, distinct, run)
         for k in self.stages(moments[0])[index].upstream:
             self.pass_on(k, blocks, self.held_matrices(k, batch.held, moments[0], run), moments[0], run)
         return blocks, (np.cumsum(is_new) - 1) * (blocks.shape[0] // len(distinct))

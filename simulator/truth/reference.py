@@ -124,7 +124,8 @@ def entering(chip: Chip, inputs: NDArray, moment: Moment | None = None) -> NDArr
     moment, ambient = moment or moment_now(chip), chip.ambient()
     exact = np.asarray(inputs, np.complex128 if np.iscomplexobj(inputs) else np.float64)
     field = modulator.modulated(exact, modulator.own_modulator(chip.parameters), chip.input_truth()).astype(np.complex128)
-    order, factors = ambient.input_order(moment), ambient.input_factors([moment], chip.input_truth().path_m)
+    order = ambient.input_order(moment)
+    factors = ambient.input_factors([moment], chip.input_truth().path_m, heating_k(chip, moment))
     if order is not None:
         field = field[:, order]
     if factors is not None:

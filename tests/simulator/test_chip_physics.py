@@ -120,7 +120,7 @@ def entering(chip: Chip, inputs: NDArray) -> NDArray:
             pair = np.array([[np.cos(angle), 1j * np.sin(angle)], [1j * np.sin(angle), np.cos(angle)]])
             field[:, top : top + 2] = field[:, top : top + 2] @ pair.T
     moment = chip.ambient().moment(chip.status().clock_s)
-    factors = chip.ambient().input_factors([moment], truth.path_m)
+    factors = chip.ambient().input_factors([moment], truth.path_m, heating_of(chip))
     drifted = field if factors is None else field * factors[0]
     return drifted * np.sqrt(chip.ambient().laser_power(moment))
 

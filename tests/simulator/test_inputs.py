@@ -302,12 +302,16 @@ def test_the_wavelength_is_common_to_all_paths() -> None:
     assert np.mean(wavelengths_pm) == pytest.approx(40.0, abs=5 * 3.0 / 20)
 
 
-def test_paths_of_the_inputs_follow_the_temperature() -> None:
-    parts = {"temperature": {"sigma_k": 0.1, "tau_s": 5.0}, "modulator": {"path_sigma_m": 1e-3}}
-    chip = two_modes(parts, seed=2)
+@pytest.mark.parametrize(
+    "temperature", [{"sigma_k": 0.1, "tau_s": 5.0}, {"heating_k_per_w": 20.0}, {"sigma_k": 0.1, "heating_k_per_w": 20.0}]
+)
+def test_paths_of_the_inputs_follow_the_temperature(temperature: dict[str, float]) -> None:
+    """By the thermistor, which heaters at the held drive warm too."""
+    chip = two_modes({"temperature": temperature, "modulator": {"path_sigma_m": 1e-3}}, seed=2)
     path_m = chip.input_truth().path_m
-    for _ in range(5):
+    for step in range(5):
         chip.let_pass(20.0)
+        chip.apply(np.full(4, 0.5 * step))
         found = fringe_phase_rad(chip)
         kelvin = chip.status().health["chip_temperature_k"]
         assert isinstance(kelvin, float)

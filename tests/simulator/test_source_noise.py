@@ -151,7 +151,6 @@ def test_slow_changes_have_the_given_statistics() -> None:
 def test_settled_heaters_follow_slow_changes_of_the_sources() -> None:
     """A chip whose heaters have a lag is read at its held drive after its sources have drifted: all is settled."""
     parts = {"dac": {"bits": 0, "inl_lsb": 0.0, "noise_v": 0.0, "slow_noise_v": 5e-3, "slow_noise_tau_s": 0.1}}
-    parts |= {"temperature": {"heating_k_per_w": 0.0}}  # it is computed once per held drive
     chip = chip_of("harsh", parts, ports=6)
     held, inputs = drive_of(chip), np.random.default_rng(0).random((30, 6))
     chip.apply(held)
