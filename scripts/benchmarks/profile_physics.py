@@ -6,7 +6,8 @@ forward_ms is the time per setting for a loaded batch through a mesh with the co
 phases, phases to matrices, fields through the mesh, |E|². physics_ms is the additional time for all other effects:
 quantisation, integral nonlinearity, drift and noise of the source, shared ground, self-heating, curvature, crosstalk,
 phase drift, inputs, laser and detector noise, saturation, memory of the amplifiers and ADC. `parts` is the additional
-time of each effect alone (`effects.py` has the effects one by one). The chips take turns. Times are medians, and the time of an effect is the median of the differences
+time of each effect alone (`effects.py` has the effects one by one). The chips take turns. Times are medians, and the
+time of an effect is the median of the differences
 within a turn. Times are processor time of all threads divided by the number of threads, so that other load on the
 machine matters less than in wall time.
 """
