@@ -52,7 +52,7 @@ def ideal_prior(layout: TwinLayout) -> TwinPrior:
     return TwinPrior(mean, filled(layout, **fixed))
 
 
-@pytest.mark.parametrize("ports", [3, 5, 8, 16])
+@pytest.mark.parametrize("ports", [3, 8])
 def test_thetas_of_an_ideal_chip_are_exact(ports: int) -> None:
     """Readings are single precision, hence 1e-6 rad and not less. 10 settings per column."""
     chip, rng = chip_of("ideal", UNKNOWN_PHASES, ports=ports, stages=1, seed=ports), np.random.default_rng(1)
@@ -89,7 +89,7 @@ def test_an_ideal_chip_is_known_exactly_in_the_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2])
 def test_a_realistic_chip_is_described_by_its_twin(seed: int) -> None:
     """All imperfections of `soi` but crosstalk: noise, converters and drift. The best published distance is 3 %."""
     chip = chip_of("soi", NO_CROSSTALK, quiet=False, ports=8, stages=1, seed=seed)
