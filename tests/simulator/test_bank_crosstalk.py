@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.bank_gradients import checked_gradient
 
 from photonloop.protocols.config import ConfigError
 from photonloop.simulator import kernels
@@ -17,7 +18,6 @@ from photonloop.simulator.engine.rings import kernel_rings
 from photonloop.simulator.parameters import ChipParameters, load_chip
 from photonloop.simulator.physics.ring_rows import row_slopes, row_transmissions
 from photonloop.simulator.physics.weight_bank import Ring, phases_of, transmissions
-from photonloop.simulator.truth.chip_truth import gradient
 from photonloop.simulator.truth.reference import settled_currents_a
 
 INPUTS, OUTPUTS = 5, 3
@@ -220,21 +220,7 @@ def test_readings_agree_with_the_reference(tmp_path: Path, threads: int, early: 
 
 @pytest.mark.parametrize("interference", ["false", "true"])
 def test_gradient_agrees_with_central_differences(tmp_path: Path, interference: str) -> None:
-    chip = Chip(bank(tmp_path, f"{IMPERFECT}bus_interference = {interference}\n"), threads=1)
-    rng = np.random.default_rng(6)
-    drive, inputs = rng.uniform(2, 4, INPUTS * OUTPUTS), rng.uniform(0, 1, (6, INPUTS))
-    targets = rng.normal(0, 1e-4, (6, OUTPUTS))
-
-    def loss_and_slope(readings: NDArray) -> tuple[float, NDArray]:
-        return float(np.sum((readings - targets) ** 2)) * 1e6, 2e6 * (readings - targets)
-
-    found = gradient(chip, 0, drive, inputs, loss_and_slope)
-    expected, step = np.empty(drive.size), 1e-3
-    for k in range(drive.size):
-        moved = [drive + offset * step * (np.arange(drive.size) == k) for offset in (-2, -1, 1, 2)]
-        at = [gradient(chip, 0, volts, inputs, loss_and_slope).loss for volts in moved]
-        expected[k] = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
-    assert np.linalg.norm(found.drive_v - expected) <= 1e-6 * np.linalg.norm(expected)
+    checked_gradient(Chip(bank(tmp_path, f"{IMPERFECT}bus_interference = {interference}\n"), threads=1), seed=6)
 
 
 def test_the_phases_between_rings_are_drawn_only_if_they_matter(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from support.bank_gradients import checked_gradient
 
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED
@@ -19,7 +20,6 @@ from photonloop.simulator.parameters import ChipParameters, load_chip
 from photonloop.simulator.physics.chip_faults import FaultParameters
 from photonloop.simulator.physics.crosstalk import crosstalk_of
 from photonloop.simulator.physics.weight_bank import Ring, phases_of, transmission_slopes, transmissions
-from photonloop.simulator.truth.chip_truth import gradient
 from photonloop.simulator.truth.reference import settled_currents_a
 
 INPUTS, OUTPUTS = 5, 3
@@ -166,22 +166,8 @@ def test_rings_have_thermal_crosstalk_and_follow_the_temperature(tmp_path: Path)
 
 
 def test_gradient_agrees_with_central_differences(tmp_path: Path) -> None:
-    chip = Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1)
-    rng = np.random.default_rng(2)
-    drive, inputs = rng.uniform(2, 4, INPUTS * OUTPUTS), rng.uniform(0, 1, (6, INPUTS))
-    targets = rng.normal(0, 1e-4, (6, OUTPUTS))
-
-    def loss_and_slope(readings: NDArray) -> tuple[float, NDArray]:
-        return float(np.sum((readings - targets) ** 2)) * 1e6, 2e6 * (readings - targets)
-
-    found = gradient(chip, 0, drive, inputs, loss_and_slope)
-    expected, step = np.empty(drive.size), 1e-3
-    for k in range(drive.size):
-        moved = [drive + offset * step * (np.arange(drive.size) == k) for offset in (-2, -1, 1, 2)]
-        at = [gradient(chip, 0, volts, inputs, loss_and_slope).loss for volts in moved]
-        expected[k] = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
-    assert np.linalg.norm(found.drive_v - expected) <= 1e-6 * np.linalg.norm(expected)
-    assert found.theta.size == found.phi.size == found.gamma.size == 0 and found.ring.size == drive.size
+    found = checked_gradient(Chip(bank(tmp_path, IMPERFECT, "soi"), threads=1), seed=2)
+    assert found.theta.size == found.phi.size == found.gamma.size == 0 and found.ring.size == INPUTS * OUTPUTS
 
 
 def test_both_diodes_of_a_pair_contribute_noise(tmp_path: Path) -> None:
