@@ -69,6 +69,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"key {_dotted(path)!r} is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not path and first["type"] == "value_error":  # a check of the whole file names the key itself
+        return message
     value = first["input"]
     shown = "" if isinstance(value, dict | BaseModel) else f" is {value!r}, but"
     return f"{_dotted(path) or 'the file'}{shown} {message[0].lower()}{message[1:]}"
