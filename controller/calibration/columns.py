@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,38 +24,17 @@ from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.input_fields import input_fields
 from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
+from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
 from photonloop.controller.calibration.twin_descent import descended, fit_descent
 from photonloop.controller.calibration.twin_fit import fit_least_squares
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
-from photonloop.controller.learning.variables import project, stage_bounds, to_drive
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, Readings, StageDescription
+from photonloop.controller.learning.variables import project
+from photonloop.protocols.device import DeviceDescription, StageDescription
 
 Array = NDArray[np.float64]
-
-INPUTS_NAME = "photonloop.calibration"
-"""Name under which the inputs are loaded."""
-
-SATURATED = 1 - 1e-6
-"""Share of full scale from which a reading counts as saturated: readings are in single precision."""
-
-
-class ReadableDevice(Protocol):
-    """The part of `PhotonicDevice` that a calibration by columns uses."""
-
-    def describe(self) -> DeviceDescription:
-        """As in `PhotonicDevice`."""
-        ...
-
-    def load_inputs(self, name: str, inputs: Inputs) -> None:
-        """As in `PhotonicDevice`."""
-        ...
-
-    def evaluate(self, drives: Drive, inputs: Inputs | LoadedRows, stage: str) -> Readings:
-        """As in `PhotonicDevice`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -118,44 +96,30 @@ class ColumnCalibration:
     phi_rad: Array
 
 
-class SettingReader:
-    """Reads settings of one stage with the same inputs, and keeps all readings.
+class ScanReader:
+    """Reads all settings of a calibration by columns with the same inputs.
 
     Parameters
     ----------
-    device, stage
-        The device, and the stage to be read.
+    reader
+        Reads settings.
     inputs
         Amplitudes, shape (samples, ports).
     """
 
-    def __init__(self, device: ReadableDevice, stage: StageDescription, inputs: NDArray[np.float32]) -> None:
+    def __init__(self, reader: SettingReader, inputs: NDArray[np.float32]) -> None:
         self.inputs = inputs.astype(np.float64)
-        self.phases = np.empty((0, stage.channels))
-        self.readings = np.empty((0, len(inputs), stage.tap_ports))
-        self._device, self._stage, self._description = device, stage, device.describe()
-        self.bounds = stage_bounds(self._description, stage, 0.0)
-        device.load_inputs(INPUTS_NAME, inputs)
+        self.phases = np.empty((0, reader.stage.channels))
+        self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
+        self.bounds = reader.bounds
+        self._reader = reader
 
     def __call__(self, phases: Array) -> Array:
-        """Return the readings at nominal heater phases, (settings, channels), without saturated ones, which are NaN."""
-        description = self._description
-        if phases.max() > self.bounds.high.min() or phases.sum(axis=1).max() > self.bounds.total:
-            raise ValueError(
-                f"a scan needs {phases.max():.3g} rad per heater and {phases.sum(axis=1).max():.4g} rad together, but the limits "
-                f"of stage {self._stage.name} are {self.bounds.high.min():.3g} rad and {self.bounds.total:.4g} rad: raise them"
-            )
-        limits, rows = description.limits, LoadedRows(INPUTS_NAME, np.arange(len(self.inputs)))
-        at_once = max(1, min(limits.max_settings, limits.max_readings // (len(self.inputs) * self._stage.tap_ports)))
-        full_scale = description.readout.full_scale[description.stage_index(self._stage.name)]
-        found = []
-        for start in range(0, len(phases), at_once):
-            drives = to_drive(phases[start : start + at_once], description.drive)
-            values = self._device.evaluate(drives, rows, self._stage.name).values.astype(np.float64)
-            found.append(np.where(values >= full_scale * SATURATED, np.nan, values) if description.readout.bits else values)
+        """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
+        readings = self._reader.read(phases, self.inputs).readings
         self.phases = np.concatenate((self.phases, phases))
-        self.readings = np.concatenate((self.readings, *found))
-        return np.nan_to_num(self.readings[-len(phases) :], nan=full_scale)
+        self.readings = np.concatenate((self.readings, readings))
+        return np.nan_to_num(readings, nan=self._reader.full_scale)
 
     def last(self, settings: int) -> Observations:
         """Return the last settings and what was read at them."""
@@ -203,7 +167,7 @@ def calibrate_columns(
     layout = twin_layout(description, stage)
     prior = prior or nominal_prior(layout, 1.0)
     lit = rng.random((options.samples, layout.ports)) < 0.5
-    read = SettingReader(device, stage, (rng.random(lit.shape) * lit).astype(np.float32))
+    read = ScanReader(SettingReader(device, stage_name), (rng.random(lit.shape) * lit).astype(np.float32))
     curve = HeaterCurve(prior.mean.curvature, prior.mean.self_heating)
     if prior.sigma.curvature > 0:
         curve = scan_curve(layout, read, curve, rng)
@@ -227,7 +191,7 @@ def _check(description: DeviceDescription, stage: StageDescription) -> None:
         raise ValueError(f"the inputs of stage {stage.name} are not those of the device: calibrate the first stage")
 
 
-def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: SettingReader) -> TwinPrior:
+def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: ScanReader) -> TwinPrior:
     """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve."""
     mean = dataclasses.replace(prior.mean, curvature=curve.curvature)
     expected = predict(Twin(layout, dataclasses.replace(mean, level=1.0)), read.phases[-1:], read.inputs)
@@ -241,7 +205,7 @@ def _phis(
     twin: Twin,
     prior: TwinPrior,
     noise: ReadingNoise,
-    read: SettingReader,
+    read: ScanReader,
     bar: Array,
     curve: HeaterCurve,
     rng: np.random.Generator,
@@ -290,7 +254,7 @@ def _fit_everything(
     twin: Twin,
     prior: TwinPrior,
     noise: ReadingNoise,
-    read: SettingReader,
+    read: ScanReader,
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,

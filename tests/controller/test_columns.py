@@ -10,7 +10,8 @@ from support.chips import chip_of
 from support.twins import random_inputs, true_parameters
 
 from photonloop.controller.calibration.column_scans import HeaterCurve, scan_curve, scan_thetas
-from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, SettingReader, calibrate_columns
+from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, ScanReader, calibrate_columns
+from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import predict
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
@@ -23,10 +24,10 @@ UNKNOWN_PHASES: dict[str, dict[str, Any]] = {"heater": {"offset_span_rad": 6.283
 NO_CROSSTALK: dict[str, dict[str, Any]] = {"crosstalk": {"fraction": 0.0}}
 
 
-def layout_and_reader(chip: Chip, inputs: np.ndarray) -> tuple[TwinLayout, SettingReader]:
+def layout_and_reader(chip: Chip, inputs: np.ndarray) -> tuple[TwinLayout, ScanReader]:
     description = chip.describe()
     stage = description.stages[0]
-    return twin_layout(description, stage), SettingReader(chip, stage, inputs.astype(np.float32))
+    return twin_layout(description, stage), ScanReader(SettingReader(chip, stage.name), inputs.astype(np.float32))
 
 
 def offset_errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:
