@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.twin import Twin, transfer_matrices
-from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
+from photonloop.controller.calibration.twin_layout import TwinLayout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinParameters, pack, unpack
 from photonloop.controller.learning.variables import phases_of_drive
@@ -194,15 +194,10 @@ class Calibration:
         raise ValueError(f"stage {name!r} is not in the calibration, which has {known or 'no stage'}: calibrate it")
 
     def nominal(self, drive_v: Drive) -> Array:
-        """Return the nominal heater phases [rad] of a drive of one stage [V], as `StageCalibration.phases` takes them."""
+        """Return the nominal heater phases [rad] of a drive of one stage [V]."""
         return phases_of_drive(np.atleast_2d(drive_v), self.device.drive)
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
         """The defects of all stages."""
         return tuple(trouble for found in self.stages for trouble in found.troubles)
-
-
-def calibrated_layout(device: DeviceDescription, stage: StageDescription) -> TwinLayout:
-    """Return the structure of a stage for the twin, as a calibration uses it."""
-    return twin_layout(device, stage)
