@@ -7,9 +7,9 @@ change of an input's phase during one update of 8 settings; what it means at a l
 preset `lab`. Cures:
 
     none         the inputs wander
-    lock         before every update, one setting at a fixed drive is read with random inputs and compared with its first reading. The
-                 phases follow by least squares, with a Jacobian measured once (126 settings). The heaters of all φ
-                 correct them, by the sums that are equivalent to input phases (`input_phase_sums`)
+    lock         before every update, one setting at a fixed drive is read with random inputs and compared with its
+                 first reading. The phases follow by least squares, with a Jacobian measured once (126 settings). The
+                 heaters of all φ correct them, by the sums that are equivalent to input phases (`input_phase_sums`)
     weight bank  a bank of 64 × 64 independent rings of low finesse, whose inputs are powers: nothing is coherent
 
 Splitting the light on the chip is the row whose rate is that of milliradians an hour.
