@@ -94,7 +94,14 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
     return HeaterCurve(_minimum(least, -0.1, 0.15, 1e-5)[0], curve.self_heating)
 
 
-def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Array, rng: np.random.Generator) -> ThetaScan:
+def scan_thetas(
+    layout: TwinLayout,
+    read: Read,
+    curve: HeaterCurve,
+    inputs: Array,
+    rng: np.random.Generator,
+    scanned: Callable[[int], None] = lambda _column: None,
+) -> ThetaScan:
     """Return the offsets of all θ of a rectangular mesh: 10 settings per column.
 
     Parameters
@@ -109,6 +116,8 @@ def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Arra
         Amplitudes, shape (samples, ports): about half of them 0, so that the powers at neighbouring ports differ.
     rng
         Draws the phases of earlier columns.
+    scanned
+        Called with the number of each column when it is done.
     """
     offset_rad, x = np.zeros(layout.interferometers), random_phases(layout, curve, rng)
     later = np.empty(0, np.int64)
@@ -129,6 +138,7 @@ def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Arra
                     offset_rad[k] += np.pi
         x[layout.theta[here]] = curve.target(np.pi, offset_rad[here])
         later = here
+        scanned(column)
     return ThetaScan(offset_rad, x)
 
 
