@@ -199,7 +199,8 @@ def _check(description: DeviceDescription, stage: StageDescription) -> None:
 
 def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: ScanReader) -> TwinPrior:
     """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve."""
-    mean = dataclasses.replace(prior.mean, curvature=curve.curvature)
+    kappa = np.full(layout.channels, curve.kappa)
+    mean = dataclasses.replace(prior.mean, curvature=curve.curvature, kappa=kappa)
     expected = predict(Twin(layout, dataclasses.replace(mean, level=1.0)), read.phases[-1:], read.inputs)
     level = float(np.nansum(read.readings[-1] - mean.detector_dark) / np.sum(expected - mean.detector_dark))
     dark = np.where(prior.sigma.detector_dark > 0, 1e-4 * layout.full_scale, 0.0)
