@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 NEIGHBOURS = 8
 """Number of neighbours of a parameter."""
 
-LEAST = 4
-"""Parameters of a kind of which there are fewer are not compared."""
+LEAST = 6
+"""Parameters of a kind of which there are fewer are not compared: their spread is not known well enough."""
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def _crosstalk(found: StageCalibration, prefix: str) -> CrosstalkSection | None:
         ("exponent of the decay", uncertain_text(own.crosstalk_exponent, sigma.crosstalk_exponent)),
         (f"largest share of the power of {chip.heater}", f"{100 * chip.largest:.2g} %"),
         (f"heat at {chip.heater} if all heaters have the same power", f"{100 * chip.total:.2g} % of it"),
-        ("crosstalk is neglected beyond", f"{1e3 * chip.reach_m:.2g} mm"),
+        ("largest distance with crosstalk", f"{1e3 * chip.reach_m:.2g} mm"),
     )
     return CrosstalkSection(chip.svg, crosstalk_law_svg(law, f"{prefix}-law"), chip.heater, rows)
 
