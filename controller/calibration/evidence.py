@@ -28,15 +28,18 @@ class Fringe:
     phases
         Its nominal heater phases [rad], shape (points,).
     readings
-        What was read [unit of the readings], or a ratio of readings, shape (points,). NaN: not used.
+        What was read, or a ratio of readings, shape (points,). NaN: not used.
     fitted
         The fitted curve at the same points, shape (points,).
+    unit
+        Unit of both; "" for ratios, None for that of the readings.
     """
 
     channel: int
     phases: Array
     readings: Array
     fitted: Array
+    unit: str | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _panel(fringe: Fringe, name: str, unit: str, x: int, y: int, span: float, li
     frame = f"M{x} {y}v{_PANEL_HEIGHT}h{_PANEL_WIDTH}M{x} {middle:g}h{_PANEL_WIDTH}"
     title = [
         svg_element("text", name, class_="start", x=x, y=y - 8),
-        svg_element("text", quantity_text(largest, unit), class_="end muted", x=x + _PANEL_WIDTH, y=y - 8),
+        svg_element("text", _largest_text(largest, fringe.unit, unit), class_="end muted", x=x + _PANEL_WIDTH, y=y - 8),
     ]
     bottom = y + _PANEL_HEIGHT + _STRIP + 13
     ticks = [
@@ -136,6 +136,11 @@ def _panel(fringe: Fringe, name: str, unit: str, x: int, y: int, span: float, li
         *title,
         *ticks,
     ]
+
+
+def _largest_text(largest: float, unit: str | None, unit_of_readings: str) -> str:
+    """Return the largest reading as "12.3 µA", or the largest ratio as "0.987"."""
+    return f"{largest:.3g}" if unit == "" else quantity_text(largest, unit if unit is not None else unit_of_readings)
 
 
 def _rounded_up(value: float) -> float:

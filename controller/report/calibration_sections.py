@@ -176,9 +176,14 @@ def _held_out(found: StageCalibration, evidence: CalibrationEvidence | None, uni
     summary = (
         f"{settings} settings were read and not fitted. In the median over these settings, the readings differ from those "
         f"of the twin by {float(np.median(held_out.residual)):.3g} times their noise, and the square roots of the readings by "
-        f"{float(np.median(held_out.misfit)):.2%}. The output distributions of the inputs differ by a total variation "
-        f"distance of {float(np.median(held_out.tvd)):.2%}, at most {float(np.max(held_out.tvd)):.2%}."
+        f"{float(np.median(held_out.misfit)):.2%}."
     )
+    tvd = held_out.tvd[np.isfinite(held_out.tvd)]
+    if tvd.size:
+        summary += (
+            f" The output distributions of the inputs differ by a total variation distance of {float(np.median(tvd)):.2%}, "
+            f"at most {float(np.max(tvd)):.2%}."
+        )
     return HeldOutSection(summary, held_out_svg(held_out, f"{prefix}-held-out"), scatter)
 
 

@@ -12,7 +12,7 @@ from photonloop.controller.calibration.calibrated_device import Calibration
 from photonloop.controller.calibration.evidence import CalibrationEvidence
 from photonloop.controller.report.calibration_fringes import MOST_FRINGES
 from photonloop.controller.report.calibration_sections import StageSection, stage_section
-from photonloop.controller.report.display_text import duration_text, percent_text, thousands_text, time_text
+from photonloop.controller.report.display_text import UNKNOWN, duration_text, thousands_text, time_text
 from photonloop.controller.report.page_summary import device_identity, device_rows
 from photonloop.controller.report.page_template import page_template
 from photonloop.protocols.atomic_files import write_atomically
@@ -85,12 +85,13 @@ def render_calibration(calibration: Calibration, evidence: Sequence[CalibrationE
 
 
 def _tiles(calibration: Calibration) -> tuple[tuple[str, str], ...]:
-    tvd = [found.held_out.tvd for found in calibration.stages if found.held_out.tvd.size]
+    tvd = np.concatenate([found.held_out.tvd for found in calibration.stages] or [np.empty(0)])
+    tvd = tvd[np.isfinite(tvd)]
     residual = [float(np.median(found.held_out.residual)) for found in calibration.stages if found.held_out.residual.size]
     troubles = len(calibration.troubles)
     return (
-        ("TVD of held-out settings", f"{np.median(np.concatenate(tvd)):.2%}" if tvd else percent_text(None)),
-        ("Held-out residual", f"{max(residual):.3g} × noise" if residual else percent_text(None)),
+        ("TVD of held-out settings", f"{np.median(tvd):.2%}" if tvd.size else UNKNOWN),
+        ("Held-out residual", f"{max(residual):.3g} × noise" if residual else UNKNOWN),
         ("Settings", thousands_text(sum(found.settings for found in calibration.stages))),
         ("Troubles", str(troubles) if troubles else "none"),
     )

@@ -205,6 +205,8 @@ def test_fringes_are_drawn_up_to_a_number_and_those_with_large_residuals_first()
     assert drawing.worst[1] == names[9] and drawing.worst[0] == pytest.approx(fringe_residual(fringes[9]))
     assert "2 µA" in drawing.svg
     assert fringe_drawing((), names, "A") is None
+    ratio = fringe_drawing((dataclasses.replace(fringes[0], fitted=fitted / 2e-6, unit=""),), names, "A")
+    assert ratio is not None and ">1</text>" in ratio.svg
     flat = Fringe(0, phases, np.full(9, np.nan), np.ones(9))
     assert np.isinf(fringe_residual(flat))
     assert fringe_drawing((flat,), names, "A") is not None
