@@ -140,7 +140,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     mode[gamma] = np.arange(gamma.size)
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
-    to, source, ln = _near(places, places[own], reach_m)
+    to, source, ln = near_pairs(places, places[own], reach_m)
     y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
     pairs = ~alone
     across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
@@ -198,7 +198,7 @@ def _places(
     return np.concatenate((grid, extra))
 
 
-def _near(
+def near_pairs(
     places: NDArray[np.float64], heaters: NDArray[np.float64], reach_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return the pairs of segment and heater at most `reach_m` apart, without a heater's own, and `near_ln`."""
