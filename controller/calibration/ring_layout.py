@@ -97,6 +97,7 @@ def _heaters(rows: int, places: np.ndarray, reach_m: float, full_scale: float) -
         alone=none.astype(np.bool_),
         lower=none.astype(np.bool_),
         gamma=none,
+        lattice=None,
         full_scale=full_scale,
         own=np.arange(channels),
         near_to=to,

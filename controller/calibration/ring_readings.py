@@ -127,7 +127,7 @@ def _add(jacobian: Array, parts: dict[str, slice], kind: str, values: Array) -> 
 
 
 def _add_rows(jacobian: Array, parts: dict[str, slice], kind: str, values: Array) -> None:
-    """Add derivatives by values of each row's own, (settings, samples, N) or (settings, samples, N, values of a row)."""
+    """Add derivatives by values of each row, (settings, samples, N) or (settings, samples, N, values of a row)."""
     rows = jacobian.shape[2]
     each = values.reshape(*jacobian.shape[:3], -1)
     view = jacobian[..., parts[kind]].reshape(*jacobian.shape[:3], rows, -1)
