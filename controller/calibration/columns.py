@@ -14,6 +14,7 @@ steady: they become part of the offsets of φ.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +25,25 @@ from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.input_fields import input_fields
 from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
-from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
+from photonloop.controller.calibration.random_settings import (
+    FittedStage,
+    RandomSettingsOptions,
+    fit_random_settings,
+    held_out_test,
+)
+from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
 from photonloop.controller.calibration.twin_descent import descended, fit_descent
-from photonloop.controller.calibration.twin_fit import fit_least_squares
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
-from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
+from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior, pack
 from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
 Array = NDArray[np.float64]
+
+Progress = Callable[[int, int], None]
+"""Called after each column, with the number of columns scanned so far and in all: every column is scanned twice."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ class ColumnCalibration:
         The fitted twin.
     fit
         The last fit, with uncertainties and held-out residuals.
+    fitted
+        The same with draws from the posterior and the test on held-out settings.
     prior
         The prior that was used, with the level found.
     settings
@@ -90,6 +101,7 @@ class ColumnCalibration:
 
     twin: Twin
     fit: TwinFit
+    fitted: FittedStage
     prior: TwinPrior
     settings: int
     theta_rad: Array
@@ -112,14 +124,14 @@ class ScanReader:
         self.phases = np.empty((0, reader.stage.channels))
         self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
         self.bounds = reader.bounds
-        self._reader = reader
+        self.reader = reader
 
     def __call__(self, phases: Array) -> Array:
         """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self._reader.read(phases, self.inputs).readings
+        readings = self.reader.read(phases, self.inputs).readings
         self.phases = np.concatenate((self.phases, phases))
         self.readings = np.concatenate((self.readings, readings))
-        return np.nan_to_num(readings, nan=self._reader.full_scale)
+        return np.nan_to_num(readings, nan=self.reader.full_scale)
 
     def last(self, settings: int) -> Observations:
         """Return the last settings and what was read at them."""
@@ -127,19 +139,19 @@ class ScanReader:
 
 
 def calibrate_columns(
-    device: ReadableDevice,
-    stage_name: str,
+    reader: SettingReader,
     noise: ReadingNoise,
     rng: np.random.Generator,
     options: ColumnOptions | None = None,
     prior: TwinPrior | None = None,
+    progress: Progress | None = None,
 ) -> ColumnCalibration:
     """Calibrate a stage with a rectangular mesh, by `evaluate` alone.
 
     Parameters
     ----------
-    device, stage_name
-        The device, and the stage. Its inputs must be the inputs of the device.
+    reader
+        Reads the settings of the stage. Its inputs must be the inputs of the device.
     noise
         Noise of the readings.
     rng
@@ -148,6 +160,8 @@ def calibrate_columns(
         Numbers of settings and steps; None: the defaults.
     prior
         The prior; None: `nominal_prior`. Its level is replaced by that of the readings.
+    progress
+        Called after each column.
 
     Raises
     ------
@@ -161,25 +175,26 @@ def calibrate_columns(
     misfit stays near 0.6. Look at `held_out_misfit` before the twin is used.
     """
     options = options or ColumnOptions()
-    description = device.describe()
-    stage = description.stages[description.stage_index(stage_name)]
-    _check(description, stage)
-    layout = twin_layout(description, stage)
+    _check(reader.description, reader.stage)
+    layout = twin_layout(reader.description, reader.stage)
     prior = prior or nominal_prior(layout, 1.0)
     lit = rng.random((options.samples, layout.ports)) < 0.5
-    read = ScanReader(SettingReader(device, stage_name), (rng.random(lit.shape) * lit).astype(np.float32))
+    read = ScanReader(reader, (rng.random(lit.shape) * lit).astype(np.float32))
     curve = HeaterCurve(prior.mean.curvature, prior.mean.self_heating)
     if prior.sigma.curvature > 0:
         curve = scan_curve(layout, read, curve, rng)
-    scan = scan_thetas(layout, read, curve, read.inputs, rng)
+    columns = int(layout.column.max()) + 1
+    report = progress or (lambda _done, _total: None)
+    scan = scan_thetas(layout, read, curve, read.inputs, rng, lambda column: report(columns - column, 2 * columns))
     prior = _with_level(layout, prior, curve, read)
     offset_rad = np.zeros(layout.channels)
     offset_rad[layout.theta] = scan.offset_rad
     twin = Twin(layout, dataclasses.replace(prior.mean, offset_rad=offset_rad))
-    twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options)
+    twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options, lambda done: report(columns + done, 2 * columns))
     before = twin.parameters.offset_rad
-    twin, fit = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    return ColumnCalibration(twin, fit, prior, len(read.phases), before[layout.theta], before[layout.phi])
+    fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
+    settings = read.reader.settings
+    return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
 def _check(description: DeviceDescription, stage: StageDescription) -> None:
@@ -193,7 +208,8 @@ def _check(description: DeviceDescription, stage: StageDescription) -> None:
 
 def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: ScanReader) -> TwinPrior:
     """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve."""
-    mean = dataclasses.replace(prior.mean, curvature=curve.curvature)
+    kappa = np.full(layout.channels, curve.kappa)
+    mean = dataclasses.replace(prior.mean, curvature=curve.curvature, kappa=kappa)
     expected = predict(Twin(layout, dataclasses.replace(mean, level=1.0)), read.phases[-1:], read.inputs)
     level = float(np.nansum(read.readings[-1] - mean.detector_dark) / np.sum(expected - mean.detector_dark))
     dark = np.where(prior.sigma.detector_dark > 0, 1e-4 * layout.full_scale, 0.0)
@@ -210,6 +226,7 @@ def _phis(
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,
+    scanned: Callable[[int], None],
 ) -> Twin:
     """Return the twin with the offsets of all φ, from the first column to the last."""
     layout, steps = twin.layout, np.arange(options.phi_settings)
@@ -228,6 +245,7 @@ def _phis(
         known = TwinPrior(prior.mean, dataclasses.replace(prior.sigma, offset_rad=sigma))
         problem = FitProblem(known, read.last(min(options.recent, options.phi_settings * (column + 1))), noise)
         twin = descended(twin, problem, rng, options.phi_steps, 0.01, batch=1)
+        scanned(column + 1)
     return twin
 
 
@@ -258,9 +276,18 @@ def _fit_everything(
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,
-) -> tuple[Twin, TwinFit]:
+) -> FittedStage:
     """Return the twin fitted to random settings, of growing spread around a random one and then anywhere."""
     layout, count, columns = twin.layout, options.random_settings, int(twin.layout.column.max()) + 1
+    if layout.ports <= options.exact_ports:
+        random = RandomSettingsOptions(
+            samples=options.samples,
+            settings=count,
+            held_out=options.held_out,
+            fitted_samples=options.exact_samples,
+            descent_steps=options.fit_steps,
+        )
+        return fit_random_settings(read.reader, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
@@ -269,14 +296,6 @@ def _fit_everything(
     settings = len(everything.phases) - options.held_out
     data, held_out = everything.part(slice(0, settings)), everything.part(slice(settings, None))
     problem = FitProblem(prior, data, noise, held_out)
-    if layout.ports > options.exact_ports:
-        fit = fit_descent(twin, problem, rng, options.fit_steps)
-    else:
-        twin = descended(twin, problem, rng, options.fit_steps, 0.005)
-        fit = fit_least_squares(twin, dataclasses.replace(problem, data=_thinned(data, options.exact_samples)))
-    return Twin(layout, fit.parameters), fit
-
-
-def _thinned(data: Observations, samples: int) -> Observations:
-    """Return observations with only the first `samples` inputs."""
-    return Observations(data.phases, data.inputs[:samples], data.readings[:, :samples])
+    fit = fit_descent(twin, problem, rng, options.fit_steps)
+    twin = Twin(layout, fit.parameters)
+    return FittedStage(twin, fit.sigma, np.empty((0, pack(fit.parameters).size)), held_out_test(twin, fit, held_out), fit)

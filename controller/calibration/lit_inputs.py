@@ -40,12 +40,13 @@ def read_lit(reader: SettingReader, nominal: Array, ports: list[int], repeats: i
     ports
         Inputs to be lit, one after another.
     repeats
-        Samples of each, to be averaged.
+        Samples of each. If there are several, the first is left out and the others are averaged: detectors may keep a
+        share of the sample before it.
     """
     rows = np.zeros((len(ports) + 1, reader.stage.ports), np.float32)
     rows[np.arange(len(ports)), ports] = 1.0
     found = reader.read(nominal, np.repeat(rows, repeats, axis=0)).readings
     # A reading that cannot be used is most likely saturated.
     found = np.nan_to_num(found, nan=reader.full_scale)
-    mean = found.reshape(len(nominal), len(rows), repeats, -1).mean(axis=2)
+    mean = found.reshape(len(nominal), len(rows), repeats, -1)[:, :, min(1, repeats - 1) :].mean(axis=2)
     return LitPowers(mean[:, :-1] - mean[:, -1:], mean[:, -1])
