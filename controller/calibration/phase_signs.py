@@ -1,9 +1,8 @@
 """Choice between equivalent phases of a mesh: the one that suffers least from unequal losses.
 
 An interferometer with -θ and φ + π has the same matrix as one with θ and φ, apart from phases of its outputs, which
-later phases make up for. So an ideal mesh has the same matrix for any signs of its θ. A phase shifter loses light, and the
-arm opposite to it does not. Its loss adds to the matrix with the phase of the arm, so the errors of a mesh with losses
-depend on the signs. With the best ones they cancel in part.
+later phases make up for. So an ideal mesh has the same matrix for any signs of its θ. A phase shifter loses light, and
+the arm opposite to it does not: the errors that follow depend on the signs. With the best ones they cancel in part.
 """
 
 from __future__ import annotations
