@@ -6,13 +6,14 @@ independent of how it was measured. `calibration_file` reads and writes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.twin import Twin, transfer_matrices
 from photonloop.controller.calibration.twin_layout import TwinLayout
@@ -171,6 +172,8 @@ class Calibration:
         What the device reported at the end, by name, such as temperature and wavelength (`DeviceStatus.health`).
     stages
         The stages that were calibrated.
+    options
+        Options of the calibration, with the seed of its settings.
     """
 
     device: DeviceDescription
@@ -178,6 +181,7 @@ class Calibration:
     clock_s: float
     conditions: dict[str, str | float]
     stages: tuple[StageCalibration, ...]
+    options: CalibrationOptions = field(default_factory=CalibrationOptions)
 
     def stage(self, name: str | None = None) -> StageCalibration:
         """Return the calibration of a stage; None: the first one.
@@ -196,6 +200,14 @@ class Calibration:
     def nominal(self, drive_v: Drive) -> Array:
         """Return the nominal heater phases [rad] of a drive of one stage [V]."""
         return phases_of_drive(np.atleast_2d(drive_v), self.device.drive)
+
+    def phases_of_volts(self, drive_v: Drive, stage: str | None = None) -> Array:
+        """Return the phases of all channels of a stage [rad] at drives [V], both of shape (settings, channels)."""
+        return self.stage(stage).phases(self.nominal(drive_v))
+
+    def matrix_of_volts(self, drive_v: Drive, stage: str | None = None) -> PredictedMatrix:
+        """Return the transfer matrices of a stage at drives [V], shape (settings, channels), with error bars."""
+        return self.stage(stage).matrices(self.nominal(drive_v))
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
