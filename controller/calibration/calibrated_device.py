@@ -6,13 +6,14 @@ independent of how it was measured. `calibration_file` reads and writes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.ring_layout import RingLayout
 from photonloop.controller.calibration.ring_readings import RingModel
@@ -171,6 +172,9 @@ class RingCalibration:
         Structure of the bank, as `ring_layout` returns it.
     values, sigma
         Fitted values and their standard deviations.
+    influence_rad, influence_sigma
+        Phase of each ring per P_π of each heater, in addition to what the values say, and its standard deviation, shape
+        (channels, channels).
     only_own
         True if each ring acts on its own wavelength only.
     noise
@@ -189,6 +193,8 @@ class RingCalibration:
     layout: RingLayout
     values: RingValues
     sigma: RingValues
+    influence_rad: Array
+    influence_sigma: Array
     only_own: bool
     noise: ReadingNoise
     held_out: HeldOut
@@ -199,7 +205,7 @@ class RingCalibration:
     @cached_property
     def model(self) -> RingModel:
         """The fitted model."""
-        return RingModel(self.layout, self.values, self.only_own)
+        return RingModel(self.layout, self.values, self.influence_rad, self.only_own)
 
     def weights(self, nominal: Array) -> Array:
         """Return the weights, shape (settings, N, M), at nominal heater phases [rad], shape (settings, channels).
@@ -225,6 +231,8 @@ class Calibration:
         What the device reported at the end, by name, such as temperature and wavelength (`DeviceStatus.health`).
     stages
         The meshes that were calibrated.
+    options
+        Options of the calibration, with the seed of its settings.
     banks
         The weight banks that were calibrated.
     """
@@ -234,6 +242,7 @@ class Calibration:
     clock_s: float
     conditions: dict[str, str | float]
     stages: tuple[StageCalibration, ...]
+    options: CalibrationOptions = field(default_factory=CalibrationOptions)
     banks: tuple[RingCalibration, ...] = ()
 
     def stage(self, name: str | None = None) -> StageCalibration:
@@ -267,6 +276,14 @@ class Calibration:
     def nominal(self, drive_v: Drive) -> Array:
         """Return the nominal heater phases [rad] of a drive of one stage [V]."""
         return phases_of_drive(np.atleast_2d(drive_v), self.device.drive)
+
+    def phases_of_volts(self, drive_v: Drive, stage: str | None = None) -> Array:
+        """Return the phases of all channels of a stage [rad] at drives [V], both of shape (settings, channels)."""
+        return self.stage(stage).phases(self.nominal(drive_v))
+
+    def matrix_of_volts(self, drive_v: Drive, stage: str | None = None) -> PredictedMatrix:
+        """Return the transfer matrices of a stage at drives [V], shape (settings, channels), with error bars."""
+        return self.stage(stage).matrices(self.nominal(drive_v))
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:

@@ -41,20 +41,21 @@ CURVE_POINTS = 14
 
 @dataclass(frozen=True)
 class HeaterCurve:
-    """Phase of a nominal heater: x is the nominal heater phase, y the phase with self-heating and curvature."""
+    """Phase of a typical heater: x is the nominal heater phase, y the phase with κ, self-heating and curvature."""
 
     curvature: float
     self_heating: float
+    kappa: float = 1.0
 
     def phase(self, x: ArrayLike) -> Array:
         """Return y at nominal heater phases `x` [rad]."""
-        p = _root(np.asarray(x, np.float64) / np.pi, self.self_heating)
+        p = _root(self.kappa * np.asarray(x, np.float64) / np.pi, self.self_heating)
         return np.pi * p * (1 + self.curvature * p) / (1 + self.curvature)
 
     def nominal(self, y: ArrayLike) -> Array:
         """Return the nominal heater phases for phases `y` [rad]: the inverse of `phase`."""
         p = _root((1 + self.curvature) * np.asarray(y, np.float64) / np.pi, self.curvature)
-        return np.pi * p * (1 + self.self_heating * p)
+        return np.pi * p * (1 + self.self_heating * p) / self.kappa
 
     def target(self, phase_rad: float | Array, offset_rad: Array) -> Array:
         """Return the nominal heater phases at which offset + y is `phase_rad`, up to multiples of 2π."""
@@ -70,7 +71,7 @@ class ThetaScan:
 
 
 def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.random.Generator) -> HeaterCurve:
-    """Return the curve with the curvature that fits a scan of the last column best, with a κ for each interferometer.
+    """Return the curve with the curvature that fits a scan of the last column best, and the median κ of its heaters.
 
     Every reading is A + B cos y + C sin y for some A, B and C, whatever the phases elsewhere.
     """
@@ -84,17 +85,25 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
     grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
 
     def unexplained(kappa: float, curvature: float, gram: Array) -> float:
-        y = HeaterCurve(curvature, curve.self_heating).phase(kappa * x)
+        y = HeaterCurve(curvature, curve.self_heating, kappa).phase(x)
         basis = np.linalg.qr(np.stack((np.ones_like(y), np.cos(y), np.sin(y)), axis=1)).Q
         return float(np.trace(gram) - np.sum(basis * (gram @ basis)))
 
-    def least(curvature: float) -> float:
-        return sum(_minimum(lambda kappa, gram=gram: unexplained(kappa, curvature, gram), 0.8, 1.2, 1e-5)[1] for gram in grams)
+    def best(curvature: float) -> list[tuple[float, float]]:
+        return [_minimum(lambda kappa, gram=gram: unexplained(kappa, curvature, gram), 0.8, 1.2, 1e-5) for gram in grams]
 
-    return HeaterCurve(_minimum(least, -0.1, 0.15, 1e-5)[0], curve.self_heating)
+    curvature = _minimum(lambda curvature: sum(rest for _, rest in best(curvature)), -0.1, 0.15, 1e-5)[0]
+    return HeaterCurve(curvature, curve.self_heating, float(np.median([kappa for kappa, _ in best(curvature)])))
 
 
-def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Array, rng: np.random.Generator) -> ThetaScan:
+def scan_thetas(
+    layout: TwinLayout,
+    read: Read,
+    curve: HeaterCurve,
+    inputs: Array,
+    rng: np.random.Generator,
+    scanned: Callable[[int], None] = lambda _column: None,
+) -> ThetaScan:
     """Return the offsets of all θ of a rectangular mesh: 10 settings per column.
 
     Parameters
@@ -109,6 +118,8 @@ def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Arra
         Amplitudes, shape (samples, ports): about half of them 0, so that the powers at neighbouring ports differ.
     rng
         Draws the phases of earlier columns.
+    scanned
+        Called with the number of each column when it is done.
     """
     offset_rad, x = np.zeros(layout.interferometers), random_phases(layout, curve, rng)
     later = np.empty(0, np.int64)
@@ -129,6 +140,7 @@ def scan_thetas(layout: TwinLayout, read: Read, curve: HeaterCurve, inputs: Arra
                     offset_rad[k] += np.pi
         x[layout.theta[here]] = curve.target(np.pi, offset_rad[here])
         later = here
+        scanned(column)
     return ThetaScan(offset_rad, x)
 
 

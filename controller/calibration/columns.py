@@ -14,6 +14,7 @@ steady: they become part of the offsets of φ.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.input_fields import input_fields
 from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
-from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
+from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
 from photonloop.controller.calibration.twin_descent import descended, fit_descent
 from photonloop.controller.calibration.twin_fit import fit_least_squares
@@ -35,6 +36,9 @@ from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
 Array = NDArray[np.float64]
+
+Progress = Callable[[int, int], None]
+"""Called after each column, with the number of columns scanned so far and in all: every column is scanned twice."""
 
 
 @dataclass(frozen=True)
@@ -127,19 +131,19 @@ class ScanReader:
 
 
 def calibrate_columns(
-    device: ReadableDevice,
-    stage_name: str,
+    reader: SettingReader,
     noise: ReadingNoise,
     rng: np.random.Generator,
     options: ColumnOptions | None = None,
     prior: TwinPrior | None = None,
+    progress: Progress | None = None,
 ) -> ColumnCalibration:
     """Calibrate a stage with a rectangular mesh, by `evaluate` alone.
 
     Parameters
     ----------
-    device, stage_name
-        The device, and the stage. Its inputs must be the inputs of the device.
+    reader
+        Reads the settings of the stage. Its inputs must be the inputs of the device.
     noise
         Noise of the readings.
     rng
@@ -148,6 +152,8 @@ def calibrate_columns(
         Numbers of settings and steps; None: the defaults.
     prior
         The prior; None: `nominal_prior`. Its level is replaced by that of the readings.
+    progress
+        Called after each column.
 
     Raises
     ------
@@ -161,22 +167,22 @@ def calibrate_columns(
     misfit stays near 0.6. Look at `held_out_misfit` before the twin is used.
     """
     options = options or ColumnOptions()
-    description = device.describe()
-    stage = description.stages[description.stage_index(stage_name)]
-    _check(description, stage)
-    layout = twin_layout(description, stage)
+    _check(reader.description, reader.stage)
+    layout = twin_layout(reader.description, reader.stage)
     prior = prior or nominal_prior(layout, 1.0)
     lit = rng.random((options.samples, layout.ports)) < 0.5
-    read = ScanReader(SettingReader(device, stage_name), (rng.random(lit.shape) * lit).astype(np.float32))
+    read = ScanReader(reader, (rng.random(lit.shape) * lit).astype(np.float32))
     curve = HeaterCurve(prior.mean.curvature, prior.mean.self_heating)
     if prior.sigma.curvature > 0:
         curve = scan_curve(layout, read, curve, rng)
-    scan = scan_thetas(layout, read, curve, read.inputs, rng)
+    columns = int(layout.column.max()) + 1
+    report = progress or (lambda _done, _total: None)
+    scan = scan_thetas(layout, read, curve, read.inputs, rng, lambda column: report(columns - column, 2 * columns))
     prior = _with_level(layout, prior, curve, read)
     offset_rad = np.zeros(layout.channels)
     offset_rad[layout.theta] = scan.offset_rad
     twin = Twin(layout, dataclasses.replace(prior.mean, offset_rad=offset_rad))
-    twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options)
+    twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options, lambda done: report(columns + done, 2 * columns))
     before = twin.parameters.offset_rad
     twin, fit = _fit_everything(twin, prior, noise, read, curve, rng, options)
     return ColumnCalibration(twin, fit, prior, len(read.phases), before[layout.theta], before[layout.phi])
@@ -193,7 +199,8 @@ def _check(description: DeviceDescription, stage: StageDescription) -> None:
 
 def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: ScanReader) -> TwinPrior:
     """Return the prior with the level at which a chip as designed gives as much light as was read, and the curve."""
-    mean = dataclasses.replace(prior.mean, curvature=curve.curvature)
+    kappa = np.full(layout.channels, curve.kappa)
+    mean = dataclasses.replace(prior.mean, curvature=curve.curvature, kappa=kappa)
     expected = predict(Twin(layout, dataclasses.replace(mean, level=1.0)), read.phases[-1:], read.inputs)
     level = float(np.nansum(read.readings[-1] - mean.detector_dark) / np.sum(expected - mean.detector_dark))
     dark = np.where(prior.sigma.detector_dark > 0, 1e-4 * layout.full_scale, 0.0)
@@ -210,6 +217,7 @@ def _phis(
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,
+    scanned: Callable[[int], None],
 ) -> Twin:
     """Return the twin with the offsets of all φ, from the first column to the last."""
     layout, steps = twin.layout, np.arange(options.phi_settings)
@@ -228,6 +236,7 @@ def _phis(
         known = TwinPrior(prior.mean, dataclasses.replace(prior.sigma, offset_rad=sigma))
         problem = FitProblem(known, read.last(min(options.recent, options.phi_settings * (column + 1))), noise)
         twin = descended(twin, problem, rng, options.phi_steps, 0.01, batch=1)
+        scanned(column + 1)
     return twin
 
 

@@ -3,8 +3,8 @@
     x ──▶ V ──▶ V - ground ──▶ P = V²/R, self-heating ──▶ crosstalk ──▶ phase of every segment ──▶ effective phases
 
 Voltages and powers are relative: 1 is the nominal voltage, or power, for a phase of π, so x = π · v². Every array has
-settings first. All steps are array operations and products with sparse matrices. The derivatives are the same steps in
-reverse order.
+settings first. All steps are array operations, products with sparse matrices and, on large
+lattices, convolutions. The derivatives are the same steps in reverse order.
 
 A segment at distance d from a heater receives share · (REFERENCE_M / d)^exponent of its power, up to the reach of the
 layout. The phase of a segment with a heater follows that heater's curve. Other segments turn in proportion to the power
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from photonloop.controller.calibration.heat_lattice import convolved, spectrum
 from photonloop.controller.calibration.twin_layout import TwinLayout
 from photonloop.controller.calibration.twin_parameters import TwinParameters
 
@@ -49,6 +50,30 @@ class CrosstalkModel:
     def unit_by_exponent(self) -> sparse.csr_array:
         """Derivative of `unit` by the exponent."""
         return self._matrix(self.layout.near_ln * np.exp(self.exponent * self.layout.near_ln))
+
+    @cached_property
+    def spectra(self) -> tuple[Array, Array]:
+        """Spectra of the shares and of their derivatives by the exponent, if the layout has a lattice."""
+        assert self.layout.lattice is not None
+        exponent = self.exponent
+        return spectrum(self.layout.lattice, exponent), spectrum(self.layout.lattice, exponent, by_exponent=True)
+
+    def received(self, q: Array, *, by_exponent: bool = False) -> Array:
+        """Return the power that each segment receives for a share of 1, or its derivative by the exponent.
+
+        `q` has shape (settings, channels), the result (settings, segments).
+        """
+        if self.layout.lattice is None:
+            return ((self.unit_by_exponent if by_exponent else self.unit) @ q.T).T
+        at_segments = np.zeros((len(q), self.layout.segments))
+        at_segments[:, self.layout.own] = q
+        return convolved(self.layout.lattice, at_segments, self.spectra[by_exponent])
+
+    def received_adjoint(self, by_received: Array) -> Array:
+        """Return the derivatives by powers, (settings, channels), from those by received ones, (settings, segments)."""
+        if self.layout.lattice is None:
+            return (self.unit.T @ by_received.T).T
+        return convolved(self.layout.lattice, by_received, self.spectra[0])[:, self.layout.own]
 
     def shares(self, ln: ArrayLike) -> tuple[Array, Array, Array]:
         """Return the shares at distances with the logarithm `ln`, and their derivatives by share and by exponent."""
@@ -118,7 +143,7 @@ def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkM
     grounds = own.ground_ratio * _by_ground(layout, v * hot) / (1.0 + own.ground_ratio * _by_ground(layout, hot))
     p = _self_heated(own.kappa * (v - grounds[:, layout.ground_bus]) ** 2, own.self_heating)
     q = p / own.kappa
-    received = (crosstalk.unit @ q.T).T
+    received = crosstalk.received(q)
     arm_per_q = own.kappa * _arm_factor(layout, own, crosstalk)[0]
     arm_power = (q + crosstalk.share * received[:, layout.own]) * arm_per_q
     segments = _rate(layout, crosstalk) * crosstalk.share * received
@@ -142,13 +167,13 @@ def phases_adjoint(
     by_rate = crosstalk.share * (by_segment * at.received).sum(axis=1)
     by_received = rate * by_segment
     by_received[:, layout.own] += by_arm * at.arm_per_q
-    by_q = by_arm * at.arm_per_q + crosstalk.share * (crosstalk.unit.T @ by_received.T).T
+    by_q = by_arm * at.arm_per_q + crosstalk.share * crosstalk.received_adjoint(by_received)
     by_kappa, by_eta, by_share, by_exponent = _by_arm_factor(
         layout, own, crosstalk, by_arm * at.arm_power / at.arm_per_q, by_rate
     )
     by_eta += (by_arm_phase * np.pi * at.arm_power * (at.arm_power - 1)).sum(axis=1) / (1 + eta) ** 2
     by_share += (by_received * at.received).sum(axis=1)
-    by_exponent += crosstalk.share * (by_received * (crosstalk.unit_by_exponent @ at.q.T).T).sum(axis=1)
+    by_exponent += crosstalk.share * (by_received * crosstalk.received(at.q, by_exponent=True)).sum(axis=1)
     by_x, by_kappa_of_q, by_rho, by_ground = _powers_adjoint(layout, own, at, by_q)
     return PhaseGradient(
         by_x=by_x,

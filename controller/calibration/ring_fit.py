@@ -150,7 +150,7 @@ def fit_row(start: RingModel, row: int, data: Observations, noise: ReadingNoise,
 
     Returns
     -------
-        The fit; `RingFit.sigma` has the standard deviations of the row's part of `RingModel.influence_rad`, (M, channels).
+        The fit; `RingFit.sigma` has the standard deviations of the row's part of `RingModel.influence_rad`.
     """
     layout, m = start.layout, start.layout.wavelengths
     rings = slice(row * m, (row + 1) * m)
