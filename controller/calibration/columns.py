@@ -23,24 +23,18 @@ from numpy.typing import NDArray
 from photonloop.controller.calibration.column_growth import GrowthOptions, grown
 from photonloop.controller.calibration.column_scans import HeaterCurve, random_phases, scan_curve, scan_thetas
 from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
-<<<<<<< HEAD
-from photonloop.controller.calibration.heater_phases import heater_phases
-from photonloop.controller.calibration.input_fields import input_fields
-from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
 from photonloop.controller.calibration.random_settings import (
     FittedStage,
     RandomSettingsOptions,
     fit_random_settings,
     held_out_test,
 )
-=======
 from photonloop.controller.calibration.scan_reader import ScanReader
->>>>>>> large
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
-from photonloop.controller.calibration.twin_descent import descended, fit_descent
+from photonloop.controller.calibration.twin_descent import fit_descent
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
-from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
+from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior, pack
 from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
@@ -109,39 +103,6 @@ class ColumnCalibration:
     phi_rad: Array
 
 
-<<<<<<< HEAD
-class ScanReader:
-    """Reads all settings of a calibration by columns with the same inputs.
-
-    Parameters
-    ----------
-    reader
-        Reads settings.
-    inputs
-        Amplitudes, shape (samples, ports).
-    """
-
-    def __init__(self, reader: SettingReader, inputs: NDArray[np.float32]) -> None:
-        self.inputs = inputs.astype(np.float64)
-        self.phases = np.empty((0, reader.stage.channels))
-        self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
-        self.bounds = reader.bounds
-        self.reader = reader
-
-    def __call__(self, phases: Array) -> Array:
-        """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self.reader.read(phases, self.inputs).readings
-        self.phases = np.concatenate((self.phases, phases))
-        self.readings = np.concatenate((self.readings, readings))
-        return np.nan_to_num(readings, nan=self.reader.full_scale)
-
-    def last(self, settings: int) -> Observations:
-        """Return the last settings and what was read at them."""
-        return Observations(self.phases[-settings:], self.inputs, self.readings[-settings:])
-
-
-=======
->>>>>>> large
 def calibrate_columns(
     reader: SettingReader,
     noise: ReadingNoise,
@@ -200,7 +161,7 @@ def calibrate_columns(
     twin = grown(twin, scan.bar, prior, noise, read, curve, rng, growth, done)
     before = twin.parameters.offset_rad
     fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    settings = read.reader.settings
+    settings = read.source.settings
     return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
@@ -243,27 +204,13 @@ def _fit_everything(
             fitted_samples=options.exact_samples,
             descent_steps=options.fit_steps,
         )
-        return fit_random_settings(read.reader, twin, prior, noise, rng, random)
+        return fit_random_settings(read.source, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
     read(np.array([project(phases, read.bounds) for phases in (*(start + spread), *anywhere)]), columns - 1)
     data, held_out = read.observations(slice(0, -options.held_out)), read.observations(slice(-options.held_out, None))
     problem = FitProblem(prior, data, noise, held_out)
-<<<<<<< HEAD
     fit = fit_descent(twin, problem, rng, options.fit_steps)
     twin = Twin(layout, fit.parameters)
     return FittedStage(twin, fit.sigma, np.empty((0, pack(fit.parameters).size)), held_out_test(twin, fit, held_out), fit)
-=======
-    if layout.ports > options.exact_ports:
-        fit = fit_descent(twin, problem, rng, options.fit_steps)
-    else:
-        twin = descended(twin, problem, rng, options.fit_steps, 0.005, focus=count)
-        fit = fit_least_squares(twin, dataclasses.replace(problem, data=_thinned(data, options.exact_samples)))
-    return Twin(layout, fit.parameters), fit
-
-
-def _thinned(data: Observations, samples: int) -> Observations:
-    """Return observations with only the first `samples` inputs."""
-    return Observations(data.phases, data.inputs[:samples], data.readings[:, :samples])
->>>>>>> large
