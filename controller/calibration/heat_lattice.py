@@ -36,9 +36,7 @@ class HeatLattice:
     ln: Array
 
 
-def heat_lattice(
-    size: tuple[int, int], pitch_m: tuple[float, float], reach_m: float, reference_m: float
-) -> HeatLattice:
+def heat_lattice(size: tuple[int, int], pitch_m: tuple[float, float], reach_m: float, reference_m: float) -> HeatLattice:
     """Return the lattice with `size` half columns and modes, evenly spaced by `pitch_m`."""
     reach = [min(count - 1, int(reach_m * (1 + 1e-9) / pitch)) for count, pitch in zip(size, pitch_m, strict=True)]
     shape = tuple(int(fft.next_fast_len(count + far, real=True)) for count, far in zip(size, reach, strict=True))

@@ -211,7 +211,9 @@ def _regular(places: NDArray[np.float64], size: tuple[int, int], reach_m: float)
         return None
     grid = places.reshape(*size, 2)
     pitch_m = float(grid[1, 0, 0] - grid[0, 0, 0]), float(grid[0, 1, 1] - grid[0, 0, 1])
-    even = np.stack(np.meshgrid(*(np.arange(count) * pitch for count, pitch in zip(size, pitch_m, strict=True)), indexing="ij"), -1)
+    even = np.stack(
+        np.meshgrid(*(np.arange(count) * pitch for count, pitch in zip(size, pitch_m, strict=True)), indexing="ij"), -1
+    )
     if not np.allclose(grid - grid[0, 0], even, rtol=0, atol=1e-3 * min(pitch_m)):
         return None
     return heat_lattice(size, pitch_m, reach_m, REFERENCE_M)
