@@ -136,9 +136,7 @@ def _add_program(commands: Subcommands) -> None:
     target.add_argument("--matrix", metavar="TARGET", help="haar:SEED, dft, identity, permutation:2,0,1,…, FILE.npy or FILE.csv")
     target.add_argument("--phases", type=Path, metavar="FILE", help=".npy or .csv file with the phases of all channels [rad]")
     program.add_argument("--stage", metavar="NAME", help="stage to be programmed [the first one of the calibration]")
-    program.add_argument(
-        "--refine", type=_count, default=0, metavar="K", help="read K settings around it to improve it"
-    )
+    program.add_argument("--refine", type=_count, default=0, metavar="K", help="read K settings around it to improve it")
     program.add_argument("--repeats", type=_count, metavar="R", help="readings that are averaged [16]")
     program.add_argument("--hold", action="store_true", help="hold the drive until Ctrl-C; then the device is made safe")
     program.add_argument("--other-device", action="store_true", help="use a calibration of another device")
