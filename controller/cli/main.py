@@ -121,6 +121,7 @@ def _add_calibrate(commands: Subcommands) -> None:
     )
     calibrate.add_argument("--stage", metavar="NAME", help="calibrate this stage only")
     calibrate.add_argument("--seed", type=int, metavar="S", help="seed of the random settings [0]")
+    calibrate.add_argument("--dry-run", action="store_true", help="print settings, readings and device time; nothing is driven")
     calibrate.add_argument("--resume", action="store_true", help="continue a calibration that was stopped or killed")
     calibrate.add_argument("--keep-readings", action="store_true", help="keep the recorded readings, in FILE.parts")
     _add_chip_options(calibrate, seed="--chip-seed")
