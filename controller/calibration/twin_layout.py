@@ -146,7 +146,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
     regular = _regular(places, (2 * columns + 1, stage.ports), reach_m) if stage.ports > LATTICE_PORTS else None
-    to, source, ln = _near(places, places[own], reach_m if regular is None else 0.0)
+    to, source, ln = near_pairs(places, places[own], reach_m if regular is None else 0.0)
     y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
     pairs = ~alone
     across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
@@ -219,7 +219,7 @@ def _regular(places: NDArray[np.float64], size: tuple[int, int], reach_m: float)
     return heat_lattice(size, pitch_m, reach_m, REFERENCE_M)
 
 
-def _near(
+def near_pairs(
     places: NDArray[np.float64], heaters: NDArray[np.float64], reach_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return the pairs of segment and heater at most `reach_m` apart, without a heater's own, and `near_ln`."""

@@ -29,6 +29,7 @@ _NAMES = {
     "detector_gain": ("gains of the detectors", ""),
     "detector_dark": ("dark readings", ""),
     "compression": ("compression of the detectors at full scale", ""),
+    "detector_memory": ("share of its output that a detector keeps from one sample to the next", ""),
 }
 
 _RANDOM = frozenset({"offset_rad", "input_phase_rad"})
