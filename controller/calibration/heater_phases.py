@@ -3,12 +3,13 @@
     x ──▶ V ──▶ V - ground ──▶ P = V²/R, self-heating ──▶ crosstalk ──▶ phase of every segment ──▶ effective phases
 
 Voltages and powers are relative: 1 is the nominal voltage, or power, for a phase of π, so x = π · v². Every array has
-settings first. All steps are array operations and products with sparse matrices. The derivatives are the same steps in
-reverse order.
+settings first. All steps are array operations, products with sparse matrices and, on large
+lattices, convolutions. The derivatives are the same steps in reverse order.
 
 A segment at distance d from a heater receives share · (REFERENCE_M / d)^exponent of its power, up to the reach of the
 layout. The phase of a segment with a heater follows that heater's curve. Other segments turn in proportion to the power
-that they receive, at the rate of a nominal heater.
+that they receive, at the rate of a nominal heater. What this law leaves out is smooth in the positions of the heaters:
+the slow components of the heat of the stage add a phase to each channel, `TwinParameters.heat_response`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from photonloop.controller.calibration.heat_lattice import convolved, spectrum
 from photonloop.controller.calibration.twin_layout import TwinLayout
 from photonloop.controller.calibration.twin_parameters import TwinParameters
 
@@ -50,6 +52,30 @@ class CrosstalkModel:
         """Derivative of `unit` by the exponent."""
         return self._matrix(self.layout.near_ln * np.exp(self.exponent * self.layout.near_ln))
 
+    @cached_property
+    def spectra(self) -> tuple[Array, Array]:
+        """Spectra of the shares and of their derivatives by the exponent, if the layout has a lattice."""
+        assert self.layout.lattice is not None
+        exponent = self.exponent
+        return spectrum(self.layout.lattice, exponent), spectrum(self.layout.lattice, exponent, by_exponent=True)
+
+    def received(self, q: Array, *, by_exponent: bool = False) -> Array:
+        """Return the power that each segment receives for a share of 1, or its derivative by the exponent.
+
+        `q` has shape (settings, channels), the result (settings, segments).
+        """
+        if self.layout.lattice is None:
+            return ((self.unit_by_exponent if by_exponent else self.unit) @ q.T).T
+        at_segments = np.zeros((len(q), self.layout.segments))
+        at_segments[:, self.layout.own] = q
+        return convolved(self.layout.lattice, at_segments, self.spectra[by_exponent])
+
+    def received_adjoint(self, by_received: Array) -> Array:
+        """Return the derivatives by powers, (settings, channels), from those by received ones, (settings, segments)."""
+        if self.layout.lattice is None:
+            return (self.unit.T @ by_received.T).T
+        return convolved(self.layout.lattice, by_received, self.spectra[0])[:, self.layout.own]
+
     def shares(self, ln: ArrayLike) -> tuple[Array, Array, Array]:
         """Return the shares at distances with the logarithm `ln`, and their derivatives by share and by exponent."""
         inside = np.isfinite(ln)
@@ -76,6 +102,8 @@ class HeaterPhases:
         Power relative to the heater's own P_π, and to the nominal P_π.
     received
         Power that each segment receives from others, for a share of 1, shape (settings, segments).
+    heat
+        Slow components of the heat (`TwinLayout.heat_components`), shape (settings, components).
     arm_power
         Power of each heater's arm, relative to that for π in this arm alone.
     arm_per_q
@@ -89,6 +117,7 @@ class HeaterPhases:
     p: Array
     q: Array
     received: Array
+    heat: Array
     arm_power: Array
     arm_per_q: Array
 
@@ -103,12 +132,15 @@ class PhaseGradient:
         By nominal heater phase, offset and κ, shape (settings, channels).
     by_scalars
         By `HEAT_SCALARS`, shape (settings, 5).
+    by_response
+        By the response to slow components of the heat, shape (settings, channels, components).
     """
 
     by_x: Array
     by_offset: Array
     by_kappa: Array
     by_scalars: Array
+    by_response: Array
 
 
 def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel, x: Array) -> HeaterPhases:
@@ -118,13 +150,14 @@ def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkM
     grounds = own.ground_ratio * _by_ground(layout, v * hot) / (1.0 + own.ground_ratio * _by_ground(layout, hot))
     p = _self_heated(own.kappa * (v - grounds[:, layout.ground_bus]) ** 2, own.self_heating)
     q = p / own.kappa
-    received = (crosstalk.unit @ q.T).T
+    received = crosstalk.received(q)
     arm_per_q = own.kappa * _arm_factor(layout, own, crosstalk)[0]
     arm_power = (q + crosstalk.share * received[:, layout.own]) * arm_per_q
     segments = _rate(layout, crosstalk) * crosstalk.share * received
     segments[:, layout.own] = own.offset_rad + np.pi * arm_power * (1 + own.curvature * arm_power) / (1 + own.curvature)
-    effective = np.ascontiguousarray((layout.effective @ segments.T).T)
-    return HeaterPhases(effective, v, hot, grounds, p, q, received, arm_power, arm_per_q)
+    heat = q @ layout.heat_components
+    effective = np.ascontiguousarray((layout.effective @ segments.T).T) + heat @ own.heat_response.T
+    return HeaterPhases(effective, v, hot, grounds, p, q, received, heat, arm_power, arm_per_q)
 
 
 def phases_adjoint(
@@ -142,19 +175,21 @@ def phases_adjoint(
     by_rate = crosstalk.share * (by_segment * at.received).sum(axis=1)
     by_received = rate * by_segment
     by_received[:, layout.own] += by_arm * at.arm_per_q
-    by_q = by_arm * at.arm_per_q + crosstalk.share * (crosstalk.unit.T @ by_received.T).T
+    by_q = by_arm * at.arm_per_q + crosstalk.share * crosstalk.received_adjoint(by_received)
+    by_q += by_effective @ own.heat_response @ layout.heat_components.T
     by_kappa, by_eta, by_share, by_exponent = _by_arm_factor(
         layout, own, crosstalk, by_arm * at.arm_power / at.arm_per_q, by_rate
     )
     by_eta += (by_arm_phase * np.pi * at.arm_power * (at.arm_power - 1)).sum(axis=1) / (1 + eta) ** 2
     by_share += (by_received * at.received).sum(axis=1)
-    by_exponent += crosstalk.share * (by_received * (crosstalk.unit_by_exponent @ at.q.T).T).sum(axis=1)
+    by_exponent += crosstalk.share * (by_received * crosstalk.received(at.q, by_exponent=True)).sum(axis=1)
     by_x, by_kappa_of_q, by_rho, by_ground = _powers_adjoint(layout, own, at, by_q)
     return PhaseGradient(
         by_x=by_x,
         by_offset=by_arm_phase,
         by_kappa=by_kappa + by_kappa_of_q,
         by_scalars=np.stack((by_eta, by_rho, by_share, by_exponent, by_ground), axis=1),
+        by_response=by_effective[:, :, np.newaxis] * at.heat[:, np.newaxis, :],
     )
 
 

@@ -83,6 +83,8 @@ class SettingReader:
 
     Attributes
     ----------
+    description, stage
+        Descriptions of the device and of the stage.
     bounds
         Bounds of the nominal heater phases.
     done
@@ -90,16 +92,16 @@ class SettingReader:
     """
 
     def __init__(self, device: ReadableDevice, stage_name: str, record: Callable[[SettingsRead], None] | None = None) -> None:
-        self._device, self._description = device, device.describe()
-        self.stage = self._description.stages[self._description.stage_index(stage_name)]
-        self.bounds = stage_bounds(self._description, self.stage, 0.0)
+        self._device, self.description = device, device.describe()
+        self.stage = self.description.stages[self.description.stage_index(stage_name)]
+        self.bounds = stage_bounds(self.description, self.stage, 0.0)
         self.done: list[SettingsRead] = []
         self._record, self._loaded = record, np.empty((0, 0), np.float32)
 
     @property
     def full_scale(self) -> float:
         """Reading at which the detectors of the stage saturate."""
-        return self._description.readout.full_scale[self._description.stage_index(self.stage.name)]
+        return self.description.readout.full_scale[self.description.stage_index(self.stage.name)]
 
     @property
     def settings(self) -> int:
@@ -123,13 +125,14 @@ class SettingReader:
         """
         self._check(phases)
         self._load(np.asarray(inputs, np.float32))
-        limits, rows = self._description.limits, np.arange(len(inputs))
+        limits, rows = self.description.limits, np.arange(len(inputs))
         batch = min(limits.max_batch, len(inputs))
         at_once = max(1, min(limits.max_settings, limits.max_readings // (batch * self.stage.tap_ports)))
         parts = [self._evaluate(phases[start : start + at_once], rows, batch) for start in range(0, len(phases), at_once)]
         values = np.concatenate([part[0] for part in parts])
-        if self._description.readout.bits:
-            values[values >= self.full_scale * SATURATED] = np.nan
+        if self.description.readout.bits:
+            size = np.abs(values) if self.description.readout.signed else values
+            values[size >= self.full_scale * SATURATED] = np.nan
         flags = np.concatenate([part[2] for part in parts])
         values[np.broadcast_to((flags != 0)[:, np.newaxis], values.shape)] = np.nan
         read = SettingsRead(phases, self._loaded, values, np.concatenate([part[1] for part in parts]), flags)
@@ -139,7 +142,7 @@ class SettingReader:
         return read
 
     def _evaluate(self, phases: Array, rows: NDArray[np.int64], batch: int) -> tuple[Array, Array, NDArray[np.uint32]]:
-        drives = to_drive(phases, self._description.drive)
+        drives = to_drive(phases, self.description.drive)
         parts = [
             self._device.evaluate(drives, LoadedRows(INPUTS_NAME, rows[start : start + batch]), self.stage.name)
             for start in range(0, len(rows), batch)

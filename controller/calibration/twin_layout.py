@@ -21,16 +21,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.spatial import KDTree
 
+from photonloop.controller.calibration.heat_lattice import HeatLattice, heat_lattice
 from photonloop.protocols.device import DeviceDescription, StageDescription, StageGeometry
 
 REACH_M = 3e-3
 """Default distance [m] beyond which the twin assumes no thermal crosstalk."""
 
-LARGE_PORTS, LARGE_REACH_M = 32, 8e-4
-"""For more ports than this, the default distance is shorter, so that the crosstalk fits into some 50 MB."""
+LATTICE_PORTS = 16
+"""For more ports than this, crosstalk is computed as a convolution, if the geometry is a regular lattice."""
 
 REFERENCE_M = 1e-4
 """Distance [m] for which `TwinParameters.crosstalk_share` is given."""
+
+
+HEAT_COMPONENTS: dict[int, tuple[int, int]] = {8: (4, 3), 16: (2, 2)}
+"""Numbers of slow components of the heat along and across the light, for meshes up to a number of ports."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class TwinLayout:
     own
         Number of the segment of each heater, shape (channels,).
     near_to, near_from, near_ln
-        Pairs of segment and heater with thermal crosstalk, and ln(REFERENCE_M / distance), shape (pairs,).
+        Pairs of segment and heater with thermal crosstalk, and ln(REFERENCE_M / distance), shape (pairs,); empty if
+        there is a `lattice`.
+    lattice
+        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     partner_ln
         ln(REFERENCE_M / distance) of the other arm of each heater's interferometer; -inf if there is none.
     pitch_ln
@@ -84,6 +92,7 @@ class TwinLayout:
     near_to: NDArray[np.int64]
     near_from: NDArray[np.int64]
     near_ln: NDArray[np.float64]
+    lattice: HeatLattice | None
     partner_ln: NDArray[np.float64]
     pitch_ln: float
     segments: int
@@ -101,6 +110,18 @@ class TwinLayout:
         entries = np.ones(self.channels), (self.ground_bus, np.arange(self.channels))
         return sparse.csr_array(entries, shape=(int(self.ground_bus.max()) + 1, self.channels))
 
+    @cached_property
+    def heat_components(self) -> NDArray[np.float64]:
+        """Slow components of the heat of the stage, as weights of the heaters' powers, shape (channels, components).
+
+        Products of cosines along and across the light, divided by the number of heaters. The first one is the mean.
+        Large meshes have none.
+        """
+        along, across = next((count for ports, count in HEAT_COMPONENTS.items() if self.ports <= ports), (0, 0))
+        x, y = self.own // self.ports / (2 * self.column.max() + 2), self.own % self.ports / (self.ports - 1)
+        waves = [np.cos(np.pi * k * x) * np.cos(np.pi * m * y) for k in range(along) for m in range(min(across, self.ports // 2))]
+        return np.array(waves).reshape(-1, self.channels).T / self.channels
+
 
 def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float | None = None) -> TwinLayout:
     """Return the structure of `stage` for a twin.
@@ -110,7 +131,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     description, stage
         The device and its stage.
     reach_m
-        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M, or LARGE_REACH_M. If the
+        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M. If the
         geometry is not known, only neighbours have crosstalk, at one and the same distance.
 
     Raises
@@ -131,7 +152,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
             f"{gamma.size}: the description contradicts itself"
         )
     columns = int(column.max()) + 1
-    reach_m = reach_m or (REACH_M if stage.ports <= LARGE_PORTS else LARGE_REACH_M)
+    reach_m = reach_m or REACH_M
     geometry, reach_m = (_lattice(stage.ports, columns), REFERENCE_M) if stage.geometry is None else (stage.geometry, reach_m)
     lower = np.full(top.size, geometry.heated_arm == "lower") & ~alone
     half, mode = np.empty(stage.channels, np.int64), np.empty(stage.channels, np.int64)
@@ -140,7 +161,8 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     mode[gamma] = np.arange(gamma.size)
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
-    to, source, ln = _near(places, places[own], reach_m)
+    regular = _regular(places, (2 * columns + 1, stage.ports), reach_m) if stage.ports > LATTICE_PORTS else None
+    to, source, ln = near_pairs(places, places[own], reach_m if regular is None else 0.0)
     y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
     pairs = ~alone
     across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
@@ -161,6 +183,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
         near_to=to,
         near_from=source,
         near_ln=ln,
+        lattice=regular,
         partner_ln=_ln_within(across, reach_m),
         pitch_ln=float(_ln_within(np.mean(np.abs(np.diff(y))), reach_m)),
         ground_bus=half,
@@ -198,7 +221,21 @@ def _places(
     return np.concatenate((grid, extra))
 
 
-def _near(
+def _regular(places: NDArray[np.float64], size: tuple[int, int], reach_m: float) -> HeatLattice | None:
+    """Return the lattice of all segments, or None if they are not evenly spaced, or if there are extra ones."""
+    if len(places) != size[0] * size[1]:
+        return None
+    grid = places.reshape(*size, 2)
+    pitch_m = float(grid[1, 0, 0] - grid[0, 0, 0]), float(grid[0, 1, 1] - grid[0, 0, 1])
+    even = np.stack(
+        np.meshgrid(*(np.arange(count) * pitch for count, pitch in zip(size, pitch_m, strict=True)), indexing="ij"), -1
+    )
+    if not np.allclose(grid - grid[0, 0], even, rtol=0, atol=1e-3 * min(pitch_m)):
+        return None
+    return heat_lattice(size, pitch_m, reach_m, REFERENCE_M)
+
+
+def near_pairs(
     places: NDArray[np.float64], heaters: NDArray[np.float64], reach_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return the pairs of segment and heater at most `reach_m` apart, without a heater's own, and `near_ln`."""

@@ -32,6 +32,9 @@ class TwinParameters:
         Share of a heater's power that a segment receives at the distance `twin_layout.REFERENCE_M`.
     crosstalk_exponent
         Exponent of the decay of this share with distance.
+    heat_response
+        Phase that each slow component of the heat (`TwinLayout.heat_components`) adds to each channel, beyond this law
+        [rad at P_π], shape (channels, components). The law is that of an infinite chip without edges.
     ground_ratio
         Resistance of the ground conductor that the heaters of a half column share, divided by the nominal R.
     coupler_error_rad
@@ -52,6 +55,8 @@ class TwinParameters:
         Relative gain, and reading without light [unit of the readings], of each detector, shape (taps,).
     compression
         Saturation of the detectors: i becomes i / (1 + compression · i / full scale).
+    detector_memory
+        Share of its output that a detector keeps from one sample to the next (`detector_memory`).
     """
 
     offset_rad: Vector
@@ -60,6 +65,7 @@ class TwinParameters:
     self_heating: float
     crosstalk_share: float
     crosstalk_exponent: float
+    heat_response: Vector
     ground_ratio: float
     coupler_error_rad: Vector
     loss_db: Vector
@@ -72,6 +78,7 @@ class TwinParameters:
     detector_gain: Vector
     detector_dark: Vector
     compression: float
+    detector_memory: float
 
 
 KINDS = tuple(field.name for field in fields(TwinParameters))
@@ -92,6 +99,7 @@ def shapes(layout: TwinLayout) -> dict[str, tuple[int, ...]]:
     sized: dict[str, tuple[int, ...]] = {
         "offset_rad": (channels,),
         "kappa": (channels,),
+        "heat_response": (channels, layout.heat_components.shape[1]),
         "coupler_error_rad": (n, 2),
         "loss_db": (n,),
         "input_gain": (ports,),
@@ -149,6 +157,13 @@ def filled(layout: TwinLayout, **values: float | Vector) -> TwinParameters:
     return unpack(layout, np.concatenate([part.ravel() for part in parts]))
 
 
+def _heat_response_sigma(layout: TwinLayout) -> Vector:
+    """Return 0.03 rad for all channels but γ, whose phases no reading depends on."""
+    sigma = np.full((layout.channels, layout.heat_components.shape[1]), 0.03)
+    sigma[layout.gamma] = 0.0
+    return sigma
+
+
 def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) -> TwinPrior:
     """Return the prior for a chip of which only the description is known.
 
@@ -193,6 +208,7 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         self_heating=0.05,
         crosstalk_share=0.004,
         crosstalk_exponent=0.3,
+        heat_response=_heat_response_sigma(layout),
         ground_ratio=5e-4,
         coupler_error_rad=0.04,
         loss_db=0.05,
@@ -205,5 +221,6 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         detector_gain=0.05,
         detector_dark=1e-4 * layout.full_scale,
         compression=0.5,
+        detector_memory=0.02,
     )
     return TwinPrior(mean, sigma)

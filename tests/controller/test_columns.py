@@ -10,7 +10,8 @@ from support.chips import chip_of
 from support.twins import random_inputs, true_parameters
 
 from photonloop.controller.calibration.column_scans import HeaterCurve, scan_curve, scan_thetas
-from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, ScanReader, calibrate_columns
+from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, calibrate_columns
+from photonloop.controller.calibration.scan_reader import ScanReader
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import predict
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
@@ -81,7 +82,7 @@ def test_an_ideal_chip_is_known_exactly_in_the_end() -> None:
     layout, full_scale = twin_layout(description, description.stages[0]), description.readout.full_scale[0]
     options = ColumnOptions(random_settings=24, fit_steps=300)
     noise = ReadingNoise(dark=1e-7 * full_scale, relative=1e-6)
-    found = calibrate_columns(chip, "mesh0", noise, np.random.default_rng(1), options, ideal_prior(layout))
+    found = calibrate_columns(SettingReader(chip, "mesh0"), noise, np.random.default_rng(1), options, ideal_prior(layout))
     true = true_parameters(chip, layout).offset_rad[layout.theta]
     assert offset_errors(found.fit.parameters.offset_rad[layout.theta], true).max() < 1e-6
     assert found.fit.held_out_misfit.max() < 1e-5
@@ -97,7 +98,7 @@ def test_a_realistic_chip_is_described_by_its_twin(seed: int) -> None:
     full_scale = chip.describe().readout.full_scale[0]
     options = ColumnOptions(random_settings=60, fit_steps=800)
     noise = ReadingNoise(dark=full_scale / 2**16, relative=1e-3)
-    found = calibrate_columns(chip, "mesh0", noise, np.random.default_rng(seed), options)
+    found = calibrate_columns(SettingReader(chip, "mesh0"), noise, np.random.default_rng(seed), options)
     assert np.median(found.fit.held_out_misfit) < 0.03
     assert distance(chip, found) < 0.03
 
@@ -106,15 +107,15 @@ def test_devices_that_this_calibration_cannot_read_are_refused() -> None:
     noise, rng = ReadingNoise(dark=1e-9), np.random.default_rng(1)
     reck = chip_of("ideal", {"mesh": {"topology": "reck"}}, ports=4, stages=1)
     with pytest.raises(ValueError, match="rectangular"):
-        calibrate_columns(reck, "mesh0", noise, rng)
+        calibrate_columns(SettingReader(reck, "mesh0"), noise, rng)
     weak = chip_of("ideal", {"limits": {"power_w": 0.03}}, ports=4, stages=1)
     with pytest.raises(ValueError, match="raise them"):
-        calibrate_columns(weak, "mesh0", noise, rng)
+        calibrate_columns(SettingReader(weak, "mesh0"), noise, rng)
 
 
 def test_saturated_readings_are_left_out() -> None:
     chip = chip_of("ideal", {"adc": {"bits": 12, "headroom": 0.2}}, quiet=False, ports=4, stages=1)
     layout, read = layout_and_reader(chip, np.ones((4, 4)))
-    readings = read(np.full((2, layout.channels), 1.0))
-    kept = read.last(2).readings
+    readings = read(np.full((2, layout.channels), 1.0), 0)
+    kept = read.observations(slice(0, 2)).readings
     assert np.isnan(kept).any() and np.isfinite(readings).all()
