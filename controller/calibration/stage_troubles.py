@@ -20,8 +20,12 @@ from photonloop.controller.calibration.mesh_wiring import WiringTest, find_wirin
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin_layout import TwinLayout
 from photonloop.controller.learning.variables import start_variables
+from photonloop.protocols.device import DeviceDescription, StageDescription
 
 Array = NDArray[np.float64]
+
+MOST_PORTS = 32
+"""Largest mesh that is searched: the number of settings grows as its square, and that of their inputs too."""
 
 FEW_PORTS, MANY_SETTINGS = 6, 4
 """Meshes of fewer ports have few known overlaps: their modes are measured at several random settings."""
@@ -37,6 +41,16 @@ LEAST_SIGNAL = 0.01
 
 LEAST_LIGHT = 1e-3
 """The same median, relative to full scale, below which there is no light."""
+
+
+def can_search(description: DeviceDescription, stage: StageDescription) -> bool:
+    """Return whether `find_troubles` works for a stage.
+
+    It must be the first one, with a detector at every output and no attenuators, and its inputs must be lit at once.
+    """
+    first = description.stage_index(stage.name) == 0 and description.inputs_at_once == "many"
+    complete = stage.tap_ports == stage.ports and "attenuator_theta" not in stage.groups
+    return first and complete and bool(stage.layout) and stage.topology != "weight_bank" and 3 <= stage.ports <= MOST_PORTS
 
 
 def find_troubles(
