@@ -3,10 +3,10 @@
     python scripts/studies/calibration_drift.py [--json] [--chip soi] [--ports 8] [--chips 20] [--tripled 3]
 
 Every chip is calibrated, checked at once, checked again after a day, refreshed with a tenth of the settings, and
-checked once more. The first `tripled` chips are also studied with three times the drift of their phases. Fidelity is that of
-the matrices that the calibration predicts at random settings, with free phases of the inputs, against the true ones. It
-is the fidelity of programmed matrices, because these are programmed on the twin. `closed` is the share of the loss of
-fidelity within the day that the refresh brings back.
+checked once more. The first `tripled` chips are also studied with three times the drift of their phases. Fidelity is
+that of the matrices that the calibration predicts at random settings, with free phases of the inputs, against the true
+ones. It is the fidelity of programmed matrices, because these are programmed on the twin. `closed` is the share of the
+loss of fidelity within the day that the refresh brings back.
 """
 
 from __future__ import annotations

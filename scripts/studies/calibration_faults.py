@@ -62,13 +62,7 @@ def faults_of(layout: TwinLayout, rng: np.random.Generator) -> list[tuple[dict[s
     some = rng.permutation(layout.interferometers)
     theta, phi = layout.theta[some].tolist(), layout.phi[some].tolist()
     k, top = int(some[4]), int(layout.top[some[4]])
-    coupler = {
-        "kind": "broken_coupler",
-        "stage": 0,
-        "column": int(layout.column[k]),
-        "top": top,
-        "coupler": int(rng.integers(1, 3)),
-    }
+    place = {"stage": 0, "column": int(layout.column[k]), "top": top, "coupler": int(rng.integers(1, 3))}
     pairs = rng.permutation(layout.ports // 2)[:2]
     one, other = sorted(int(2 * pair + rng.integers(2)) for pair in pairs)
     tap, swapped = int(rng.integers(layout.taps)), tuple(sorted((theta[2], phi[3])))
