@@ -78,3 +78,14 @@ class Stop:
         except KeyboardInterrupt:
             self.check(meanwhile)
             raise  # it was not caused by a request to stop
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside `at_once`, let a signal interrupt the code only after this block, as for a request to a device."""
+        breaks_off, self.breaks_off = self.breaks_off, False
+        try:
+            yield
+        finally:
+            self.breaks_off = breaks_off
+        if breaks_off:
+            self.check()

@@ -254,7 +254,8 @@ def evaluate(
         if setup.changed is not None:
             reporter.warn(f"{address} is another chip than the one run {run} was trained on: {setup.changed.detail}")
         layers, _ = _build_network(setup, run, state, trains=False)
-        prediction = predict(setup.link, layers, state.variables, TEST, setup.dataset.y_test.size)
+        prediction = predict(setup.link, layers, state.variables, experiment.seed, TEST, setup.dataset.y_test.size)
+    layers = layers[: len(state.variables)]
     for layer, flags in zip(layers, prediction.flags, strict=True):
         reporter.flags(layer, flags, "of the test set")
     return _result(run, setup, layers, prediction, state, began)
@@ -334,13 +335,12 @@ def _build_network(
 ) -> tuple[list[Layer], int]:
     """Build the network on the device and load the inputs; return its layers, and how many test values were limited.
 
-    With `trains` false, only layers that have variables in `state` are returned, and limits on updates are not checked.
+    With `trains` false, limits on updates are not checked.
     """
     experiment, description = setup.experiment, setup.link.description
     layers = build_network(experiment, description, len(setup.dataset.classes))
     if run is not None and state is not None:
-        layers = layers if trains else layers[: len(state.variables)]
-        check_variables(run, state, layers)
+        check_variables(run, state, layers if trains else layers[: len(state.variables)])
     if trains:
         check_fits(experiment, description, layers, setup.dataset.y_train.size)
     return layers, load_sets(setup.link, experiment, setup.dataset)

@@ -6,14 +6,18 @@ independent of how it was measured. `calibration_file` reads and writes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.heater_phases import heater_phases
+from photonloop.controller.calibration.ring_layout import RingLayout
+from photonloop.controller.calibration.ring_readings import RingModel
+from photonloop.controller.calibration.ring_values import RingValues
 from photonloop.controller.calibration.twin import Twin, transfer_matrices
 from photonloop.controller.calibration.twin_layout import TwinLayout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
@@ -73,7 +77,8 @@ class HeldOut:
     misfit
         Relative error of the square roots of the readings (`twin_misfit.relative_misfit`).
     tvd
-        Total variation distance of predicted and measured output distributions, mean over the inputs.
+        Total variation distance of predicted and measured output distributions, mean over the inputs; NaN for a weight
+        bank, whose readings are differences.
     """
 
     residual: Array
@@ -156,6 +161,56 @@ class StageCalibration:
 
 
 @dataclass(frozen=True)
+class RingCalibration:
+    """What is known of one weight bank.
+
+    Parameters
+    ----------
+    stage
+        Description of the stage, as it was when it was calibrated.
+    layout
+        Structure of the bank, as `ring_layout` returns it.
+    values, sigma
+        Fitted values and their standard deviations.
+    only_own
+        True if each ring acts on its own wavelength only.
+    noise
+        Noise of the readings.
+    held_out
+        Test on settings that were not fitted; `misfit` is the rms error of the readings relative to their rms.
+    settings
+        Settings that were read.
+    troubles
+        Defects that were found and left out.
+    method
+        "rings".
+    """
+
+    stage: StageDescription
+    layout: RingLayout
+    values: RingValues
+    sigma: RingValues
+    only_own: bool
+    noise: ReadingNoise
+    held_out: HeldOut
+    settings: int
+    troubles: tuple[Trouble, ...] = ()
+    method: Method = "rings"
+
+    @cached_property
+    def model(self) -> RingModel:
+        """The fitted model."""
+        return RingModel(self.layout, self.values, self.only_own)
+
+    def weights(self, nominal: Array) -> Array:
+        """Return the weights, shape (settings, N, M), at nominal heater phases [rad], shape (settings, channels).
+
+        A weight is the share of the light of a wavelength in its row that is dropped, less the share that passes.
+        """
+        return self.model.weights(nominal)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What is known of a device.
 
@@ -170,7 +225,11 @@ class Calibration:
     conditions
         What the device reported at the end, by name, such as temperature and wavelength (`DeviceStatus.health`).
     stages
-        The stages that were calibrated.
+        The meshes that were calibrated.
+    banks
+        The weight banks that were calibrated.
+    options
+        Options of the calibration, with the seed of its settings.
     """
 
     device: DeviceDescription
@@ -178,9 +237,11 @@ class Calibration:
     clock_s: float
     conditions: dict[str, str | float]
     stages: tuple[StageCalibration, ...]
+    options: CalibrationOptions = field(default_factory=CalibrationOptions)
+    banks: tuple[RingCalibration, ...] = ()
 
     def stage(self, name: str | None = None) -> StageCalibration:
-        """Return the calibration of a stage; None: the first one.
+        """Return the calibration of a mesh; None: the first one.
 
         Raises
         ------
@@ -193,11 +254,33 @@ class Calibration:
         known = ", ".join(found.stage.name for found in self.stages)
         raise ValueError(f"stage {name!r} is not in the calibration, which has {known or 'no stage'}: calibrate it")
 
+    def bank(self, name: str | None = None) -> RingCalibration:
+        """Return the calibration of a weight bank; None: the first one.
+
+        Raises
+        ------
+        ValueError
+            The stage was not calibrated, or it is a mesh.
+        """
+        for found in self.banks:
+            if name is None or found.stage.name == name:
+                return found
+        known = ", ".join(found.stage.name for found in self.banks)
+        raise ValueError(f"weight bank {name!r} is not in the calibration, which has {known or 'no bank'}: calibrate it")
+
     def nominal(self, drive_v: Drive) -> Array:
         """Return the nominal heater phases [rad] of a drive of one stage [V]."""
         return phases_of_drive(np.atleast_2d(drive_v), self.device.drive)
 
+    def phases_of_volts(self, drive_v: Drive, stage: str | None = None) -> Array:
+        """Return the phases of all channels of a stage [rad] at drives [V], both of shape (settings, channels)."""
+        return self.stage(stage).phases(self.nominal(drive_v))
+
+    def matrix_of_volts(self, drive_v: Drive, stage: str | None = None) -> PredictedMatrix:
+        """Return the transfer matrices of a stage at drives [V], shape (settings, channels), with error bars."""
+        return self.stage(stage).matrices(self.nominal(drive_v))
+
     @property
     def troubles(self) -> tuple[Trouble, ...]:
         """The defects of all stages."""
-        return tuple(trouble for found in self.stages for trouble in found.troubles)
+        return tuple(trouble for found in (*self.stages, *self.banks) for trouble in found.troubles)

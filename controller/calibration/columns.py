@@ -23,14 +23,19 @@ from numpy.typing import NDArray
 from photonloop.controller.calibration.column_growth import GrowthOptions, grown
 from photonloop.controller.calibration.column_scans import HeaterCurve, random_phases, scan_curve, scan_thetas
 from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
+from photonloop.controller.calibration.random_settings import (
+    FittedStage,
+    RandomSettingsOptions,
+    fit_random_settings,
+    held_out_test,
+)
 from photonloop.controller.calibration.scan_reader import ScanReader
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
-from photonloop.controller.calibration.twin_descent import descended, fit_descent
-from photonloop.controller.calibration.twin_fit import fit_least_squares
+from photonloop.controller.calibration.twin_descent import fit_descent
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
-from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
-from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
+from photonloop.controller.calibration.twin_misfit import ReadingNoise
+from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior, pack
 from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
@@ -79,6 +84,8 @@ class ColumnCalibration:
         The fitted twin.
     fit
         The last fit, with uncertainties and held-out residuals.
+    fitted
+        The same with draws from the posterior and the test on held-out settings.
     prior
         The prior that was used, with the level found.
     settings
@@ -89,6 +96,7 @@ class ColumnCalibration:
 
     twin: Twin
     fit: TwinFit
+    fitted: FittedStage
     prior: TwinPrior
     settings: int
     theta_rad: Array
@@ -152,8 +160,9 @@ def calibrate_columns(
     growth, done = options.growth, lambda column: report(columns + column + 1, 2 * columns)
     twin = grown(twin, scan.bar, prior, noise, read, curve, rng, growth, done)
     before = twin.parameters.offset_rad
-    twin, fit = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    return ColumnCalibration(twin, fit, prior, len(read.phases), before[layout.theta], before[layout.phi])
+    fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
+    settings = read.reader.settings
+    return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
 def _check(description: DeviceDescription, stage: StageDescription) -> None:
@@ -184,23 +193,24 @@ def _fit_everything(
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,
-) -> tuple[Twin, TwinFit]:
+) -> FittedStage:
     """Return the twin fitted to random settings, of growing spread around a random one and then anywhere."""
     layout, count, columns = twin.layout, options.random_settings, int(twin.layout.column.max()) + 1
+    if layout.ports <= options.exact_ports:
+        random = RandomSettingsOptions(
+            samples=options.samples,
+            settings=count,
+            held_out=options.held_out,
+            fitted_samples=options.exact_samples,
+            descent_steps=options.fit_steps,
+        )
+        return fit_random_settings(read.reader, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
     read(np.array([project(phases, read.bounds) for phases in (*(start + spread), *anywhere)]), columns - 1)
     data, held_out = read.observations(slice(0, -options.held_out)), read.observations(slice(-options.held_out, None))
     problem = FitProblem(prior, data, noise, held_out)
-    if layout.ports > options.exact_ports:
-        fit = fit_descent(twin, problem, rng, options.fit_steps)
-    else:
-        twin = descended(twin, problem, rng, options.fit_steps, 0.005, focus=count)
-        fit = fit_least_squares(twin, dataclasses.replace(problem, data=_thinned(data, options.exact_samples)))
-    return Twin(layout, fit.parameters), fit
-
-
-def _thinned(data: Observations, samples: int) -> Observations:
-    """Return observations with only the first `samples` inputs."""
-    return Observations(data.phases, data.inputs[:samples], data.readings[:, :samples])
+    fit = fit_descent(twin, problem, rng, options.fit_steps)
+    twin = Twin(layout, fit.parameters)
+    return FittedStage(twin, fit.sigma, np.empty((0, pack(fit.parameters).size)), held_out_test(twin, fit, held_out), fit)

@@ -82,6 +82,11 @@ def input_changes(own: TwinParameters, at: InputFields) -> tuple[Complex, Comple
     return by_port, by_leak, at.coupling_change @ single
 
 
+def input_couplings(own: TwinParameters) -> Complex:
+    """Return the matrix of both couplings of neighbouring inputs, shape (ports, ports)."""
+    return _couplings(own.input_gain.size, own.input_coupling)[0]
+
+
 def _couplings(ports: int, coupling: float) -> tuple[Complex, Complex]:
     """Return the matrix of both couplings, and its derivative by the field that couples."""
     stays, whole, change = np.sqrt(1.0 - coupling**2), np.eye(ports, dtype=np.complex128), np.zeros((ports, ports), np.complex128)

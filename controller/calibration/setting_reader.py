@@ -131,7 +131,8 @@ class SettingReader:
         parts = [self._evaluate(phases[start : start + at_once], rows, batch) for start in range(0, len(phases), at_once)]
         values = np.concatenate([part[0] for part in parts])
         if self.description.readout.bits:
-            values[values >= self.full_scale * SATURATED] = np.nan
+            size = np.abs(values) if self.description.readout.signed else values
+            values[size >= self.full_scale * SATURATED] = np.nan
         flags = np.concatenate([part[2] for part in parts])
         values[np.broadcast_to((flags != 0)[:, np.newaxis], values.shape)] = np.nan
         read = SettingsRead(phases, self._loaded, values, np.concatenate([part[1] for part in parts]), flags)

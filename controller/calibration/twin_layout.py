@@ -59,8 +59,6 @@ class TwinLayout:
     near_to, near_from, near_ln
         Pairs of segment and heater with thermal crosstalk, and ln(REFERENCE_M / distance), shape (pairs,); empty if
         there is a `lattice`.
-    lattice
-        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     partner_ln
         ln(REFERENCE_M / distance) of the other arm of each heater's interferometer; -inf if there is none.
     pitch_ln
@@ -71,6 +69,8 @@ class TwinLayout:
         Number of the ground conductor of each heater, shape (channels,). The heaters of a half column share one.
     effective
         Matrix from the phases of all segments to the effective phases of the channels, (channels, segments).
+    lattice
+        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     """
 
     ports: int
@@ -88,17 +88,22 @@ class TwinLayout:
     near_to: NDArray[np.int64]
     near_from: NDArray[np.int64]
     near_ln: NDArray[np.float64]
-    lattice: HeatLattice | None
     partner_ln: NDArray[np.float64]
     pitch_ln: float
     segments: int
     ground_bus: NDArray[np.int64]
     effective: sparse.csr_array
+    lattice: HeatLattice | None = None
 
     @property
     def interferometers(self) -> int:
         """Number of interferometers, including attenuators."""
         return self.top.size
+
+    @property
+    def distance_ln(self) -> NDArray[np.float64]:
+        """ln(REFERENCE_M / distance) of all distances with thermal crosstalk; some occur several times."""
+        return self.near_ln if self.lattice is None else self.lattice.ln[np.isfinite(self.lattice.ln)]
 
     @cached_property
     def grounds(self) -> sparse.csr_array:
@@ -146,7 +151,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
     regular = _regular(places, (2 * columns + 1, stage.ports), reach_m) if stage.ports > LATTICE_PORTS else None
-    to, source, ln = _near(places, places[own], reach_m if regular is None else 0.0)
+    to, source, ln = near_pairs(places, places[own], reach_m if regular is None else 0.0)
     y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
     pairs = ~alone
     across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
@@ -219,7 +224,7 @@ def _regular(places: NDArray[np.float64], size: tuple[int, int], reach_m: float)
     return heat_lattice(size, pitch_m, reach_m, REFERENCE_M)
 
 
-def _near(
+def near_pairs(
     places: NDArray[np.float64], heaters: NDArray[np.float64], reach_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return the pairs of segment and heater at most `reach_m` apart, without a heater's own, and `near_ln`."""

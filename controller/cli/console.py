@@ -48,14 +48,21 @@ def show_progress() -> Iterator[Listener]:
     A terminal gets live bars, anything else one line every few seconds. If the terminal or the pipe is closed, the
     session continues without output.
     """
+    with live_progress() as progress:
+        yield _PlainLines() if progress is None else _LiveBars(progress)
+
+
+@contextmanager
+def live_progress() -> Iterator[Progress | None]:
+    """Yield bars on standard error; None if it is not a terminal."""
     console = Console(file=cast(TextIO, PipeTolerantStream(sys.stderr)), highlight=False)
     if not console.is_terminal:
-        yield _PlainLines()
+        yield None
         return
     # The bar takes the width that the text leaves, which may be nothing.
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"), BarColumn(bar_width=None))
     with Progress(*columns, console=console, refresh_per_second=5, expand=True) as progress:
-        yield _LiveBars(progress)
+        yield progress
 
 
 class _LiveBars:
@@ -98,9 +105,16 @@ class _PlainLines:
         print_message(text)
 
 
+def left_text(left_s: float) -> str:
+    """Return the time left, as in " · 1:05 left", of at most 99 hours; empty if it is not known."""
+    if left_s == float("inf"):
+        return ""
+    minutes, seconds = divmod(round(min(left_s, 359_999)), 60)
+    return f" · {minutes}:{seconds:02d} left"
+
+
 def _figures(report: EpochReport, accuracy: str) -> str:
-    minutes, seconds = divmod(round(min(report.left_s, 359_999)), 60)
     return (
         f"epoch {report.epoch}/{report.epochs} · loss {report.loss:.4f}{accuracy} · "
-        f"{report.evaluations_per_s:,.0f} eval/s · {minutes}:{seconds:02d} left"
+        f"{report.evaluations_per_s:,.0f} eval/s{left_text(report.left_s)}"
     )

@@ -7,7 +7,7 @@ import argparse
 from photonloop.controller.device.address import DeviceAddress, check_option_applies
 from photonloop.controller.device.processes import VirtualChip
 
-_CHIP_OPTIONS = ("ports", "stages", "seed", "realtime", "physics")
+_CHIP_OPTIONS = ("ports", "stages", "seed", "chip_seed", "realtime", "physics")
 
 
 def check_chip_options(args: argparse.Namespace, address: DeviceAddress) -> None:
@@ -20,11 +20,13 @@ def check_chip_options(args: argparse.Namespace, address: DeviceAddress) -> None
     """
     given = vars(args)
     for name in _CHIP_OPTIONS:
+        if name == "seed" and "chip_seed" in given:
+            continue  # --seed is that of the command itself
         value = given.get(name)
         if value is not None and value is not False:  # --seed 0 is given, too
-            check_option_applies(f"--{name}", "sim", address)
+            check_option_applies(f"--{name.replace('_', '-')}", "sim", address)
 
 
 def chip_size(args: argparse.Namespace) -> VirtualChip:
-    """Return the values of --ports, --stages and --seed."""
-    return VirtualChip(ports=args.ports, stages=args.stages, seed=args.seed)
+    """Return the values of --ports, --stages, and --chip-seed or --seed."""
+    return VirtualChip(ports=args.ports, stages=args.stages, seed=vars(args).get("chip_seed", args.seed))

@@ -25,6 +25,7 @@ _MODULES = {
     "describe": "describe_command",
     "check": "check_command",
     "serve": "serve_command",
+    "calibrate": "calibrate_command",
     "train": "train_command",
     "evaluate": "evaluate_command",
     "report": "report_command",
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"photonloop {version('photonloop')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_describe, _add_check, _add_serve, _add_train, _add_evaluate, _add_report, _add_virtual_bench, _add_keys):
+    for add in (_add_describe, _add_check, _add_serve, _add_calibrate, _add_train, _add_evaluate, _add_report):
+        add(commands)
+    for add in (_add_virtual_bench, _add_keys):
         add(commands)
     return parser
 
@@ -106,6 +109,22 @@ def _add_serve(commands: Subcommands) -> None:
     _add_chip_options(serve)
     _add_json(serve)
     _add_client_keys(serve)
+
+
+def _add_calibrate(commands: Subcommands) -> None:
+    calibrate = commands.add_parser("calibrate", help="calibrate a device: from volts to phases and matrices")
+    calibrate.add_argument("device", help=DEVICE_HELP)
+    calibrate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to be written, such as calibration.json")
+    calibrate.add_argument(
+        "--method", choices=("auto", "columns", "diagonal"), help="how a mesh is calibrated [auto: by the description]"
+    )
+    calibrate.add_argument("--stage", metavar="NAME", help="calibrate this stage only")
+    calibrate.add_argument("--seed", type=int, metavar="S", help="seed of the random settings [0]")
+    calibrate.add_argument("--resume", action="store_true", help="continue a calibration that was stopped or killed")
+    calibrate.add_argument("--keep-readings", action="store_true", help="keep the recorded readings, in FILE.parts")
+    _add_chip_options(calibrate, seed="--chip-seed")
+    _add_json(calibrate)
+    _add_client_keys(calibrate)
 
 
 def _add_train(commands: Subcommands) -> None:
@@ -174,10 +193,10 @@ def _add_client_keys(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_chip_options(parser: argparse.ArgumentParser) -> None:
+def _add_chip_options(parser: argparse.ArgumentParser, seed: str = "--seed") -> None:
     parser.add_argument("--ports", type=int, metavar="N", help="sim: ports of the chip")
     parser.add_argument("--stages", type=int, metavar="K", help="sim: meshes of the chip")
-    parser.add_argument("--seed", type=int, metavar="S", help="sim: seed of the chip's fabrication errors and noise")
+    parser.add_argument(seed, type=int, metavar="S", help="sim: seed of the chip's fabrication errors and noise")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ is lower until the run has been trained further there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -43,6 +43,9 @@ _UNKNOWN = (
 )
 """Fields that an earlier description may lack; they are compared only if it has them."""
 
+_CHIP = ("name", "kind", "serials.*", "input_ports", "stages.*", "drive.resistance_ohm", "drive.pi_power_w", "readout.unit")
+"""Fields by which a chip and the instruments around it are recognised, whatever their limits, noise and speed."""
+
 _LONGEST_VALUE = 40
 """Characters of a value that a message quotes."""
 
@@ -63,18 +66,31 @@ class Difference:
     detail: str
 
 
+def chip_difference(before: DeviceDescription, now: DeviceDescription) -> Difference | None:
+    """Return how the chip of `now` differs from that of `before`, or None if it is the same one.
+
+    Limits, noise and speed are not compared, so the same chip may be used within other limits.
+    """
+    return _first(each for each in _compared(before, now) if _matches(each[0], _CHIP))
+
+
 def difference(before: DeviceDescription, now: DeviceDescription) -> Difference | None:
     """Return how `now` differs from `before`, or None if it is the same device. A difference of shape is preferred.
 
     Fields that were unknown before are not compared. So a run that was recorded by an earlier version, whose
     description has fewer fields, continues on the same device.
     """
-    found = [
-        Difference(same_shape=not _is_shape(path), detail=detail)
-        for path, detail in _differences("", before.model_dump(), now.model_dump())
-        if path not in _IGNORED
-    ]
-    return min(found, key=lambda each: each.same_shape, default=None)
+    return _first(each for each in _compared(before, now) if each[0] not in _IGNORED)
+
+
+def _compared(before: DeviceDescription, now: DeviceDescription) -> Iterator[tuple[str, str]]:
+    return _differences("", before.model_dump(), now.model_dump())
+
+
+def _first(found: Iterable[tuple[str, str]]) -> Difference | None:
+    """Return the first difference; one of shape is preferred."""
+    differences = (Difference(same_shape=not _is_shape(path), detail=detail) for path, detail in found)
+    return min(differences, key=lambda each: each.same_shape, default=None)
 
 
 def _is_shape(path: str) -> bool:

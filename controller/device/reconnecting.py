@@ -20,7 +20,16 @@ from photonloop.controller.device.device_difference import difference
 from photonloop.controller.device.open_device import OpenDevice
 from photonloop.controller.device.waiting import pauses, wait_for_device
 from photonloop.controller.stopping import Stop
-from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, PhotonicDevice, Readback, Readings
+from photonloop.protocols.device import (
+    DeviceDescription,
+    DeviceStatus,
+    Drive,
+    Inputs,
+    LoadedRows,
+    PhotonicDevice,
+    Readback,
+    Readings,
+)
 from photonloop.protocols.errors import DeviceError
 from photonloop.protocols.limits import check_wait
 
@@ -135,6 +144,11 @@ class ReconnectingDevice:
         """Return the measured voltages and currents at the held drive."""
         self._stop.check()
         return self._retry(lambda device: device.readback())
+
+    def status(self) -> DeviceStatus:
+        """Return the present status."""
+        self._stop.check()
+        return self._retry(lambda device: device.status())
 
     def start(self, drives: Drive, rows: LoadedRows, stage: str) -> None:
         """Send an evaluation; `finish` returns its readings. A second one may be sent before the first is finished.

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
+from photonloop.controller.learning.estimators.probe_step import longest_step
 from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
-from photonloop.controller.learning.variables import Phases, to_drive
+from photonloop.controller.learning.variables import Phases, stage_bounds, start_variables, to_drive
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings, StageDescription
 from photonloop.protocols.errors import DeviceError
@@ -100,6 +101,22 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
     return layers
 
 
+def layer_start(description: DeviceDescription, layer: Layer, seed: int, number: int) -> Phases:
+    """Return the starting variables of layer `number` of an experiment with this seed, shape (channels,)."""
+    bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
+    return start_variables(bounds, rng_stream(seed, Purpose.START, number))
+
+
+def with_starts(description: DeviceDescription, layers: list[Layer], variables: list[Phases], seed: int) -> list[Phases]:
+    """Return the variables of all layers: `variables`, and the starting variables of the layers that have none yet.
+
+    A layer is heated before it is trained, so that the temperature of the chip, on which the layers before it depend,
+    stays about the same for the whole session.
+    """
+    starts = [layer_start(description, layers[k], seed, k) for k in range(len(variables), len(layers))]
+    return [*variables, *starts]
+
+
 def held_drive(description: DeviceDescription, layers: list[Layer], variables: list[Phases]) -> NDArray[np.float64]:
     """Return the drive [V] of the whole device at `variables`; stages without variables are at the lowest drive."""
     drive = np.full(description.channels, description.drive.min_v)
@@ -165,10 +182,24 @@ def measure_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: 
     return measure_settings(link, layer, phases[np.newaxis], rows)
 
 
-def predict(link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], inputs: str, samples: int) -> Prediction:
-    """Return the predictions of every layer and of the network for the first `samples` rows of the loaded `inputs`."""
-    link.apply(held_drive(link.description, layers, variables))
-    rows = LoadedRows(inputs, np.arange(samples))
+def predict(
+    link: ReconnectingDevice, layers: list[Layer], variables: list[Phases], seed: int, inputs: str, samples: int
+) -> Prediction:
+    """Return the predictions of the trained layers and of the network.
+
+    Parameters
+    ----------
+    link, layers
+        The device and all layers on it.
+    variables
+        Variables of the layers that have been started; the others are held at their start, and are not measured.
+    seed
+        Seed of the experiment.
+    inputs, samples
+        Name of the loaded inputs, and how many of their rows are measured.
+    """
+    link.apply(held_drive(link.description, layers, with_starts(link.description, layers, variables, seed)))
+    layers, rows = layers[: len(variables)], LoadedRows(inputs, np.arange(samples))
     read = [measure_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]
     scores = [layer.rule.scores(values) for layer, values in zip(layers, readings, strict=True)]

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     SHUFFLE = 4
     PROBES = 5
     ACCURACY_ROWS = 6
+    CALIBRATION = 7
 
 
 def rng_stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

@@ -21,7 +21,16 @@ from photonloop.controller.learning.accuracy import layer_accuracy, training_row
 from photonloop.controller.learning.estimators import Probe, estimator, slopes
 from photonloop.controller.learning.estimators.probe_step import longest_step
 from photonloop.controller.learning.layer_start import layer_bounds, measured_probe_step
-from photonloop.controller.learning.network import Layer, Prediction, held_drive, measure_layer, measure_settings, predict
+from photonloop.controller.learning.network import (
+    Layer,
+    Prediction,
+    held_drive,
+    layer_start,
+    measure_layer,
+    measure_settings,
+    predict,
+    with_starts,
+)
 from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
 from photonloop.controller.learning.progress import EpochReport, Listener, Stopwatch
 from photonloop.controller.learning.rng import Purpose, rng_stream
@@ -33,7 +42,6 @@ from photonloop.controller.learning.variables import (
     project,
     reflect,
     stage_bounds,
-    start_variables,
     to_drive,
 )
 from photonloop.controller.runs.checkpoint import Checkpoint, to_arrays
@@ -149,7 +157,7 @@ class Session:
             self._begin(number)
         bounds, limits = layer_bounds(description, layer, self._estimator, state.steps[number])
         pipelined = self._experiment.training.pipelined
-        self._link.apply(held_drive(description, self._layers, state.variables))
+        self._link.apply(self._held_drive())
         self._end_epoch_if_due(number)
 
         def drives_around(center: Phases, probe: Probe) -> Drive:
@@ -232,7 +240,7 @@ class Session:
         layer, state, spec = self._layers[number], self.state, self._experiment.estimator
         description = self._link.description
         bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
-        start = start_variables(bounds, rng_stream(self._experiment.seed, Purpose.START, number))
+        start = layer_start(description, layer, self._experiment.seed, number)
         measured = 0
 
         def losses_at(offsets: Phases) -> NDArray[np.float64]:
@@ -241,7 +249,7 @@ class Session:
             return self._losses_at(layer, reflect(start + offsets, bounds), self._rows(number, 0))
 
         if spec.probe_step_rad == "auto":
-            self._link.apply(held_drive(description, self._layers, [*state.variables, start]))
+            self._link.apply(self._held_drive())
             rng = rng_stream(self._experiment.seed, Purpose.PROBE_STEP, number)
             step_rad, reasons = measured_probe_step(description, layer, self._estimator, losses_at, rng)
         else:
@@ -255,6 +263,11 @@ class Session:
         state.evaluations += measured
         self._save()
         self._report_probe_step(number, step_rad, reasons)
+
+    def _held_drive(self) -> Drive:
+        """Return the drive of the whole device: layers that have not been started are at their starting variables."""
+        description, seed = self._link.description, self._experiment.seed
+        return held_drive(description, self._layers, with_starts(description, self._layers, self.state.variables, seed))
 
     def _report_probe_step(self, number: int, step_rad: float, reasons: tuple[str, ...]) -> None:
         layer = self._layers[number]
@@ -367,7 +380,7 @@ class Session:
     def _conclude(self) -> Prediction:
         """Measure the finished network on the test set and write evaluation.npz."""
         labels = self._samples.test_labels
-        prediction = predict(self._link, self._layers, self.state.variables, TEST, labels.size)
+        prediction = predict(self._link, self._layers, self.state.variables, self._experiment.seed, TEST, labels.size)
         for layer, flags in zip(self._layers, prediction.flags, strict=True):
             self._reporter.flags(layer, flags, "of the test set at the end")
         write_evaluation(self._folder.path / EVALUATION, prediction, labels, self._samples.classes)

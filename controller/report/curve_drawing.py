@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from photonloop.controller.report.figure_svg import FIRST, SECOND, figure_style, inline_svg
 from photonloop.controller.report.run_contents import EpochRecord
 
-# matplotlib accepts only fixed colours. These placeholders are replaced by variables of the style sheet, so that the
-# curves follow its dark mode.
-_INK, _LINE, _FIRST, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
-_THEME = {_INK: "var(--muted)", _LINE: "var(--line)", _FIRST: "var(--accent)", _SECOND: "var(--second)"}
 _MAX_MARKERS = 60
 """Curves with more points are drawn without markers."""
 
@@ -33,8 +28,11 @@ def learning_curves_svg(layers: dict[int, tuple[EpochRecord, ...]]) -> dict[int,
     every = [epoch for epochs in layers.values() for epoch in epochs]
     losses = _finite([epoch.loss for epoch in every])
     accuracies = _finite([a for epoch in every for a in (epoch.train_accuracy, epoch.test_accuracy)])
-    with mpl.rc_context(_style()):
-        return {layer: Markup(_inline(_layer_figure(epochs, losses, accuracies), layer)) for layer, epochs in layers.items()}
+    with mpl.rc_context(figure_style()):
+        return {
+            layer: inline_svg(_layer_figure(epochs, losses, accuracies), f"layer{layer}", "Loss and accuracies")
+            for layer, epochs in layers.items()
+        }
 
 
 def accuracy_ticks(low: float, high: float) -> list[float]:
@@ -53,18 +51,17 @@ def accuracy_ticks(low: float, high: float) -> list[float]:
     return [value for value in (round(float(tick), 9) for tick in ticks) if max(low, 0.0) <= value <= min(high, 1.0)]
 
 
-def _layer_figure(epochs: tuple[EpochRecord, ...], losses: list[float], accuracies: list[float]) -> str:
-    """Return the figure of one layer as SVG; `losses` and `accuracies` of all layers set the scales."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+def _layer_figure(epochs: tuple[EpochRecord, ...], losses: list[float], accuracies: list[float]) -> Any:
+    """Return the figure of one layer; `losses` and `accuracies` of all layers set the scales."""
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = Figure(figsize=(9.6, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     at = [epoch.epoch for epoch in epochs]
-    _plot(left, at, [epoch.loss for epoch in epochs], _FIRST, "loss on the training set")
-    _plot(right, at, [epoch.train_accuracy for epoch in epochs], _SECOND, "training set")
-    _plot(right, at, [epoch.test_accuracy for epoch in epochs], _FIRST, "test set")
+    _plot(left, at, [epoch.loss for epoch in epochs], FIRST, "loss on the training set")
+    _plot(right, at, [epoch.train_accuracy for epoch in epochs], SECOND, "training set")
+    _plot(right, at, [epoch.test_accuracy for epoch in epochs], FIRST, "test set")
     left.set_ylabel("loss")
     right.set_ylabel("accuracy of this layer")
     _set_limits(left, losses)
@@ -81,33 +78,7 @@ def _layer_figure(epochs: tuple[EpochRecord, ...], losses: list[float], accuraci
         right.legend(loc="lower right", frameon=False)
     else:
         right.text(0.5, 0.5, "not evaluated yet", ha="center", transform=right.transAxes)
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()
-
-
-def _style() -> dict[Any, Any]:
-    return {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "photonloop",
-        "text.parse_math": False,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.linewidth": 0.6,
-        "grid.color": _LINE,
-        "axes.edgecolor": _LINE,
-        "xtick.color": _LINE,
-        "ytick.color": _LINE,
-        "axes.labelcolor": _INK,
-        "text.color": _INK,
-        "xtick.labelcolor": _INK,
-        "ytick.labelcolor": _INK,
-    }
+    return figure
 
 
 def _finite(values: Sequence[float]) -> list[float]:
@@ -126,14 +97,3 @@ def _set_limits(axes: Any, values: list[float]) -> None:
         low, high = min(values), max(values)
         margin = 0.06 * (high - low) or 0.05
         axes.set_ylim(low - margin, high + margin)
-
-
-def _inline(svg: str, layer: int) -> str:
-    """Return the `<svg>` element of a matplotlib file: without its size, with colours of the page and unique ids."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1layer{layer}-", svg)
-    for placeholder, variable in _THEME.items():
-        svg = svg.replace(placeholder, variable)
-    return svg.replace("<svg", '<svg class="curves" role="img" aria-label="Loss and accuracies"', 1)

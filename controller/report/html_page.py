@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from photonloop.controller.report.page_events import EventTable, event_table
 from photonloop.controller.report.page_sections import (
@@ -20,9 +17,8 @@ from photonloop.controller.report.page_sections import (
     probe_steps,
 )
 from photonloop.controller.report.page_summary import RunSettings, Summary, run_settings, summary
+from photonloop.controller.report.page_template import page_template
 from photonloop.controller.report.run_contents import RunContents
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -51,12 +47,4 @@ def render_page(contents: RunContents) -> str:
         events=event_table(contents),
         settings=run_settings(contents),
     )
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.j2").render(page=page)
+    return page_template("report.html.j2").render(page=page)

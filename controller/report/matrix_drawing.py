@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from photonloop.controller.report.display_text import unit_prefix
 from photonloop.controller.report.svg_elements import svg_element, svg_figure
 
 _MAX_CLASSES_WITH_COUNTS = 30
@@ -14,8 +15,6 @@ _MAX_LABEL_LENGTH = 12
 _CHARACTER_WIDTH = 6.8
 """Mean width of a character of the label font, in drawing units."""
 _SCALE_WIDTH, _SCALE_STEPS = 160, 32
-
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 def confusion_counts(y_true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -93,7 +92,7 @@ def class_readings_svg(mean_readings: NDArray[np.float64], classes: tuple[str, .
     column = max(4, min(40, 960 // ports))
     finite = np.where(np.isfinite(mean_readings), mean_readings, 0.0)
     largest, signed = float(np.abs(finite).max(initial=0.0)), bool((finite < 0).any())
-    factor, prefix = next(((f, p) for f, p in _PREFIXES if largest >= f), _PREFIXES[-1])
+    factor, prefix = unit_prefix(largest)
     parts: list[Markup] = []
     for index, name in enumerate(classes[:count]):
         y = top + index * row

@@ -135,12 +135,12 @@ def phase_paint() -> Paint:
     return paint
 
 
-def change_paint(limit_rad: float) -> Paint:
-    """Return the paint of changes [rad]: one colour per sign, opaque from `limit_rad` on; 0 and NaN are left out."""
+def change_paint(limit: float) -> Paint:
+    """Return the paint of changes: one colour per sign, opaque from `limit` on; 0 and NaN are left out."""
 
-    def paint(change_rad: float) -> str:
-        level = round(min(abs(change_rad) / limit_rad, 1.0) * _LEVELS) if limit_rad > 0 and math.isfinite(change_rad) else 0
-        sign = "up" if change_rad > 0 else "down"
+    def paint(change: float) -> str:
+        level = round(min(abs(change) / limit, 1.0) * _LEVELS) if limit > 0 and math.isfinite(change) else 0
+        sign = "up" if change > 0 else "down"
         return svg_attributes(class_=sign, fill_opacity=round(level / _LEVELS, 3)) if level else ""
 
     return paint
@@ -160,8 +160,8 @@ def phase_scale_svg() -> Markup:
     return _colour_scale("Colour scale of phases", (-8, 0, 148, 20), bars + labels)
 
 
-def change_scale_svg(limit_rad: float) -> Markup:
-    """Return the colour scale of changes, -`limit_rad` to `limit_rad`, as SVG."""
+def change_scale_svg(limit: float, unit: str = "rad") -> Markup:
+    """Return the colour scale of changes, -`limit` to `limit`, as SVG."""
     width = 64 / _LEVELS
     bars = [
         svg_element(
@@ -175,7 +175,7 @@ def change_scale_svg(limit_rad: float) -> Markup:
         for k in range(-_LEVELS, _LEVELS + 1)
         if k
     ]
-    names = ((0, f"−{limit_rad:.2g}"), (64, "0"), (128, f"+{limit_rad:.2g} rad"))
+    names = ((0, f"−{limit:.2g}"), (64, "0"), (128, f"+{limit:.2g} {unit}"))
     labels = [svg_element("text", text, x=x, y=18) for x, text in names]
     return _colour_scale("Colour scale of changes", (-12, 0, 160, 20), bars + labels)
 

@@ -60,8 +60,35 @@ def run_settings(contents: RunContents) -> RunSettings:
     versions = next((event["versions"] for event in contents.of_kind("resume", "start")[::-1] if "versions" in event), None)
     return RunSettings(
         experiment=contents.experiment.strip(),
-        device=_device_rows(contents.device) if contents.device is not None else (),
+        device=device_rows(contents.device) if contents.device is not None else (),
         versions=tuple((str(k), str(v)) for k, v in versions.items()) if isinstance(versions, dict) else (),
+    )
+
+
+def device_identity(device: DeviceDescription) -> str:
+    """Return the name of a device and its serial numbers."""
+    serials = ", ".join(f"{name} {value}" for name, value in device.serials.items() if value != device.name)
+    return device.name + (f" ({serials})" if serials else "")
+
+
+def device_rows(device: DeviceDescription) -> tuple[tuple[str, str], ...]:
+    """Return rows of (name, value) about a device."""
+    drive, readout, limits = device.drive, device.readout, device.limits
+    resolution = f"{drive.bits} bit, {1e6 * drive.lsb_v:.3g} µV per step" if drive.bits else "continuous"
+    heater = f"{drive.resistance_ohm:g} Ω, {1e3 * drive.pi_power_w:.4g} mW for π, settles in {1e6 * drive.settle_s:.4g} µs"
+    return (
+        ("kind", device.kind),
+        ("input ports", f"{device.input_ports}, {'amplitude and phase' if device.phases_settable else 'amplitude only'}"),
+        *(
+            (f"stage {s.name}", f"{s.topology}, {s.ports} ports, {s.channels} heaters, {s.tap_ports} detectors")
+            for s in device.stages
+        ),
+        ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}"),
+        ("heater", heater),
+        ("readout", f"{f'{readout.bits} bit' if readout.bits else 'continuous'}, {1e6 * readout.sample_s:.4g} µs per sample"),
+        ("total power", f"at most {limits.total_power_w:g} W" if limits.total_power_w else "no limit"),
+        ("clock", device.clock),
+        *device.serials.items(),
     )
 
 
@@ -90,9 +117,7 @@ def _origin(contents: RunContents) -> str:
     parts = []
     starts = contents.of_kind("start")
     if contents.device is not None:
-        device = contents.device
-        serials = ", ".join(f"{name} {value}" for name, value in device.serials.items() if value != device.name)
-        parts.append(device.name + (f" ({serials})" if serials else ""))
+        parts.append(device_identity(contents.device))
     if starts:
         if "device" in starts[0]:
             parts.append(f"device {starts[0]['device']}")
@@ -107,23 +132,3 @@ def _unfinished(contents: RunContents) -> UnfinishedRun:
         return UnfinishedRun(contents.folder, None)
     layer = max(contents.epochs)
     return UnfinishedRun(contents.folder, (contents.epochs[layer][-1].epoch, layer + 1))
-
-
-def _device_rows(device: DeviceDescription) -> tuple[tuple[str, str], ...]:
-    drive, readout, limits = device.drive, device.readout, device.limits
-    resolution = f"{drive.bits} bit, {1e6 * drive.lsb_v:.3g} µV per step" if drive.bits else "continuous"
-    heater = f"{drive.resistance_ohm:g} Ω, {1e3 * drive.pi_power_w:.4g} mW for π, settles in {1e6 * drive.settle_s:.4g} µs"
-    return (
-        ("kind", device.kind),
-        ("input ports", f"{device.input_ports}, {'amplitude and phase' if device.phases_settable else 'amplitude only'}"),
-        *(
-            (f"stage {s.name}", f"{s.topology}, {s.ports} ports, {s.channels} heaters, {s.tap_ports} detectors")
-            for s in device.stages
-        ),
-        ("drive", f"{drive.min_v:g} to {drive.max_v:g} V, {resolution}"),
-        ("heater", heater),
-        ("readout", f"{f'{readout.bits} bit' if readout.bits else 'continuous'}, {1e6 * readout.sample_s:.4g} µs per sample"),
-        ("total power", f"at most {limits.total_power_w:g} W" if limits.total_power_w else "no limit"),
-        ("clock", device.clock),
-        *device.serials.items(),
-    )

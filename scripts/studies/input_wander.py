@@ -7,10 +7,10 @@ change of an input's phase during one update of 8 settings; what it means at a l
 preset `lab`. Cures:
 
     none         the inputs wander
-    lock         before every update, one setting at a fixed drive is read and compared with its first reading. The
-                 phases follow by least squares, with a Jacobian measured once (126 settings). The φ heaters of the
-                 first two columns correct them
-    weight bank  a bank of 64 × 64 rings, whose inputs are powers: nothing is coherent
+    lock         before every update, one setting at a fixed drive is read with random inputs and compared with its
+                 first reading. The phases follow by least squares, with a Jacobian measured once (126 settings). The
+                 heaters of all φ correct them, by the sums that are equivalent to input phases (`input_phase_sums`)
+    weight bank  a bank of 64 × 64 independent rings of low finesse, whose inputs are powers: nothing is coherent
 
 Splitting the light on the chip is the row whose rate is that of milliradians an hour.
 """
@@ -24,12 +24,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from learning_loop import Outcome, Recipe, Task, digits_task, learn, setting_time_s
+from learning_loop import Outcome, Recipe, Task, digits_task, learn, setting_time_s, shifted
 from numpy.typing import NDArray
 
 from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.variables import Phases, project, stage_bounds, start_variables, to_drive
-from photonloop.protocols.device import LoadedRows
+from photonloop.protocols.device import LoadedRows, StageDescription
 from photonloop.simulator.parameters import load_chip
 
 RATES_RAD = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -37,10 +37,29 @@ RATES_RAD = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SIGMA_RAD = 3.0
 PROBE_RAD = 0.1
 LOCK_SAMPLES = 128
+REFERENCE_RAD = 2.0
+"""Least nominal heater phase of the lock's setting."""
+ROOM_RAD = 0.5
+"""Least nominal heater phase of the variables, if they are corrected."""
+BANK_FINESSE = 4.0
+"""Low, so that an uncalibrated ring is seldom far from its resonance."""
+
+
+def input_phase_sums(stage: StageDescription) -> NDArray[np.float64]:
+    """Return the change of all phases that is equivalent to a phase of 1 rad of each input, shape (ports, channels).
+
+    An interferometer behind phases a and b on its upper and lower mode is one with φ + a - b, and leaves the phase b on
+    both modes. Only the differences of input phases matter, and phases at the outputs are not seen.
+    """
+    sums, behind = np.zeros((stage.ports, stage.channels)), np.eye(stage.ports)
+    for _, top, _, phi in sorted(stage.layout):
+        sums[:, phi] = behind[:, top] - behind[:, top + 1]
+        behind[:, top] = behind[:, top + 1]
+    return sums
 
 
 class InputLock:
-    """Follows the phases of the inputs and corrects them by the φ heaters of the first two columns.
+    """Follows the phases of the inputs and corrects them by the heaters of φ.
 
     Parameters
     ----------
@@ -52,12 +71,11 @@ class InputLock:
         self._task, stage = task, task.layer.stage
         description = task.chip.describe()
         self._bounds = stage_bounds(description, stage, 0.0, 0.5)
+        self._sums = input_phase_sums(stage)[1:]  # relative to the first input
         rng = rng_stream(task.experiment.seed, Purpose.START, 7)
-        middle = self._bounds.low + 0.5 * (self._bounds.high - self._bounds.low)
-        self._phi = np.array([phi for column, _, _, phi in stage.layout if column < 2])
-        self._reference = start_variables(self._bounds, rng)
-        self._reference[self._phi] = middle[self._phi]  # room for corrections to either side
-        self._reference = project(self._reference, self._bounds)
+        task.chip.load_inputs("lock", rng.random((LOCK_SAMPLES, stage.ports)).astype(np.float32))
+        # Far enough from 0 V that corrections seldom need another turn.
+        self._reference = np.maximum(project(start_variables(self._bounds, rng), self._bounds), REFERENCE_RAD)
         self._first: NDArray[np.float64] | None = None
         self._solve: NDArray[np.floating] = np.empty(0)
 
@@ -66,27 +84,22 @@ class InputLock:
         if self._first is None:
             self._calibrate()
             return added
-        change = self._read(self._reference + added) - self._first
-        corrected = added.copy()
-        corrected[self._phi] -= self._solve @ change
+        change = self._read(added) - self._first
+        corrected = added - (self._solve @ change) @ self._sums
         # A correction by full turns is none, and the heaters have to stay within their range.
-        corrected[self._phi] -= 2 * np.pi * np.round(corrected[self._phi] / (2 * np.pi))
-        return corrected
+        return corrected - 2 * np.pi * np.round(corrected / (2 * np.pi))
 
     def _calibrate(self) -> None:
-        """Measure the reference reading and its change with every φ of the first two columns."""
-        settings = np.repeat(self._reference[np.newaxis], 2 * self._phi.size, axis=0)
-        for number, channel in enumerate(self._phi):
-            settings[2 * number, channel] += PROBE_RAD
-            settings[2 * number + 1, channel] -= PROBE_RAD
-        read = np.stack([self._read(setting) for setting in settings])
+        """Measure the reference reading and its change with the phase of every input."""
+        steps = PROBE_RAD * self._sums
+        read = np.stack([self._read(sign * step) for step in steps for sign in (1.0, -1.0)])
         self._solve = np.linalg.pinv(((read[0::2] - read[1::2]) / (2 * PROBE_RAD)).T, rcond=1e-2)
-        self._first = self._read(self._reference)
+        self._first = self._read(np.zeros(self._reference.size))
 
-    def _read(self, phases: Phases) -> NDArray[np.float64]:
+    def _read(self, added: Phases) -> NDArray[np.float64]:
         task = self._task
-        drive = to_drive(np.clip(phases, self._bounds.low, self._bounds.high), task.chip.describe().drive)
-        rows = LoadedRows("train", np.arange(LOCK_SAMPLES))
+        drive = to_drive(shifted(task, self._reference, added, self._bounds), task.chip.describe().drive)
+        rows = LoadedRows("lock", np.arange(LOCK_SAMPLES))
         return task.chip.evaluate(drive[np.newaxis], rows, task.layer.stage.name).values.astype(np.float64).ravel()
 
 
@@ -105,10 +118,10 @@ def run(rate_rad: float, cure: str, seed: int, evaluations: int) -> WanderingChi
     update_s = 8 * setting_time_s(load_chip("soi", ports=64, stages=1), 128)
     tau_s = 2.0 * SIGMA_RAD**2 * update_s / rate_rad**2 if rate_rad else 1.0
     inputs = {"modulator": {"phase_drift_rad": SIGMA_RAD if rate_rad else 0.0, "phase_drift_tau_s": tau_s}}
-    rings = {"spectral_crosstalk": False, "bus_interference": False}
+    rings = {"spectral_crosstalk": False, "bus_interference": False, "finesse": BANK_FINESSE}
     bank = {"mesh": {"topology": "weight_bank"}, "ring": rings} if cure == "weight bank" else {}
     task = digits_task("soi", seed, inputs, bank)
-    recipe = Recipe(step_rad=None, evaluations=evaluations)
+    recipe = Recipe(step_rad=None, evaluations=evaluations, room_rad=ROOM_RAD if cure == "lock" else 0.0)
     return WanderingChip(rate_rad, cure, seed, learn(task, recipe, InputLock(task) if cure == "lock" else None))
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.column_scans import HeaterCurve
 from photonloop.controller.data.datasets import Dataset, load_dataset
 from photonloop.controller.data.encoding import encode, fit_encoding
 from photonloop.controller.experiment import Experiment, load_experiment
@@ -24,7 +25,7 @@ from photonloop.controller.learning.layer_start import measured_probe_step
 from photonloop.controller.learning.network import Layer, build_network
 from photonloop.controller.learning.optimizers import descend, fresh_moments, learning_rate
 from photonloop.controller.learning.rng import Purpose, rng_stream
-from photonloop.controller.learning.variables import Phases, project, reflect, stage_bounds, start_variables, to_drive
+from photonloop.controller.learning.variables import Bounds, Phases, project, reflect, stage_bounds, start_variables, to_drive
 from photonloop.protocols.device import LoadedRows
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.parameters import ChipParameters, load_chip
@@ -52,6 +53,8 @@ class Recipe:
         Probe step [rad]; None: measured, as a session does.
     evaluations
         Settings in total, without those that measure the step.
+    room_rad
+        Distance of the variables from their lower bounds, for corrections [rad].
     """
 
     directions: int = 4
@@ -59,6 +62,7 @@ class Recipe:
     repeats: int = 1
     step_rad: float | None = 0.05
     evaluations: int = 26_400
+    room_rad: float = 0.0
 
     @property
     def settings(self) -> int:
@@ -124,6 +128,21 @@ def setting_time_s(parameters: ChipParameters, samples: int) -> float:
     return clock.channel_s * parameters.ports**2 + clock.settle_s + samples * parameters.sample_s
 
 
+def shifted(task: Task, settings: Phases, added: Phases, limits: Bounds) -> Phases:
+    """Return settings whose heaters' phases are increased by `added` [rad], by whole turns inside the limits.
+
+    The curve of the heaters is taken as known, as from a calibration: a turn is not 2π of nominal heater phase.
+    """
+    heater = task.chip.parameters.heater
+    curve = HeaterCurve(heater.curvature, heater.self_heating)
+    phases = curve.phase(settings) + added
+    low, high = curve.phase(limits.low), curve.phase(limits.high)
+    phases += (
+        2 * np.pi * (np.ceil(np.maximum(low - phases, 0) / (2 * np.pi)) - np.ceil(np.maximum(phases - high, 0) / (2 * np.pi)))
+    )
+    return reflect(curve.nominal(phases), limits)
+
+
 def learn(task: Task, recipe: Recipe, correct: Callable[[int, Phases], Phases] | None = None) -> Outcome:
     """Train the layer of `task` from its starting variables, and return what it reached.
 
@@ -144,7 +163,7 @@ def learn(task: Task, recipe: Recipe, correct: Callable[[int, Phases], Phases] |
     added: Phases = np.zeros(variables.size)
 
     def losses(settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        drives = to_drive(reflect(settings + added, limits), description.drive)
+        drives = to_drive(shifted(task, settings, added, limits) if added.any() else reflect(settings, limits), description.drive)
         readings = chip.evaluate(drives, LoadedRows("train", rows), layer.stage.name)
         return layer.rule.losses(readings.values, task.dataset.y_train[rows])
 
@@ -154,6 +173,7 @@ def learn(task: Task, recipe: Recipe, correct: Callable[[int, Phases], Phases] |
         rng, start = rng_stream(seed, Purpose.PROBE_STEP, 0), variables
         step_rad, _ = measured_probe_step(description, layer, chosen, lambda o: losses(start + o, order.rows(0)), rng)
     bounds = stage_bounds(description, layer.stage, chosen.probe_extent(step_rad, layer.groups))
+    bounds = replace(bounds, low=bounds.low + recipe.room_rad)
     variables = project(variables, bounds)
     moments, updates = fresh_moments(variables.size), recipe.evaluations // recipe.settings
     for update in range(updates):
@@ -169,7 +189,7 @@ def learn(task: Task, recipe: Recipe, correct: Callable[[int, Phases], Phases] |
         variables = project(variables + change, bounds)
     if correct is not None:
         added = correct(updates, added)
-    drive = to_drive(reflect(variables + added, limits), description.drive)[np.newaxis]
+    drive = to_drive(shifted(task, variables, added, limits), description.drive)[np.newaxis]
     labels = task.dataset.y_test
     readings = chip.evaluate(drive, LoadedRows("test", np.arange(labels.size)), layer.stage.name)
     accuracy = float((layer.rule.scores(readings.values[0]).argmax(axis=1) == labels).mean())

@@ -5,12 +5,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.html_pages import HtmlPage, assert_self_contained
 
 from photonloop.controller.report import write_report
 from photonloop.controller.report.colours import phase_wheel
@@ -210,57 +210,17 @@ def _evaluation(ports: int, layers: int, classes: int, rng: np.random.Generator)
     return arrays
 
 
-class _Page(HTMLParser):
-    """Text, links, tags and ids of a page; every element must be closed."""
-
-    _VOID = frozenset({"meta", "br", "use"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.links: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open, f"not closed: {self._open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data")]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        if tag not in self._VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self._VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self._VOID:
-            assert self._open and self._open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def _report(run: Path) -> tuple[str, _Page]:
+def _report(run: Path) -> tuple[str, HtmlPage]:
     text = write_report(run).read_text(encoding="utf-8")
-    return text, _Page(text)
+    return text, HtmlPage(text)
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, _Page]:
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, HtmlPage]:
     return _report(write_run(tmp_path_factory.mktemp("full") / "digits"))
 
 
-def test_shows_the_data_of_the_run(full: tuple[str, _Page]) -> None:
+def test_shows_the_data_of_the_run(full: tuple[str, HtmlPage]) -> None:
     text = full[1].text
     for words in (
         "93.6%", "virtual chip", "preset soi", "Layer 1 (mesh1)", "Layer 2 (mesh2)", "52.4 s", "576", "0.05 rad",
@@ -272,17 +232,8 @@ def test_shows_the_data_of_the_run(full: tuple[str, _Page]) -> None:
     assert "not finished" not in text and "a-lease-key" not in text
 
 
-def test_is_self_contained(full: tuple[str, _Page]) -> None:
-    text, page = full
-    assert all(link.startswith("#") for link in page.links)
-    assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
-    assert "@import" not in text and not re.search(r"url\((?!#)", text)
-    assert len(page.ids) == len(set(page.ids)), "two elements have the same id"
-    for name in set(re.findall(r"url\(#([^)]+)\)", text)) | {link[1:] for link in page.links}:
-        assert name in page.ids
-    # The curves use only colours of the theme: no placeholder is left, and no white background.
-    assert "#ffffff" not in text[text.index("<body>") :]
-    assert not re.search(r"#0(10203|40506|70809|a0b0c)", text)
+def test_is_self_contained(full: tuple[str, HtmlPage]) -> None:
+    assert_self_contained(*full)
 
 
 def test_reports_of_the_same_run_are_identical(tmp_path: Path) -> None:
@@ -457,7 +408,7 @@ def test_accuracy_ticks_have_round_steps_within_0_to_100_percent(low: float, hig
     assert max(low, 0.0) <= ticks[0] < ticks[-1] <= min(high, 1.0)
 
 
-def test_labels_of_accuracy_ticks_are_exact(full: tuple[str, _Page]) -> None:
+def test_labels_of_accuracy_ticks_are_exact(full: tuple[str, HtmlPage]) -> None:
     """Labels rounded to whole percent would not be evenly spaced."""
     (figure, *_) = re.findall(r'<svg class="curves".*?</svg>', full[0], re.DOTALL)
     labels = [float(label) for label in re.findall(r">([\d.]+)%<", figure)]
@@ -534,7 +485,7 @@ def test_report_of_64_ports_is_below_3_mb(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", ports=64, classes=10, epochs=100)
     path = write_report(run)
     assert path.stat().st_size < 3_000_000
-    _Page(path.read_text(encoding="utf-8"))
+    HtmlPage(path.read_text(encoding="utf-8"))
 
 
 def test_matplotlib_is_not_imported_before_a_report_is_written() -> None:

@@ -29,7 +29,7 @@ from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import FLAG_SATURATED, FLAG_UNSETTLED, Drive, Inputs, LoadedRows, Readings
 from photonloop.protocols.errors import DeviceError
 from photonloop.simulator.engine.chip import Chip
-from photonloop.simulator.parameters import load_chip
+from photonloop.simulator.parameters import ChipParameters, load_chip
 
 
 class Notes:
@@ -106,6 +106,29 @@ def test_iris_is_trained_on_eight_ports(tmp_path: Path, name: str, loss: str, pr
     accuracy, notes = run(tmp_path, experiment, preset)
     assert accuracy >= reached
     assert notes.epochs[-1].loss < 0.7 * notes.epochs[0].loss
+
+
+def test_a_layer_keeps_its_accuracy_when_the_next_one_heats_the_chip(tmp_path: Path) -> None:
+    """Heat changes the phases of all stages by their path differences, here by 0.3 rad if a stage is heated later."""
+    experiment = iris(
+        network=NetworkSpec(ports=8, layers=2),
+        rule=RuleSpec.model_validate({"loss": "softmax", "scale": 20.0}),
+        optimizer=OptimizerSpec(rate=0.05),
+        training=TrainingSpec(epochs=500, batch=60, evaluate_every=500),
+    )
+    warm = {"temperature": {"heating_k_per_w": 20.0, "phase_rad_per_k": 0.045, "imbalance_sigma": 0.2}}
+    parameters = chip("ideal", experiment).parameters
+    warmed = ChipParameters.model_validate({**parameters.model_dump(), **warm})
+    made, link, folder, notes = session(tmp_path, experiment, lambda: OpenDevice(Chip(warmed)))
+    try:
+        prediction = made.run()
+    finally:
+        link.close()
+        folder.close()
+    labels = load_dataset(experiment.data).y_test
+    trained = next(report.test_accuracy for report in notes.epochs if report.layer == 0 and report.test_accuracy is not None)
+    assert trained >= 0.8
+    assert float(np.mean(prediction.layers[0] == labels)) >= trained - 0.1
 
 
 def test_two_layers_are_trained_one_after_the_other(tmp_path: Path) -> None:

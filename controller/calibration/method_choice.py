@@ -1,0 +1,153 @@
+"""Choice of the method by which a stage is calibrated, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from photonloop.controller.calibration.calibrated_device import Method
+from photonloop.controller.calibration.calibration_options import CalibrationOptions
+from photonloop.controller.calibration.column_scans import CURVE_POINTS, POINTS
+from photonloop.controller.calibration.columns import ColumnOptions
+from photonloop.controller.calibration.noise_readings import DARK_SAMPLES, DARK_SETTINGS, LIT_SAMPLES, REPEATS
+from photonloop.controller.learning.variables import POWER_SHARE, stage_bounds
+from photonloop.protocols.config import ConfigError, suggestion
+from photonloop.protocols.device import DeviceDescription, StageDescription
+
+LARGEST_DIAGONAL = 16
+"""Most ports for which the diagonal method finds enough light at the outputs."""
+
+NEEDED_RAD = 2.4 * np.pi
+"""Nominal phase that a heater must reach: 2π with self-heating, curvature and the spread of P_π."""
+
+NEEDED_MEAN_RAD = 1.2 * np.pi
+"""Nominal phase of all heaters on average, for random settings."""
+
+
+@dataclass(frozen=True)
+class SettingsCount:
+    """Settings of one step of a calibration, and the samples of each."""
+
+    step: str
+    settings: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """How a stage is calibrated.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+    method
+        The method.
+    reason
+        Why it was chosen, as in "phases of the inputs are steady".
+    counts
+        What it reads.
+    """
+
+    stage: StageDescription
+    method: Method
+    reason: str
+    counts: tuple[SettingsCount, ...]
+
+    @property
+    def settings(self) -> int:
+        """Settings of all steps."""
+        return sum(count.settings for count in self.counts)
+
+    def device_s(self, description: DeviceDescription) -> float:
+        """Return the time on the device's clock [s], without ramps and the time to switch the light."""
+        return sum(count.settings * setting_s(description, count.samples) for count in self.counts)
+
+
+def setting_s(description: DeviceDescription, samples: int) -> float:
+    """Return the time to settle and to read one setting [s]."""
+    return description.drive.settle_s + samples * description.readout.sample_s
+
+
+def planned(description: DeviceDescription, options: CalibrationOptions) -> tuple[list[MethodPlan], list[str]]:
+    """Return how each stage is calibrated, and one sentence for each stage that is left out.
+
+    Raises
+    ------
+    ConfigError
+        The stage of the options does not exist, or a stage cannot be calibrated: its topology is not known, or the
+        limits of the device leave less than a phase of 2π.
+    """
+    names = [stage.name for stage in description.stages]
+    if options.stage is not None and options.stage not in names:
+        raise ConfigError(f"stage {options.stage!r} does not exist" + suggestion(options.stage, names))
+    first, *later = description.stages
+    if options.stage not in {None, first.name}:
+        raise ConfigError(
+            f"stage {options.stage} gets its light through {first.name}, and only the first stage of a device can be calibrated: "
+            f"leave --stage out, or give --stage {first.name}"
+        )
+    skipped = [f"{stage.name} is not calibrated: its light comes through {first.name}" for stage in later]
+    check_limits(description, first)
+    return [_plan(description, first, options)], skipped if options.stage is None else []
+
+
+def check_limits(description: DeviceDescription, stage: StageDescription) -> None:
+    """Refuse a stage whose heaters cannot reach a phase of 2π.
+
+    Raises
+    ------
+    ConfigError
+        The sentence has the limit and what is needed.
+    """
+    bounds = stage_bounds(description, stage, 0.0)
+    if bounds.high.min() < NEEDED_RAD:
+        channel = stage.first_channel + int(bounds.high.argmin())
+        raise ConfigError(
+            f"the limits allow a nominal phase of {bounds.high.min():.3g} rad at channel {channel}, but a calibration needs "
+            f"{NEEDED_RAD:.3g} rad: raise voltage_v, current_a or power_w"
+        )
+    needed_w = NEEDED_MEAN_RAD / np.pi * description.drive.pi_power_w * description.channels / POWER_SHARE
+    if bounds.total < NEEDED_MEAN_RAD * stage.channels:
+        raise ConfigError(
+            f"total_power_w is {description.limits.total_power_w:.3g} W, but random settings of {description.channels} heaters "
+            f"need {needed_w:.3g} W: raise it"
+        )
+
+
+def _plan(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> MethodPlan:
+    if stage.topology == "weight_bank":
+        raise ConfigError(f"stage {stage.name} is a weight bank, which cannot be calibrated yet")
+    if not stage.layout:
+        raise ConfigError(
+            f"the layout of stage {stage.name} (topology {stage.topology!r}) is not known: give the topology of the chip in the "
+            "description of the device"
+        )
+    method, reason = _choice(description, stage, options)
+    one = description.inputs_at_once == "one"
+    counts = [
+        SettingsCount("dark readings", DARK_SETTINGS, DARK_SAMPLES),
+        SettingsCount("repeated readings", REPEATS, stage.ports if one else LIT_SAMPLES),
+        *_column_counts(stage, ColumnOptions()),
+    ]
+    return MethodPlan(stage, method, reason, tuple(counts))
+
+
+def _choice(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> tuple[Method, str]:
+    """Return the method for a mesh, and why."""
+    if description.inputs_at_once == "one":
+        raise ConfigError(f"device {description.name} lights one input at a time, which is not supported yet")
+    if options.method == "columns":
+        return "columns", "as --method asks"
+    return "columns", "several inputs can be lit at once"
+
+
+def _column_counts(stage: StageDescription, options: ColumnOptions) -> list[SettingsCount]:
+    columns = max(row[0] for row in stage.layout) + 1
+    return [
+        SettingsCount("heater curve", CURVE_POINTS, options.samples),
+        SettingsCount("scans of θ", POINTS * columns, options.samples),
+        SettingsCount("scans of φ", options.growth.settings * columns, options.samples),
+        SettingsCount("random settings", options.random_settings + options.held_out, options.samples),
+    ]

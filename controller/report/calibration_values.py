@@ -1,0 +1,75 @@
+"""Table of the fitted values of a stage, with their uncertainties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from photonloop.controller.calibration.calibrated_device import StageCalibration
+from photonloop.controller.calibration.twin_parameters import KINDS
+from photonloop.controller.report.display_text import quantity_text, uncertain_text
+
+_NAMES = {
+    "offset_rad": ("phase at 0 V", "rad"),
+    "kappa": ("κ, nominal power for π divided by the heater's own", ""),
+    "curvature": ("curvature η of the heaters", ""),
+    "self_heating": ("self-heating ρ of the heaters", ""),
+    "crosstalk_share": ("crosstalk: share of a heater's power at 100 µm", ""),
+    "crosstalk_exponent": ("exponent of its decay with distance", ""),
+    "ground_ratio": ("shared ground conductor, relative to a heater", ""),
+    "coupler_error_rad": ("angle errors of the couplers", "rad"),
+    "loss_db": ("loss of an interferometer", "dB"),
+    "shifter_db": ("loss of a phase shifter", "dB"),
+    "level": ("reading per unit of power at the detectors", ""),
+    "input_gain": ("amplitudes of the inputs", ""),
+    "input_phase_rad": ("phases of the inputs", "rad"),
+    "input_leak": ("field of an input at amplitude 0", ""),
+    "input_coupling": ("field coupled to the neighbouring input", ""),
+    "detector_gain": ("gains of the detectors", ""),
+    "detector_dark": ("dark readings", ""),
+    "compression": ("compression of the detectors at full scale", ""),
+}
+
+_RANDOM = frozenset({"offset_rad", "input_phase_rad"})
+"""Kinds that are random on every chip, so that their mean and spread have no meaning."""
+
+
+@dataclass(frozen=True)
+class FittedValue:
+    """One row: a single value with its standard deviation, or mean and spread of several and their typical one."""
+
+    name: str
+    count: int
+    value: str
+    spread: str
+    sigma: str
+
+
+def fitted_values(found: StageCalibration, unit: str) -> list[FittedValue]:
+    """Return one row per kind of parameters; `unit` is that of the readings."""
+    rows = []
+    for kind in KINDS:
+        name, own_unit = _NAMES[kind]
+        own_unit = unit if kind in {"level", "detector_dark"} else own_unit
+        values, sigma = np.ravel(getattr(found.parameters, kind)), np.ravel(getattr(found.sigma, kind))
+        typical = float(np.median(sigma))
+        if values.size == 1:
+            rows.append(FittedValue(name, 1, _single(float(values[0]), typical, own_unit), "", ""))
+            continue
+        random = kind in _RANDOM
+        mean = "random" if random else _short(float(values.mean()), own_unit)
+        spread = "" if random else _short(float(values.std()), own_unit)
+        rows.append(FittedValue(name, values.size, mean, spread, _short(typical, own_unit) if typical > 0 else "fixed"))
+    return rows
+
+
+def _single(value: float, sigma: float, unit: str) -> str:
+    text = uncertain_text(value, sigma, unit)
+    return text if sigma > 0 else f"{text} (fixed)"
+
+
+def _short(value: float, unit: str) -> str:
+    if unit and unit not in {"rad", "dB"}:
+        return quantity_text(value, unit)
+    return f"{value:.3g} {unit}".strip().replace("-", "−")
