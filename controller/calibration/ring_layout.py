@@ -123,7 +123,6 @@ def _heaters(rows: int, places: np.ndarray, reach_m: float, full_scale: float) -
         near_to=to,
         near_from=source,
         near_ln=ln,
-        lattice=None,
         partner_ln=np.full(channels, -np.inf),
         pitch_ln=-np.inf,
         segments=channels,
