@@ -231,10 +231,10 @@ class Calibration:
         What the device reported at the end, by name, such as temperature and wavelength (`DeviceStatus.health`).
     stages
         The meshes that were calibrated.
-    options
-        Options of the calibration, with the seed of its settings.
     banks
         The weight banks that were calibrated.
+    options
+        Options of the calibration, with the seed of its settings.
     """
 
     device: DeviceDescription

@@ -25,13 +25,18 @@ from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.input_fields import input_fields
 from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
+from photonloop.controller.calibration.random_settings import (
+    FittedStage,
+    RandomSettingsOptions,
+    fit_random_settings,
+    held_out_test,
+)
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
 from photonloop.controller.calibration.twin_descent import descended, fit_descent
-from photonloop.controller.calibration.twin_fit import fit_least_squares
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
-from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
+from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior, pack
 from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
@@ -84,6 +89,8 @@ class ColumnCalibration:
         The fitted twin.
     fit
         The last fit, with uncertainties and held-out residuals.
+    fitted
+        The same with draws from the posterior and the test on held-out settings.
     prior
         The prior that was used, with the level found.
     settings
@@ -94,6 +101,7 @@ class ColumnCalibration:
 
     twin: Twin
     fit: TwinFit
+    fitted: FittedStage
     prior: TwinPrior
     settings: int
     theta_rad: Array
@@ -116,14 +124,14 @@ class ScanReader:
         self.phases = np.empty((0, reader.stage.channels))
         self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
         self.bounds = reader.bounds
-        self._reader = reader
+        self.reader = reader
 
     def __call__(self, phases: Array) -> Array:
         """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self._reader.read(phases, self.inputs).readings
+        readings = self.reader.read(phases, self.inputs).readings
         self.phases = np.concatenate((self.phases, phases))
         self.readings = np.concatenate((self.readings, readings))
-        return np.nan_to_num(readings, nan=self._reader.full_scale)
+        return np.nan_to_num(readings, nan=self.reader.full_scale)
 
     def last(self, settings: int) -> Observations:
         """Return the last settings and what was read at them."""
@@ -184,8 +192,9 @@ def calibrate_columns(
     twin = Twin(layout, dataclasses.replace(prior.mean, offset_rad=offset_rad))
     twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options, lambda done: report(columns + done, 2 * columns))
     before = twin.parameters.offset_rad
-    twin, fit = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    return ColumnCalibration(twin, fit, prior, len(read.phases), before[layout.theta], before[layout.phi])
+    fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
+    settings = read.reader.settings
+    return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
 def _check(description: DeviceDescription, stage: StageDescription) -> None:
@@ -267,9 +276,18 @@ def _fit_everything(
     curve: HeaterCurve,
     rng: np.random.Generator,
     options: ColumnOptions,
-) -> tuple[Twin, TwinFit]:
+) -> FittedStage:
     """Return the twin fitted to random settings, of growing spread around a random one and then anywhere."""
     layout, count, columns = twin.layout, options.random_settings, int(twin.layout.column.max()) + 1
+    if layout.ports <= options.exact_ports:
+        random = RandomSettingsOptions(
+            samples=options.samples,
+            settings=count,
+            held_out=options.held_out,
+            fitted_samples=options.exact_samples,
+            descent_steps=options.fit_steps,
+        )
+        return fit_random_settings(read.reader, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
@@ -278,14 +296,6 @@ def _fit_everything(
     settings = len(everything.phases) - options.held_out
     data, held_out = everything.part(slice(0, settings)), everything.part(slice(settings, None))
     problem = FitProblem(prior, data, noise, held_out)
-    if layout.ports > options.exact_ports:
-        fit = fit_descent(twin, problem, rng, options.fit_steps)
-    else:
-        twin = descended(twin, problem, rng, options.fit_steps, 0.005)
-        fit = fit_least_squares(twin, dataclasses.replace(problem, data=_thinned(data, options.exact_samples)))
-    return Twin(layout, fit.parameters), fit
-
-
-def _thinned(data: Observations, samples: int) -> Observations:
-    """Return observations with only the first `samples` inputs."""
-    return Observations(data.phases, data.inputs[:samples], data.readings[:, :samples])
+    fit = fit_descent(twin, problem, rng, options.fit_steps)
+    twin = Twin(layout, fit.parameters)
+    return FittedStage(twin, fit.sigma, np.empty((0, pack(fit.parameters).size)), held_out_test(twin, fit, held_out), fit)

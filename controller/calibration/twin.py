@@ -1,7 +1,7 @@
 """The twin: a differentiable model of one stage, written from the device description alone.
 
     nominal heater phases ──▶ `heater_phases` ──▶ ┐
-                                                  ├─▶ `mesh_fields` ──▶ |E|² · gain ──▶ compression ──▶ + dark
+                                                  ├─▶ `mesh_fields` ──▶ |E|² · gain ─▶ compression ──▶ memory ──▶ + dark
     inputs ──────────────────▶ `input_fields` ──▶ ┘
 
 `forward_pass` computes readings, `adjoint_pass` the gradient of any loss on them by heater phases and by all parameters
@@ -26,6 +26,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.detector_memory import memory_adjoint, memory_change, with_memory
 from photonloop.controller.calibration.heater_phases import (
     HEAT_SCALARS,
     CrosstalkModel,
@@ -77,13 +78,16 @@ class ForwardPass:
     readings
         Predicted readings, shape (settings, samples, taps).
     linear
-        Readings without compression and dark level, same shape.
+        Readings without compression, memory and dark level, same shape.
+    compressed
+        The same with compression.
     fields
         Fields at the detectors, shape (settings, taps, samples).
     """
 
     readings: Array
     linear: Array
+    compressed: Array
     fields: Complex
     phases: HeaterPhases
     elements: MeshElements
@@ -115,7 +119,8 @@ def forward_pass(twin: Twin, phases: Array, inputs: NDArray[np.inexact], *, keep
     phases
         Nominal heater phases x = π · V² / (R · P_π) with nominal R and P_π [rad], shape (settings, channels).
     inputs
-        Amplitudes as in `PhotonicDevice.evaluate`, shape (samples, ports), or (settings, samples, ports).
+        Amplitudes as in `PhotonicDevice.evaluate`, shape (samples, ports), or (settings, samples, ports), in the order
+        in which they are read (`detector_memory`).
     keep
         False if no backward pass follows. It needs the fields that enter every interferometer: per setting 64 bytes ·
         interferometers · samples, or ports if there are fewer of these.
@@ -132,16 +137,19 @@ def forward_pass(twin: Twin, phases: Array, inputs: NDArray[np.inexact], *, keep
         matrices, fields = None, behind.out
     fields = fields[:, : layout.taps]
     linear = (twin.gain[:, np.newaxis] * (fields.real**2 + fields.imag**2)).transpose(0, 2, 1)
-    readings = linear / (1 + own.compression * linear / layout.full_scale) + own.detector_dark
-    return ForwardPass(readings, linear, fields, heated, elements, entering, matrices, behind.kept)
+    compressed = linear / (1 + own.compression * linear / layout.full_scale)
+    readings = with_memory(compressed, own.detector_memory) + own.detector_dark
+    return ForwardPass(readings, linear, compressed, fields, heated, elements, entering, matrices, behind.kept)
 
 
 def adjoint_pass(twin: Twin, at: ForwardPass, slopes: Array) -> TwinGradient:
     """Return the gradient of a loss from its `slopes` by the readings, shape (settings, samples, taps)."""
     layout, own = twin.layout, twin.parameters
     steep = 1 / (1 + own.compression * at.linear / layout.full_scale)
-    by_linear = slopes * steep**2
-    by_compression = -float(np.sum(slopes * (at.linear * steep) ** 2)) / layout.full_scale
+    by_memory = memory_change(at.compressed, at.readings - own.detector_dark, own.detector_memory)
+    by_compressed = memory_adjoint(slopes, own.detector_memory)
+    by_linear = by_compressed * steep**2
+    by_compression = -float(np.sum(by_compressed * at.compressed**2)) / layout.full_scale
     by_gain = np.sum(by_linear * at.linear, axis=(0, 1))
     by_fields = np.zeros((len(slopes), layout.ports, slopes.shape[1]), np.complex128)
     by_fields[:, : layout.taps] = 2 * (by_linear * twin.gain).transpose(0, 2, 1) * at.fields
@@ -172,6 +180,7 @@ def adjoint_pass(twin: Twin, at: ForwardPass, slopes: Array) -> TwinGradient:
             detector_gain=by_gain / own.detector_gain,
             detector_dark=slopes.sum(axis=(0, 1)),
             compression=by_compression,
+            detector_memory=float(np.sum(slopes * by_memory)),
         ),
     )
 

@@ -34,6 +34,7 @@ RATES: dict[str, float] = {
     "input_coupling": 0.02,
     "detector_gain": 0.1,
     "compression": 0.05,
+    "detector_memory": 0.01,
 }
 """Adam's step of each kind of parameters, relative to that of an offset."""
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.detector_memory import memory_change, with_memory
 from photonloop.controller.calibration.heater_phases import HEAT_SCALARS, heater_phases, phases_adjoint
 from photonloop.controller.calibration.input_fields import input_changes, input_fields
 from photonloop.controller.calibration.mesh_fields import LN_PER_DB, mesh_elements, output_derivatives
@@ -49,7 +50,7 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
     linear = twin.gain[:, np.newaxis] * np.abs(fields) ** 2
     steep = 1 / (1 + own.compression * linear / layout.full_scale)
     weight = 2 * twin.gain[:, np.newaxis] * steep**2 * fields.conj()
-    jacobian = np.zeros((linear.size, parts["compression"].stop))
+    jacobian = np.zeros((linear.size, parts["detector_memory"].stop))
 
     theta, phi, first, second, loss, shifter = (_by_fields(weight, change) for change in found.by_elements)
     by_channel = np.zeros((linear.size, layout.channels))
@@ -69,7 +70,13 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
     jacobian[:, parts["input_leak"]] = _by_fields(weight, by_leak[np.newaxis])
     jacobian[:, parts["input_coupling"]] = _by_fields(weight, by_coupling[np.newaxis])
     _fill_detectors(jacobian, twin, linear, steep)
-    return ReadingsJacobian((linear * steep).T + own.detector_dark, jacobian)
+    by_sample = jacobian.reshape(linear.shape[1], -1)
+    jacobian = with_memory(by_sample, own.detector_memory).reshape(jacobian.shape)
+    compressed = (linear * steep).T
+    readings = with_memory(compressed, own.detector_memory)
+    by_memory = memory_change(compressed, readings, own.detector_memory)
+    jacobian[:, parts["detector_memory"].start] = by_memory.ravel()
+    return ReadingsJacobian(readings + own.detector_dark, jacobian)
 
 
 def _by_fields(weight: Complex, change: Complex) -> Array:
@@ -79,7 +86,10 @@ def _by_fields(weight: Complex, change: Complex) -> Array:
 
 
 def _fill_detectors(jacobian: Array, twin: Twin, linear: Array, steep: Array) -> None:
-    """Set the columns of gains, dark levels, compression and output shifters; `linear` has shape (taps, samples)."""
+    """Set the columns of gains, dark levels, compression and output shifters, without the memory of the detectors.
+
+    `linear` has shape (taps, samples).
+    """
     layout, own, parts = twin.layout, twin.parameters, slices(twin.layout)
     by_gain, taps = (linear * steep**2).T, np.arange(layout.taps)
     by_sample = jacobian.reshape(*by_gain.shape, -1)

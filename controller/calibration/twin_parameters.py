@@ -52,6 +52,8 @@ class TwinParameters:
         Relative gain, and reading without light [unit of the readings], of each detector, shape (taps,).
     compression
         Saturation of the detectors: i becomes i / (1 + compression · i / full scale).
+    detector_memory
+        Share of its output that a detector keeps from one sample to the next (`detector_memory`).
     """
 
     offset_rad: Vector
@@ -72,6 +74,7 @@ class TwinParameters:
     detector_gain: Vector
     detector_dark: Vector
     compression: float
+    detector_memory: float
 
 
 KINDS = tuple(field.name for field in fields(TwinParameters))
@@ -205,5 +208,6 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         detector_gain=0.05,
         detector_dark=1e-4 * layout.full_scale,
         compression=0.5,
+        detector_memory=0.02,
     )
     return TwinPrior(mean, sigma)

@@ -41,6 +41,7 @@ def random_twin(layout: TwinLayout, seed: int = 1) -> Twin:
         input_leak=0.05,
         input_coupling=0.03,
         compression=0.3,
+        detector_memory=0.2,
     )
     return Twin(layout, own)
 
@@ -55,7 +56,7 @@ def test_readings_agree_with_the_simulator(topology: str, preset: str) -> None:
     phases, inputs = rng.uniform(0, 2 * np.pi, (3, layout.channels)), random_inputs(9, 6, rng)
     found = predict(Twin(layout, true_parameters(chip, layout)), phases, inputs)
     for setting, drive in enumerate(to_drive(phases, description.drive)):
-        expected = reference.settled_currents_a(chip, 0, drive, inputs)
+        expected = reference.remembered_a(chip, reference.settled_currents_a(chip, 0, drive, inputs))
         np.testing.assert_allclose(found[setting], expected, rtol=1e-9, atol=1e-12 * expected.max())
 
 
@@ -255,7 +256,7 @@ def test_the_gradient_at_0_v_is_finite() -> None:
 
 def test_parameters_as_a_flat_vector() -> None:
     layout = layout_of("svd", 3)
-    vector = np.arange(float(slices(layout)["compression"].stop))
+    vector = np.arange(float(slices(layout)["detector_memory"].stop))
     np.testing.assert_array_equal(pack(unpack(layout, vector)), vector)
     names = parameter_names(layout)
     assert len(names) == vector.size and len(set(names)) == vector.size

@@ -12,6 +12,7 @@ from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layou
 from photonloop.controller.calibration.twin_parameters import TwinParameters, TwinPrior, filled, pack, unpack
 from photonloop.protocols.device import StageGeometry
 from photonloop.simulator.engine.chip import Chip
+from photonloop.simulator.physics import photodiode
 from support.chips import chip_of
 
 COLUMN_M, MODE_M = 2e-4, 5e-5
@@ -24,7 +25,6 @@ STEADY: dict[str, dict[str, Any]] = {
     "temperature": {"sigma_k": 0.0, "heating_k_per_w": 0.0},
     "laser": {"drift_sigma": 0.0, "jitter_pm": 0.0},
     "modulator": {"phase_drift_rad": 0.0, "coupling_drift_sigma": 0.0, "path_sigma_m": 0.0},
-    "photodiode": {"has_memory": False},
     "adc": {"gain_drift_sigma": 0.0, "offset_drift_lsb": 0.0, "offset_sigma_lsb": 0.0, "offset_lsb": 0.0},
 }
 """Effects that a twin has no parameters for are absent, and so is the simulator's crosstalk."""
@@ -58,7 +58,7 @@ def drawn(layout: TwinLayout, prior: TwinPrior, rng: np.random.Generator) -> Twi
     """Parameters from the prior; those that cannot be negative are reflected at 0."""
     vector = pack(prior.mean)
     found = unpack(layout, vector + pack(prior.sigma) * rng.standard_normal(vector.size))
-    kinds = ("crosstalk_share", "ground_ratio", "shifter_db", "input_leak", "input_coupling", "compression")
+    kinds = ("crosstalk_share", "ground_ratio", "shifter_db", "input_leak", "input_coupling", "compression", "detector_memory")
     return dataclasses.replace(found, **{kind: abs(getattr(found, kind)) for kind in kinds})
 
 
@@ -83,6 +83,7 @@ def true_parameters(chip: Chip, layout: TwinLayout) -> TwinParameters:
         detector_gain=stage.truth.responsivity,
         detector_dark=own.photodiode.dark_a,
         compression=layout.full_scale / saturation_a if saturation_a else 0.0,
+        detector_memory=photodiode.kept_share(own.photodiode, own.sample_s),
     )
 
 
