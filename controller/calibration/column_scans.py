@@ -1,22 +1,24 @@
 """Column-parallel scans of a rectangular mesh: θ of all interferometers, from readings of the last detectors only.
 
 All interferometers of a column are scanned at once, from the last column to the first. Later columns are in bar,
-earlier ones anywhere. Two settings with φ and φ + π are averaged, so that interference cancels and the power at an
-output follows
+earlier ones anywhere. The power at an output of an interferometer that is entered by the fields u and l is
 
-    P_t = A - B · cos(θ),   θ = offset + a,   B = half the difference of the powers that enter
+    P = A - B cos θ ± C sin θ,   B = ½ (|u|² - |l|²),   C = Re(e^{iφ} u l*),   θ = offset + y
 
-Even-numbered interferometers (class 0) are at the angles a_j = 2πj/5, odd-numbered ones (class 1) at 2π(2j mod 5)/5.
-Both sets are orthogonal, so the demodulated readings Z of a port show the class of the interferometer that its light
-comes from. The offset is ½ · arg Σ Z², known up to π. Whether an interferometer that was put in bar is in bar or in
-cross follows from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
+A scan has POINTS settings, with φ and φ + π in turn. Even-numbered interferometers (class 0) are at the angles
+y_j = 2πj/10, odd-numbered ones (class 1) at 2π(3j mod 10)/10. The five functions 1, cos, sin, (-1)^j cos and (-1)^j sin
+of one class are then orthogonal to those of the other, so the coefficients of a port show the class of the interferometer
+that its light comes from. The offset is ½ · arg Σ Z² of all coefficients Z, known up to π. What the five functions
+leave unexplained depends on κ of the heater. Whether an interferometer that was put in bar is in bar or in cross follows
+from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,14 +28,17 @@ from photonloop.controller.calibration.twin_layout import TwinLayout
 
 Array = NDArray[np.float64]
 
-Read = Callable[[Array], Array]
-"""From nominal heater phases, (settings, channels), to readings, (settings, samples, taps)."""
+Read = Callable[[Array, int], Array]
+"""From nominal heater phases, (settings, channels), and the scanned column to readings, (settings, samples, taps)."""
 
 LOW_RAD = 0.3
 """Smallest heater phase that scans use; the largest is 2π more."""
 
-POINTS = 5
-"""Angles of a scan."""
+POINTS = 10
+"""Settings of a scan."""
+
+KAPPAS, KAPPA_SPREAD = 61, 0.03
+"""Number of κ that are tried, and standard deviation of κ relative to its median."""
 
 CURVE_POINTS = 14
 """Angles of the scan for the heaters' curve."""
@@ -45,7 +50,7 @@ class HeaterCurve:
 
     curvature: float
     self_heating: float
-    kappa: float = 1.0
+    kappa: float | Array = 1.0
 
     def phase(self, x: ArrayLike) -> Array:
         """Return y at nominal heater phases `x` [rad]."""
@@ -64,9 +69,10 @@ class HeaterCurve:
 
 @dataclass(frozen=True)
 class ThetaScan:
-    """Offsets of θ [rad], shape (interferometers,), and the setting with all of them in bar, shape (channels,)."""
+    """Offsets [rad] and κ of all θ, and their nominal heater phases for bar, all of shape (interferometers,)."""
 
     offset_rad: Array
+    kappa: Array
     bar: Array
 
 
@@ -75,11 +81,12 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
 
     Every reading is A + B cos y + C sin y for some A, B and C, whatever the phases elsewhere.
     """
-    here = np.flatnonzero(layout.column == layout.column.max())
+    last = int(layout.column.max())
+    here = np.flatnonzero(layout.column == last)
     x = np.linspace(LOW_RAD / 2, 2.4 * np.pi, CURVE_POINTS)
     settings = np.tile(random_phases(layout, curve, rng), (CURVE_POINTS, 1))
     settings[:, layout.theta[here]] = x[:, np.newaxis]
-    readings = read(settings)
+    readings = read(settings, last)
     pairs = [readings[:, :, layout.top[k] : layout.top[k] + 2].reshape(CURVE_POINTS, -1) for k in here]
     # The sum of squares that a basis leaves unexplained depends on these matrices alone.
     grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
@@ -121,27 +128,30 @@ def scan_thetas(
     scanned
         Called with the number of each column when it is done.
     """
-    offset_rad, x = np.zeros(layout.interferometers), random_phases(layout, curve, rng)
-    later = np.empty(0, np.int64)
+    offset_rad, bar, kappa = np.zeros((3, layout.interferometers))
+    later, trial = np.empty(0, np.int64), _trial_bases(curve)
     for column in range(int(layout.column.max()), -1, -1):
         here = np.flatnonzero(layout.column == column)
-        signals = _demodulated(read(_scan_settings(layout, curve, x, here)))
+        x = random_phases(layout, curve, rng)
+        x[layout.theta[layout.column > column]] = bar[layout.column > column]
+        readings = read(_scan_settings(layout, curve, x, column, rng), column)
         source = np.arange(layout.ports)  # where the light of each port behind this column arrives
-        crossed = later[_in_cross(layout, here, later, signals)]
+        crossed = later[_in_cross(layout, here, later, _power_by_class(readings))]
         offset_rad[crossed] += np.pi
         source[layout.top[crossed]], source[layout.top[crossed] + 1] = layout.top[crossed] + 1, layout.top[crossed]
-        x[layout.theta[later]] = curve.target(np.pi, offset_rad[later])
+        bar[later] = _own_curve(curve, kappa[later]).target(np.pi, offset_rad[later])
         for number, k in enumerate(here):
-            upper, lower = (signals[number % 2][:, source[layout.top[k] + lower_side]] for lower_side in (0, 1))
-            offset_rad[k] = 0.5 * np.angle(np.sum(upper**2) + np.sum(lower**2))
+            pair = readings[:, :, source[layout.top[k] : layout.top[k] + 2]]
+            kappa[k], own, across = _fitted_pair(pair, trial[number % 2], curve.kappa)
+            offset_rad[k] = 0.5 * np.angle(np.sum(own**2) + np.sum(across**2))
             if column == 0:
                 entering = inputs[:, layout.top[k]] ** 2 - inputs[:, layout.top[k] + 1] ** 2
-                if np.real(-np.sum(entering * (upper - lower)) * np.exp(-1j * offset_rad[k])) < 0:
+                if np.real(-np.sum(entering * (own[:, 0] - own[:, 1])) * np.exp(-1j * offset_rad[k])) < 0:
                     offset_rad[k] += np.pi
-        x[layout.theta[here]] = curve.target(np.pi, offset_rad[here])
+        bar[here] = _own_curve(curve, kappa[here]).target(np.pi, offset_rad[here])
         later = here
         scanned(column)
-    return ThetaScan(offset_rad, x)
+    return ThetaScan(offset_rad, kappa, bar)
 
 
 def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generator) -> Array:
@@ -149,33 +159,72 @@ def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generat
     return curve.nominal(LOW_RAD + 2 * np.pi * rng.random(layout.channels))
 
 
+class TrialBases(NamedTuple):
+    """Functions of a scan of one class for several κ, (κ,), as orthonormal vectors and as they are, (κ, POINTS, 5)."""
+
+    kappa: Array
+    orthonormal: Array
+    functions: Array
+
+
+def _trial_bases(curve: HeaterCurve) -> list[TrialBases]:
+    """Return the functions of both classes."""
+    kappa, found = curve.kappa * np.linspace(0.88, 1.12, KAPPAS), []
+    for angles in _angles():
+        y = np.array([dataclasses.replace(curve, kappa=each).phase(curve.nominal(angles)) for each in kappa])
+        cosine, sine, turns = np.cos(y), np.sin(y), (-1.0) ** np.arange(POINTS)
+        functions = np.stack((np.ones_like(y), cosine, sine, turns * cosine, turns * sine), axis=2)
+        found.append(TrialBases(kappa, np.linalg.qr(functions).Q, functions))
+    return found
+
+
+def _fitted_pair(pair: Array, trial: TrialBases, kappa: float) -> tuple[float, Array, Array]:
+    """Return κ, and the complex coefficients of θ without and with the interference, (samples, 2) each.
+
+    `pair` are the readings of the two ports, (POINTS, samples, 2), and `kappa` is the median κ.
+    """
+    rows = pair.reshape(POINTS, -1)
+    gram = rows @ rows.T
+    unexplained = np.trace(gram) - np.einsum("kpb,pq,kqb->k", trial.orthonormal, gram, trial.orthonormal)
+    unlikely = 0.5 * pair.shape[1] * np.log(np.maximum(unexplained, 1e-14 * np.trace(gram)))
+    best = int(np.argmin(unlikely + 0.5 * ((trial.kappa / kappa - 1) / KAPPA_SPREAD) ** 2))
+    _, c, d, e, f = np.linalg.lstsq(trial.functions[best], rows, rcond=None)[0].reshape(5, *pair.shape[1:])
+    return float(trial.kappa[best]), c - 1j * d, f + 1j * e
+
+
+def _own_curve(curve: HeaterCurve, kappa: Array) -> HeaterCurve:
+    """Return the curve with a κ for each heater."""
+    return dataclasses.replace(curve, kappa=kappa)
+
+
 def _angles() -> Array:
     """Return the angles of both classes, shape (2, POINTS)."""
     steps = np.arange(float(POINTS))
-    return 0.4 + 2 * np.pi / POINTS * np.stack((steps, 2 * steps % POINTS))
+    return 0.4 + 2 * np.pi / POINTS * np.stack((steps, 3 * steps % POINTS))
 
 
-def _scan_settings(layout: TwinLayout, curve: HeaterCurve, x: Array, here: NDArray[np.int64]) -> Array:
-    """Return the settings of one column's scan, first all angles at φ, then at φ + π, shape (2 · POINTS, channels)."""
-    settings = np.tile(x, (2 * POINTS, 1))
-    by_class = curve.nominal(_angles())[np.arange(here.size) % 2].T
-    settings[:, layout.theta[here]] = np.concatenate((by_class, by_class))
-    for half, y in enumerate((0.8, 0.8 + np.pi)):
-        settings[half * POINTS : (half + 1) * POINTS, layout.phi[here]] = curve.nominal(y)
+def _scan_settings(layout: TwinLayout, curve: HeaterCurve, x: Array, column: int, rng: np.random.Generator) -> Array:
+    """Return the settings of one column's scan, shape (POINTS, channels).
+
+    The φ of later columns are different in each of them. Light that leaks there then acts like noise.
+    """
+    here, behind = np.flatnonzero(layout.column == column), layout.phi[layout.column > column]
+    settings = np.tile(x, (POINTS, 1))
+    settings[:, behind] = curve.nominal(LOW_RAD + 2 * np.pi * rng.random((POINTS, behind.size)))
+    settings[:, layout.theta[here]] = curve.nominal(_angles())[np.arange(here.size) % 2].T
+    settings[:, layout.phi[here]] = curve.nominal(0.8 + np.pi * (np.arange(POINTS) % 2))[:, np.newaxis]
     return settings
 
 
-def _demodulated(readings: Array) -> NDArray[np.complex128]:
-    """Return Z of both classes, shape (2, samples, taps)."""
-    mean = readings.reshape(2, POINTS, *readings.shape[1:]).mean(axis=0)
-    return np.einsum("cj,jsk->csk", np.exp(-1j * _angles()) * 2 / POINTS, mean)
+def _power_by_class(readings: Array) -> Array:
+    """Return how much the readings of each port vary with the angles of each class, shape (2, taps)."""
+    waves = np.exp(-1j * _angles())
+    return np.sum(np.abs(np.einsum("cj,jsk->csk", waves, readings)) ** 2, axis=1)
 
 
-def _in_cross(
-    layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int64], signals: NDArray[np.complex128]
-) -> NDArray[np.bool_]:
+def _in_cross(layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int64], power: Array) -> NDArray[np.bool_]:
     """Return which of the next column's interferometers, meant to be in bar, are in cross."""
-    power = np.append((np.abs(signals) ** 2).sum(axis=1), np.zeros((1, layout.ports)), axis=0)
+    power = np.append(power, np.zeros((1, layout.ports)), axis=0)
     follows = np.full(layout.ports, 2)  # 2: no interferometer of this column
     for number, k in enumerate(here):
         follows[layout.top[k]] = follows[layout.top[k] + 1] = number % 2

@@ -15,27 +15,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.column_growth import GrowthOptions, grown
 from photonloop.controller.calibration.column_scans import HeaterCurve, random_phases, scan_curve, scan_thetas
 from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit
-from photonloop.controller.calibration.heater_phases import heater_phases
-from photonloop.controller.calibration.input_fields import input_fields
-from photonloop.controller.calibration.mesh_fields import mesh_elements, propagated
 from photonloop.controller.calibration.random_settings import (
     FittedStage,
     RandomSettingsOptions,
     fit_random_settings,
     held_out_test,
 )
+from photonloop.controller.calibration.scan_reader import ScanReader
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin, predict
-from photonloop.controller.calibration.twin_descent import descended, fit_descent
+from photonloop.controller.calibration.twin_descent import fit_descent
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
-from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
+from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior, pack
 from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
@@ -54,10 +53,8 @@ class ColumnOptions:
     ----------
     samples
         Inputs of every setting. 32 are too few at 64 ports.
-    phi_settings, phi_steps
-        Settings of each column's φ, and steps of the fit after it.
-    recent
-        Settings that this fit uses.
+    growth
+        Numbers of settings and steps for φ.
     random_settings, held_out
         Random settings at the end, and how many more are held out.
     fit_steps
@@ -69,9 +66,7 @@ class ColumnOptions:
     """
 
     samples: int = 128
-    phi_settings: int = 6
-    phi_steps: int = 40
-    recent: int = 60
+    growth: GrowthOptions = field(default_factory=GrowthOptions)
     random_settings: int = 48
     held_out: int = 8
     fit_steps: int = 1500
@@ -106,36 +101,6 @@ class ColumnCalibration:
     settings: int
     theta_rad: Array
     phi_rad: Array
-
-
-class ScanReader:
-    """Reads all settings of a calibration by columns with the same inputs.
-
-    Parameters
-    ----------
-    reader
-        Reads settings.
-    inputs
-        Amplitudes, shape (samples, ports).
-    """
-
-    def __init__(self, reader: SettingReader, inputs: NDArray[np.float32]) -> None:
-        self.inputs = inputs.astype(np.float64)
-        self.phases = np.empty((0, reader.stage.channels))
-        self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
-        self.bounds = reader.bounds
-        self.reader = reader
-
-    def __call__(self, phases: Array) -> Array:
-        """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self.reader.read(phases, self.inputs).readings
-        self.phases = np.concatenate((self.phases, phases))
-        self.readings = np.concatenate((self.readings, readings))
-        return np.nan_to_num(readings, nan=self.reader.full_scale)
-
-    def last(self, settings: int) -> Observations:
-        """Return the last settings and what was read at them."""
-        return Observations(self.phases[-settings:], self.inputs, self.readings[-settings:])
 
 
 def calibrate_columns(
@@ -189,11 +154,14 @@ def calibrate_columns(
     prior = _with_level(layout, prior, curve, read)
     offset_rad = np.zeros(layout.channels)
     offset_rad[layout.theta] = scan.offset_rad
-    twin = Twin(layout, dataclasses.replace(prior.mean, offset_rad=offset_rad))
-    twin = _phis(twin, prior, noise, read, scan.bar, curve, rng, options, lambda done: report(columns + done, 2 * columns))
+    kappa = prior.mean.kappa.copy()
+    kappa[layout.theta] = scan.kappa
+    twin = Twin(layout, dataclasses.replace(prior.mean, offset_rad=offset_rad, kappa=kappa))
+    growth, done = options.growth, lambda column: report(columns + column + 1, 2 * columns)
+    twin = grown(twin, scan.bar, prior, noise, read, curve, rng, growth, done)
     before = twin.parameters.offset_rad
-    fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    settings = read.reader.settings
+    fitted = _fit_everything(twin, prior, noise, reader, read, curve, rng, options)
+    settings = reader.settings
     return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
@@ -217,61 +185,11 @@ def _with_level(layout: TwinLayout, prior: TwinPrior, curve: HeaterCurve, read: 
     return TwinPrior(dataclasses.replace(mean, level=level), sigma)
 
 
-def _phis(
-    twin: Twin,
-    prior: TwinPrior,
-    noise: ReadingNoise,
-    read: ScanReader,
-    bar: Array,
-    curve: HeaterCurve,
-    rng: np.random.Generator,
-    options: ColumnOptions,
-    scanned: Callable[[int], None],
-) -> Twin:
-    """Return the twin with the offsets of all φ, from the first column to the last."""
-    layout, steps = twin.layout, np.arange(options.phi_settings)
-    for column in range(int(layout.column.max()) + 1):
-        here = np.flatnonzero(layout.column == column)
-        settings = np.tile(bar, (options.phi_settings, 1))
-        for setting in settings:
-            setting[layout.phi] = random_phases(layout, curve, rng)[layout.phi]
-        settings[:, layout.theta[here]] = curve.target(np.pi / 2, twin.parameters.offset_rad[layout.theta[here]])
-        settings[:, layout.phi[here]] = curve.nominal(0.5 + 2 * np.pi / 3 * (steps % 3))[:, np.newaxis]
-        readings = read(settings)
-        twin = _with_phi(twin, here, column, settings, readings, read.inputs)
-        unknown = layout.phi[layout.column > column]
-        sigma = prior.sigma.offset_rad.copy()
-        sigma[unknown] = 0.0
-        known = TwinPrior(prior.mean, dataclasses.replace(prior.sigma, offset_rad=sigma))
-        problem = FitProblem(known, read.last(min(options.recent, options.phi_settings * (column + 1))), noise)
-        twin = descended(twin, problem, rng, options.phi_steps, 0.01, batch=1)
-        scanned(column + 1)
-    return twin
-
-
-def _with_phi(twin: Twin, here: NDArray[np.int64], column: int, settings: Array, readings: Array, inputs: Array) -> Twin:
-    """Return the twin with the offsets of one column's φ, by least squares on differences of neighbouring ports."""
-    layout, own = twin.layout, twin.parameters
-    offset_rad = own.offset_rad.copy()
-    offset_rad[layout.phi[here]] = 0.0
-    own = dataclasses.replace(own, offset_rad=offset_rad)
-    effective = heater_phases(layout, own, twin.crosstalk, settings).effective
-    fields = input_fields(own, inputs).fields
-    fields = propagated(layout, mesh_elements(layout, own, effective), fields, keep=False, stop=column).out
-    top = layout.top[here]
-    product = fields[:, top] * fields[:, top + 1].conj() * np.exp(1j * effective[:, layout.phi[here], np.newaxis])
-    difference = (readings[:, :, top] - readings[:, :, top + 1]).transpose(0, 2, 1)
-    for number, channel in enumerate(layout.phi[here]):
-        basis = np.stack((product[:, number].real.ravel(), product[:, number].imag.ravel()), axis=1)
-        cosine, sine = np.linalg.lstsq(basis, difference[:, number].ravel(), rcond=None)[0]
-        offset_rad[channel] = np.arctan2(-sine, cosine)
-    return Twin(layout, dataclasses.replace(own, offset_rad=offset_rad))
-
-
 def _fit_everything(
     twin: Twin,
     prior: TwinPrior,
     noise: ReadingNoise,
+    reader: SettingReader,
     read: ScanReader,
     curve: HeaterCurve,
     rng: np.random.Generator,
@@ -287,14 +205,12 @@ def _fit_everything(
             fitted_samples=options.exact_samples,
             descent_steps=options.fit_steps,
         )
-        return fit_random_settings(read.reader, twin, prior, noise, rng, random)
+        return fit_random_settings(reader, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
-    read(np.array([project(phases, read.bounds) for phases in (*(start + spread), *anywhere)]))
-    everything = read.last(count + options.held_out + options.phi_settings * columns)
-    settings = len(everything.phases) - options.held_out
-    data, held_out = everything.part(slice(0, settings)), everything.part(slice(settings, None))
+    read(np.array([project(phases, read.bounds) for phases in (*(start + spread), *anywhere)]), columns - 1)
+    data, held_out = read.observations(slice(0, -options.held_out)), read.observations(slice(-options.held_out, None))
     problem = FitProblem(prior, data, noise, held_out)
     fit = fit_descent(twin, problem, rng, options.fit_steps)
     twin = Twin(layout, fit.parameters)

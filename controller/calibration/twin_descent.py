@@ -24,6 +24,7 @@ RATES: dict[str, float] = {
     "self_heating": 0.02,
     "crosstalk_share": 0.004,
     "crosstalk_exponent": 0.05,
+    "heat_response": 0.004,
     "ground_ratio": 1e-4,
     "coupler_error_rad": 0.2,
     "loss_db": 0.05,
@@ -71,13 +72,19 @@ def fit_descent(
     return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
 
 
-def descended(start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int, rate_rad: float, batch: int = 4) -> Twin:
-    """Return the twin after some updates by Adam; arguments as for `fit_descent`."""
+def descended(
+    start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int, rate_rad: float, batch: int = 4, focus: int = 0
+) -> Twin:
+    """Return the twin after some updates by Adam.
+
+    If `focus` is given, every other batch is from the last `focus` settings. Other arguments as for `fit_descent`.
+    """
     twin, moments = start, fresh_moments(pack(start.parameters).size)
     spec, scale = OptimizerSpec(name="adam", rate=rate_rad, beta2=0.99), _step_sizes(start, problem)
-    used = max(1, int(np.isfinite(problem.data.readings).sum()))
+    used, settings = max(1, int(np.isfinite(problem.data.readings).sum())), len(problem.data.phases)
     for step in range(steps):
-        some = rng.choice(len(problem.data.phases), min(batch, len(problem.data.phases)), replace=False)
+        first = settings - focus if focus and step % 2 else 0
+        some = first + rng.choice(settings - first, min(batch, settings - first), replace=False)
         slope = _slope(twin, problem.part(some)) + prior_pull(twin.parameters, problem.prior).slope / used
         change = descend(spec, moments, slope * scale, learning_rate(spec, step, steps)) * scale
         twin = Twin(twin.layout, unpack(twin.layout, pack(twin.parameters) + change))

@@ -10,7 +10,8 @@ from support.chips import chip_of
 from support.twins import random_inputs, true_parameters
 
 from photonloop.controller.calibration.column_scans import HeaterCurve, scan_curve, scan_thetas
-from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, ScanReader, calibrate_columns
+from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, calibrate_columns
+from photonloop.controller.calibration.scan_reader import ScanReader
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import predict
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
@@ -115,6 +116,6 @@ def test_devices_that_this_calibration_cannot_read_are_refused() -> None:
 def test_saturated_readings_are_left_out() -> None:
     chip = chip_of("ideal", {"adc": {"bits": 12, "headroom": 0.2}}, quiet=False, ports=4, stages=1)
     layout, read = layout_and_reader(chip, np.ones((4, 4)))
-    readings = read(np.full((2, layout.channels), 1.0))
-    kept = read.last(2).readings
+    readings = read(np.full((2, layout.channels), 1.0), 0)
+    kept = read.observations(slice(0, 2)).readings
     assert np.isnan(kept).any() and np.isfinite(readings).all()
