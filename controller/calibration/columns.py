@@ -67,11 +67,11 @@ class ColumnOptions:
 
     samples: int = 128
     growth: GrowthOptions = field(default_factory=GrowthOptions)
-    random_settings: int = 48
+    random_settings: int = 96
     held_out: int = 8
     fit_steps: int = 1500
     exact_ports: int = 16
-    exact_samples: int = 32
+    exact_samples: int = 24
 
 
 @dataclass(frozen=True)
