@@ -14,7 +14,7 @@ from pathlib import Path
 from photonloop.controller.calibration.calibrated_device import Calibration
 from photonloop.controller.calibration.calibration_file import save_calibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
-from photonloop.controller.calibration.calibration_procedure import calibrate_stages
+from photonloop.controller.calibration.calibration_procedure import CalibratedStages, calibrate_stages
 from photonloop.controller.calibration.calibration_progress import (
     CalibrationListener,
     ProgressCounter,
@@ -35,6 +35,7 @@ from photonloop.controller.device.device_difference import difference
 from photonloop.controller.device.open_device import OpenDevice, check_device, open_device
 from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.device.reconnecting import ReconnectingDevice
+from photonloop.controller.report.calibration_writer import write_calibration_report
 from photonloop.controller.stopping import SessionStopped, Stop
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
@@ -125,12 +126,13 @@ def calibrate(
             _check_same(record, link.description)
             counter = ProgressCounter(reporter.listener, sum(plan.settings for plan in plans))
             recorded = RecordedDevice(link, record, stop, counter.read)
-            calibration = _measured(recorded, record, counter, reporter, stop, again)
-        save_calibration(output, calibration)
+            found = _measured(recorded, record, counter, reporter, stop, again)
+        save_calibration(output, found.calibration)
         reporter(f"calibration {output}: {counter.settings} settings")
+        _write_report(output, found, reporter, stop)
         if not keep_readings:
             record.delete()
-    return calibration
+    return found.calibration
 
 
 def check_output(output: Path) -> None:
@@ -164,7 +166,7 @@ class _Reporter:
 
 def _measured(
     device: RecordedDevice, record: ReadingRecord, counter: ProgressCounter, reporter: _Reporter, stop: Stop, again: str
-) -> Calibration:
+) -> CalibratedStages:
     """Return the calibration; readings that were recorded before an error or a stop are kept for `--resume`."""
     if record.recorded:
         reporter(f"resuming the calibration that began at {record.header.began}")
@@ -182,6 +184,17 @@ def _measured(
         else:
             reporter(f"the {counter.settings} settings read so far are kept: continue with {again}")
         raise
+
+
+def _write_report(output: Path, found: CalibratedStages, reporter: _Reporter, stop: Stop) -> None:
+    """Write the report beside the calibration; the calibration is good without it."""
+    try:
+        with stop.at_once("while the report was written"):
+            report = write_calibration_report(output, found.calibration, found.evidence)
+    except (ConfigError, OSError, SessionStopped) as error:
+        reporter(f"warning: the calibration is written, but its report is not ({error})")
+    else:
+        reporter(f"report {report}")
 
 
 def _recorded(folder: Path, options: CalibrationOptions | None, again: str, *, resume: bool) -> ReadingRecord | None:

@@ -172,6 +172,9 @@ class RingCalibration:
         Structure of the bank, as `ring_layout` returns it.
     values, sigma
         Fitted values and their standard deviations.
+    influence_rad, influence_sigma
+        Phase of each ring per P_π of each heater, in addition to what the values say, and its standard deviation, shape
+        (channels, channels).
     only_own
         True if each ring acts on its own wavelength only.
     noise
@@ -190,6 +193,8 @@ class RingCalibration:
     layout: RingLayout
     values: RingValues
     sigma: RingValues
+    influence_rad: Array
+    influence_sigma: Array
     only_own: bool
     noise: ReadingNoise
     held_out: HeldOut
@@ -200,7 +205,7 @@ class RingCalibration:
     @cached_property
     def model(self) -> RingModel:
         """The fitted model."""
-        return RingModel(self.layout, self.values, self.only_own)
+        return RingModel(self.layout, self.values, self.influence_rad, self.only_own)
 
     def weights(self, nominal: Array) -> Array:
         """Return the weights, shape (settings, N, M), at nominal heater phases [rad], shape (settings, channels).

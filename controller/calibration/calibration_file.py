@@ -275,8 +275,8 @@ def _parameters(layout: TwinLayout, values: dict[str, Any], where: str) -> TwinP
     for kind, shape in shapes(layout).items():
         try:
             array = np.asarray(values[kind], np.float64)
-        except ValueError:  # lists of different lengths
-            array = np.empty(0)
+        except ValueError:
+            raise ConfigError(f"{where}.{kind} has lists of different lengths: calibrate again") from None
         if array.shape != shape:
             raise ConfigError(f"{where}.{kind} has shape {array.shape}, but the stage has {shape}: calibrate again")
         found[kind] = array if shape else float(array)

@@ -7,26 +7,35 @@ readings.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-from photonloop.controller.calibration.calibrated_device import Calibration, HeldOut, StageCalibration
+from photonloop.controller.calibration.calibrated_device import Calibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.calibration_progress import ProgressCounter
-from photonloop.controller.calibration.columns import calibrate_columns
+from photonloop.controller.calibration.evidence import CalibrationEvidence
 from photonloop.controller.calibration.method_choice import MethodPlan, planned
 from photonloop.controller.calibration.noise_readings import MeasuredNoise, measure_noise
 from photonloop.controller.calibration.reading_record import utc_now
 from photonloop.controller.calibration.recorded_device import RecordedDevice
+from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.calibration.stage_methods import MeasuredStage, calibrate_mesh
 from photonloop.controller.learning.rng import Purpose, rng_stream
 
 Report = Callable[[str], None]
 """Receives one sentence."""
 
 
+@dataclass(frozen=True)
+class CalibratedStages:
+    """A calibration, and what its stages were fitted to and tested with, for the report."""
+
+    calibration: Calibration
+    evidence: tuple[CalibrationEvidence, ...]
+
+
 def calibrate_stages(
     device: RecordedDevice, options: CalibrationOptions, counter: ProgressCounter, report: Report
-) -> Calibration:
+) -> CalibratedStages:
     """Calibrate the stages of a device.
 
     Parameters
@@ -36,7 +45,7 @@ def calibrate_stages(
     options
         Method, stages and seed.
     counter
-        Is told the steps.
+        Receives the steps.
     report
         Receives what is done and found, one sentence at a time.
 
@@ -51,42 +60,33 @@ def calibrate_stages(
     plans, skipped = planned(description, options)
     for sentence in skipped:
         report(f"warning: {sentence}")
-    stages = tuple(_calibrate_stage(device, plan, options, counter, report) for plan in plans)
+    stages = [_calibrate_stage(device, plan, options, counter, report) for plan in plans]
     status = device.status()
-    return Calibration(
+    calibration = Calibration(
         device=description,
         made=utc_now(),
         clock_s=status.clock_s,
         conditions=dict(status.health),
-        stages=stages,
+        stages=tuple(stage.calibration for stage in stages),
         options=options,
     )
+    return CalibratedStages(calibration, tuple(stage.evidence for stage in stages))
 
 
 def _calibrate_stage(
     device: RecordedDevice, plan: MethodPlan, options: CalibrationOptions, counter: ProgressCounter, report: Report
-) -> StageCalibration:
-    stage = plan.stage
+) -> MeasuredStage:
+    stage, number = plan.stage, device.describe().stage_index(plan.stage.name)
     report(f"{stage.name}: method {plan.method}, because {plan.reason}; about {plan.settings} settings")
     counter.step(f"{stage.name}: dark readings")
-    number = device.describe().stage_index(stage.name)
     measured = measure_noise(device, stage, rng_stream(options.seed, Purpose.CALIBRATION, number, 0))
     report(_noise_sentence(measured, stage.name, device.describe().readout.unit))
-    counter.step(f"{stage.name}: scans and fit")
     rng = rng_stream(options.seed, Purpose.CALIBRATION, number, 1)
-    found = calibrate_columns(device, stage.name, measured.noise, rng)
-    return StageCalibration(
-        stage=stage,
-        method=plan.method,
-        layout=found.twin.layout,
-        parameters=found.fit.parameters,
-        sigma=found.fit.sigma,
-        draws=np.empty((0, 0)),
-        noise=measured.noise,
-        held_out=HeldOut(found.fit.held_out_residual, found.fit.held_out_misfit, found.fit.held_out_misfit),
-        settings=found.settings + measured.settings,
-        steady_inputs=True,
-    )
+    reader = SettingReader(device, stage.name)
+    found = calibrate_mesh(reader, plan.method, measured, rng, lambda step: counter.step(f"{stage.name}: {step}"))
+    for trouble in found.calibration.troubles:
+        report(f"warning: {stage.name}: {trouble.kind}: {trouble.detail}")
+    return found
 
 
 def _noise_sentence(measured: MeasuredNoise, stage: str, unit: str) -> str:

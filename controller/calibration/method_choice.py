@@ -1,4 +1,4 @@
-"""Choice of the method by which a stage is calibrated, and what it costs."""
+"""Choice of the method by which each stage of a device is calibrated."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import numpy as np
 
 from photonloop.controller.calibration.calibrated_device import Method
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
-from photonloop.controller.calibration.column_scans import CURVE_POINTS, POINTS
-from photonloop.controller.calibration.columns import ColumnOptions
-from photonloop.controller.calibration.noise_readings import DARK_SAMPLES, DARK_SETTINGS, LIT_SAMPLES, REPEATS
+from photonloop.controller.calibration.calibration_price import StepPrice, step_prices
 from photonloop.controller.learning.variables import POWER_SHARE, stage_bounds
 from photonloop.protocols.config import ConfigError, suggestion
 from photonloop.protocols.device import DeviceDescription, StageDescription
@@ -26,15 +24,6 @@ NEEDED_MEAN_RAD = 1.2 * np.pi
 
 
 @dataclass(frozen=True)
-class SettingsCount:
-    """Settings of one step of a calibration, and the samples of each."""
-
-    step: str
-    settings: int
-    samples: int
-
-
-@dataclass(frozen=True)
 class MethodPlan:
     """How a stage is calibrated.
 
@@ -45,29 +34,30 @@ class MethodPlan:
     method
         The method.
     reason
-        Why it was chosen, as in "phases of the inputs are steady".
-    counts
-        What it reads.
+        Why it was chosen, as in "several inputs can be lit at once".
+    steps
+        What is read, and the price of it.
     """
 
     stage: StageDescription
     method: Method
     reason: str
-    counts: tuple[SettingsCount, ...]
+    steps: tuple[StepPrice, ...]
 
     @property
     def settings(self) -> int:
         """Settings of all steps."""
-        return sum(count.settings for count in self.counts)
+        return sum(step.settings for step in self.steps)
 
-    def device_s(self, description: DeviceDescription) -> float:
-        """Return the time on the device's clock [s], without ramps and the time to switch the light."""
-        return sum(count.settings * setting_s(description, count.samples) for count in self.counts)
+    @property
+    def readings(self) -> int:
+        """Readings of all steps."""
+        return sum(step.readings for step in self.steps)
 
-
-def setting_s(description: DeviceDescription, samples: int) -> float:
-    """Return the time to settle and to read one setting [s]."""
-    return description.drive.settle_s + samples * description.readout.sample_s
+    @property
+    def device_s(self) -> float:
+        """Time on the device's clock [s]."""
+        return sum(step.device_s for step in self.steps)
 
 
 def planned(description: DeviceDescription, options: CalibrationOptions) -> tuple[list[MethodPlan], list[str]]:
@@ -125,13 +115,7 @@ def _plan(description: DeviceDescription, stage: StageDescription, options: Cali
             "description of the device"
         )
     method, reason = _choice(description, stage, options)
-    one = description.inputs_at_once == "one"
-    counts = [
-        SettingsCount("dark readings", DARK_SETTINGS, DARK_SAMPLES),
-        SettingsCount("repeated readings", REPEATS, stage.ports if one else LIT_SAMPLES),
-        *_column_counts(stage, ColumnOptions()),
-    ]
-    return MethodPlan(stage, method, reason, tuple(counts))
+    return MethodPlan(stage, method, reason, step_prices(description, stage, method))
 
 
 def _choice(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> tuple[Method, str]:
@@ -141,13 +125,3 @@ def _choice(description: DeviceDescription, stage: StageDescription, options: Ca
     if options.method == "columns":
         return "columns", "as --method asks"
     return "columns", "several inputs can be lit at once"
-
-
-def _column_counts(stage: StageDescription, options: ColumnOptions) -> list[SettingsCount]:
-    columns = max(row[0] for row in stage.layout) + 1
-    return [
-        SettingsCount("heater curve", CURVE_POINTS, options.samples),
-        SettingsCount("scans of θ", POINTS * columns, options.samples),
-        SettingsCount("scans of φ", options.growth.settings * columns, options.samples),
-        SettingsCount("random settings", options.random_settings + options.held_out, options.samples),
-    ]

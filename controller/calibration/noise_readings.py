@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from photonloop.controller.calibration.recorded_device import RecordedDevice
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.learning.variables import stage_bounds, start_variables, to_drive
-from photonloop.protocols.device import DeviceDescription, Inputs, StageDescription
+from photonloop.protocols.device import DeviceDescription, Inputs, PhotonicDevice, StageDescription
 
 Array = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class MeasuredNoise:
     settings: int
 
 
-def measure_noise(device: RecordedDevice, stage: StageDescription, rng: np.random.Generator) -> MeasuredNoise:
+def measure_noise(device: PhotonicDevice | RecordedDevice, stage: StageDescription, rng: np.random.Generator) -> MeasuredNoise:
     """Return dark level and noise of the detectors of a stage.
 
     If the light can be switched, it is off for the dark readings and on afterwards. Otherwise all inputs are at

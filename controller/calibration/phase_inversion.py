@@ -75,7 +75,13 @@ class PhaseInversion:
         return splu(sparse.csc_array(self.twin.layout.effective[:, self.twin.layout.own]))
 
     def nominal(
-        self, wanted: Array, start: Array | None = None, *, tolerance_rad: float = 1e-10, rounds: int = MOST_ROUNDS
+        self,
+        wanted: Array,
+        start: Array | None = None,
+        *,
+        keep_turns: bool = False,
+        tolerance_rad: float = 1e-10,
+        rounds: int = MOST_ROUNDS,
     ) -> NominalPhases:
         """Return the nominal heater phases that give the `wanted` effective phases modulo 2π.
 
@@ -85,6 +91,8 @@ class PhaseInversion:
             Effective phases [rad], shape (settings, channels). NaN: any phase, so the heater stays at its lower bound.
         start
             Nominal heater phases of similar settings, which save rounds.
+        keep_turns
+            True: every heater moves by less than a turn from `start`, except if the bounds leave no other way.
         tolerance_rad
             Error at which the rounds end.
         rounds
@@ -103,7 +111,9 @@ class PhaseInversion:
             asked = np.where(free, low, arms + self._arms.solve(missing.T).T)
             # A margin, so that rounding errors do not add a turn to a heater at its lower bound.
             turns = np.floor((asked - low) / TURN + 1e-9)
-            if number >= FREE_ROUNDS:
+            if keep_turns:
+                turns = np.where(asked > high, np.maximum(turns, 0.0), np.minimum(turns, 0.0))
+            elif number >= FREE_ROUNDS:
                 lower = _one_each((turns > 0) & ~tried, asked - low) if error <= tolerance_rad else np.zeros_like(tried)
                 tried |= lower
                 turns = np.where(lower, turns, np.minimum(turns, 0.0))

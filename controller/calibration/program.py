@@ -1,10 +1,11 @@
 """Programming of a matrix on a calibrated mesh: from a target to nominal heater phases.
 
-    target ──▶ decomposition ──▶ effective phases ──▶ refinement on the twin ──▶ inversion ──▶ nominal heater phases
-               (ideal mesh)                           (couplers, losses)         (crosstalk, least power)
+    target ──▶ decomposition ──▶ signs of θ ──▶ refinement on the twin ──▶ inversion ──▶ nominal heater phases
+               (ideal mesh)      (losses)       (couplers)                 (crosstalk, least power)
 
 The decomposition assumes couplers of 50:50. With others an interferometer has no perfect bar or cross state. The
-refinement moves all phases such that the whole mesh makes up for it, as far as it can.
+refinement moves all phases such that the whole mesh makes up for it, as far as it can. A unitary mesh cannot make up
+for unequal losses, but some of the equivalent decompositions suffer less from them (`phase_signs`).
 
 References
 ----------
@@ -25,23 +26,15 @@ from photonloop.controller.calibration.calibrated_device import StageCalibration
 from photonloop.controller.calibration.heater_phases import heater_phases, phases_adjoint
 from photonloop.controller.calibration.matrix_merit import MatrixMerit, device_matrix, input_phases, matrix_merit
 from photonloop.controller.calibration.phase_inversion import NominalPhases, PhaseInversion
+from photonloop.controller.calibration.phase_signs import LARGEST_PORTS, best_signs
 from photonloop.controller.calibration.program_errors import MatrixErrors, expected_errors
-from photonloop.controller.decompose.fidelity import InputPhases
+from photonloop.controller.decompose.fidelity import InputPhases, best_diagonals
 from photonloop.controller.decompose.stage_phases import stage_phases
-from photonloop.controller.learning.variables import Bounds, project
+from photonloop.controller.learning.variables import Bounds, Phases, project
 from photonloop.protocols.device import DriveDescription
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-
-RESTARTS = 2
-"""Further starts of the refinement, if the first one ends above `GOOD_INFIDELITY`."""
-
-RESTART_SPREAD_RAD = 0.3
-"""Standard deviation of the phases of a further start."""
-
-GOOD_INFIDELITY = 1e-7
-"""1 - F² below which the refinement is finished."""
 
 MOST_STEPS = 500
 """Steps of one refinement."""
@@ -111,7 +104,7 @@ def program_matrix(found: StageCalibration, target: Complex, bounds: Bounds, rng
     bounds
         Bounds of the nominal heater phases.
     rng
-        Draws the starts of further refinements.
+        Draws the starts of the search for signs (`phase_signs`).
 
     Raises
     ------
@@ -124,7 +117,9 @@ def program_matrix(found: StageCalibration, target: Complex, bounds: Bounds, rng
     """
     merit = matrix_merit(found, target)
     start = stage_phases(found.stage, target @ np.linalg.inv(merit.entering))
-    refined = _refined(merit, start, found.steady_inputs, rng)
+    if found.stage.ports <= LARGEST_PORTS:
+        start = best_signs(merit, start, rng)
+    refined = _descended(merit, start, np.zeros(len(target)), found.steady_inputs)
     effective = refined.phases.copy()
     effective[found.layout.gamma] = np.nan
     inverted = PhaseInversion(found.twin, bounds).nominal(effective[np.newaxis])
@@ -138,7 +133,7 @@ def program_matrix(found: StageCalibration, target: Complex, bounds: Bounds, rng
 def program_phases(found: StageCalibration, phases: Array, target: Complex, bounds: Bounds) -> ProgrammedMatrix:
     """Return the nominal heater phases for effective `phases` [rad], shape (channels,), without refinement.
 
-    `target` is the matrix that an ideal mesh has at these phases.
+    `target` is the matrix from requested amplitudes to outputs of an ideal mesh with these phases.
 
     Raises
     ------
@@ -153,6 +148,21 @@ def program_phases(found: StageCalibration, phases: Array, target: Complex, boun
             f"{found.stage.name} allows {bounds.total:.4g} rad: program a matrix instead, whose phases can be chosen"
         )
     return _programmed(found, nominal, phases, target, inverted, 0)
+
+
+def reprogrammed(found: StageCalibration, target: Complex, nominal: Phases, bounds: Bounds) -> Phases:
+    """Return nominal heater phases for `target` near `nominal`, shape (channels,), after the calibration changed.
+
+    No heater moves by a turn, except if its bounds leave no other way.
+    """
+    merit = matrix_merit(found, target)
+    matrix = device_matrix(found, found.twin, nominal)
+    inputs = np.angle(best_diagonals(target, matrix, input_phases(found), restarts=1).inputs)
+    refined = _descended(merit, found.phases(nominal[np.newaxis])[0], inputs, found.steady_inputs)
+    effective, gamma = refined.phases.copy(), found.layout.gamma
+    effective[gamma] = np.where(nominal[gamma] > bounds.low[gamma], effective[gamma], np.nan)
+    inversion = PhaseInversion(found.twin, bounds)
+    return project(inversion.nominal(effective[np.newaxis], nominal[np.newaxis], keep_turns=True).nominal[0], bounds)
 
 
 def _programmed(
@@ -170,20 +180,8 @@ def _programmed(
     )
 
 
-def _refined(merit: MatrixMerit, start: Array, steady_inputs: bool, rng: np.random.Generator) -> _Refined:
-    """Return effective phases of least infidelity: from `start`, then from random phases around it if need be."""
-    best = _descended(merit, start, steady_inputs)
-    steps = best.steps
-    for _ in range(RESTARTS):
-        if best.infidelity <= GOOD_INFIDELITY:
-            break
-        other = _descended(merit, start + RESTART_SPREAD_RAD * rng.standard_normal(start.size), steady_inputs)
-        steps += other.steps
-        best = min(best, other, key=lambda each: each.infidelity)
-    return _Refined(best.phases, best.input_phase_rad, best.infidelity, steps)
-
-
-def _descended(merit: MatrixMerit, start: Array, steady_inputs: bool) -> _Refined:
+def _descended(merit: MatrixMerit, start: Array, inputs: Array, steady_inputs: bool) -> _Refined:
+    """Return effective phases of least infidelity near `start`, with phases of the inputs from `inputs`."""
     channels = start.size
 
     def objective(vector: Array) -> tuple[float, Array]:
@@ -192,7 +190,7 @@ def _descended(merit: MatrixMerit, start: Array, steady_inputs: bool) -> _Refine
 
     done = minimize(
         objective,
-        np.concatenate((start, np.zeros(len(merit.target)))),
+        np.concatenate((start, inputs)),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-13, "gtol": 1e-9, "maxcor": 30},
@@ -213,7 +211,7 @@ def _within_bounds(merit: MatrixMerit, start: _Refined, nominal: Array, steady_i
         by_inputs = np.zeros_like(by_inputs) if steady_inputs else by_inputs
         return value + excess**2, np.concatenate((by_x + 2 * excess, by_inputs))
 
-    low = bounds.low + LEAST_RAD
+    low = np.minimum(bounds.low + LEAST_RAD, bounds.high)
     limits = [*zip(low, bounds.high, strict=True), *[(None, None)] * len(merit.target)]
     done = minimize(
         objective,

@@ -160,10 +160,18 @@ class ReadingRecord:
             Names of the arrays of the answer.
         measure
             Asks the device.
+
+        Raises
+        ------
+        ConfigError
+            The recorded answer is damaged.
         """
         path = self._path(self.replayed)
         if self.replays:
-            found = read_npz(path)
+            try:
+                found = read_npz(path)
+            except ConfigError as error:
+                raise ConfigError(f"{error}: delete it, and the readings from there on are measured again") from None
             if int(found.pop("request", np.array(-1))) == request and set(found) == set(names):
                 self.replayed += 1
                 return found

@@ -13,7 +13,7 @@ of detectors reads the difference.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -82,6 +82,26 @@ def ring_layout(description: DeviceDescription, stage: StageDescription) -> Ring
     return RingLayout(rows, wavelengths, _heaters(rows, places, reach_m, full_scale), full_scale, kept)
 
 
+def first_rows(layout: RingLayout, rows: int) -> RingLayout:
+    """Return the structure of the first rows alone, as if there were no others."""
+    heaters, count = layout.heaters, rows * layout.wavelengths
+    near = (heaters.near_to < count) & (heaters.near_from < count)
+    some = replace(
+        heaters,
+        taps=rows,
+        channels=count,
+        own=heaters.own[:count],
+        near_to=heaters.near_to[near],
+        near_from=heaters.near_from[near],
+        near_ln=heaters.near_ln[near],
+        partner_ln=heaters.partner_ln[:count],
+        segments=count,
+        ground_bus=heaters.ground_bus[:count],
+        effective=heaters.effective[:count, :count],
+    )
+    return replace(layout, rows=rows, heaters=some)
+
+
 def _heaters(rows: int, places: np.ndarray, reach_m: float, full_scale: float) -> TwinLayout:
     """Return heaters on segments of their own. The heaters of a row share a ground conductor."""
     channels, none = len(places), np.empty(0, np.int64)
@@ -97,6 +117,7 @@ def _heaters(rows: int, places: np.ndarray, reach_m: float, full_scale: float) -
         alone=none.astype(np.bool_),
         lower=none.astype(np.bool_),
         gamma=none,
+        lattice=None,
         full_scale=full_scale,
         own=np.arange(channels),
         near_to=to,

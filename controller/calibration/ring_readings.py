@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,17 +30,21 @@ class RingModel:
     ----------
     layout, values
         Structure and values.
+    influence_rad
+        Phase of each ring per P_π of each heater, in addition to what the values say, shape (channels, channels).
     only_own
         True if ring m acts on wavelength m only, as in a bank whose wavelengths are far apart.
     """
 
     layout: RingLayout
     values: RingValues
+    influence_rad: Array
     only_own: bool = False
 
     def ring_phases(self, nominal: Array) -> Array:
         """Return the round-trip phases for wavelength 0 [rad] at nominal heater phases, (settings, channels)."""
-        return heater_phases(self.layout.heaters, self.values.heaters(self.layout), self.crosstalk, nominal).effective
+        found = heater_phases(self.layout.heaters, self.values.heaters(self.layout), self.crosstalk, nominal)
+        return found.effective + found.q @ self.influence_rad.T
 
     def shares(self, phase_rad: Array) -> RowShares:
         """Return the shares at ring phases [rad], shape (settings, channels) or (settings, N, M)."""
@@ -56,63 +60,111 @@ class RingModel:
         )
 
     def weights(self, nominal: Array) -> Array:
-        """Return the weights, drop - through, at nominal heater phases, shape (settings, N, M)."""
+        """Return the weights, dropped - passed, at nominal heater phases, shape (settings, N, M)."""
         found = self.shares(self.ring_phases(nominal))
         return found.dropped - found.passed
 
+    def row(self, number: int) -> RingModel:
+        """Return the model of one row alone, for `predict_at` and `slopes_at`. It has the heaters of all rows."""
+        here, own = slice(number, number + 1), self.values
+        values = replace(own, bus_rad=own.bus_rad[here], row_gain=own.row_gain[here], row_dark=own.row_dark[here])
+        return replace(self, layout=replace(self.layout, rows=1), values=values)
+
     @cached_property
     def crosstalk(self) -> CrosstalkModel:
-        """Thermal crosstalk at the present values."""
+        """Thermal crosstalk at the present values, without `influence_rad`."""
         return CrosstalkModel(self.layout.heaters, self.values.crosstalk_share, self.values.crosstalk_exponent)
+
+
+@dataclass(frozen=True)
+class BankSlopes:
+    """Readings at ring phases and their derivatives, without the memory of the amplifiers.
+
+    Parameters
+    ----------
+    readings
+        Readings, shape (settings, samples, N).
+    by_phase, by_bus
+        Derivatives by the phase of each ring of the same row, and by the phase behind it, (settings, samples, N, M).
+    by_value
+        Derivatives by the values that do not act through the phases of rings, by kind.
+    """
+
+    readings: Array
+    by_phase: Array
+    by_bus: Array
+    by_value: dict[str, Array]
 
 
 def predict_readings(model: RingModel, phases: Array, inputs: Array) -> Array:
     """Return readings, (settings, samples, N), for heater phases, (settings, channels), and inputs, (samples, M)."""
+    return predict_at(model, model.ring_phases(phases), inputs)
+
+
+def predict_at(model: RingModel, phase_rad: Array, inputs: Array) -> Array:
+    """Return readings, (settings, samples, N), at ring phases [rad], shape (settings, channels) or (settings, N, M)."""
     own = model.values
-    light, shares = _powers(own, inputs)[0], model.shares(model.ring_phases(phases))
+    light, shares = _powers(own, inputs)[0], model.shares(phase_rad)
     currents = [own.row_gain * np.einsum("bk,snk->sbn", light, part) for part in (shares.dropped, shares.passed)]
     dropped, passed = (_compressed(model, current)[0] for current in currents)
-    return _filtered(dropped - passed + own.row_dark, own.kept)
+    return filtered(dropped - passed + own.row_dark, own.kept)
 
 
-def readings_and_jacobian(model: RingModel, phases: Array, inputs: Array) -> tuple[Array, Array]:
-    """Return the readings, (settings, samples, N), and their derivatives, (settings, samples, N, values).
-
-    The derivatives are in the order of `ring_values.ring_vector`.
-    """
-    layout, own, parts = model.layout, model.values, ring_slices(model.layout)
+def slopes_at(model: RingModel, phase_rad: Array, inputs: Array) -> BankSlopes:
+    """Return readings and derivatives at ring phases [rad], shape (settings, channels) or (settings, N, M)."""
+    own = model.values
     light, by_leak = _powers(own, inputs)
-    shares = model.shares(model.ring_phases(phases))
-    count = len(phases), len(inputs), layout.rows
-    jacobian = np.zeros((*count, parts["kept"].stop))
-    linear = np.zeros(count)
-    by_phase = np.zeros((*count, layout.wavelengths))  # by the phases of the rings of the same row
+    shares, m = model.shares(phase_rad), model.layout.wavelengths
+    count = len(phase_rad), len(inputs), model.layout.rows
+    readings, by_phase, by_bus = np.zeros(count), np.zeros((*count, m)), np.zeros((*count, m))
+    kinds = ("compression", "row_gain", "input_leak", "coupler_share", "round_trip_db", "bus_ratio")
+    by_value = {kind: np.zeros(count) for kind in kinds} | {kind: np.zeros((*count, m)) for kind in ("level", "wavelength_rad")}
     for number, (share, sign) in enumerate(((shares.dropped, 1.0), (shares.passed, -1.0))):
         plain = np.einsum("bk,snk->sbn", light, share)
         current, steep, by_compression = _compressed(model, own.row_gain * plain)
-        linear += sign * current
-        slope = sign * steep * own.row_gain
-        _add(jacobian, parts, "compression", sign * by_compression)
-        _add_rows(jacobian, parts, "row_gain", sign * steep * plain)
-        _add(jacobian, parts, "level", slope[..., np.newaxis] * share[:, np.newaxis] * (light / own.level)[:, np.newaxis])
-        _add(jacobian, parts, "input_leak", slope * np.einsum("bk,snk->sbn", by_leak, share))
-        _add(jacobian, parts, "coupler_share", slope * np.einsum("bk,snk->sbn", light, shares.by_coupler[number]))
-        _add(jacobian, parts, "round_trip_db", slope * np.einsum("bk,snk->sbn", light, shares.by_loss[number]))
-        by_ring = slope[..., np.newaxis] * np.einsum("bk,snkm->sbnm", light, shares.by_ring[number])
-        by_bus = slope[..., np.newaxis] * np.einsum("bk,snkm->sbnm", light, shares.by_bus[number])
-        by_phase += by_ring
-        by_wave = shares.by_ring[number].sum(axis=-1) + own.bus_ratio * shares.by_bus[number].sum(axis=-1)
-        _add(jacobian, parts, "wavelength_rad", slope[..., np.newaxis] * light[:, np.newaxis] * by_wave[:, np.newaxis])
-        along = np.einsum("bk,snk->sbn", light * own.wavelength_rad, shares.by_bus[number].sum(axis=-1))
-        _add(jacobian, parts, "bus_ratio", slope * along)
-        _add_rows(jacobian, parts, "bus_rad", by_bus[..., :-1])
-    _add_rows(jacobian, parts, "row_dark", np.ones(count))
-    _add_heaters(model, jacobian, parts, phases, by_phase)
-    return _with_memory(linear + own.row_dark, jacobian, own.kept, parts)
+        slope, steep = sign * steep * own.row_gain, sign * steep
+        readings += sign * current
+        along = shares.by_bus[number].sum(axis=-1)
+        by_wave = shares.by_ring[number].sum(axis=-1) + own.bus_ratio * along
+        by_phase += slope[..., np.newaxis] * np.einsum("bk,snkm->sbnm", light, shares.by_ring[number])
+        by_bus += slope[..., np.newaxis] * np.einsum("bk,snkm->sbnm", light, shares.by_bus[number])
+        by_value["compression"] += sign * by_compression
+        by_value["row_gain"] += steep * plain
+        by_value["input_leak"] += slope * np.einsum("bk,snk->sbn", by_leak, share)
+        by_value["coupler_share"] += slope * np.einsum("bk,snk->sbn", light, shares.by_coupler[number])
+        by_value["round_trip_db"] += slope * np.einsum("bk,snk->sbn", light, shares.by_loss[number])
+        by_value["bus_ratio"] += slope * np.einsum("bk,snk->sbn", light * own.wavelength_rad, along)
+        lit = slope[..., np.newaxis] * light[:, np.newaxis]
+        by_value["level"] += lit / own.level * share[:, np.newaxis]
+        by_value["wavelength_rad"] += lit * by_wave[:, np.newaxis]
+    return BankSlopes(readings + own.row_dark, by_phase, by_bus, by_value)
+
+
+def readings_and_jacobian(model: RingModel, phases: Array, inputs: Array) -> tuple[Array, Array]:
+    """Return readings as `predict_readings`, and their derivatives by all values, (settings, samples, N, values).
+
+    The derivatives are in the order of `ring_values.ring_vector`.
+    """
+    parts = ring_slices(model.layout)
+    found = slopes_at(model, model.ring_phases(phases), inputs)
+    jacobian = np.zeros((*found.readings.shape, parts["kept"].stop))
+    for kind, values in found.by_value.items():
+        if kind != "row_gain":
+            jacobian[..., parts[kind]] = values.reshape(*found.readings.shape, -1)
+    for row in range(model.layout.rows):
+        for kind, values in (
+            ("row_gain", found.by_value["row_gain"][..., np.newaxis]),
+            ("row_dark", np.ones((*found.readings.shape, 1))),
+            ("bus_rad", found.by_bus[..., :-1]),
+        ):
+            first, size = parts[kind].start, values.shape[-1]
+            jacobian[:, :, row, first + row * size : first + (row + 1) * size] = values[:, :, row]
+    _add_heaters(model, jacobian, parts, phases, found.by_phase)
+    return _with_memory(found.readings, jacobian, model.values.kept, parts)
 
 
 def _with_memory(settled: Array, jacobian: Array, kept: float, parts: dict[str, slice]) -> tuple[Array, Array]:
-    readings, derivatives = _filtered(settled, kept), _filtered(jacobian, kept)
+    readings, derivatives = filtered(settled, kept), filtered(jacobian, kept)
     # y[t] = (1 - q) x[t] + q y[t-1], so dy[t]/dq = y[t-1] - x[t] + q dy[t-1]/dq
     by_kept = np.zeros_like(readings)
     for t in range(1, readings.shape[1]):
@@ -121,35 +173,21 @@ def _with_memory(settled: Array, jacobian: Array, kept: float, parts: dict[str, 
     return readings, derivatives
 
 
-def _add(jacobian: Array, parts: dict[str, slice], kind: str, values: Array) -> None:
-    """Add derivatives by one number, (settings, samples, N), or by some, with a last axis for them."""
-    jacobian[..., parts[kind]] += values.reshape(*jacobian.shape[:3], -1)
-
-
-def _add_rows(jacobian: Array, parts: dict[str, slice], kind: str, values: Array) -> None:
-    """Add derivatives by values of each row's own, (settings, samples, N) or (settings, samples, N, values of a row)."""
-    rows = jacobian.shape[2]
-    each = values.reshape(*jacobian.shape[:3], -1)
-    view = jacobian[..., parts[kind]].reshape(*jacobian.shape[:3], rows, -1)
-    for row in range(rows):
-        view[:, :, row, row] += each[:, :, row]
-    jacobian[..., parts[kind]] = view.reshape(*jacobian.shape[:3], -1)
-
-
 def _add_heaters(model: RingModel, jacobian: Array, parts: dict[str, slice], phases: Array, by_phase: Array) -> None:
     """Add derivatives by the heaters' values, from those by the phases of the rings of each row."""
-    layout = model.layout
-    own, count, crosstalk = model.values.heaters(layout), by_phase.shape[1:3], model.crosstalk
-    for setting, nominal in enumerate(phases):
-        by_channel = np.zeros((*count, layout.rows, layout.wavelengths))
-        for row in range(layout.rows):
-            by_channel[:, row, row] = by_phase[setting, :, row]
-        at = heater_phases(layout.heaters, own, crosstalk, nominal[np.newaxis])
-        found = phases_adjoint(layout.heaters, own, crosstalk, at, by_channel.reshape(-1, layout.channels))
-        jacobian[setting, ..., parts["offset_rad"]] = found.by_offset.reshape(*count, -1)
-        jacobian[setting, ..., parts["kappa"]] = found.by_kappa.reshape(*count, -1)
-        for kind, values in zip(HEAT_SCALARS, found.by_scalars.T, strict=True):
-            jacobian[setting, ..., parts[kind].start] = values.reshape(count)
+    heaters, own = model.layout.heaters, model.values.heaters(model.layout)
+    at = heater_phases(heaters, own, model.crosstalk, phases)
+    found = [
+        phases_adjoint(heaters, own, model.crosstalk, at, np.tile(unit, (len(phases), 1))) for unit in np.eye(heaters.channels)
+    ]
+    by_row = by_phase.transpose(0, 2, 1, 3)  # settings, rows, samples, rings
+    shape = len(phases), by_row.shape[1], by_row.shape[3], -1
+    for kind in ("offset_rad", "kappa"):
+        each = np.stack([part.by_offset if kind == "offset_rad" else part.by_kappa for part in found], axis=1)
+        jacobian[..., parts[kind]] = (by_row @ each.reshape(shape)).transpose(0, 2, 1, 3)
+    scalars = (by_row @ np.stack([part.by_scalars for part in found], axis=1).reshape(shape)).transpose(0, 2, 1, 3)
+    for number, kind in enumerate(HEAT_SCALARS):
+        jacobian[..., parts[kind].start] = scalars[..., number]
 
 
 def _powers(own: RingValues, inputs: Array) -> tuple[Array, Array]:
@@ -166,7 +204,7 @@ def _compressed(model: RingModel, current: Array) -> tuple[Array, Array, Array]:
     return current * steep, steep**2, -((current * steep) ** 2) / full_scale
 
 
-def _filtered(values: Array, kept: float) -> Array:
+def filtered(values: Array, kept: float) -> Array:
     """Return readings with the share `kept` of the sample before; the first sample of a setting has settled."""
     found = values.copy()
     for t in range(1, values.shape[1]) if kept else ():

@@ -58,6 +58,7 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
     heat = phases_adjoint(layout, own, twin.crosstalk, heated, by_channel)
     jacobian[:, parts["offset_rad"]] = heat.by_offset
     jacobian[:, parts["kappa"]] = heat.by_kappa
+    jacobian[:, parts["heat_response"]] = heat.by_response.reshape(linear.size, -1)
     for number, kind in enumerate(HEAT_SCALARS):
         jacobian[:, parts[kind]] = heat.by_scalars[:, number : number + 1]
     jacobian[:, parts["coupler_error_rad"]] = np.stack((first, second), axis=2).reshape(linear.size, -1)

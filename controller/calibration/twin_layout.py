@@ -34,6 +34,10 @@ REFERENCE_M = 1e-4
 """Distance [m] for which `TwinParameters.crosstalk_share` is given."""
 
 
+HEAT_COMPONENTS: dict[int, tuple[int, int]] = {8: (4, 3), 16: (2, 2)}
+"""Numbers of slow components of the heat along and across the light, for meshes up to a number of ports."""
+
+
 @dataclass(frozen=True)
 class TwinLayout:
     """The structure of one stage.
@@ -110,6 +114,18 @@ class TwinLayout:
         """Matrix that adds values of the heaters of each ground conductor, shape (grounds, channels)."""
         entries = np.ones(self.channels), (self.ground_bus, np.arange(self.channels))
         return sparse.csr_array(entries, shape=(int(self.ground_bus.max()) + 1, self.channels))
+
+    @cached_property
+    def heat_components(self) -> NDArray[np.float64]:
+        """Slow components of the heat of the stage, as weights of the heaters' powers, shape (channels, components).
+
+        Products of cosines along and across the light, divided by the number of heaters. The first one is the mean.
+        Large meshes have none.
+        """
+        along, across = next((count for ports, count in HEAT_COMPONENTS.items() if self.ports <= ports), (0, 0))
+        x, y = self.own // self.ports / (2 * self.column.max() + 2), self.own % self.ports / (self.ports - 1)
+        waves = [np.cos(np.pi * k * x) * np.cos(np.pi * m * y) for k in range(along) for m in range(min(across, self.ports // 2))]
+        return np.array(waves).reshape(-1, self.channels).T / self.channels
 
 
 def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float | None = None) -> TwinLayout:

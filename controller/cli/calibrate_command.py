@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from photonloop.controller.calibration.calibrate import calibrate
 from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
+from photonloop.controller.calibration.method_choice import planned
+from photonloop.controller.cli.calibration_check import run_check, run_refresh
 from photonloop.controller.cli.calibration_console import show_calibration
 from photonloop.controller.cli.console import stop_on_signals
 from photonloop.controller.cli.device_options import check_chip_options, chip_size
 from photonloop.controller.cli.printing import print_json, print_lines, print_message
 from photonloop.controller.device.address import parse_device_string
+from photonloop.controller.device.open_device import open_device
 
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate a device and print how well its twin predicts settings that were not fitted."""
     check_chip_options(args, parse_device_string(args.device))
+    if args.check is not None:
+        return run_check(args)
+    if args.refresh is not None:
+        return run_refresh(args)
     given = {name: getattr(args, name) for name in ("method", "stage", "seed") if getattr(args, name) is not None}
     options = CalibrationOptions(**given) if given else None
+    if args.dry_run:
+        return _dry_run(args, options or CalibrationOptions())
     if args.output is None:
         print_message("photonloop calibrate: give the file to be written, -o calibration.json")
         return 2
@@ -45,6 +57,49 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_lines(*(_line(found) for found in calibration.stages), f"{args.output}: {wall_s:.1f} s, device {args.device}")
     return 0
+
+
+def _dry_run(args: argparse.Namespace, options: CalibrationOptions) -> int:
+    """Print the price of a calibration; the device is described, and neither lit nor driven."""
+    opened = open_device(args.device, write=False, chip=chip_size(args), label="photonloop calibrate", keys=args.keys)
+    try:
+        plans, skipped = planned(opened.device.describe(), options)
+    finally:
+        opened.close()
+    if args.json:
+        stages = [
+            {
+                "name": plan.stage.name,
+                "method": plan.method,
+                "reason": plan.reason,
+                "steps": [asdict(step) for step in plan.steps],
+                "settings": plan.settings,
+                "readings": plan.readings,
+                "device_s": plan.device_s,
+            }
+            for plan in plans
+        ]
+        totals = {name: sum(stage[name] for stage in stages) for name in ("settings", "readings", "device_s")}
+        print_json({"device": args.device, "dry_run": True, "stages": stages, "not_calibrated": skipped, **totals})
+        return 0
+    table = Table("stage", "step", "settings", "samples", "readings", "device time")
+    for plan in plans:
+        for step in plan.steps:
+            cells = (step.step, str(step.settings), str(step.samples), f"{step.readings:,}", _duration(step.device_s))
+            table.add_row(plan.stage.name, *cells)
+        table.add_row(plan.stage.name, "all", str(plan.settings), "", f"{plan.readings:,}", _duration(plan.device_s))
+    console = Console(highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    print_lines(*(f"{plan.stage.name}: method {plan.method}, because {plan.reason}" for plan in plans), drawn.get().rstrip())
+    print_lines(*skipped)
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _answer(args: argparse.Namespace, calibration: Calibration, wall_s: float) -> dict[str, Any]:

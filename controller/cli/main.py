@@ -26,6 +26,7 @@ _MODULES = {
     "check": "check_command",
     "serve": "serve_command",
     "calibrate": "calibrate_command",
+    "program": "program_command",
     "train": "train_command",
     "evaluate": "evaluate_command",
     "report": "report_command",
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_describe, _add_check, _add_serve, _add_calibrate, _add_train, _add_evaluate, _add_report):
         add(commands)
-    for add in (_add_virtual_bench, _add_keys):
+    for add in (_add_program, _add_virtual_bench, _add_keys):
         add(commands)
     return parser
 
@@ -120,11 +121,41 @@ def _add_calibrate(commands: Subcommands) -> None:
     )
     calibrate.add_argument("--stage", metavar="NAME", help="calibrate this stage only")
     calibrate.add_argument("--seed", type=int, metavar="S", help="seed of the random settings [0]")
+    calibrate.add_argument("--dry-run", action="store_true", help="print settings, readings and device time; nothing is driven")
     calibrate.add_argument("--resume", action="store_true", help="continue a calibration that was stopped or killed")
     calibrate.add_argument("--keep-readings", action="store_true", help="keep the recorded readings, in FILE.parts")
+    again = calibrate.add_mutually_exclusive_group()
+    again.add_argument("--check", type=Path, metavar="FILE", help="read some settings again: is this calibration still right?")
+    again.add_argument("--refresh", type=Path, metavar="FILE", help="fit what drifts again, and write the result to -o FILE")
+    calibrate.add_argument("--other-device", action="store_true", help="with --check, --refresh: accept another device's file")
     _add_chip_options(calibrate, seed="--chip-seed")
     _add_json(calibrate)
     _add_client_keys(calibrate)
+
+
+def _add_program(commands: Subcommands) -> None:
+    program = commands.add_parser("program", help="program a matrix on a calibrated device, and measure its errors")
+    program.add_argument("device", help=DEVICE_HELP)
+    program.add_argument("--calibration", type=Path, required=True, metavar="FILE", help="calibration of the device")
+    target = program.add_mutually_exclusive_group(required=True)
+    target.add_argument("--matrix", metavar="TARGET", help="haar:SEED, dft, identity, permutation:2,0,1,…, FILE.npy or FILE.csv")
+    target.add_argument("--phases", type=Path, metavar="FILE", help=".npy or .csv file with the phases of all channels [rad]")
+    program.add_argument("--stage", metavar="NAME", help="stage to be programmed [the first one of the calibration]")
+    program.add_argument("--refine", type=_count, default=0, metavar="K", help="read K settings around it to improve it")
+    program.add_argument("--repeats", type=_count, metavar="R", help="readings that are averaged [16]")
+    program.add_argument("--hold", action="store_true", help="hold the drive until Ctrl-C; then the device is made safe")
+    program.add_argument("--other-device", action="store_true", help="use a calibration of another device")
+    program.add_argument("--seed", type=int, metavar="S", help="seed of the settings of --refine [0]")
+    _add_chip_options(program, seed="--chip-seed")
+    _add_json(program)
+    _add_client_keys(program)
+
+
+def _count(text: str) -> int:
+    """Return a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
+    return int(text)
 
 
 def _add_train(commands: Subcommands) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from photonloop.controller.decompose.stage_layout import check_topology
-from photonloop.controller.decompose.unitarity import checked_square, nearest_unitary, unitarity_error
+from photonloop.controller.decompose.unitarity import checked_square, distance_from_unitary, nearest_unitary, unitarity_error
 from photonloop.protocols.config import ConfigError, suggestion
 from photonloop.protocols.device import StageDescription
 
@@ -53,9 +53,9 @@ def target_matrix(target: str, stage: StageDescription) -> NDArray[np.complex128
     elif kind == "permutation":
         matrix = permutation_matrix(_outputs(value, stage.ports, target))
     elif Path(target).suffix == ".npy":
-        matrix = _read_npy(Path(target))
+        matrix = _read_npy(Path(target), "target")
     elif Path(target).suffix == ".csv":
-        matrix = _read_csv(Path(target))
+        matrix = _read_csv(Path(target), "target")
     else:
         raise ConfigError(f"target {target!r} is unknown{suggestion(target, list(KNOWN_TARGETS))}")
     return checked_target(matrix, stage, f"target {target}")
@@ -97,10 +97,32 @@ def checked_target(matrix: ArrayLike, stage: StageDescription, what: str = "the 
     if error > TARGET_TOLERANCE:
         raise ConfigError(
             f"{what} is not unitary: ‖U†U − 1‖ is {error:.3g}, but a mesh of topology {stage.topology!r} needs at most "
-            f"{TARGET_TOLERANCE:g}; write the matrix with more digits, use the nearest unitary matrix, which "
+            f"{TARGET_TOLERANCE:g}; its distance from the nearest unitary matrix is {distance_from_unitary(square):.3g} "
+            f"(spectral norm): write the matrix with more digits, use the nearest unitary matrix, which "
             f"photonloop.controller.decompose.unitarity.nearest_unitary returns, or use a stage of topology 'svd'"
         )
     return nearest_unitary(square)
+
+
+def read_phases(path: Path, stage: StageDescription) -> NDArray[np.float64]:
+    """Return the phases [rad] of all channels of `stage` from a .npy or .csv file, shape (channels,).
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or it does not hold one finite real number per channel.
+    """
+    if path.suffix not in {".npy", ".csv"}:
+        raise ConfigError(f"phases file {path} has the suffix {path.suffix!r}, but must be .npy or .csv")
+    phases = np.asarray(_read_npy(path, "phases file") if path.suffix == ".npy" else _read_csv(path, "phases file")).squeeze()
+    if phases.shape != (stage.channels,):
+        raise ConfigError(
+            f"phases file {path} has shape {phases.shape}, but stage {stage.name} has {stage.channels} channels: "
+            "give one phase per channel"
+        )
+    if not np.isfinite(phases).all() or (phases.imag != 0).any():
+        raise ConfigError(f"phases file {path} contains complex numbers, NaN or infinity, but phases are real and finite")
+    return phases.real.astype(np.float64)
 
 
 def haar_matrix(ports: int, seed: int) -> NDArray[np.complex128]:
@@ -157,44 +179,44 @@ def _outputs(value: str, ports: int, target: str) -> list[int]:
     return [int(entry) for entry in entries]
 
 
-def _read_npy(path: Path) -> NDArray:
+def _read_npy(path: Path, what: str) -> NDArray:
     try:
         with path.open("rb") as file:
             matrix = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
-        raise ConfigError(f"target {path} does not exist") from None
+        raise ConfigError(f"{what} {path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"target {path} cannot be read as a NumPy array: {error}") from None
+        raise ConfigError(f"{what} {path} cannot be read as a NumPy array: {error}") from None
     if matrix.dtype.kind not in "biufc":
-        raise ConfigError(f"target {path} has type {matrix.dtype}, but must contain real or complex numbers")
+        raise ConfigError(f"{what} {path} has type {matrix.dtype}, but must contain real or complex numbers")
     return matrix
 
 
-def _read_csv(path: Path) -> NDArray[np.complex128]:
+def _read_csv(path: Path, what: str) -> NDArray[np.complex128]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise ConfigError(f"target {path} does not exist") from None
+        raise ConfigError(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"target {path} cannot be read as text: {error}") from None
+        raise ConfigError(f"{what} {path} cannot be read as text: {error}") from None
     rows = [
-        [_number(cell, path, number, column) for column, cell in enumerate(line.split(","), 1)]
+        [_number(cell, f"{what} {path}", number, column) for column, cell in enumerate(line.split(","), 1)]
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not rows:
-        raise ConfigError(f"target {path} has no rows, but must have one line per output")
+        raise ConfigError(f"{what} {path} has no rows, but must have one line per output")
     if len({len(row) for row in rows}) > 1:
         lengths = sorted({len(row) for row in rows})
-        raise ConfigError(f"target {path} has rows of {lengths[0]} and of {lengths[-1]} numbers, but they must be equally long")
+        raise ConfigError(f"{what} {path} has rows of {lengths[0]} and of {lengths[-1]} numbers, but they must be equally long")
     return np.array(rows, np.complex128)
 
 
-def _number(cell: str, path: Path, line: int, column: int) -> complex:
+def _number(cell: str, where: str, line: int, column: int) -> complex:
     """Return a real or complex Python literal; spaces around signs are allowed."""
     try:
         return complex(re.sub(r"\s*([+-])\s*", r"\1", cell.strip()))
     except ValueError:
         raise ConfigError(
-            f"target {path}, line {line}, column {column} is {cell.strip()!r}, but must be a number such as 0.5 or 0.5+0.1j"
+            f"{where}, line {line}, column {column} is {cell.strip()!r}, but must be a number such as 0.5 or 0.5+0.1j"
         ) from None

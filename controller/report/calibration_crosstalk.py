@@ -122,7 +122,7 @@ def _map_svg(found: StageCalibration, shares: Array, heater: int) -> Markup:
     bottom = top + modes * height
     axes = [*_mode_labels(modes, left, top, height), *_place_labels(found, left, bottom, width, halves)]
     scale = _scale(left, bottom + 42, largest)
-    size = (0, 0, left + max(halves * width, 640) + 8, bottom + 70)
+    size = (0, 0, left + max(halves * width, 700) + 8, bottom + 70)
     label = "Share of one heater's power on each waveguide segment"
     guides = svg_element("path", class_="guide", d=lines, style="stroke-width:1")
     return svg_figure(label, size, guides, *cells, own, *axes, *scale, class_="matrix", style=f"max-width:{size[2]}px")

@@ -15,7 +15,7 @@ from photonloop.controller.report.calibration_deviations import DeviationGroup, 
 from photonloop.controller.report.calibration_fringes import MOST_FRINGES, FringeDrawing, fringe_drawing
 from photonloop.controller.report.calibration_names import heater_names, trouble_place
 from photonloop.controller.report.calibration_values import FittedValue, fitted_values
-from photonloop.controller.report.display_text import quantity_text, thousands_text, uncertain_text
+from photonloop.controller.report.display_text import quantity_text, short_text, thousands_text, uncertain_text
 from photonloop.controller.report.mesh_drawing import change_paint, change_scale_svg, mesh_panel_svg, stage_drawings
 from photonloop.controller.report.page_sections import MeshPanel
 
@@ -236,7 +236,7 @@ def _deviations(found: StageCalibration) -> DeviationSection | None:
             name=row.name,
             place=row.place,
             value=uncertain_text(row.value, row.sigma, row.unit),
-            neighbours=f"{row.neighbours:.4g} {row.unit}".strip().replace("-", "−"),
+            neighbours=short_text(row.neighbours, row.unit),
             z=f"{row.z:+.1f} σ".replace("-", "−"),
         )
         for row in largest_deviations(groups, _ROWS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from photonloop.controller.calibration.calibrated_device import StageCalibration
 from photonloop.controller.calibration.twin_parameters import KINDS
-from photonloop.controller.report.display_text import quantity_text, uncertain_text
+from photonloop.controller.report.display_text import short_text, uncertain_text
 
 _NAMES = {
     "offset_rad": ("phase at 0 V", "rad"),
@@ -29,6 +29,7 @@ _NAMES = {
     "detector_gain": ("gains of the detectors", ""),
     "detector_dark": ("dark readings", ""),
     "compression": ("compression of the detectors at full scale", ""),
+    "detector_memory": ("share of its output that a detector keeps from one sample to the next", ""),
 }
 
 _RANDOM = frozenset({"offset_rad", "input_phase_rad"})
@@ -37,12 +38,11 @@ _RANDOM = frozenset({"offset_rad", "input_phase_rad"})
 
 @dataclass(frozen=True)
 class FittedValue:
-    """One row: a single value with its standard deviation, or mean and spread of several and their typical one."""
+    """One row: a value with its standard deviation; or mean and spread of several, and their typical one."""
 
     name: str
     count: int
     value: str
-    spread: str
     sigma: str
 
 
@@ -55,21 +55,14 @@ def fitted_values(found: StageCalibration, unit: str) -> list[FittedValue]:
         values, sigma = np.ravel(getattr(found.parameters, kind)), np.ravel(getattr(found.sigma, kind))
         typical = float(np.median(sigma))
         if values.size == 1:
-            rows.append(FittedValue(name, 1, _single(float(values[0]), typical, own_unit), "", ""))
+            rows.append(FittedValue(name, 1, _single(float(values[0]), typical, own_unit), ""))
             continue
-        random = kind in _RANDOM
-        mean = "random" if random else _short(float(values.mean()), own_unit)
-        spread = "" if random else _short(float(values.std()), own_unit)
-        rows.append(FittedValue(name, values.size, mean, spread, _short(typical, own_unit) if typical > 0 else "fixed"))
+        spread, random = float(values.std()), kind in _RANDOM
+        mean = "random" if random else uncertain_text(float(values.mean()), spread, own_unit)
+        rows.append(FittedValue(name, values.size, mean, short_text(typical, own_unit) if typical > 0 else "fixed"))
     return rows
 
 
 def _single(value: float, sigma: float, unit: str) -> str:
     text = uncertain_text(value, sigma, unit)
     return text if sigma > 0 else f"{text} (fixed)"
-
-
-def _short(value: float, unit: str) -> str:
-    if unit and unit not in {"rad", "dB"}:
-        return quantity_text(value, unit)
-    return f"{value:.3g} {unit}".strip().replace("-", "−")

@@ -68,6 +68,17 @@ def quantity_text(value: float, unit: str) -> str:
     return f"{value / factor:.3g} {prefix}{unit}".strip() if value else f"0 {unit}".strip()
 
 
+def short_text(value: float, unit: str = "") -> str:
+    """Return a number to three significant digits, small ones as "4.97 × 10⁻⁵"; A, V and W with a unit prefix."""
+    if unit in _PREFIXED or not math.isfinite(value):
+        return quantity_text(value, unit)
+    power = math.floor(math.log10(abs(value))) if 0 < abs(value) < 1e-3 else 0
+    text = f"{value / 10.0**power:.3g}".replace("-", "−")
+    if power:
+        text = f"{text} × 10{str(power).translate(_SUPERSCRIPT)}"
+    return f"{text} {unit}".strip()
+
+
 def uncertain_text(value: float, sigma: float, unit: str = "") -> str:
     """Return a value and its standard deviation, both to the second significant digit of the latter.
 
@@ -83,7 +94,7 @@ def uncertain_text(value: float, sigma: float, unit: str = "") -> str:
     if not math.isfinite(value):
         return UNKNOWN
     if not (math.isfinite(sigma) and sigma > 0):
-        return f"{value:.4g} {unit}".strip()
+        return short_text(value, unit)
     factor, prefix = unit_prefix(max(abs(value), sigma)) if unit in _PREFIXED else (1.0, "")
     largest = max(abs(value), sigma) / factor
     power = math.floor(math.log10(largest)) if largest < 1e-3 or largest >= 1e5 else 0

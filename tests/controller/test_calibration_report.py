@@ -21,7 +21,7 @@ from photonloop.controller.report.calibration_names import heater_names, trouble
 from photonloop.controller.report.calibration_sections import stage_warnings
 from photonloop.controller.report.calibration_values import fitted_values
 from photonloop.controller.report.calibration_writer import render_calibration, write_calibration_report
-from photonloop.controller.report.display_text import quantity_text, uncertain_text
+from photonloop.controller.report.display_text import quantity_text, short_text, uncertain_text
 from photonloop.protocols.config import ConfigError
 
 Made = tuple[Calibration, tuple[CalibrationEvidence, ...]]
@@ -233,6 +233,9 @@ def test_values_have_as_many_digits_as_their_uncertainty() -> None:
     found = calibration_of(ports=4, settings=1, held_out=1)[0].stages[0]
     rows = {row.name: row for row in fitted_values(found, "A")}
     gains = rows["gains of the detectors"]
-    assert gains.count == 4 and gains.value == f"{found.parameters.detector_gain.mean():.3g}"
-    assert rows["phase at 0 V"].value == "random" and rows["dark readings"].value.endswith("nA")
+    own = found.parameters.detector_gain
+    assert gains.count == 4 and gains.value == uncertain_text(float(own.mean()), float(own.std()))
+    assert gains.sigma == f"{found.sigma.detector_gain[0]:.3g}"
+    assert short_text(4.966e-5, "rad") == "4.97 × 10⁻⁵ rad" and short_text(-0.5) == "−0.5" and short_text(2e-6, "A") == "2 µA"
+    assert rows["phase at 0 V"].value == "random" and "nA" in rows["dark readings"].value
     assert re.fullmatch(r"2\.500 ± 0\.025 mA", rows["reading per unit of power at the detectors"].value)

@@ -13,9 +13,11 @@ from photonloop.controller.calibration.calibrated_device import StageCalibration
 from photonloop.controller.calibration.input_fields import input_couplings
 from photonloop.controller.calibration.matrix_merit import matrix_merit
 from photonloop.controller.calibration.phase_inversion import PhaseInversion
+from photonloop.controller.calibration.phase_signs import best_signs, with_signs
 from photonloop.controller.calibration.program import ProgrammedMatrix, program_matrix, program_phases
+from photonloop.controller.calibration.twin_layout import twin_layout
 from photonloop.controller.decompose.fidelity import fidelity
-from photonloop.controller.decompose.stage_phases import mesh_matrix
+from photonloop.controller.decompose.stage_phases import mesh_matrix, stage_phases
 from photonloop.controller.decompose.targets import target_matrix
 from photonloop.controller.learning.variables import Bounds, stage_bounds, to_drive
 from photonloop.simulator.engine.chip import Chip
@@ -71,6 +73,22 @@ def test_what_the_calibration_predicts_is_what_the_chip_does() -> None:
         assert found.input_phases == ("fixed" if steady_inputs else "free")
         assert found.expected.fidelity.value == pytest.approx(true_fidelity(chip, found), abs=1e-6)
         assert 0.999 < found.expected.fidelity.value < 0.99999
+
+
+def test_signs_do_not_matter_to_an_ideal_mesh_but_to_one_with_losses() -> None:
+    rng = np.random.default_rng(4)
+    for topology, ports in (("clements", 6), ("reck", 4), ("svd", 3)):
+        stage = chip_of("ideal", {"mesh": {"topology": topology}}, ports=ports, stages=1).describe()
+        layout = twin_layout(stage, stage.stages[0])
+        phases = rng.uniform(0, TURN, layout.channels)
+        moved = with_signs(layout, phases, rng.random(layout.interferometers) < 0.5)
+        assert np.abs(moved - phases).max() > 1
+        np.testing.assert_allclose(mesh_matrix(stage.stages[0], moved), mesh_matrix(stage.stages[0], phases), atol=1e-12)
+    known = known_stage(chip_of("soi", {**DESCRIBED, "coupler": {"angle_sigma_rad": 0.0}}, ports=6, stages=1, seed=1))
+    merit, nothing = matrix_merit(known, target_matrix("haar:1", known.stage)), np.zeros(6)
+    start = stage_phases(known.stage, merit.target @ np.linalg.inv(merit.entering))
+    before, after = (merit.value_and_slopes(each, nothing)[0] for each in (start, best_signs(merit, start, rng)))
+    assert after < 0.8 * before
 
 
 @pytest.mark.parametrize(("topology", "preset"), [("clements", "soi"), ("reck", "harsh"), ("svd", "soi")])

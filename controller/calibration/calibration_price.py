@@ -1,0 +1,76 @@
+"""What a calibration costs: settings, readings and device time, from the description of the device alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from photonloop.controller.calibration.calibrated_device import Method
+from photonloop.controller.calibration.column_scans import CURVE_POINTS, POINTS
+from photonloop.controller.calibration.columns import ColumnOptions
+from photonloop.controller.calibration.noise_readings import DARK_SAMPLES, DARK_SETTINGS, LIT_SAMPLES, REPEATS
+from photonloop.controller.learning.variables import to_drive
+from photonloop.protocols.device import DeviceDescription, StageDescription
+
+
+@dataclass(frozen=True)
+class StepPrice:
+    """Price of one step of a calibration.
+
+    Parameters
+    ----------
+    step
+        The step, such as "scans of θ".
+    settings, samples
+        Settings, and samples of each.
+    readings
+        Readings of all detectors.
+    device_s
+        Time on the device's clock [s].
+    """
+
+    step: str
+    settings: int
+    samples: int
+    readings: int
+    device_s: float
+
+
+def step_prices(description: DeviceDescription, stage: StageDescription, method: Method) -> tuple[StepPrice, ...]:
+    """Return the price of each step by which a stage is calibrated.
+
+    Notes
+    -----
+    The time of a setting is that of the largest ramp within the slew limit, the time to settle, and the time to read
+    all samples. The time to switch the light is not included, because it is not described.
+    """
+    one = description.inputs_at_once == "one"
+    counts = [
+        ("dark readings", DARK_SETTINGS, DARK_SAMPLES),
+        ("repeated readings", REPEATS, stage.ports if one else LIT_SAMPLES),
+        *_method_counts(stage, method),
+    ]
+    return tuple(
+        StepPrice(step, settings, samples, settings * samples * stage.tap_ports, settings * setting_s(description, samples))
+        for step, settings, samples in counts
+    )
+
+
+def setting_s(description: DeviceDescription, samples: int) -> float:
+    """Return the time to ramp to, to settle and to read one setting [s]."""
+    slew = description.limits.slew_v_per_s
+    ramp_s = float(to_drive(np.array(2 * np.pi), description.drive)) / slew if slew > 0 else 0.0
+    return ramp_s + description.drive.settle_s + samples * description.readout.sample_s
+
+
+def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, int, int]]:
+    """Return the steps of a method, with settings and samples."""
+    assert method == "columns"
+    options, columns = ColumnOptions(), max(row[0] for row in stage.layout) + 1
+    return [
+        ("heater curve", CURVE_POINTS, options.samples),
+        ("scans of θ", 2 * POINTS * columns, options.samples),
+        ("scans of φ", options.phi_settings * columns, options.samples),
+        ("random settings", options.random_settings + options.held_out, options.samples),
+    ]

@@ -1,0 +1,220 @@
+"""Calibration of a weight bank: from an unknown bank to a fitted model of its weights.
+
+1. Sweeps of all rings, twice, one wavelength lit at a time (`ring_scans`): where each ring is in resonance.
+2. The ratio of the waveguides between rings to their circumference, from the first rows alone: light that several rings
+   drop interferes with a phase that depends on it, and the fit finds it only from nearby.
+3. Random settings, and a fit of all values (`ring_fit.fit_values`).
+4. The influence of every heater on every ring, row by row (`ring_fit.fit_row`), and a fit of all values again.
+
+Some random settings are not fitted. They are the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from photonloop.controller.calibration.calibrated_device import HeldOut, RingCalibration
+from photonloop.controller.calibration.column_scans import HeaterCurve
+from photonloop.controller.calibration.heater_phases import CrosstalkModel
+from photonloop.controller.calibration.ring_fit import RingFit, fit_row, fit_values
+from photonloop.controller.calibration.ring_layout import RingLayout, first_rows, ring_layout
+from photonloop.controller.calibration.ring_readings import RingModel, predict_readings
+from photonloop.controller.calibration.ring_scans import RingScan, one_at_a_time, scan_rings
+from photonloop.controller.calibration.ring_values import RingPrior, ring_prior, ring_values
+from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise
+from photonloop.controller.learning.variables import Bounds, project
+
+Array = NDArray[np.float64]
+
+TOTAL_SHARE = 0.999
+"""Share of the highest total power that random settings use, because of rounding."""
+
+
+@dataclass(frozen=True)
+class RingOptions:
+    """Options of `calibrate_rings`.
+
+    Parameters
+    ----------
+    points
+        Settings of each sweep: at least 1.5 times the finesse.
+    random_settings
+        Random settings that are fitted; None: 40 and two per ring.
+    held_out
+        Random settings that are not fitted.
+    all_lit
+        Samples of random settings with all inputs lit at random amplitudes.
+    rounds
+        How often influences and values are fitted in turn.
+    ratio_rows
+        Rows from which the ratio of waveguides is found.
+    """
+
+    points: int = 56
+    random_settings: int | None = None
+    held_out: int = 20
+    all_lit: int = 4
+    rounds: int = 2
+    ratio_rows: int = 2
+
+
+def calibrate_rings(
+    reader: SettingReader,
+    noise: ReadingNoise,
+    rng: np.random.Generator,
+    options: RingOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RingCalibration:
+    """Calibrate a weight bank, by `evaluate` alone.
+
+    Parameters
+    ----------
+    reader
+        Reads settings of the bank.
+    noise
+        Noise of the readings.
+    rng
+        Draws settings.
+    options
+        Numbers of settings; None: the defaults.
+    progress
+        Called after each step with the number of steps done, and of all steps.
+
+    Raises
+    ------
+    ValueError
+        The stage is not a weight bank, or its description contradicts itself.
+
+    Notes
+    -----
+    Rings must have a finesse of at most about 50 for the default number of points, and the wavelengths must be about
+    equally spaced over one free spectral range.
+    """
+    options, report = options or RingOptions(), progress or (lambda _done, _total: None)
+    before, steps = reader.settings, 4 + options.rounds
+    layout, m = ring_layout(reader.description, reader.stage), reader.stage.ports
+    curve = _nominal_curve(layout)
+    first = len(reader.done)
+    scan = scan_rings(layout, lambda x, lit: reader.read(x, lit).readings, curve, reader.bounds, options.points)
+    report(1, steps)
+    single = one_at_a_time(m)
+    swept = [part.observations() for part in reader.done[first + m :]]
+    prior = _prior_from(layout, scan)
+    ratio = _ratio(layout, scan, _joined(swept), noise, min(options.ratio_rows, layout.rows))
+    prior = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
+    start = _start(layout, scan, prior)
+    report(2, steps)
+    count = options.random_settings if options.random_settings is not None else 40 + 2 * layout.channels
+    bounds = replace(reader.bounds, total=reader.bounds.total * TOTAL_SHARE)
+    settings = np.array([_random(bounds, rng) for _ in range(count + options.held_out)])
+    inputs = np.concatenate((single, rng.random((options.all_lit, m))))
+    read = reader.read(settings, inputs).observations()
+    test = read.part(slice(count, None))
+    report(3, steps)
+    data = _joined([*(_padded(part, inputs) for part in swept), read.part(slice(0, count))])
+    fit = fit_values(start, prior, data, noise)
+    report(4, steps)
+    influence_sigma = np.zeros((layout.channels, layout.channels))
+    for number in range(options.rounds):
+        fit, influence_sigma = _refined(fit.model, prior, data, noise)
+        report(5 + number, steps)
+    return RingCalibration(
+        stage=reader.stage,
+        layout=layout,
+        values=fit.model.values,
+        sigma=ring_values(layout, fit.sigma),
+        influence_rad=fit.model.influence_rad,
+        influence_sigma=influence_sigma,
+        only_own=fit.model.only_own,
+        noise=noise,
+        held_out=held_out_readings(fit.model, test, noise),
+        settings=reader.settings - before,
+    )
+
+
+def held_out_readings(model: RingModel, test: Observations, noise: ReadingNoise) -> HeldOut:
+    """Return how well a model predicts readings of a bank."""
+    difference = predict_readings(model, test.phases, test.inputs) - test.readings
+    sigma = np.hypot(noise.dark, noise.relative * test.readings)
+    residual = np.sqrt(np.nanmean((difference / sigma) ** 2, axis=(1, 2)))
+    misfit = np.sqrt(np.nanmean(difference**2, axis=(1, 2)) / np.nanmean(test.readings**2))
+    return HeldOut(residual, misfit, np.full(len(residual), np.nan))
+
+
+def _nominal_curve(layout: RingLayout) -> HeaterCurve:
+    mean = ring_prior(layout, 1.0).mean
+    return HeaterCurve(mean.curvature, mean.self_heating)
+
+
+def _random(bounds: Bounds, rng: np.random.Generator) -> Array:
+    return project(bounds.low + np.minimum(2.2 * np.pi, bounds.high - bounds.low) * rng.random(bounds.low.size), bounds)
+
+
+def _joined(parts: list[Observations]) -> Observations:
+    """Return the observations of several parts, which have the same inputs."""
+    phases, readings = (np.concatenate([getattr(part, name) for part in parts]) for name in ("phases", "readings"))
+    return Observations(phases, parts[0].inputs, readings)
+
+
+def _padded(part: Observations, inputs: Array) -> Observations:
+    """Return observations with further inputs, which were not read."""
+    missing = np.full((len(part.phases), len(inputs) - len(part.inputs), part.readings.shape[2]), np.nan)
+    return Observations(part.phases, inputs, np.concatenate((part.readings, missing), axis=1))
+
+
+def _prior_from(layout: RingLayout, scan: RingScan) -> RingPrior:
+    prior = ring_prior(layout, scan.level)
+    return replace(prior, mean=replace(prior.mean, wavelength_rad=scan.wavelength_rad, row_dark=scan.dark))
+
+
+def _start(layout: RingLayout, scan: RingScan, prior: RingPrior) -> RingModel:
+    """Return a model with the values of the scan, less the heat of other rings during the sweeps."""
+    mean, ring = prior.mean, np.arange(layout.channels) % layout.wavelengths
+    shares = mean.crosstalk_share * CrosstalkModel(layout.heaters, mean.crosstalk_share, mean.crosstalk_exponent).unit.toarray()
+    together = ring[:, np.newaxis] == ring
+    values = replace(
+        mean,
+        offset_rad=scan.offset_rad - (shares * ~together) @ scan.parked,
+        kappa=scan.kappa / (1 + (shares * together).sum(axis=1)),
+        # F = π√b/(1 - b) with b = (1 - share) a, and little loss
+        coupler_share=np.pi / scan.finesse,
+    )
+    return RingModel(layout, values, np.zeros((layout.channels, layout.channels)))
+
+
+def _ratio(layout: RingLayout, scan: RingScan, swept: Observations, noise: ReadingNoise, rows: int) -> float:
+    """Return the ratio of waveguides that describes the sweeps of the first rows best.
+
+    Equally spaced wavelengths do not distinguish ratios that differ by M.
+    """
+    some = first_rows(layout, rows)
+    count = some.channels
+    own = replace(
+        scan, offset_rad=scan.offset_rad[:count], kappa=scan.kappa[:count], dark=scan.dark[:rows], parked=scan.parked[:count]
+    )
+    data = Observations(swept.phases[::3, :count], swept.inputs, swept.readings[::3, :, :rows])
+    prior = _prior_from(some, own)
+    start, fits = _start(some, own, prior), []
+    for ratio in np.arange(float(layout.wavelengths)):
+        near = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
+        fits.append(fit_values(_with_ratio(start, ratio), near, data, noise, max_steps=12))
+    return min(fits, key=lambda fit: fit.model_error).model.values.bus_ratio
+
+
+def _with_ratio(model: RingModel, ratio: float) -> RingModel:
+    return replace(model, values=replace(model.values, bus_ratio=ratio))
+
+
+def _refined(model: RingModel, prior: RingPrior, data: Observations, noise: ReadingNoise) -> tuple[RingFit, Array]:
+    """Return the fit with the influences of all heaters, and the standard deviations of these."""
+    sigma = []
+    for row in range(model.layout.rows):
+        fit = fit_row(model, row, data, noise)
+        model = fit.model
+        sigma.append(fit.sigma)
+    return fit_values(model, prior, data, noise), np.concatenate(sigma)
