@@ -43,8 +43,9 @@ class ScanReader:
 
     def __call__(self, phases: Array, column: int) -> Array:
         """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self.reader.read(phases, self.inputs).readings
-        self.phases = np.concatenate((self.phases, phases))
+        read = self.reader.read(phases, self.inputs)
+        readings = read.readings
+        self.phases = np.concatenate((self.phases, read.phases))
         self.readings = np.concatenate((self.readings, readings))
         self.column = np.append(self.column, np.full(len(phases), column))
         return np.nan_to_num(readings, nan=self.reader.full_scale)
