@@ -81,7 +81,7 @@ def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, i
     options = ColumnOptions()
     return [
         ("heater curve", CURVE_POINTS, options.samples),
-        ("scans of θ", 2 * POINTS * columns, options.samples),
-        ("scans of φ", options.phi_settings * columns, options.samples),
+        ("scans of θ", POINTS * columns, options.samples),
+        ("scans of φ", options.growth.settings * columns, options.samples),
         ("random settings", options.random_settings + options.held_out, options.samples),
     ]
