@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import numpy as np
@@ -31,6 +32,9 @@ MOST_PORTS = 32
 
 FEW_PORTS, MANY_SETTINGS = 6, 4
 """Meshes of fewer ports have few known overlaps: their modes are measured at several random settings."""
+
+VOTES = 3
+"""Largest number of measurements of the wiring if one shows a defect."""
 
 MOST_ATTEMPTS = 4
 """Random settings at which a heater that changes nothing is tried again."""
@@ -72,7 +76,8 @@ def find_troubles(
     Parameters
     ----------
     reader
-        Reads settings: about one or two for each heater, and four for each in meshes of fewer than 6 ports.
+        Reads settings: one or two for each heater, and four in meshes of fewer than 6 ports; twice as many or more if a
+        defect of the wiring has to be confirmed.
     layout
         The stage.
     rng
@@ -104,7 +109,32 @@ def find_troubles(
         # The mode of a heater that changes the readings at other settings only is not known yet.
         measured.append(measure_modes(reader, layout, channels, rng))
     by_light = _optical(stage, layout, silent, electrical)
-    return (*by_source, *by_light, *detectors, *_wiring(stage, layout, find_wiring(layout, measured)))
+
+    def measure_again() -> list[ChannelModes]:
+        return [measure_modes(reader, layout, channels, rng) for _ in range(count)]
+
+    return (*by_source, *by_light, *detectors, *_confirmed(stage, layout, measured, measure_again))
+
+
+def _confirmed(
+    stage: str, layout: TwinLayout, measured: Sequence[ChannelModes], measure_again: Callable[[], Sequence[ChannelModes]]
+) -> tuple[Trouble, ...]:
+    """Return the defects of the wiring that two of up to three measurements show.
+
+    A single matrix that was not found right would give wrong modes of all heaters.
+    """
+    found = [_wiring(stage, layout, find_wiring(layout, measured))]
+    while len(found) < VOTES and any(found):
+        found.append(_wiring(stage, layout, find_wiring(layout, measure_again())))
+        if set(map(_what, found[0])) == set(map(_what, found[1])):
+            break
+    votes = Counter(what for each in found for what in {_what(trouble) for trouble in each})
+    everything = {_what(trouble): trouble for each in found for trouble in each}
+    return tuple(trouble for what, trouble in everything.items() if votes[what] > 1)
+
+
+def _what(trouble: Trouble) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    return trouble.kind, trouble.channels, trouble.ports
 
 
 def _first_look(reader: SettingReader, rng: np.random.Generator) -> Array:
