@@ -17,6 +17,7 @@ _NAMES = {
     "self_heating": ("self-heating ρ of the heaters", ""),
     "crosstalk_share": ("crosstalk: share of a heater's power at 100 µm", ""),
     "crosstalk_exponent": ("exponent of its decay with distance", ""),
+    "heat_response": ("phase by each slow component of the heat, beyond this law", "rad"),
     "ground_ratio": ("shared ground conductor, relative to a heater", ""),
     "coupler_error_rad": ("angle errors of the couplers", "rad"),
     "loss_db": ("loss of an interferometer", "dB"),
