@@ -6,15 +6,22 @@ Every stage that was calibrated is read at some random settings, in minutes at t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration, Trouble
+from photonloop.controller.calibration.heater_readback import MeasuringDevice
 from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.stage_check import CheckOptions, StageCheck, Verdict, check_stage
+from photonloop.controller.calibration.stage_troubles import can_search, find_troubles
 
 VERDICTS: tuple[Verdict, ...] = ("fresh", "drifted", "broken")
 """From the best to the worst."""
+
+
+class CheckedDevice(ReadableDevice, MeasuringDevice, Protocol):
+    """The part of `PhotonicDevice` that a check uses."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,9 @@ class CalibrationCheck:
 
 
 def check_calibration(
-    device: ReadableDevice, calibration: Calibration, rng: np.random.Generator, options: CheckOptions | None = None
+    device: CheckedDevice, calibration: Calibration, rng: np.random.Generator, options: CheckOptions | None = None
 ) -> CalibrationCheck:
-    """Read some random settings of every calibrated stage and compare them with the calibration.
+    """Read some random settings of every calibrated mesh and compare them with the calibration.
 
     Parameters
     ----------
@@ -64,17 +71,27 @@ def check_calibration(
 
     Returns
     -------
-        Agreement of readings and twin then and now, and a verdict with the channels that moved.
+        Agreement of readings and twin then and now, and a verdict with the channels that moved. If a stage is broken,
+        its defects are searched for with about one setting per heater, provided that several inputs can be lit at once.
 
     Raises
     ------
     ValueError
-        The calibration has no stage.
+        The calibration has no mesh.
     """
     if not calibration.stages:
-        raise ValueError("the calibration has no stage: calibrate the device")
-    return CalibrationCheck(tuple(check_stage(_reader(device, found), found, rng, options) for found in calibration.stages))
+        raise ValueError("the calibration has no mesh that could be checked: calibrate the device again")
+    return CalibrationCheck(tuple(_checked(device, found, rng, options) for found in calibration.stages))
 
 
-def _reader(device: ReadableDevice, found: StageCalibration) -> SettingReader:
-    return SettingReader(device, found.stage.name)
+def _checked(
+    device: CheckedDevice, found: StageCalibration, rng: np.random.Generator, options: CheckOptions | None
+) -> StageCheck:
+    reader = SettingReader(device, found.stage.name)
+
+    def search() -> tuple[Trouble, ...]:
+        if not (found.steady_inputs and can_search(device.describe(), found.stage)):
+            return ()
+        return find_troubles(reader, found.layout, rng, device)
+
+    return check_stage(reader, found, rng, options, search)

@@ -160,8 +160,8 @@ def calibrate_columns(
     growth, done = options.growth, lambda column: report(columns + column + 1, 2 * columns)
     twin = grown(twin, scan.bar, prior, noise, read, curve, rng, growth, done)
     before = twin.parameters.offset_rad
-    fitted = _fit_everything(twin, prior, noise, read, curve, rng, options)
-    settings = read.source.settings
+    fitted = _fit_everything(twin, prior, noise, reader, read, curve, rng, options)
+    settings = reader.settings
     return ColumnCalibration(fitted.twin, fitted.fit, fitted, prior, settings, before[layout.theta], before[layout.phi])
 
 
@@ -189,6 +189,7 @@ def _fit_everything(
     twin: Twin,
     prior: TwinPrior,
     noise: ReadingNoise,
+    reader: SettingReader,
     read: ScanReader,
     curve: HeaterCurve,
     rng: np.random.Generator,
@@ -204,7 +205,7 @@ def _fit_everything(
             fitted_samples=options.exact_samples,
             descent_steps=options.fit_steps,
         )
-        return fit_random_settings(read.source, twin, prior, noise, rng, random)
+        return fit_random_settings(reader, twin, prior, noise, rng, random)
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])

@@ -24,6 +24,13 @@ def with_memory(values: Array, kept: float) -> Array:
     return np.asarray(lfilter([1 - kept], [1.0, -kept], values, axis=-2, zi=kept * values[..., :1, :])[0])
 
 
+def without_memory(output: Array, kept: float) -> Array:
+    """Return the values in front of the filter from its output: the inverse of `with_memory`."""
+    values = output.copy()
+    values[..., 1:, :] = (output[..., 1:, :] - kept * output[..., :-1, :]) / (1 - kept)
+    return values
+
+
 def memory_adjoint(slopes: Array, kept: float) -> Array:
     """Return the derivatives of a loss by the values in front of the filter from those by its output, same shape."""
     if kept == 0 or slopes.shape[-2] < 2:

@@ -4,8 +4,10 @@ Only detectors behind the last column are needed, and no phases between inputs, 
 enough.
 
 1. θ of each interferometer, up to about 0.3 rad, from the light paths of a mesh (`light_paths`, `path_search`).
-2. θ and the curves of all its heaters, with everything else in bar (`ratio_sweeps.sweep_thetas`).
-3. φ and the curves of its heaters, likewise (`ratio_sweeps.sweep_phis`).
+2. θ and the curves of their heaters, with everything else in bar (`ratio_sweeps.sweep_thetas`).
+3. φ and the curves of their heaters, likewise (`ratio_sweeps.sweep_phis`).
+4. A fit of the twin to all readings of 2 and 3 (`sweep_fit`). Interference with light that leaks from interferometers
+   that are not exactly in bar, and crosstalk, bias the fringes; the twin has both.
 
 Phases of the inputs cannot be told from φ in front of them: the first φ on each pair of modes keeps the offset 0, and
 the other offsets are relative to it. The output phases γ do not change any reading.
@@ -13,20 +15,20 @@ the other offsets are relative to it. The output phases γ do not change any rea
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.calibration.fringes import SweptFringe
+from photonloop.controller.calibration.evidence import Fringe
 from photonloop.controller.calibration.light_paths import path_rounds
 from photonloop.controller.calibration.path_search import SearchOptions, search_round
-from photonloop.controller.calibration.ratio_sweeps import sweep_phis, sweep_thetas
+from photonloop.controller.calibration.ratio_sweeps import RatioSweeps, sweep_phis, sweep_thetas
 from photonloop.controller.calibration.setting_reader import SettingReader
-from photonloop.controller.calibration.twin import Twin, predict
-from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
+from photonloop.controller.calibration.sweep_fit import SweepFitOptions, fit_sweeps, with_level
+from photonloop.controller.calibration.twin import Twin
+from photonloop.controller.calibration.twin_layout import twin_layout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
 
@@ -52,28 +54,35 @@ class DiagonalOptions:
         Samples that are averaged in these sweeps.
     least_visibility
         Visibility of a fringe below which a heater is listed as `low_visibility`.
+    fit
+        Options of the fit to the sweeps; None: no fit.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)
     theta_points: int = 6
     phi_points: int = 10
-    theta_passes: int = 2
+    theta_passes: int = 1
     repeats: int = 2
     least_visibility: float = 0.5
+    fit: SweepFitOptions | None = field(default_factory=SweepFitOptions)
 
 
 @dataclass(frozen=True)
 class DiagonalCalibration:
-    """Result of `calibrate_diagonal`: the start of a fit.
+    """Result of `calibrate_diagonal`: the start of a fit to random settings.
 
     Parameters
     ----------
     twin
-        The twin with offsets and κ of all heaters that could be swept, and the curvature of all heaters.
+        The twin that was fitted to the sweeps.
+    swept
+        The twin before this fit: offsets and κ of all heaters that could be swept, and the curvature of all heaters.
     prior
         The prior that was used, with the level found.
     fringes
-        The fringe of every heater that was swept.
+        The fringe of every heater that was swept, with the fit by `swept`.
+    visibility
+        Visibility of these fringes, NaN for heaters that were not swept, shape (channels,).
     not_found
         Channels of θ that no light path showed: their interferometers may be in any state.
     low_visibility
@@ -83,8 +92,10 @@ class DiagonalCalibration:
     """
 
     twin: Twin
+    swept: Twin
     prior: TwinPrior
-    fringes: tuple[SweptFringe, ...]
+    fringes: tuple[Fringe, ...]
+    visibility: Array
     not_found: tuple[int, ...]
     low_visibility: tuple[int, ...]
     settings: int
@@ -134,21 +145,29 @@ def calibrate_diagonal(
         twin, nominal = search.twin, search.nominal
         not_found += [int(layout.theta[k]) for k in search.failed]
         report(number + 1, steps)
-    thetas = None
+    done: list[RatioSweeps] = []
     for number in range(options.theta_passes):
-        thetas = sweep_thetas(twin, reader, rng, options.theta_points, options.repeats)
-        twin = thetas.twin
+        done.append(sweep_thetas(twin, reader, rng, options.theta_points, options.repeats))
+        twin = done[-1].twin
         report(len(rounds) + number + 1, steps)
-    phis = sweep_phis(twin, reader, rng, options.phi_points, options.repeats)
+    done.append(sweep_phis(twin, reader, rng, options.phi_points, options.repeats))
     report(steps, steps)
-    fringes = (thetas.fringes if thetas else ()) + phis.fringes
-    low = [fringe.channel for fringe in fringes if not fringe.visibility >= options.least_visibility]
+    swept, prior = with_level(done[-1].twin, prior, done[-1].observations())
+    visibility = np.fmin(done[-2].visibility, done[-1].visibility)
+    twin = swept
+    if options.fit is not None:
+        twin = fit_sweeps(swept, prior, noise, [part.observations() for part in done], rng, options.fit)
+    low = set(np.flatnonzero(visibility < options.least_visibility).tolist()) - set(not_found)
     return DiagonalCalibration(
-        twin=phis.twin,
-        prior=_with_level(prior, phis.twin, reader),
-        fringes=fringes,
+        twin=swept
+        if options.fit is None
+        else fit_sweeps(swept, prior, noise, [part.observations() for part in done], rng, options.fit),
+        swept=swept,
+        prior=prior,
+        fringes=done[-2].fringes + done[-1].fringes,
+        visibility=visibility,
         not_found=tuple(sorted(not_found)),
-        low_visibility=tuple(sorted(set(low) - set(not_found))),
+        low_visibility=tuple(sorted(low)),
         settings=reader.settings - before,
     )
 
@@ -172,17 +191,3 @@ def _check(reader: SettingReader) -> None:
         )
     if description.stage_index(stage.name) != 0:
         raise ValueError(f"the inputs of stage {stage.name} are not those of the device: calibrate the first stage")
-
-
-def _with_level(prior: TwinPrior, twin: Twin, reader: SettingReader) -> TwinPrior:
-    """Return the prior with the level at which the twin gives as much light as was read."""
-    layout: TwinLayout = twin.layout
-    last = reader.done[-1]
-    own = dataclasses.replace(twin.parameters, level=1.0)
-    expected = predict(Twin(layout, own), last.phases, last.inputs.astype(np.float64)) - own.detector_dark
-    measured = np.where(np.isfinite(last.readings), last.readings - own.detector_dark, 0.0)
-    level = float(measured.sum() / np.where(np.isfinite(last.readings), expected, 0.0).sum())
-    return TwinPrior(
-        dataclasses.replace(prior.mean, level=level),
-        dataclasses.replace(prior.sigma, level=0.3 * level),
-    )

@@ -8,7 +8,6 @@ row per heater that is swept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,29 +39,6 @@ class Cosines(NamedTuple):
     def visibility(self) -> Array:
         """B / A, between 0 and 1 for a power."""
         return self.amplitude / np.maximum(np.abs(self.mean), 1e-300)
-
-
-@dataclass(frozen=True)
-class SweptFringe:
-    """A sweep of one heater, for reports.
-
-    Parameters
-    ----------
-    channel
-        The heater.
-    nominal
-        Nominal heater phases [rad], shape (points,).
-    share, fitted
-        Share of the light that crossed, measured and fitted, shape (points,).
-    visibility
-        Amplitude of the fitted fringe relative to its mean: about 1 if everything is right, 0 without response.
-    """
-
-    channel: int
-    nominal: Array
-    share: Array
-    fitted: Array
-    visibility: float
 
 
 class ScaledFringes(NamedTuple):

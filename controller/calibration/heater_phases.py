@@ -8,7 +8,8 @@ lattices, convolutions. The derivatives are the same steps in reverse order.
 
 A segment at distance d from a heater receives share · (REFERENCE_M / d)^exponent of its power, up to the reach of the
 layout. The phase of a segment with a heater follows that heater's curve. Other segments turn in proportion to the power
-that they receive, at the rate of a nominal heater.
+that they receive, at the rate of a nominal heater. What this law leaves out is smooth in the positions of the heaters:
+the slow components of the heat of the stage add a phase to each channel, `TwinParameters.heat_response`.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class HeaterPhases:
         Power relative to the heater's own P_π, and to the nominal P_π.
     received
         Power that each segment receives from others, for a share of 1, shape (settings, segments).
+    heat
+        Slow components of the heat (`TwinLayout.heat_components`), shape (settings, components).
     arm_power
         Power of each heater's arm, relative to that for π in this arm alone.
     arm_per_q
@@ -114,6 +117,7 @@ class HeaterPhases:
     p: Array
     q: Array
     received: Array
+    heat: Array
     arm_power: Array
     arm_per_q: Array
 
@@ -128,12 +132,15 @@ class PhaseGradient:
         By nominal heater phase, offset and κ, shape (settings, channels).
     by_scalars
         By `HEAT_SCALARS`, shape (settings, 5).
+    by_response
+        By the response to slow components of the heat, shape (settings, channels, components).
     """
 
     by_x: Array
     by_offset: Array
     by_kappa: Array
     by_scalars: Array
+    by_response: Array
 
 
 def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkModel, x: Array) -> HeaterPhases:
@@ -148,8 +155,9 @@ def heater_phases(layout: TwinLayout, own: TwinParameters, crosstalk: CrosstalkM
     arm_power = (q + crosstalk.share * received[:, layout.own]) * arm_per_q
     segments = _rate(layout, crosstalk) * crosstalk.share * received
     segments[:, layout.own] = own.offset_rad + np.pi * arm_power * (1 + own.curvature * arm_power) / (1 + own.curvature)
-    effective = np.ascontiguousarray((layout.effective @ segments.T).T)
-    return HeaterPhases(effective, v, hot, grounds, p, q, received, arm_power, arm_per_q)
+    heat = q @ layout.heat_components
+    effective = np.ascontiguousarray((layout.effective @ segments.T).T) + heat @ own.heat_response.T
+    return HeaterPhases(effective, v, hot, grounds, p, q, received, heat, arm_power, arm_per_q)
 
 
 def phases_adjoint(
@@ -168,6 +176,7 @@ def phases_adjoint(
     by_received = rate * by_segment
     by_received[:, layout.own] += by_arm * at.arm_per_q
     by_q = by_arm * at.arm_per_q + crosstalk.share * crosstalk.received_adjoint(by_received)
+    by_q += by_effective @ own.heat_response @ layout.heat_components.T
     by_kappa, by_eta, by_share, by_exponent = _by_arm_factor(
         layout, own, crosstalk, by_arm * at.arm_power / at.arm_per_q, by_rate
     )
@@ -180,6 +189,7 @@ def phases_adjoint(
         by_offset=by_arm_phase,
         by_kappa=by_kappa + by_kappa_of_q,
         by_scalars=np.stack((by_eta, by_rho, by_share, by_exponent, by_ground), axis=1),
+        by_response=by_effective[:, :, np.newaxis] * at.heat[:, np.newaxis, :],
     )
 
 

@@ -1,8 +1,8 @@
-"""Powers at the outputs with one input lit at a time, less those with all inputs dark."""
+"""Powers at the outputs with one input lit at a time, and with all inputs dark."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +12,33 @@ from photonloop.controller.calibration.setting_reader import SettingReader
 Array = NDArray[np.float64]
 
 
-class LitPowers(NamedTuple):
-    """Readings with single lit inputs.
+@dataclass(frozen=True)
+class LitReadings:
+    """Readings with single lit inputs, and with none.
 
     Parameters
     ----------
-    lit
-        Readings with each lit input, less `dark`, shape (settings, lit inputs, taps).
-    dark
-        Readings with all inputs at amplitude 0: dark current, and light that the modulators do not block, shape
-        (settings, taps).
+    inputs
+        Amplitudes: one row per lit input, then one with all inputs at 0, shape (rows, ports).
+    readings
+        Mean readings, shape (settings, rows, taps).
     """
 
-    lit: Array
-    dark: Array
+    inputs: Array
+    readings: Array
+
+    @property
+    def dark(self) -> Array:
+        """Readings with all inputs at 0: dark level, and light that the modulators let through, (settings, taps)."""
+        return self.readings[:, -1]
+
+    @property
+    def lit(self) -> Array:
+        """Readings with each lit input, less `dark`, shape (settings, lit inputs, taps)."""
+        return self.readings[:, :-1] - self.readings[:, -1:]
 
 
-def read_lit(reader: SettingReader, nominal: Array, ports: list[int], repeats: int = 1) -> LitPowers:
+def read_lit(reader: SettingReader, nominal: Array, ports: list[int], repeats: int = 1) -> LitReadings:
     """Read settings with each of `ports` lit alone, and with all inputs dark.
 
     Parameters
@@ -49,4 +59,4 @@ def read_lit(reader: SettingReader, nominal: Array, ports: list[int], repeats: i
     # A reading that cannot be used is most likely saturated.
     found = np.nan_to_num(found, nan=reader.full_scale)
     mean = found.reshape(len(nominal), len(rows), repeats, -1)[:, :, min(1, repeats - 1) :].mean(axis=2)
-    return LitPowers(mean[:, :-1] - mean[:, -1:], mean[:, -1])
+    return LitReadings(rows.astype(np.float64), mean)

@@ -23,7 +23,7 @@ from photonloop.controller.calibration.heated_phases import (
     with_offsets,
 )
 from photonloop.controller.calibration.light_paths import LightPath, PathRound
-from photonloop.controller.calibration.lit_inputs import LitPowers, read_lit
+from photonloop.controller.calibration.lit_inputs import LitReadings, read_lit
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
@@ -154,7 +154,7 @@ class _Sweeps:
     def _dark(self, path: LightPath) -> float:
         return float(self.twin.parameters.detector_dark[path.output])
 
-    def _errors(self, paths: tuple[LightPath, ...], powers: LitPowers, found: Cosines, repeats: int) -> Array:
+    def _errors(self, paths: tuple[LightPath, ...], powers: LitReadings, found: Cosines, repeats: int) -> Array:
         """Return the errors of the maxima [rad]: from noise, and from light that interferes with that of the path."""
         error = []
         for row, path in enumerate(paths):

@@ -133,7 +133,7 @@ def program_matrix(found: StageCalibration, target: Complex, bounds: Bounds, rng
 def program_phases(found: StageCalibration, phases: Array, target: Complex, bounds: Bounds) -> ProgrammedMatrix:
     """Return the nominal heater phases for effective `phases` [rad], shape (channels,), without refinement.
 
-    `target` is the matrix that an ideal mesh has at these phases.
+    `target` is the matrix from requested amplitudes to outputs of an ideal mesh with these phases.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def _within_bounds(merit: MatrixMerit, start: _Refined, nominal: Array, steady_i
         by_inputs = np.zeros_like(by_inputs) if steady_inputs else by_inputs
         return value + excess**2, np.concatenate((by_x + 2 * excess, by_inputs))
 
-    low = bounds.low + LEAST_RAD
+    low = np.minimum(bounds.low + LEAST_RAD, bounds.high)
     limits = [*zip(low, bounds.high, strict=True), *[(None, None)] * len(merit.target)]
     done = minimize(
         objective,

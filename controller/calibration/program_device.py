@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
 from photonloop.controller.calibration.calibration_file import check_same_device
+from photonloop.controller.calibration.matrix_merit import entering_matrix
 from photonloop.controller.calibration.program import ProgrammedMatrix, program_matrix, program_phases
 from photonloop.controller.calibration.program_measurement import MeasuredErrors, measured_errors
 from photonloop.controller.calibration.program_refine import refined
@@ -213,7 +214,10 @@ def stage_drive(description: DeviceDescription, found: StageCalibration, nominal
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The target matrix, and the phases if they are given."""
+    """The target from requested amplitudes to outputs, the phases of the mesh if they are given, and a name.
+
+    Given phases leave the inputs as they are, with their phases and couplings.
+    """
 
     matrix: Complex
     phases: Phases | None
@@ -227,7 +231,8 @@ def _wanted(found: StageCalibration, options: ProgramOptions) -> _Wanted:
         return _Wanted(target_matrix(options.matrix, found.stage), None, options.matrix)
     assert options.phases is not None
     phases = read_phases(options.phases, found.stage)
-    return _Wanted(mesh_matrix(found.stage, phases), phases, str(options.phases))
+    matrix = mesh_matrix(found.stage, phases) @ entering_matrix(found, found.twin)
+    return _Wanted(matrix, phases, str(options.phases))
 
 
 def _programmed(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from photonloop.controller.calibration.calibrated_device import StageCalibration
+from photonloop.controller.calibration.detector_memory import without_memory
 from photonloop.controller.calibration.input_fields import input_fields
 from photonloop.controller.calibration.matrix_merit import device_matrix
 from photonloop.controller.calibration.setting_reader import SettingReader
@@ -115,9 +116,12 @@ def errors_of_readings(
 
 
 def measured_powers(found: StageCalibration, readings: Array) -> Array:
-    """Return powers at the outputs, (repeats, outputs, inputs), in the unit of |E|², from (repeats, inputs, taps)."""
+    """Return powers at the outputs, (repeats, outputs, inputs), in the unit of |E|², from (repeats, inputs, taps).
+
+    Readings are those of successive samples, with the first one at the start of a setting.
+    """
     own = found.parameters
-    linear = readings - own.detector_dark
+    linear = without_memory(readings - own.detector_dark, own.detector_memory)
     linear = linear / (1 - own.compression * linear / found.layout.full_scale)
     return (linear / found.twin.gain).transpose(0, 2, 1)
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from photonloop.controller.calibration.fringes import ScaledFringes, SweptFringe, fit_scaled
+from photonloop.controller.calibration.evidence import Fringe
+from photonloop.controller.calibration.fringes import ScaledFringes, fit_scaled
 from photonloop.controller.calibration.heated_phases import (
     Channels,
     arm_signs,
@@ -39,15 +40,24 @@ from photonloop.controller.calibration.heated_phases import (
     sweep_nominals,
     with_offsets,
 )
-from photonloop.controller.calibration.lit_inputs import read_lit
+from photonloop.controller.calibration.lit_inputs import LitReadings, read_lit
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.calibration.twin_layout import TwinLayout
+from photonloop.controller.calibration.twin_misfit import Observations
 
 Array = NDArray[np.float64]
 
 LOW_PHI_RAD = 0.2
 """Lower one of the two phases of the φ that are not swept."""
+
+
+class MeasurablePhi(NamedTuple):
+    """An interferometer, the one before it on the same modes, and the channel of φ' between them (-1: none)."""
+
+    number: int
+    before: int
+    minus: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class ColumnSweep:
         Added to the phase: π if the share is (1 - cos)/2.
     nominal
         Nominal heater phases [rad], shape (settings, channels of the stage).
+    read
+        What was read.
     share
         Share of power that crossed, shape (rows, settings).
     """
@@ -72,27 +84,44 @@ class ColumnSweep:
     minus: Channels
     shift_rad: Array
     nominal: Array
+    read: LitReadings
     share: Array
 
 
 @dataclass(frozen=True)
 class RatioSweeps:
-    """All sweeps so far, with the twin that describes them."""
+    """Sweeps of all θ or φ, with the twin that describes them."""
 
     twin: Twin
     sweeps: tuple[ColumnSweep, ...]
 
     @property
-    def fringes(self) -> tuple[SweptFringe, ...]:
-        """The fringe of every heater that was swept."""
+    def visibility(self) -> Array:
+        """Visibility of the fringe of each channel, NaN if it was not swept, shape (channels,)."""
+        found = np.full(self.twin.layout.channels, np.nan)
+        for sweep in self.sweeps:
+            found[sweep.channels] = _fitted(self.twin, sweep).cosines.visibility
+        return found
+
+    @property
+    def fringes(self) -> tuple[Fringe, ...]:
+        """The fringe of every heater that was swept, in the order of nominal heater phases."""
         found = []
         for sweep in self.sweeps:
-            cosines = _fitted(self.twin, sweep).cosines
+            fitted = _fitted(self.twin, sweep).cosines.fitted
             for row, channel in enumerate(sweep.channels):
-                x = sweep.nominal[:, channel]
-                visibility = float(cosines.visibility[row])
-                found.append(SweptFringe(int(channel), x, sweep.share[row], cosines.fitted[row], visibility))
+                order = np.argsort(sweep.nominal[:, channel], kind="stable")
+                x, share = sweep.nominal[order, channel], sweep.share[row, order]
+                found.append(Fringe(int(channel), x, share, fitted[row, order], ""))
         return tuple(found)
+
+    def observations(self) -> Observations:
+        """Return the readings of all sweeps, with all single lit inputs and with none."""
+        return Observations(
+            np.concatenate([sweep.nominal for sweep in self.sweeps]),
+            self.sweeps[0].read.inputs,
+            np.concatenate([sweep.read.readings for sweep in self.sweeps]),
+        )
 
 
 def sweep_thetas(twin: Twin, reader: SettingReader, rng: np.random.Generator, points: int, repeats: int) -> RatioSweeps:
@@ -121,9 +150,9 @@ def sweep_thetas(twin: Twin, reader: SettingReader, rng: np.random.Generator, po
         nominal[points:, layout.phi[here]] = np.where(own > own.min(axis=0) + 1, own.min(axis=0), own + _half_turn(twin))
         others = np.setdiff1d(layout.theta, channels)
         nominal = nominal_for(twin, nominal, others, np.full(others.size, np.pi), reader.bounds)
-        share = _crossed(reader, nominal, layout.top[here], repeats)
+        read = read_lit(reader, nominal, list(range(layout.ports)), repeats)
         none = np.full(here.size, -1)
-        sweeps.append(ColumnSweep(channels, none, np.zeros(here.size), nominal, share))
+        sweeps.append(ColumnSweep(channels, none, np.zeros(here.size), nominal, read, _crossed(read, layout.top[here])))
         twin = _with_fit(twin, sweeps[-1])
     twin = _with_curvature(twin, sweeps)
     for sweep in sweeps:
@@ -135,39 +164,34 @@ def sweep_phis(twin: Twin, reader: SettingReader, rng: np.random.Generator, poin
     """Sweep all φ that can be measured, column by column; arguments as for `sweep_thetas`."""
     layout, sweeps = twin.layout, []
     for column in range(int(layout.column.max()) + 1):
-        pairs = [(k, before) for k in np.flatnonzero(layout.column == column) if (before := _before(layout, int(k))) >= 0]
+        pairs = [pair for pair in measurable_phis(layout) if layout.column[pair.number] == column]
         if not pairs:
             continue
-        here, earlier = np.array(pairs).T
+        here, earlier, minus = (np.array(part) for part in zip(*pairs, strict=True))
         channels = layout.phi[here]
         nominal = _random_phis(twin, points, rng)
         nominal[:, channels] = sweep_nominals(twin, channels, points, reader.bounds, rng)
         wanted = np.full(layout.theta.size, np.pi)
         wanted[here] = wanted[earlier] = np.pi / 2
         nominal = nominal_for(twin, nominal, layout.theta, wanted, reader.bounds)
-        share = _crossed(reader, nominal, layout.top[here], repeats)
-        minus = np.array([_between(layout, int(k), int(before)) for k, before in pairs])
-        sweeps.append(ColumnSweep(channels, minus, np.where(minus < 0, np.pi, 0.0), nominal, share))
+        read = read_lit(reader, nominal, list(range(layout.ports)), repeats)
+        sweeps.append(
+            ColumnSweep(channels, minus, np.where(minus < 0, np.pi, 0.0), nominal, read, _crossed(read, layout.top[here]))
+        )
         twin = _with_fit(twin, sweeps[-1])
     return RatioSweeps(twin, tuple(sweeps))
 
 
-def measurable_phis(layout: TwinLayout) -> Channels:
-    """Return the channels of φ that have an earlier interferometer on the same modes."""
-    return np.array([layout.phi[k] for k in range(layout.interferometers) if _before(layout, k) >= 0], np.int64)
-
-
-def _before(layout: TwinLayout, k: int) -> int:
-    """Return the last interferometer before k on the same modes, or -1."""
-    earlier = np.flatnonzero((layout.top == layout.top[k]) & (layout.column < layout.column[k]) & ~layout.alone)
-    return int(earlier[-1]) if earlier.size else -1
-
-
-def _between(layout: TwinLayout, k: int, before: int) -> int:
-    """Return the channel of φ of the interferometer on the lower mode between two interferometers, or -1."""
-    column = layout.column
-    found = np.flatnonzero((layout.top == layout.top[k] + 1) & (column > column[before]) & (column < column[k]))
-    return int(layout.phi[found[0]]) if found.size else -1
+def measurable_phis(layout: TwinLayout) -> list[MeasurablePhi]:
+    """Return the φ that can be measured with one lit input: those with an earlier interferometer on the same modes."""
+    found, column = [], layout.column
+    for k in np.flatnonzero(~layout.alone):
+        earlier = np.flatnonzero((layout.top == layout.top[k]) & (column < column[k]) & ~layout.alone)
+        if earlier.size:
+            between = (layout.top == layout.top[k] + 1) & (column > column[earlier[-1]]) & (column < column[k])
+            minus = layout.phi[np.flatnonzero(between)]
+            found.append(MeasurablePhi(int(k), int(earlier[-1]), int(minus[0]) if minus.size else -1))
+    return found
 
 
 def _half_turn(twin: Twin) -> float:
@@ -185,9 +209,9 @@ def _random_phis(twin: Twin, settings: int, rng: np.random.Generator) -> Array:
     return nominal
 
 
-def _crossed(reader: SettingReader, nominal: Array, top: Channels, repeats: int) -> Array:
+def _crossed(read: LitReadings, top: Channels) -> Array:
     """Return the shares that crossed the interferometers with these upper modes, shape (rows, settings)."""
-    power = np.maximum(read_lit(reader, nominal, list(range(reader.stage.ports)), repeats).lit, 0.0)
+    power = np.maximum(read.lit, 0.0)
     crossed = np.sqrt(power[:, top, top + 1] * power[:, top + 1, top])
     stayed = np.sqrt(power[:, top, top] * power[:, top + 1, top + 1])
     total = crossed + stayed

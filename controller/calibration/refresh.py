@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from photonloop.controller.calibration.calibrated_device import StageCalibration
+from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
 from photonloop.controller.calibration.drift_fit import DriftSize, fit_drift
-from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.calibration.reading_record import utc_now
+from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.stage_check import check_inputs_of, held_out
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.learning.variables import start_variables
+from photonloop.protocols.device import DeviceStatus
+
+
+class RefreshedDevice(ReadableDevice, Protocol):
+    """The part of `PhotonicDevice` that a refresh uses."""
+
+    def status(self) -> DeviceStatus:
+        """As in `PhotonicDevice`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,3 +87,29 @@ def refresh_stage(
     fit = fit_drift(found, data, options.drift)
     tested = held_out(found, Twin(found.layout, fit.parameters), test)
     return dataclasses.replace(found, parameters=fit.parameters, held_out=tested)
+
+
+def refresh_calibration(
+    device: RefreshedDevice, calibration: Calibration, rng: np.random.Generator, options: RefreshOptions | None = None
+) -> Calibration:
+    """Refresh all meshes of a calibration; weight banks are kept as they are.
+
+    Parameters
+    ----------
+    device
+        The device, the one that was calibrated.
+    calibration
+        Its calibration.
+    rng
+        Draws settings and inputs.
+    options
+        None: the defaults.
+
+    Raises
+    ------
+    ValueError
+        As `refresh_stage`.
+    """
+    stages = tuple(refresh_stage(SettingReader(device, found.stage.name), found, rng, options) for found in calibration.stages)
+    status = device.status()
+    return dataclasses.replace(calibration, made=utc_now(), clock_s=status.clock_s, conditions=dict(status.health), stages=stages)

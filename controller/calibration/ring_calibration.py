@@ -116,7 +116,8 @@ def calibrate_rings(
     read = reader.read(settings, inputs).observations()
     test = read.part(slice(count, None))
     report(3, steps)
-    data = _joined([*(_padded(part, inputs) for part in swept), read.part(slice(0, count))])
+    some = [_padded(part.part(slice(number % 2, None, 2)), inputs) for number, part in enumerate(swept)]
+    data = _joined([*some, read.part(slice(0, count))])
     fit = fit_values(start, prior, data, noise)
     report(4, steps)
     influence_sigma = np.zeros((layout.channels, layout.channels))

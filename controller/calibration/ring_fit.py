@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.detector_memory import with_memory
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.ring_readings import (
     RingModel,
-    filtered,
     predict_at,
     predict_readings,
     readings_and_jacobian,
@@ -175,10 +175,10 @@ def fit_row(start: RingModel, row: int, data: Observations, noise: ReadingNoise,
 
     def derivatives(model: RingModel, here: slice) -> tuple[Array, Array]:
         found, kept = slopes_at(model.row(row), phases(model, here), data.inputs), model.values.kept
-        by_phase, by_bus = filtered(found.by_phase[:, :, 0], kept), filtered(found.by_bus[:, :, 0, :-1], kept)
+        by_phase, by_bus = with_memory(found.by_phase[:, :, 0], kept), with_memory(found.by_bus[:, :, 0, :-1], kept)
         by_influence = by_phase[..., np.newaxis] * heaters.q[here, np.newaxis, np.newaxis]
         parts = (by_phase, by_influence.reshape(*by_phase.shape[:2], -1), by_bus)
-        return filtered(found.readings, kept), np.concatenate(parts, axis=-1)[:, :, np.newaxis]
+        return with_memory(found.readings, kept), np.concatenate(parts, axis=-1)[:, :, np.newaxis]
 
     unknowns = _Unknowns(
         off=off,
@@ -220,7 +220,8 @@ def _step(
     """Return the model, objective, readings and next damping of the first step that lowers the objective, or None."""
     matrix, slope, value = equations
     while damping < MOST_DAMPING:
-        tried = unknowns.moved(model, -np.linalg.solve(matrix + np.diag(damping * np.diag(matrix)), slope))
+        step = np.linalg.solve(matrix + np.diag(damping * np.diag(matrix)), -slope)
+        tried = unknowns.moved(model, step.astype(np.float64))
         with np.errstate(all="ignore"):  # a step may lead out of the range of the model
             predicted = unknowns.predict(tried)
             reached = _objective(tried, unknowns, data, predicted, tau)

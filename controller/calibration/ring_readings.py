@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.detector_memory import memory_change, with_memory
 from photonloop.controller.calibration.heater_phases import HEAT_SCALARS, CrosstalkModel, heater_phases, phases_adjoint
 from photonloop.controller.calibration.ring_fields import RowShares, row_shares
 from photonloop.controller.calibration.ring_layout import RingLayout
@@ -96,21 +97,21 @@ class BankSlopes:
     by_value: dict[str, Array]
 
 
-def predict_readings(model: RingModel, phases: Array, inputs: Array) -> Array:
+def predict_readings(model: RingModel, phases: Array, inputs: NDArray[np.inexact]) -> Array:
     """Return readings, (settings, samples, N), for heater phases, (settings, channels), and inputs, (samples, M)."""
     return predict_at(model, model.ring_phases(phases), inputs)
 
 
-def predict_at(model: RingModel, phase_rad: Array, inputs: Array) -> Array:
+def predict_at(model: RingModel, phase_rad: Array, inputs: NDArray[np.inexact]) -> Array:
     """Return readings, (settings, samples, N), at ring phases [rad], shape (settings, channels) or (settings, N, M)."""
     own = model.values
     light, shares = _powers(own, inputs)[0], model.shares(phase_rad)
     currents = [own.row_gain * np.einsum("bk,snk->sbn", light, part) for part in (shares.dropped, shares.passed)]
     dropped, passed = (_compressed(model, current)[0] for current in currents)
-    return filtered(dropped - passed + own.row_dark, own.kept)
+    return with_memory(dropped - passed + own.row_dark, own.kept)
 
 
-def slopes_at(model: RingModel, phase_rad: Array, inputs: Array) -> BankSlopes:
+def slopes_at(model: RingModel, phase_rad: Array, inputs: NDArray[np.inexact]) -> BankSlopes:
     """Return readings and derivatives at ring phases [rad], shape (settings, channels) or (settings, N, M)."""
     own = model.values
     light, by_leak = _powers(own, inputs)
@@ -140,10 +141,11 @@ def slopes_at(model: RingModel, phase_rad: Array, inputs: Array) -> BankSlopes:
     return BankSlopes(readings + own.row_dark, by_phase, by_bus, by_value)
 
 
-def readings_and_jacobian(model: RingModel, phases: Array, inputs: Array) -> tuple[Array, Array]:
+def readings_and_jacobian(model: RingModel, phases: Array, inputs: NDArray[np.inexact]) -> tuple[Array, Array]:
     """Return readings as `predict_readings`, and their derivatives by all values, (settings, samples, N, values).
 
-    The derivatives are in the order of `ring_values.ring_vector`.
+    The derivatives are in the order of `ring_values.ring_vector`. Those of `influence_rad` times power by κ and
+    self-heating are left out, which are about a thousandth of the others.
     """
     parts = ring_slices(model.layout)
     found = slopes_at(model, model.ring_phases(phases), inputs)
@@ -160,17 +162,11 @@ def readings_and_jacobian(model: RingModel, phases: Array, inputs: Array) -> tup
             first, size = parts[kind].start, values.shape[-1]
             jacobian[:, :, row, first + row * size : first + (row + 1) * size] = values[:, :, row]
     _add_heaters(model, jacobian, parts, phases, found.by_phase)
-    return _with_memory(found.readings, jacobian, model.values.kept, parts)
-
-
-def _with_memory(settled: Array, jacobian: Array, kept: float, parts: dict[str, slice]) -> tuple[Array, Array]:
-    readings, derivatives = filtered(settled, kept), filtered(jacobian, kept)
-    # y[t] = (1 - q) x[t] + q y[t-1], so dy[t]/dq = y[t-1] - x[t] + q dy[t-1]/dq
-    by_kept = np.zeros_like(readings)
-    for t in range(1, readings.shape[1]):
-        by_kept[:, t] = readings[:, t - 1] - settled[:, t] + kept * by_kept[:, t - 1]
-    derivatives[..., parts["kept"].start] = by_kept
-    return readings, derivatives
+    kept = model.values.kept
+    readings, flat = with_memory(found.readings, kept), jacobian.reshape(*jacobian.shape[:2], -1)
+    jacobian = with_memory(flat, kept).reshape(jacobian.shape)
+    jacobian[..., parts["kept"].start] = memory_change(found.readings, readings, kept)
+    return readings, jacobian
 
 
 def _add_heaters(model: RingModel, jacobian: Array, parts: dict[str, slice], phases: Array, by_phase: Array) -> None:
@@ -190,9 +186,9 @@ def _add_heaters(model: RingModel, jacobian: Array, parts: dict[str, slice], pha
         jacobian[..., parts[kind].start] = scalars[..., number]
 
 
-def _powers(own: RingValues, inputs: Array) -> tuple[Array, Array]:
+def _powers(own: RingValues, inputs: NDArray[np.inexact]) -> tuple[Array, Array]:
     """Return the light of each wavelength, (samples, M), as a reading, and its derivative by the leak."""
-    power = np.abs(inputs) ** 2
+    power = np.abs(inputs).astype(np.float64) ** 2
     leak = own.input_leak
     return own.level * (leak**2 + (1 - leak**2) * power), own.level * 2 * leak * (1 - power)
 
@@ -202,11 +198,3 @@ def _compressed(model: RingModel, current: Array) -> tuple[Array, Array, Array]:
     full_scale = model.layout.full_scale
     steep = 1 / (1 + model.values.compression * current / full_scale)
     return current * steep, steep**2, -((current * steep) ** 2) / full_scale
-
-
-def filtered(values: Array, kept: float) -> Array:
-    """Return readings with the share `kept` of the sample before; the first sample of a setting has settled."""
-    found = values.copy()
-    for t in range(1, values.shape[1]) if kept else ():
-        found[:, t] = (1 - kept) * values[:, t] + kept * found[:, t - 1]
-    return found

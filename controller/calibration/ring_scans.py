@@ -154,7 +154,7 @@ def _guess(signal: Array, shapes: _Shapes, wavelength_rad: Array) -> _Guess:
     """Return the best offset and κ of one ring for readings (points, M) of its sweep."""
     matched = np.maximum(shapes.values @ (signal - signal.mean(axis=0)), 0.0) ** 2
     step = np.rint(wavelength_rad * (OFFSETS / (2 * np.pi))).astype(np.int64)
-    score = sum(np.roll(matched[..., k], -step[k], axis=1) for k in range(step.size))
+    score = np.sum([np.roll(matched[..., k], -step[k], axis=1) for k in range(step.size)], axis=0)
     kappa, offset = np.unravel_index(int(np.argmax(score)), score.shape)
     return _Guess(float(score[kappa, offset]), 2 * np.pi / OFFSETS * float(offset), KAPPAS[kappa], shapes.finesse, wavelength_rad)
 

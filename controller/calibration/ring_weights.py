@@ -3,9 +3,9 @@
 1. The phases of a row's rings from its weights, by damped Newton steps on the fitted model. A weight belongs to two
    phases, on either side of the resonance, so the steps start from many combinations of sides.
 2. Of all combinations that reach the weights, the one that takes the least heat within the bounds.
-3. Nominal heater phases for the phases of all rings, by Newton steps on the model of the heaters with crosstalk. Heaters
-   can only heat, so a ring that would have to be cooled gets 2π more, and the phases of its row are found again: light
-   takes half a round trip through a ring, so 2π more change the sign of the field that it drops.
+3. Nominal heater phases for the phases of all rings, by Newton steps on the model of the heaters with crosstalk.
+   Heaters can only heat, so a ring that would have to be cooled gets 2π more, and the phases of its row are found
+   again: light takes half a round trip through a ring, so 2π more change the sign of the field that it drops.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def program_weights(found: RingCalibration, weights: ArrayLike, bounds: Bounds) 
     layout, wanted = found.layout, np.asarray(weights, np.float64)
     if wanted.shape != (layout.rows, layout.wavelengths):
         raise ValueError(
-            f"the weights have shape {wanted.shape}, but {found.stage.name} has {layout.rows} rows of {layout.wavelengths} rings: "
-            f"give an array of shape ({layout.rows}, {layout.wavelengths})"
+            f"the weights have shape {wanted.shape}, but {found.stage.name} has {layout.rows} rows of {layout.wavelengths} "
+            f"rings: give an array of shape ({layout.rows}, {layout.wavelengths})"
         )
     if not np.all(np.abs(wanted) <= 1):  # also if one is NaN
         raise ValueError(f"the weights range from {wanted.min():.4g} to {wanted.max():.4g}: scale them to [-1, 1]")
     model, floor = found.model, _floor(found.model, bounds)
-    starts = _starts(model, wanted)
-    phase_rad, error = ring_phases_for(model, wanted, floor + np.mod(starts - floor, 2 * np.pi))
+    starts = np.mod(_starts(model, wanted) - floor, 2 * np.pi).astype(np.float64) + floor
+    phase_rad, error = ring_phases_for(model, wanted, starts)
     chosen = _least_heat(phase_rad, error, floor, (bounds.high - bounds.low).reshape(floor.shape))
     nominal = nominal_for(model, chosen.ravel())
     for _ in range(layout.channels):
@@ -171,7 +171,7 @@ def _weight_errors(model: RingModel, phase_rad: Array, weights: Array) -> tuple[
 
 
 def _least_heat(phase_rad: Array, error: Array, floor: Array, widest: Array) -> Array:
-    """Return the ring phases, (N, M), of the combination with the least heat for each row, within the range `widest`."""
+    """Return the ring phases, (N, M), with the least heat for each row; `widest`: range of the heaters."""
     heat = phase_rad - floor
     within = np.all((heat >= 0) & (heat <= widest), axis=2)
     error = np.where(within, error, error + 2.0)

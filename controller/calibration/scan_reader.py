@@ -31,8 +31,6 @@ class ScanReader:
         The column that each setting scanned: later columns were in bar. Shape (settings,).
     bounds
         Bounds of the nominal heater phases.
-    source
-        The reader of settings.
     """
 
     def __init__(self, reader: SettingReader, inputs: NDArray[np.float32]) -> None:
@@ -41,15 +39,16 @@ class ScanReader:
         self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
         self.column = np.empty(0, np.int64)
         self.bounds = reader.bounds
-        self.source = reader
+        self.reader = reader
 
     def __call__(self, phases: Array, column: int) -> Array:
         """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self.source.read(phases, self.inputs).readings
-        self.phases = np.concatenate((self.phases, phases))
+        read = self.reader.read(phases, self.inputs)
+        readings = read.readings
+        self.phases = np.concatenate((self.phases, read.phases))
         self.readings = np.concatenate((self.readings, readings))
         self.column = np.append(self.column, np.full(len(phases), column))
-        return np.nan_to_num(readings, nan=self.source.full_scale)
+        return np.nan_to_num(readings, nan=self.reader.full_scale)
 
     def observations(self, which: NDArray[np.int64] | slice) -> Observations:
         """Return some of the settings and what was read at them."""

@@ -6,6 +6,7 @@ do not explain them, the stage is broken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,7 +121,11 @@ class StageCheck:
 
 
 def check_stage(
-    reader: SettingReader, found: StageCalibration, rng: np.random.Generator, options: CheckOptions | None = None
+    reader: SettingReader,
+    found: StageCalibration,
+    rng: np.random.Generator,
+    options: CheckOptions | None = None,
+    search: Callable[[], tuple[Trouble, ...]] = tuple,
 ) -> StageCheck:
     """Read random settings and compare them with a calibration.
 
@@ -134,8 +139,10 @@ def check_stage(
         Draws settings and inputs.
     options
         None: the defaults.
+    search
+        Searches for the defects of a broken stage.
     """
-    options = options or CheckOptions()
+    options, before = options or CheckOptions(), reader.settings
     phases = np.array([start_variables(reader.bounds, rng) for _ in range(options.settings)])
     data = reader.read(phases, check_inputs_of(found, options.samples, rng)).observations()
     fit = fit_drift(found, data, options.drift)
@@ -143,6 +150,7 @@ def check_stage(
     then = Agreement(*(_rms(values) for values in (found.held_out.residual, found.held_out.misfit, found.held_out.tvd)))
     moved = moved_channels(found, fit, options.significance)
     change_rad = fit.parameters.offset_rad - found.parameters.offset_rad
+    known = fit.sigma.offset_rad < options.drift.offset_rad / 2
     verdict = _verdict(found, data, fit, then, explained, moved, options)
     return StageCheck(
         stage=found.stage.name,
@@ -151,9 +159,9 @@ def check_stage(
         now=now,
         explained=explained,
         moved=moved,
-        drift_rad=_rms(change_rad[fit.sigma.offset_rad < options.drift.offset_rad / 2]),
-        troubles=(),
-        settings=len(phases),
+        drift_rad=_rms(change_rad[known]),
+        troubles=search() if verdict == "broken" else (),
+        settings=reader.settings - before,
     )
 
 
@@ -207,7 +215,8 @@ def _verdict(
     options: CheckOptions,
 ) -> Verdict:
     largest = max((abs(each.change_rad) for each in moved), default=0.0)
-    if explained.misfit > max(options.unexplained * then.misfit, options.tolerated_misfit) or largest > options.largest_rad:
+    bound = max(options.unexplained * then.misfit, options.tolerated_misfit)
+    if not explained.misfit <= bound or largest > options.largest_rad:
         return "broken"
     drifted = Observations(data.phases, data.inputs, predicted_all(Twin(found.layout, fit.parameters), data))
     change = _rms(relative_misfit(drifted.readings, predicted_all(found.twin, data), found.parameters.detector_dark))

@@ -169,6 +169,7 @@ def adjoint_pass(twin: Twin, at: ForwardPass, slopes: Array) -> TwinGradient:
             offset_rad=heated.by_offset.sum(axis=0),
             kappa=heated.by_kappa.sum(axis=0),
             **dict(zip(HEAT_SCALARS, heated.by_scalars.sum(axis=0).tolist(), strict=True)),
+            heat_response=heated.by_response.sum(axis=0),
             coupler_error_rad=by_mesh[:, 2:4],
             loss_db=by_mesh[:, 4],
             shifter_db=float(by_mesh[:, 5].sum() + by_screen),

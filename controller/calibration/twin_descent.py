@@ -24,6 +24,7 @@ RATES: dict[str, float] = {
     "self_heating": 0.02,
     "crosstalk_share": 0.004,
     "crosstalk_exponent": 0.05,
+    "heat_response": 0.004,
     "ground_ratio": 1e-4,
     "coupler_error_rad": 0.2,
     "loss_db": 0.05,

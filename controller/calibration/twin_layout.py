@@ -34,6 +34,10 @@ REFERENCE_M = 1e-4
 """Distance [m] for which `TwinParameters.crosstalk_share` is given."""
 
 
+HEAT_COMPONENTS: dict[int, tuple[int, int]] = {8: (4, 3), 16: (2, 2)}
+"""Numbers of slow components of the heat along and across the light, for meshes up to a number of ports."""
+
+
 @dataclass(frozen=True)
 class TwinLayout:
     """The structure of one stage.
@@ -59,8 +63,6 @@ class TwinLayout:
     near_to, near_from, near_ln
         Pairs of segment and heater with thermal crosstalk, and ln(REFERENCE_M / distance), shape (pairs,); empty if
         there is a `lattice`.
-    lattice
-        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     partner_ln
         ln(REFERENCE_M / distance) of the other arm of each heater's interferometer; -inf if there is none.
     pitch_ln
@@ -71,6 +73,8 @@ class TwinLayout:
         Number of the ground conductor of each heater, shape (channels,). The heaters of a half column share one.
     effective
         Matrix from the phases of all segments to the effective phases of the channels, (channels, segments).
+    lattice
+        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     """
 
     ports: int
@@ -88,23 +92,40 @@ class TwinLayout:
     near_to: NDArray[np.int64]
     near_from: NDArray[np.int64]
     near_ln: NDArray[np.float64]
-    lattice: HeatLattice | None
     partner_ln: NDArray[np.float64]
     pitch_ln: float
     segments: int
     ground_bus: NDArray[np.int64]
     effective: sparse.csr_array
+    lattice: HeatLattice | None = None
 
     @property
     def interferometers(self) -> int:
         """Number of interferometers, including attenuators."""
         return self.top.size
 
+    @property
+    def distance_ln(self) -> NDArray[np.float64]:
+        """ln(REFERENCE_M / distance) of all distances with thermal crosstalk; some occur several times."""
+        return self.near_ln if self.lattice is None else self.lattice.ln[np.isfinite(self.lattice.ln)]
+
     @cached_property
     def grounds(self) -> sparse.csr_array:
         """Matrix that adds values of the heaters of each ground conductor, shape (grounds, channels)."""
         entries = np.ones(self.channels), (self.ground_bus, np.arange(self.channels))
         return sparse.csr_array(entries, shape=(int(self.ground_bus.max()) + 1, self.channels))
+
+    @cached_property
+    def heat_components(self) -> NDArray[np.float64]:
+        """Slow components of the heat of the stage, as weights of the heaters' powers, shape (channels, components).
+
+        Products of cosines along and across the light, divided by the number of heaters. The first one is the mean.
+        Large meshes have none.
+        """
+        along, across = next((count for ports, count in HEAT_COMPONENTS.items() if self.ports <= ports), (0, 0))
+        x, y = self.own // self.ports / (2 * self.column.max() + 2), self.own % self.ports / (self.ports - 1)
+        waves = [np.cos(np.pi * k * x) * np.cos(np.pi * m * y) for k in range(along) for m in range(min(across, self.ports // 2))]
+        return np.array(waves).reshape(-1, self.channels).T / self.channels
 
 
 def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m: float | None = None) -> TwinLayout:

@@ -32,6 +32,9 @@ class TwinParameters:
         Share of a heater's power that a segment receives at the distance `twin_layout.REFERENCE_M`.
     crosstalk_exponent
         Exponent of the decay of this share with distance.
+    heat_response
+        Phase that each slow component of the heat (`TwinLayout.heat_components`) adds to each channel, beyond this law
+        [rad at P_π], shape (channels, components). The law is that of an infinite chip without edges.
     ground_ratio
         Resistance of the ground conductor that the heaters of a half column share, divided by the nominal R.
     coupler_error_rad
@@ -62,6 +65,7 @@ class TwinParameters:
     self_heating: float
     crosstalk_share: float
     crosstalk_exponent: float
+    heat_response: Vector
     ground_ratio: float
     coupler_error_rad: Vector
     loss_db: Vector
@@ -95,6 +99,7 @@ def shapes(layout: TwinLayout) -> dict[str, tuple[int, ...]]:
     sized: dict[str, tuple[int, ...]] = {
         "offset_rad": (channels,),
         "kappa": (channels,),
+        "heat_response": (channels, layout.heat_components.shape[1]),
         "coupler_error_rad": (n, 2),
         "loss_db": (n,),
         "input_gain": (ports,),
@@ -152,6 +157,13 @@ def filled(layout: TwinLayout, **values: float | Vector) -> TwinParameters:
     return unpack(layout, np.concatenate([part.ravel() for part in parts]))
 
 
+def _heat_response_sigma(layout: TwinLayout) -> Vector:
+    """Return 0.03 rad for all channels but γ, whose phases no reading depends on."""
+    sigma = np.full((layout.channels, layout.heat_components.shape[1]), 0.03)
+    sigma[layout.gamma] = 0.0
+    return sigma
+
+
 def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) -> TwinPrior:
     """Return the prior for a chip of which only the description is known.
 
@@ -196,6 +208,7 @@ def nominal_prior(layout: TwinLayout, level: float, dark: float | Vector = 0.0) 
         self_heating=0.05,
         crosstalk_share=0.004,
         crosstalk_exponent=0.3,
+        heat_response=_heat_response_sigma(layout),
         ground_ratio=5e-4,
         coupler_error_rad=0.04,
         loss_db=0.05,

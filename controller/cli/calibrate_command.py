@@ -15,6 +15,7 @@ from photonloop.controller.calibration.calibrate import calibrate
 from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.method_choice import planned
+from photonloop.controller.cli.calibration_check import run_check, run_refresh
 from photonloop.controller.cli.calibration_console import show_calibration
 from photonloop.controller.cli.console import stop_on_signals
 from photonloop.controller.cli.device_options import check_chip_options, chip_size
@@ -26,6 +27,10 @@ from photonloop.controller.device.open_device import open_device
 def run(args: argparse.Namespace) -> int:
     """Calibrate a device and print how well its twin predicts settings that were not fitted."""
     check_chip_options(args, parse_device_string(args.device))
+    if args.check is not None:
+        return run_check(args)
+    if args.refresh is not None:
+        return run_refresh(args)
     given = {name: getattr(args, name) for name in ("method", "stage", "seed") if getattr(args, name) is not None}
     options = CalibrationOptions(**given) if given else None
     if args.dry_run:

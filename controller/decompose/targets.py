@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from photonloop.controller.decompose.stage_layout import check_topology
-from photonloop.controller.decompose.unitarity import checked_square, nearest_unitary, unitarity_error
+from photonloop.controller.decompose.unitarity import checked_square, distance_from_unitary, nearest_unitary, unitarity_error
 from photonloop.protocols.config import ConfigError, suggestion
 from photonloop.protocols.device import StageDescription
 
@@ -97,7 +97,8 @@ def checked_target(matrix: ArrayLike, stage: StageDescription, what: str = "the 
     if error > TARGET_TOLERANCE:
         raise ConfigError(
             f"{what} is not unitary: ‖U†U − 1‖ is {error:.3g}, but a mesh of topology {stage.topology!r} needs at most "
-            f"{TARGET_TOLERANCE:g}; write the matrix with more digits, use the nearest unitary matrix, which "
+            f"{TARGET_TOLERANCE:g}; its distance from the nearest unitary matrix is {distance_from_unitary(square):.3g} "
+            f"(spectral norm): write the matrix with more digits, use the nearest unitary matrix, which "
             f"photonloop.controller.decompose.unitarity.nearest_unitary returns, or use a stage of topology 'svd'"
         )
     return nearest_unitary(square)

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     PROBES = 5
     ACCURACY_ROWS = 6
     CALIBRATION = 7
+    CALIBRATION_CHECK = 8
 
 
 def rng_stream(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.calibrated_chips import calibrated, soi_chip, true_fidelity
 
 from photonloop.controller.calibration.calibrated_device import Calibration
+from photonloop.controller.calibration.calibration_file import save_calibration
 from photonloop.controller.calibration.check import check_calibration
 from photonloop.controller.calibration.refresh import refresh_stage
 from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.cli import calibration_check
+from photonloop.controller.cli.main import main
+from photonloop.simulator.engine.chip import Chip
 
 DAY_S = 86_400.0
 
@@ -50,3 +56,39 @@ def test_too_few_settings_for_a_refresh_are_refused() -> None:
     found = dataclasses.replace(calibrated(chip, rng, settings=20), settings=30)
     with pytest.raises(ValueError, match="calibrate again"):
         refresh_stage(SettingReader(chip, "mesh0"), found, rng)
+
+
+def test_the_command_checks_and_refreshes_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A heater that dies a day after the calibration: first drifted, then broken, with the heater named."""
+    faults = [{"kind": "dead_heater", "channel": 2, "at_s": 1.5 * DAY_S}]
+    chip, rng = soi_chip(4, seed=1, faults=faults), np.random.default_rng(1)
+    found = dataclasses.replace(calibrated(chip, rng), settings=120)
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    save_calibration(old, Calibration(chip.describe(), "2026-01-01T00:00:00Z", 0.0, {}, (found,)))
+    monkeypatch.setattr(calibration_check, "open_device", lambda *_, **__: _Kept(chip))
+    check = ["calibrate", "sim:soi", "--check"]
+    assert main([*check, str(old)]) == 0
+    assert "old.json: fresh" in capsys.readouterr().out
+    chip.wait(DAY_S)
+    assert main([*check, str(old), "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "drifted" and answer["stages"][0]["moved"][0]["change_rad"] != 0
+    assert main(["calibrate", "sim:soi", "--refresh", str(old)]) == 2
+    assert main(["calibrate", "sim:soi", "--refresh", str(old), "-o", str(new)]) == 0
+    assert "new.json: 12 settings" in capsys.readouterr().out
+    assert main([*check, str(new)]) == 0
+    chip.wait(DAY_S)
+    assert main([*check, str(new)]) == 4
+    assert "dead heater, channel 2" in capsys.readouterr().out
+
+
+class _Kept:
+    """An opened device that stays open, so that its time goes on."""
+
+    def __init__(self, device: Chip) -> None:
+        self.device = device
+
+    def close(self) -> None:
+        self.device.apply(np.zeros(self.device.describe().channels))
