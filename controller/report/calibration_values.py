@@ -19,6 +19,7 @@ _NAMES = {
     "self_heating": ("self-heating ρ of the heaters", ""),
     "crosstalk_share": ("crosstalk: share of a heater's power at 100 µm", ""),
     "crosstalk_exponent": ("exponent of its decay with distance", ""),
+    "heat_response": ("phase by the slow components of the heat, at P_π", "rad"),
     "ground_ratio": ("shared ground conductor, relative to a heater", ""),
     "coupler_error_rad": ("angle errors of the couplers", "rad"),
     "loss_db": ("loss of an interferometer", "dB"),
@@ -71,9 +72,11 @@ def _rows(
 ) -> list[FittedValue]:
     rows = []
     for kind in kinds:
-        name, own_unit = _NAMES[kind]
+        name, own_unit = _NAMES.get(kind, (kind, ""))
         own_unit = unit if kind in _READINGS else own_unit
         values, sigma = np.ravel(getattr(fitted, kind)), np.ravel(getattr(deviations, kind))
+        if not values.size:
+            continue
         typical = float(np.median(sigma))
         if values.size == 1:
             rows.append(FittedValue(name, 1, _single(float(values[0]), typical, own_unit), ""))

@@ -14,6 +14,7 @@ from support.html_pages import HtmlPage, assert_self_contained
 from photonloop.controller.calibration.calibrated_device import Calibration, HeldOut, Trouble
 from photonloop.controller.calibration.evidence import CalibrationEvidence, CandidateTerm, Fringe, gather_evidence
 from photonloop.controller.calibration.twin_misfit import Observations
+from photonloop.controller.calibration.twin_parameters import KINDS
 from photonloop.controller.report.calibration_banks import ring_influences
 from photonloop.controller.report.calibration_crosstalk import crosstalk_law, crosstalk_map
 from photonloop.controller.report.calibration_deviations import deviation_groups, largest_deviations
@@ -233,6 +234,7 @@ def test_values_have_as_many_digits_as_their_uncertainty() -> None:
     assert quantity_text(1.234e-5, "A") == "12.3 µA" and quantity_text(0.0, "A") == "0 A"
     found = calibration_of(ports=4, settings=1, held_out=1)[0].stages[0]
     rows = {row.name: row for row in fitted_values(found, "A")}
+    assert not set(rows) & set(KINDS), "a kind has no name"
     gains = rows["gains of the detectors"]
     own = found.parameters.detector_gain
     assert gains.count == 4 and gains.value == uncertain_text(float(own.mean()), float(own.std()))
@@ -249,7 +251,7 @@ def test_a_weight_bank_has_its_weights_and_influences() -> None:
     assert_self_contained(text, page)
     residual = float(np.median(found.held_out.residual))
     for words in (
-        "Weight bank bank0", f"{residual:.3g} × noise", "TVD of held-out settings –", "321", "rings, one after the other",
+        "Weight bank bank", f"{residual:.3g} × noise", "TVD of held-out settings –", "321", "rings, one after the other",
         "or, relative to their rms, by 0.40%", "phases of the wavelengths in a ring", "No trouble was found.",
     ):  # fmt: skip
         assert words in page.text, words
