@@ -10,8 +10,12 @@ from photonloop.controller.calibration.calibrated_device import Method
 from photonloop.controller.calibration.column_scans import CURVE_POINTS, POINTS
 from photonloop.controller.calibration.columns import ColumnOptions
 from photonloop.controller.calibration.noise_readings import DARK_SAMPLES, DARK_SETTINGS, LIT_SAMPLES, REPEATS
+from photonloop.controller.calibration.random_settings import RandomSettingsOptions
 from photonloop.controller.learning.variables import to_drive
 from photonloop.protocols.device import DeviceDescription, StageDescription
+
+SWEPT_SETTINGS, SEARCH_SETTINGS, SWEPT_SAMPLES = 34, 4, 6
+"""Method diagonal: typical settings per column and per interferometer, and samples per port. The search is adaptive."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,18 @@ def setting_s(description: DeviceDescription, samples: int) -> float:
 
 def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, int, int]]:
     """Return the steps of a method, with settings and samples."""
-    assert method == "columns"
-    options, columns = ColumnOptions(), max(row[0] for row in stage.layout) + 1
+    columns = max(row[0] for row in stage.layout) + 1
+    if method == "diagonal":
+        random = RandomSettingsOptions()
+        scans = SWEPT_SETTINGS * columns + SEARCH_SETTINGS * len(stage.layout)
+        return [
+            ("search and sweeps (estimate)", scans, SWEPT_SAMPLES * stage.ports + 8),
+            ("random settings", random.settings + random.held_out, stage.ports),
+        ]
+    options = ColumnOptions()
     return [
         ("heater curve", CURVE_POINTS, options.samples),
-        ("scans of θ", 2 * POINTS * columns, options.samples),
-        ("scans of φ", options.phi_settings * columns, options.samples),
+        ("scans of θ", POINTS * columns, options.samples),
+        ("scans of φ", options.growth.settings * columns, options.samples),
         ("random settings", options.random_settings + options.held_out, options.samples),
     ]

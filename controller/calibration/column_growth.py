@@ -1,9 +1,9 @@
 """Growth of a twin, column by column from the inputs: φ of each column, and a fit of everything up to it.
 
-With all other columns in bar and one at θ = π/2, the difference of the powers behind an interferometer is 2 Re(e^{iφ} u l*)
-with the fields u and l that enter it, which the twin predicts. This gives φ. The twin is then fitted to the settings
-that scanned this column and earlier ones, with unknown φ behind it. Errors of a column would otherwise add up: light
-passes many of them in bar.
+With all other columns in bar and one at θ = π/2, the difference of the powers behind an interferometer is
+2 Re(e^{iφ} u l*) with the fields u and l that enter it, which the twin predicts. This gives φ. The twin is then fitted
+to the settings that scanned this column and earlier ones, with unknown φ behind it. Errors of a column would otherwise
+add up: light passes many of them in bar.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import TwinPrior
 
 Array = NDArray[np.float64]
+
+
+HEAT_KINDS = ("crosstalk_share", "crosstalk_exponent", "ground_ratio")
+"""Parameters that stay fixed until half of the columns are known. Light that leaks in later columns distorts them."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def _without_later(twin: Twin, prior: TwinPrior, column: int) -> TwinPrior:
     sigma = prior.sigma.offset_rad.copy()
     sigma[layout.phi[later]] = 0.0
     sigma[layout.theta[later]] = 0.0
-    return TwinPrior(prior.mean, dataclasses.replace(prior.sigma, offset_rad=sigma))
+    fixed = dict.fromkeys(HEAT_KINDS, 0.0) if 2 * column < layout.column.max() else {}
+    return TwinPrior(prior.mean, dataclasses.replace(prior.sigma, offset_rad=sigma, **fixed))
 
 
 def _phi_settings(

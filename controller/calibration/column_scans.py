@@ -1,4 +1,4 @@
-"""Column-parallel scans of a mesh: θ of all interferometers, from readings of the last detectors only.
+"""Column-parallel scans of a mesh: θ of all interferometers, from readings behind the last column.
 
 All interferometers of a column are scanned at once, from the last column to the first. Later columns are in bar,
 earlier ones anywhere. The power at an output of an interferometer that is entered by the fields u and l is
@@ -6,11 +6,11 @@ earlier ones anywhere. The power at an output of an interferometer that is enter
     P = A - B cos θ ± C sin θ,   B = ½ (|u|² - |l|²),   C = Re(e^{iφ} u l*),   θ = offset + y
 
 A scan has POINTS settings, with φ and φ + π in turn. Even-numbered interferometers (class 0) are at the angles
-y_j = 2πj/10, odd-numbered ones (class 1) at 2π(3j mod 10)/10. The five functions 1, cos, sin, (-1)^j cos and (-1)^j sin
-of one class are then orthogonal to those of the other, so the coefficients of a port show the class of the interferometer
-that its light comes from. The offset is ½ · arg Σ Z² of all coefficients Z, known up to π. What the five functions
-leave unexplained depends on κ of the heater. Whether an interferometer that was put in bar is in bar or in cross follows
-from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
+y_j = 2πj/10, odd-numbered ones (class 1) at 2π(3j mod 10)/10. The functions cos, sin, (-1)^j cos and (-1)^j sin of one
+class are orthogonal to those of the other, so the coefficients of a port show the class of the interferometer that its
+light comes from. The offset is ½ · arg Σ Z² of all coefficients Z, known up to π. What these functions and a constant
+leave unexplained depends on κ of the heater. Whether an interferometer that was put in bar is in bar or in cross
+follows from the next scan, from the classes at its two ports. In column 0 it follows from the known inputs.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def scan_thetas(
         bar[later] = _own_curve(curve, kappa[later]).target(np.pi, offset_rad[later])
         for number, k in enumerate(here):
             pair = readings[:, :, source[layout.top[k] : layout.top[k] + (1 if layout.alone[k] else 2)]]
-            kappa[k], own, across = _fitted_pair(pair, trial[number % 2], curve.kappa)
+            kappa[k], own, across = _fitted_pair(pair, trial[number % 2])
             if layout.alone[k]:  # an attenuator: B is positive
                 offset_rad[k] = np.angle(-np.sum(own))
                 continue
@@ -176,21 +176,21 @@ def _trial_bases(curve: HeaterCurve) -> list[TrialBases]:
     for angles in _angles():
         y = np.array([dataclasses.replace(curve, kappa=each).phase(curve.nominal(angles)) for each in kappa])
         cosine, sine, turns = np.cos(y), np.sin(y), (-1.0) ** np.arange(POINTS)
-        functions = np.stack((np.ones_like(y), cosine, sine, turns * cosine, turns * sine), axis=2)
-        found.append(TrialBases(kappa, np.linalg.qr(functions).Q, functions))
+        functions: Array = np.stack((np.ones_like(y), cosine, sine, turns * cosine, turns * sine), axis=2)
+        found.append(TrialBases(kappa, np.linalg.qr(functions).Q.astype(np.float64), functions))
     return found
 
 
-def _fitted_pair(pair: Array, trial: TrialBases, kappa: float) -> tuple[float, Array, Array]:
+def _fitted_pair(pair: Array, trial: TrialBases) -> tuple[float, Array, Array]:
     """Return κ, and the complex coefficients of θ without and with the interference, (samples, 2) each.
 
-    `pair` are the readings of the two ports, (POINTS, samples, 2), and `kappa` is the median κ.
+    `pair` are the readings of the two ports, (POINTS, samples, 2).
     """
     rows = pair.reshape(POINTS, -1)
     gram = rows @ rows.T
     unexplained = np.trace(gram) - np.einsum("kpb,pq,kqb->k", trial.orthonormal, gram, trial.orthonormal)
     unlikely = 0.5 * pair.shape[1] * np.log(np.maximum(unexplained, 1e-14 * np.trace(gram)))
-    best = int(np.argmin(unlikely + 0.5 * ((trial.kappa / kappa - 1) / KAPPA_SPREAD) ** 2))
+    best = int(np.argmin(unlikely + 0.5 * ((trial.kappa / np.median(trial.kappa) - 1) / KAPPA_SPREAD) ** 2))
     _, c, d, e, f = np.linalg.lstsq(trial.functions[best], rows, rcond=None)[0].reshape(5, *pair.shape[1:])
     return float(trial.kappa[best]), c - 1j * d, f + 1j * e
 

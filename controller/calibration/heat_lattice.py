@@ -1,13 +1,14 @@
 """Thermal crosstalk between the segments of a regular lattice, as a convolution.
 
 At 64 ports a reach of 3 mm connects 16 million pairs of segment and heater. In meshes whose half columns and modes are
-evenly spaced, the share depends on the difference of the two positions alone. The heat that all segments receive is then
-a convolution of the powers with the shares, which Fourier transforms compute in 0.5 ms per setting.
+evenly spaced, the share depends on the difference of the two positions alone. The heat that all segments receive is
+then a convolution of the powers with the shares, which Fourier transforms compute in 0.5 ms per setting.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class HeatLattice:
 def heat_lattice(size: tuple[int, int], pitch_m: tuple[float, float], reach_m: float, reference_m: float) -> HeatLattice:
     """Return the lattice with `size` half columns and modes, evenly spaced by `pitch_m`."""
     reach = [min(count - 1, int(reach_m * (1 + 1e-9) / pitch)) for count, pitch in zip(size, pitch_m, strict=True)]
-    shape = tuple(int(fft.next_fast_len(count + far, real=True)) for count, far in zip(size, reach, strict=True))
+    shape = tuple(_fast(count + far) for count, far in zip(size, reach, strict=True))
     x, y = (np.fft.fftfreq(count, 1 / count) * pitch for count, pitch in zip(shape, pitch_m, strict=True))
     distance_m = np.hypot(x[:, np.newaxis], y)
     inside = (distance_m > 0) & (distance_m <= reach_m * (1 + 1e-9))
@@ -48,14 +49,14 @@ def heat_lattice(size: tuple[int, int], pitch_m: tuple[float, float], reach_m: f
 
 
 def spectrum(lattice: HeatLattice, exponent: float, *, by_exponent: bool = False) -> Array:
-    """Return the Fourier transform of the shares (reference / distance)^exponent, or of their derivative by the exponent.
+    """Return the Fourier transform of the shares (reference / distance)^exponent, or of its derivative by the exponent.
 
     Shares are symmetric, so it is real.
     """
     inside = np.isfinite(lattice.ln)
     ln = np.where(inside, lattice.ln, 0.0)
     shares = np.where(inside, np.exp(exponent * ln) * (ln if by_exponent else 1.0), 0.0)
-    return np.asarray(fft.rfft2(shares)).real
+    return np.real(np.asarray(fft.rfft2(shares)))
 
 
 def convolved(lattice: HeatLattice, values: Array, with_spectrum: Array) -> Array:
@@ -64,3 +65,9 @@ def convolved(lattice: HeatLattice, values: Array, with_spectrum: Array) -> Arra
     product = np.asarray(fft.rfft2(grid, lattice.shape)) * with_spectrum
     whole = np.asarray(fft.irfft2(product, lattice.shape))
     return whole[:, : lattice.size[0], : lattice.size[1]].reshape(len(grid), -1)
+
+
+def _fast(count: int) -> int:
+    """Return the next larger number for which Fourier transforms are fast."""
+    found: Any = fft.next_fast_len(count, real=True)
+    return int(found)

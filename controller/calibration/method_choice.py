@@ -9,12 +9,10 @@ import numpy as np
 from photonloop.controller.calibration.calibrated_device import Method
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.calibration_price import StepPrice, step_prices
+from photonloop.controller.calibration.diagonal import MOST_PORTS
 from photonloop.controller.learning.variables import POWER_SHARE, stage_bounds
 from photonloop.protocols.config import ConfigError, suggestion
 from photonloop.protocols.device import DeviceDescription, StageDescription
-
-LARGEST_DIAGONAL = 16
-"""Most ports for which the diagonal method finds enough light at the outputs."""
 
 NEEDED_RAD = 2.4 * np.pi
 """Nominal phase that a heater must reach: 2π with self-heating, curvature and the spread of P_π."""
@@ -119,9 +117,44 @@ def _plan(description: DeviceDescription, stage: StageDescription, options: Cali
 
 
 def _choice(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> tuple[Method, str]:
-    """Return the method for a mesh, and why."""
+    """Return the method for a mesh, and why.
+
+    Raises
+    ------
+    ConfigError
+        No method applies, or not the one that is asked for.
+    """
+    obstacles = _obstacles(description, stage)
+    if options.method != "auto":
+        if obstacle := obstacles[options.method]:
+            raise ConfigError(f"method {options.method} cannot be used for stage {stage.name}: {obstacle}")
+        return options.method, "it was asked for"
+    if obstacles["columns"] and not obstacles["diagonal"]:
+        return "diagonal", obstacles["columns"]
+    if obstacles["diagonal"] and not obstacles["columns"]:
+        return "columns", obstacles["diagonal"]
+    if obstacles["columns"]:
+        raise ConfigError(f"stage {stage.name} cannot be calibrated: {obstacles['columns']}, and {obstacles['diagonal']}")
+    duration_s = sum(step.device_s for step in step_prices(description, stage, "columns"))
+    steady_s = description.phases_steady_s
+    if steady_s is None:
+        return "diagonal", "it is not known whether the phases of the inputs are steady"
+    if steady_s < duration_s:
+        return "diagonal", f"the phases of the inputs are steady for {steady_s:.3g} s, and columns takes {duration_s:.3g} s"
+    return "columns", "several inputs can be lit at once, and their phases are steady"
+
+
+def _obstacles(description: DeviceDescription, stage: StageDescription) -> dict[Method, str]:
+    """Return why each method cannot be used, or an empty text."""
+    columns = diagonal = ""
     if description.inputs_at_once == "one":
-        raise ConfigError(f"device {description.name} lights one input at a time, which is not supported yet")
-    if options.method == "columns":
-        return "columns", "as --method asks"
-    return "columns", "several inputs can be lit at once"
+        columns = "one input is lit at a time"
+    elif stage.topology != "clements":
+        columns = f"columns needs a rectangular mesh, and the stage is {stage.topology}"
+    if stage.topology not in {"clements", "reck"}:
+        diagonal = f"diagonal needs a rectangular or triangular mesh, and the stage is {stage.topology}"
+    elif stage.ports > MOST_PORTS:
+        diagonal = f"diagonal is for at most {MOST_PORTS} ports, and the stage has {stage.ports}"
+    elif stage.tap_ports < stage.ports:
+        diagonal = f"diagonal needs a detector at each of the {stage.ports} outputs, and there are {stage.tap_ports}"
+    return {"columns": columns, "diagonal": diagonal}

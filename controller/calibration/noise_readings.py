@@ -26,6 +26,9 @@ REPEATS, LIT_SAMPLES = 8, 16
 LEAST_DARK, LEAST_RELATIVE = 1e-7, 1e-6
 """Smallest noise, relative to full scale and to the reading: readings are in single precision."""
 
+LEAST_EQUAL = 0.05
+"""Share of equal repeated readings from which they are taken to be rounded."""
+
 BRIGHT = 30.0
 """Readings of at least this many times the dark noise show the relative noise."""
 
@@ -63,22 +66,25 @@ def measure_noise(device: PhotonicDevice | RecordedDevice, stage: StageDescripti
 
     Notes
     -----
-    If the converter rounds the noise away, the noise is that of rounding, 1/√12 of a step.
+    The noise without light is at least that of rounding, 1/√12 of a step. If the resolution of the readings is not
+    described, equal repeated readings show that they are rounded, and the smallest difference is the step.
     """
     description = device.describe()
-    switched = description.light_switch
+    switched, ports = description.light_switch, description.input_ports
+    # A switch without a dark position accepts only samples in which one input is lit.
+    one = switched and description.inputs_at_once == "one"
+    unlit = np.tile(np.eye(1, ports, dtype=np.float32) * one, (DARK_SAMPLES, 1))
     if switched:
         device.set_light(False)
     lowest = np.full((DARK_SETTINGS, stage.channels), description.drive.min_v)
-    values = device.evaluate(lowest, np.zeros((DARK_SAMPLES, description.input_ports), np.float32), stage.name).values
+    values = device.evaluate(lowest, unlit, stage.name).values
     if switched:
         device.set_light(True)
     dark = values.astype(np.float64).reshape(-1, stage.tap_ports)
-    sigma = np.maximum(_successive(dark), _least_dark(description, stage))
     settings = np.tile(start_variables(stage_bounds(description, stage, 0.0), rng), (REPEATS, 1))
-    lit = device.evaluate(to_drive(settings, description.drive), _inputs(description, rng), stage.name).values
-    level = dark.mean(axis=0)
-    noise = _noise(lit.astype(np.float64) - level, float(np.sqrt(np.mean(sigma**2))))
+    lit = device.evaluate(to_drive(settings, description.drive), _inputs(description, rng), stage.name).values.astype(np.float64)
+    level, sigma = dark.mean(axis=0), np.maximum(_successive(dark), max(_least_dark(description, stage), _rounding(lit)))
+    noise = _noise(lit - level, float(np.sqrt(np.mean(sigma**2))))
     return MeasuredNoise(level, sigma, noise, switched, DARK_SETTINGS + REPEATS)
 
 
@@ -88,10 +94,18 @@ def _successive(readings: Array) -> Array:
 
 
 def _least_dark(description: DeviceDescription, stage: StageDescription) -> float:
-    full_scale = description.readout.full_scale[description.stage_index(stage.name)]
-    bits = description.readout.bits
-    rounding = full_scale * (1 + description.readout.signed) / (2**bits - 1) / np.sqrt(12.0) if bits else 0.0
-    return max(LEAST_DARK * full_scale, rounding)
+    """Return the smallest noise of a dark reading by the description."""
+    number, readout = description.stage_index(stage.name), description.readout
+    full_scale, bits = readout.full_scale[number], readout.bits
+    rounding = full_scale * (1 + readout.signed) / (2**bits - 1) / np.sqrt(12.0) if bits else 0.0
+    return max(LEAST_DARK * full_scale, rounding, readout.noise[number] if readout.noise else 0.0)
+
+
+def _rounding(repeated: Array) -> float:
+    """Return the noise of rounding if repeated readings, (repeats, samples, taps), show it; else 0."""
+    apart = np.abs(np.diff(repeated, axis=0))
+    is_rounded = np.mean(apart == 0) > LEAST_EQUAL and np.any(apart > 0)
+    return float(apart[apart > 0].min() / np.sqrt(12.0)) if is_rounded else 0.0
 
 
 def _inputs(description: DeviceDescription, rng: np.random.Generator) -> Inputs:

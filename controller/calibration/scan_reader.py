@@ -39,15 +39,16 @@ class ScanReader:
         self.readings = np.empty((0, len(inputs), reader.stage.tap_ports))
         self.column = np.empty(0, np.int64)
         self.bounds = reader.bounds
-        self._reader = reader
+        self.reader = reader
 
     def __call__(self, phases: Array, column: int) -> Array:
         """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
-        readings = self._reader.read(phases, self.inputs).readings
-        self.phases = np.concatenate((self.phases, phases))
+        read = self.reader.read(phases, self.inputs)
+        readings = read.readings
+        self.phases = np.concatenate((self.phases, read.phases))
         self.readings = np.concatenate((self.readings, readings))
         self.column = np.append(self.column, np.full(len(phases), column))
-        return np.nan_to_num(readings, nan=self._reader.full_scale)
+        return np.nan_to_num(readings, nan=self.reader.full_scale)
 
     def observations(self, which: NDArray[np.int64] | slice) -> Observations:
         """Return some of the settings and what was read at them."""

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.exclusions import Exclusions
 from photonloop.controller.calibration.twin_misfit import Observations
 from photonloop.controller.learning.variables import stage_bounds, to_drive
 from photonloop.protocols.device import DeviceDescription, Drive, Inputs, LoadedRows, Readings
@@ -24,6 +25,9 @@ INPUTS_NAME = "photonloop.calibration"
 
 SATURATED = 1 - 1e-6
 """Share of full scale from which a reading counts as saturated: readings are in single precision."""
+
+
+NOTHING = Exclusions()
 
 
 class ReadableDevice(Protocol):
@@ -80,6 +84,9 @@ class SettingReader:
         The device, and the stage to be read.
     record
         Called with everything that was read, in the order of reading.
+    exclusions
+        Defects of the stage: some channels stay at 0 V, some readings are NaN, and exchanged wires and fibres are as they
+        should be.
 
     Attributes
     ----------
@@ -91,8 +98,15 @@ class SettingReader:
         Everything that was read, in the order of reading.
     """
 
-    def __init__(self, device: ReadableDevice, stage_name: str, record: Callable[[SettingsRead], None] | None = None) -> None:
-        self._device, self.description = device, device.describe()
+    def __init__(
+        self,
+        device: ReadableDevice,
+        stage_name: str,
+        record: Callable[[SettingsRead], None] | None = None,
+        exclusions: Exclusions = NOTHING,
+    ) -> None:
+        self._device, self._exclusions = device, exclusions
+        self.description = exclusions.device(device.describe(), stage_name)
         self.stage = self.description.stages[self.description.stage_index(stage_name)]
         self.bounds = stage_bounds(self.description, self.stage, 0.0)
         self.done: list[SettingsRead] = []
@@ -123,6 +137,7 @@ class SettingReader:
         ValueError
             The phases exceed the limits of the stage.
         """
+        phases = self._exclusions.phases(phases)
         self._check(phases)
         self._load(np.asarray(inputs, np.float32))
         limits, rows = self.description.limits, np.arange(len(inputs))
@@ -135,6 +150,7 @@ class SettingReader:
             values[size >= self.full_scale * SATURATED] = np.nan
         flags = np.concatenate([part[2] for part in parts])
         values[np.broadcast_to((flags != 0)[:, np.newaxis], values.shape)] = np.nan
+        values = self._exclusions.readings(values)
         read = SettingsRead(phases, self._loaded, values, np.concatenate([part[1] for part in parts]), flags)
         self.done.append(read)
         if self._record is not None:
@@ -152,7 +168,7 @@ class SettingReader:
 
     def _load(self, inputs: NDArray[np.float32]) -> None:
         if not np.array_equal(inputs, self._loaded):
-            self._device.load_inputs(INPUTS_NAME, inputs)
+            self._device.load_inputs(INPUTS_NAME, np.asarray(self._exclusions.inputs(inputs), np.float32))
             self._loaded = inputs
 
     def _check(self, phases: Array) -> None:

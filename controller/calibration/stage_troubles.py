@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.controller.calibration.calibrated_device import Trouble, TroubleKind
 from photonloop.controller.calibration.channel_modes import LEAST_RESPONSE, MOST_SATURATED, ChannelModes, measure_modes
+from photonloop.controller.calibration.exclusions import Exclusions
 from photonloop.controller.calibration.heater_readback import MeasuringDevice, ReadbackTest, tested_by_readback
 from photonloop.controller.calibration.mesh_wiring import WiringTest, find_wiring
 from photonloop.controller.calibration.setting_reader import SettingReader
@@ -176,3 +178,16 @@ def _wiring(stage: str, layout: TwinLayout, wiring: WiringTest) -> list[Trouble]
 
 def _trouble(kind: TroubleKind, stage: str, channels: Sequence[int] = (), ports: Sequence[int] = (), detail: str = "") -> Trouble:
     return Trouble(kind, stage, tuple(int(channel) for channel in channels), tuple(int(port) for port in ports), detail)
+
+
+def exclusions(troubles: Sequence[Trouble]) -> Exclusions:
+    """Return what to leave out because of `troubles`. Broken couplers are left to the fit."""
+    by_kind = {kind: [each for each in troubles if each.kind == kind] for kind in get_args(TroubleKind)}
+    held = [channel for kind in ("dead heater", "stuck channel") for each in by_kind[kind] for channel in each.channels]
+    taps = [port for kind in ("open detector", "saturated detector") for each in by_kind[kind] for port in each.ports]
+    return Exclusions(
+        channels=tuple(held),
+        taps=tuple(taps),
+        swapped_channels=tuple((each.channels[0], each.channels[1]) for each in by_kind["swapped heaters"]),
+        swapped_ports=tuple((each.ports[0], each.ports[1]) for each in by_kind["swapped inputs"]),
+    )

@@ -19,10 +19,7 @@ from photonloop.controller.calibration.fit_problem import FitProblem, TwinFit, p
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.calibration.twin_jacobian import readings_jacobian
 from photonloop.controller.calibration.twin_misfit import Array, huber_weights, model_error, prior_pull, residuals, scale_of
-from photonloop.controller.calibration.twin_parameters import Vector, pack, unpack
-
-ROWS = 2048
-"""Residuals whose derivatives are kept in memory at a time."""
+from photonloop.controller.calibration.twin_parameters import Vector, pack, slices, unpack
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-9, 1e9
 
@@ -82,26 +79,39 @@ def fit_least_squares(start: Twin, problem: FitProblem, max_steps: int = 60, tol
 
 
 def normal_equations(twin: Twin, problem: FitProblem, tau: float) -> NormalEquations:
-    """Return the normal equations at `twin` for the model error `tau`."""
-    free, data = problem.free, problem.data
-    pull = prior_pull(twin.parameters, problem.prior)
-    matrix, slope, value = np.diag(pull.precision[free]), pull.slope[free], pull.value
-    rows: list[Array] = []
-    waiting = 0
+    """Return the normal equations at `twin` for the model error `tau`.
+
+    Derivatives by `heat_response` are products of those by effective phases and of components of the heat, which are
+    the same for all readings of a setting. Their part of the matrix is a sum of Kronecker products.
+    """
+    data, parts = problem.data, slices(twin.layout)
+    pull, inside = prior_pull(twin.parameters, problem.prior), parts["heat_response"]
+    others = problem.free[(problem.free < inside.start) | (problem.free >= inside.stop)]
+    matrix, slope, value = np.diag(pull.precision), pull.slope.copy(), pull.value
+    count, channels = others.size, twin.layout.channels
+    across = np.zeros((count, channels, twin.layout.heat_components.shape[1]))
+    squares, heats = [], []
     for setting in range(len(data.phases)):
-        readings, jacobian = readings_jacobian(twin, data.phases[setting], data.inputs_of(setting))
-        found = residuals(scale_of(problem.measured, setting), readings[np.newaxis], tau)
+        at = readings_jacobian(twin, data.phases[setting], data.inputs_of(setting))
+        found = residuals(scale_of(problem.measured, setting), at.readings[np.newaxis], tau)
         value += float(found.loss.sum())
         weights = np.sqrt(huber_weights(found.z)).ravel()
-        weighted = jacobian[:, free] * (weights * found.by_reading.ravel())[:, np.newaxis]
-        slope = slope + weighted.T @ (weights * found.z.ravel())
-        rows.append(weighted)
-        waiting += len(weighted)
-        if waiting >= ROWS or setting == len(data.phases) - 1:
-            block = np.concatenate(rows)
-            matrix += block.T @ block
-            rows, waiting = [], 0
-    return NormalEquations(matrix, slope, value)
+        weighted = np.concatenate((at.by_parameters[:, others], at.by_effective), axis=1)
+        weighted *= (weights * found.by_reading.ravel())[:, np.newaxis]
+        product, by_z = weighted.T @ weighted, weighted.T @ (weights * found.z.ravel())
+        matrix[np.ix_(others, others)] += product[:count, :count]
+        slope[others] += by_z[:count]
+        slope[inside] += np.outer(by_z[count:], at.heat).ravel()
+        across += product[:count, count:, np.newaxis] * at.heat
+        squares.append(product[count:, count:].ravel())
+        heats.append(np.outer(at.heat, at.heat).ravel())
+    if across.size:
+        square = (np.array(squares).T @ np.array(heats)).reshape(channels, channels, *across.shape[2:], across.shape[2])
+        matrix[inside, inside] += square.transpose(0, 2, 1, 3).reshape(channels * across.shape[2], -1)
+        matrix[others, inside] = across.reshape(count, -1)
+        matrix[inside, others] = across.reshape(count, -1).T
+    free = problem.free
+    return NormalEquations(matrix[np.ix_(free, free)], slope[free], value)
 
 
 def _damped_step(twin: Twin, problem: FitProblem, tau: float, equations: NormalEquations, damping: float) -> DampedStep | None:

@@ -24,10 +24,31 @@ Complex = NDArray[np.complex128]
 
 
 class ReadingsJacobian(NamedTuple):
-    """Readings, (samples, taps), and their derivatives in the order of `pack`, (samples · taps, parameters)."""
+    """Readings of one setting, and their derivatives.
+
+    Parameters
+    ----------
+    readings
+        Readings, shape (samples, taps).
+    by_parameters
+        Derivatives by all parameters in the order of `pack`, (samples · taps, parameters), but 0 for `heat_response`.
+    by_effective
+        Derivatives by the effective phases of the channels, shape (samples · taps, channels).
+    heat
+        Slow components of the heat, shape (components,): those by `heat_response` are the product of both.
+    """
 
     readings: Array
     by_parameters: Array
+    by_effective: Array
+    heat: Array
+
+    def dense(self, twin: Twin) -> Array:
+        """Return the derivatives by all parameters, shape (samples · taps, parameters)."""
+        found = self.by_parameters.copy()
+        by_response = self.by_effective[:, :, np.newaxis] * self.heat
+        found[:, slices(twin.layout)["heat_response"]] = by_response.reshape(len(found), -1)
+        return found
 
 
 def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) -> ReadingsJacobian:
@@ -55,12 +76,12 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
     theta, phi, first, second, loss, shifter = (_by_fields(weight, change) for change in found.by_elements)
     by_channel = np.zeros((linear.size, layout.channels))
     by_channel[:, layout.theta], by_channel[:, layout.phi] = theta, phi
-    heat = phases_adjoint(layout, own, twin.crosstalk, heated, by_channel)
-    jacobian[:, parts["offset_rad"]] = heat.by_offset
-    jacobian[:, parts["kappa"]] = heat.by_kappa
-    jacobian[:, parts["heat_response"]] = heat.by_response.reshape(linear.size, -1)
+    heat = phases_adjoint(layout, own, twin.crosstalk, heated, np.eye(layout.channels))
+    jacobian[:, parts["offset_rad"]] = by_channel @ heat.by_offset
+    jacobian[:, parts["kappa"]] = by_channel @ heat.by_kappa
+    by_scalars = by_channel @ heat.by_scalars
     for number, kind in enumerate(HEAT_SCALARS):
-        jacobian[:, parts[kind]] = heat.by_scalars[:, number : number + 1]
+        jacobian[:, parts[kind].start] = by_scalars[:, number]
     jacobian[:, parts["coupler_error_rad"]] = np.stack((first, second), axis=2).reshape(linear.size, -1)
     jacobian[:, parts["loss_db"]] = loss
     jacobian[:, parts["shifter_db"].start] = shifter.sum(axis=1)
@@ -71,13 +92,17 @@ def readings_jacobian(twin: Twin, phases: Array, inputs: NDArray[np.inexact]) ->
     jacobian[:, parts["input_leak"]] = _by_fields(weight, by_leak[np.newaxis])
     jacobian[:, parts["input_coupling"]] = _by_fields(weight, by_coupling[np.newaxis])
     _fill_detectors(jacobian, twin, linear, steep)
-    by_sample = jacobian.reshape(linear.shape[1], -1)
-    jacobian = with_memory(by_sample, own.detector_memory).reshape(jacobian.shape)
+    jacobian, by_channel = (_remembered(part, linear.shape[1], own.detector_memory) for part in (jacobian, by_channel))
     compressed = (linear * steep).T
     readings = with_memory(compressed, own.detector_memory)
     by_memory = memory_change(compressed, readings, own.detector_memory)
     jacobian[:, parts["detector_memory"].start] = by_memory.ravel()
-    return ReadingsJacobian(readings + own.detector_dark, jacobian)
+    return ReadingsJacobian(readings + own.detector_dark, jacobian, by_channel, heated.heat[0])
+
+
+def _remembered(jacobian: Array, samples: int, kept: float) -> Array:
+    """Return derivatives of the outputs of detectors with memory, (samples · taps, …), from those in front of it."""
+    return with_memory(jacobian.reshape(samples, -1), kept).reshape(jacobian.shape)
 
 
 def _by_fields(weight: Complex, change: Complex) -> Array:

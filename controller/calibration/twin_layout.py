@@ -63,8 +63,6 @@ class TwinLayout:
     near_to, near_from, near_ln
         Pairs of segment and heater with thermal crosstalk, and ln(REFERENCE_M / distance), shape (pairs,); empty if
         there is a `lattice`.
-    lattice
-        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     partner_ln
         ln(REFERENCE_M / distance) of the other arm of each heater's interferometer; -inf if there is none.
     pitch_ln
@@ -75,6 +73,8 @@ class TwinLayout:
         Number of the ground conductor of each heater, shape (channels,). The heaters of a half column share one.
     effective
         Matrix from the phases of all segments to the effective phases of the channels, (channels, segments).
+    lattice
+        For crosstalk as a convolution: all segments, half column by half column. None: `near_to` has all pairs.
     """
 
     ports: int
@@ -92,17 +92,22 @@ class TwinLayout:
     near_to: NDArray[np.int64]
     near_from: NDArray[np.int64]
     near_ln: NDArray[np.float64]
-    lattice: HeatLattice | None
     partner_ln: NDArray[np.float64]
     pitch_ln: float
     segments: int
     ground_bus: NDArray[np.int64]
     effective: sparse.csr_array
+    lattice: HeatLattice | None = None
 
     @property
     def interferometers(self) -> int:
         """Number of interferometers, including attenuators."""
         return self.top.size
+
+    @property
+    def distance_ln(self) -> NDArray[np.float64]:
+        """ln(REFERENCE_M / distance) of all distances with thermal crosstalk; some occur several times."""
+        return self.near_ln if self.lattice is None else self.lattice.ln[np.isfinite(self.lattice.ln)]
 
     @cached_property
     def grounds(self) -> sparse.csr_array:

@@ -71,9 +71,9 @@ class CrosstalkMap:
 def crosstalk_law(found: StageCalibration, points: int = 60) -> CrosstalkLaw | None:
     """Return the fitted law of a stage; None if its twin has no crosstalk between any two places."""
     layout, own = found.layout, found.parameters
-    if not layout.near_ln.size or not own.crosstalk_share > 0:
+    if not layout.distance_ln.size or not own.crosstalk_share > 0:
         return None
-    ln = np.linspace(layout.near_ln.max(), layout.near_ln.min(), points)
+    ln = np.linspace(layout.distance_ln.max(), layout.distance_ln.min(), points)
     share = own.crosstalk_share * np.exp(own.crosstalk_exponent * ln)
     if len(found.draws):
         at = slices(layout)
@@ -88,14 +88,15 @@ def crosstalk_law(found: StageCalibration, points: int = 60) -> CrosstalkLaw | N
 def crosstalk_map(found: StageCalibration) -> CrosstalkMap | None:
     """Return the map of the θ nearest to the centre of the chip; None if the twin has no crosstalk."""
     layout, own = found.layout, found.parameters
-    if not layout.near_ln.size or not own.crosstalk_share > 0 or not layout.theta.size:
+    if not layout.distance_ln.size or not own.crosstalk_share > 0 or not layout.theta.size:
         return None
-    matrix = own.crosstalk_share * CrosstalkModel(layout, own.crosstalk_share, own.crosstalk_exponent).unit
+    crosstalk = CrosstalkModel(layout, own.crosstalk_share, own.crosstalk_exponent)
     centre = np.hypot(layout.column - layout.column.max() / 2, (layout.top - (layout.ports - 2) / 2) / 2)
     heater = int(layout.theta[np.argmin(centre)])
-    shares = matrix @ (np.arange(layout.channels) == heater).astype(np.float64)
-    total = float((matrix @ np.ones(layout.channels))[layout.own[heater]])
-    reach_m = REFERENCE_M * math.exp(-float(layout.near_ln.min()))
+    powers = np.stack((np.arange(layout.channels) == heater, np.ones(layout.channels))).astype(np.float64)
+    shares, together = crosstalk.share * crosstalk.received(powers)
+    total = float(together[layout.own[heater]])
+    reach_m = REFERENCE_M * math.exp(-float(layout.distance_ln.min()))
     svg = _map_svg(found, shares, heater)
     return CrosstalkMap(svg, heater_names(layout)[heater], float(shares.max()), total, reach_m)
 

@@ -173,7 +173,7 @@ def test_phases_from_a_file(laboratory: Laboratory) -> None:
     answer = laboratory.answer("--phases", str(path))
     given = known.phases_of_volts(laboratory.held[np.newaxis])[0]
     assert np.abs(np.remainder(given - phases + np.pi, 2 * np.pi) - np.pi).max() < 1e-9
-    assert answer["measured"]["tvd"] == pytest.approx(answer["expected"]["tvd"], abs=2e-3)
+    assert answer["measured"]["tvd"] == pytest.approx(answer["expected"]["tvd"], abs=4e-3)
 
 
 def test_channels_that_cannot_be_driven_stay_where_they_are(laboratory: Laboratory) -> None:
