@@ -44,7 +44,7 @@ def normalised_errors(layout: TwinLayout, seed: int) -> tuple[NDArray[np.float64
     true = drawn(layout, prior, rng)
     data = observed(Twin(layout, true), 48, rng)
     problem = FitProblem(prior, data, NOISE)
-    fit = fit_least_squares(started(layout, prior, true, rng, 0.05), problem)
+    fit = fit_least_squares(started(layout, prior, true, rng, 0.1), problem)
     sigma, error = pack(fit.sigma), pack(fit.parameters) - pack(true)
     assert np.median(fit.residual) < 1.1 and fit.model_error == 0
     known = sigma < 0.5 * pack(prior.sigma)
@@ -59,7 +59,7 @@ def test_uncertainties_are_honest() -> None:
     layout = layout_of("clements", 4)
     found = [normalised_errors(layout, seed) for seed in range(12)]
     z, known = np.array([each[0] for each in found]), np.array([each[1] for each in found])
-    for kind in ("offset_rad", "coupler_error_rad", "detector_dark"):
+    for kind in ("offset_rad", "coupler_error_rad"):
         part = slices(layout)[kind]
         inside = z[:, part][known[:, part]]
         assert inside.size >= 40
@@ -97,7 +97,9 @@ def test_the_slope_is_that_of_the_objective() -> None:
         plus[index] += step[index]
         minus[index] -= step[index]
         expected = (objective(plus) - objective(minus)) / (2 * step[index])
-        assert found.slope[k] == pytest.approx(expected, rel=2e-4, abs=1e-5 * np.abs(found.slope * step[problem.free]).max() / step[index])
+        assert found.slope[k] == pytest.approx(
+            expected, rel=2e-4, abs=1e-5 * np.abs(found.slope * step[problem.free]).max() / step[index]
+        )
 
 
 def test_the_fit_ends_at_a_minimum() -> None:
