@@ -28,8 +28,12 @@ from photonloop.controller.calibration.twin_layout import TwinLayout
 
 Array = NDArray[np.float64]
 
-Read = Callable[[Array, int], Array]
-"""From nominal heater phases, (settings, channels), and the scanned column to readings, (settings, samples, taps)."""
+Read = Callable[[Array, int, NDArray[np.int64]], Array]
+"""From nominal heater phases, (settings, channels), to readings, (settings, samples, taps).
+
+The other arguments are the scanned column, and the channels that must have these phases even if all heaters together
+would exceed the total power.
+"""
 
 LOW_RAD = 0.3
 """Smallest heater phase that scans use; the largest is 2π more."""
@@ -86,7 +90,7 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
     x = np.linspace(LOW_RAD / 2, 2.4 * np.pi, CURVE_POINTS)
     settings = np.tile(random_phases(layout, curve, rng), (CURVE_POINTS, 1))
     settings[:, layout.theta[here]] = x[:, np.newaxis]
-    readings = read(settings, last)
+    readings = read(settings, last, layout.theta[here])
     pairs = [readings[:, :, layout.top[k] : layout.top[k] + 2].reshape(CURVE_POINTS, -1) for k in here]
     # The sum of squares that a basis leaves unexplained depends on these matrices alone.
     grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
@@ -134,7 +138,8 @@ def scan_thetas(
         here = np.flatnonzero(layout.column == column)
         x = random_phases(layout, curve, rng)
         x[layout.theta[layout.column > column]] = bar[layout.column > column]
-        readings = read(_scan_settings(layout, curve, x, column, rng), column)
+        kept = np.concatenate((layout.theta[layout.column >= column], layout.phi[here]))
+        readings = read(_scan_settings(layout, curve, x, column, rng), column, kept)
         source = np.arange(layout.ports)  # where the light of each port behind this column arrives
         crossed = later[_in_cross(layout, here, later, _power_by_class(readings))]
         offset_rad[crossed] += np.pi

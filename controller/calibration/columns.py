@@ -59,10 +59,10 @@ class ColumnOptions:
         Random settings at the end, and how many more are held out.
     fit_steps
         Steps of the last fit by Adam.
-    exact_ports
-        Largest number of ports for which Levenberg–Marquardt follows.
-    exact_samples
-        Inputs per setting that it uses.
+    exact_ports, exact_samples
+        Largest number of ports for which Levenberg–Marquardt follows, and inputs per setting that it uses.
+    large_random_settings, large_fit_steps, large_rate_rad
+        `random_settings` and `fit_steps` for more ports, and the step of an offset at the start of that fit [rad].
     """
 
     samples: int = 128
@@ -72,6 +72,13 @@ class ColumnOptions:
     fit_steps: int = 1500
     exact_ports: int = 16
     exact_samples: int = 32
+    large_random_settings: int = 96
+    large_fit_steps: int = 4000
+    large_rate_rad: float = 0.01
+
+    def random_settings_for(self, ports: int) -> int:
+        """Return the number of random settings for a mesh with so many ports."""
+        return self.random_settings if ports <= self.exact_ports else self.large_random_settings
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,8 @@ def _fit_everything(
     options: ColumnOptions,
 ) -> FittedStage:
     """Return the twin fitted to random settings, of growing spread around a random one and then anywhere."""
-    layout, count, columns = twin.layout, options.random_settings, int(twin.layout.column.max()) + 1
+    layout, last = twin.layout, int(twin.layout.column.max())
+    count = options.random_settings_for(layout.ports)
     if layout.ports <= options.exact_ports:
         random = RandomSettingsOptions(
             samples=options.samples,
@@ -209,9 +217,10 @@ def _fit_everything(
     start = random_phases(layout, curve, rng)
     spread = np.linspace(0, 1, count // 2)[:, np.newaxis] * rng.standard_normal((count // 2, layout.channels))
     anywhere = np.array([random_phases(layout, curve, rng) for _ in range(count - count // 2 + options.held_out)])
-    read(np.array([project(phases, read.bounds) for phases in (*(start + spread), *anywhere)]), columns - 1)
+    phases = np.array([project(each, read.bounds) for each in (*(start + spread), *anywhere)])
+    read(phases, last, np.arange(layout.channels))
     data, held_out = read.observations(slice(0, -options.held_out)), read.observations(slice(-options.held_out, None))
     problem = FitProblem(prior, data, noise, held_out)
-    fit = fit_descent(twin, problem, rng, options.fit_steps)
+    fit = fit_descent(twin, problem, rng, options.large_fit_steps, options.large_rate_rad, focus=count)
     twin = Twin(layout, fit.parameters)
     return FittedStage(twin, fit.sigma, np.empty((0, pack(fit.parameters).size)), held_out_test(twin, fit, held_out), fit)

@@ -62,7 +62,7 @@ def test_thetas_of_an_ideal_chip_are_exact(ports: int) -> None:
     found = scan_thetas(layout, read, HeaterCurve(0.0, 0.0), read.inputs, rng)
     true = true_parameters(chip, layout).offset_rad[layout.theta]
     assert offset_errors(found.offset_rad, true).max() < 3e-6
-    assert len(read.phases) == 10 * ports if ports > 2 else 10
+    assert len(read.phases) == 10 * ports
 
 
 def test_the_curve_of_the_heaters_is_found() -> None:
@@ -116,6 +116,6 @@ def test_devices_that_this_calibration_cannot_read_are_refused() -> None:
 def test_saturated_readings_are_left_out() -> None:
     chip = chip_of("ideal", {"adc": {"bits": 12, "headroom": 0.2}}, quiet=False, ports=4, stages=1)
     layout, read = layout_and_reader(chip, np.ones((4, 4)))
-    readings = read(np.full((2, layout.channels), 1.0), 0)
+    readings = read(np.full((2, layout.channels), 1.0), 0, layout.theta)
     kept = read.observations(slice(0, 2)).readings
     assert np.isnan(kept).any() and np.isfinite(readings).all()
