@@ -67,5 +67,5 @@ def _cooled(phases: Array, kept: NDArray[np.int64], total: float) -> Array:
     if not 0 < share < 1:
         return phases
     scaled = phases.copy()
-    scaled[:, other] *= share
+    scaled[:, other] *= share * (1 - 1e-9)
     return scaled
