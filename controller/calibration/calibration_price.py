@@ -83,5 +83,5 @@ def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, i
         ("heater curve", CURVE_POINTS, options.samples),
         ("scans of θ", POINTS * columns, options.samples),
         ("scans of φ", options.growth.settings * columns, options.samples),
-        ("random settings", options.random_settings + options.held_out, options.samples),
+        ("random settings", options.random_settings_for(stage.ports) + options.held_out, options.samples),
     ]
