@@ -50,7 +50,7 @@ def fitted_values(found: StageCalibration, unit: str) -> list[FittedValue]:
     """Return one row per kind of parameters; `unit` is that of the readings."""
     rows = []
     for kind in KINDS:
-        name, own_unit = _NAMES[kind]
+        name, own_unit = _NAMES.get(kind, (kind.replace("_", " "), ""))
         own_unit = unit if kind in {"level", "detector_dark"} else own_unit
         values, sigma = np.ravel(getattr(found.parameters, kind)), np.ravel(getattr(found.sigma, kind))
         typical = float(np.median(sigma))
