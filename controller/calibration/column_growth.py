@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from photonloop.controller.calibration.column_scans import HeaterCurve, random_phases
+from photonloop.controller.calibration.column_scans import HeaterCurve, random_phases, within_total
 from photonloop.controller.calibration.fit_problem import FitProblem
 from photonloop.controller.calibration.heater_phases import heater_phases
 from photonloop.controller.calibration.input_fields import input_fields
@@ -89,6 +89,7 @@ def grown(
     for column in range(int(layout.column.max()) + 1):
         here = np.flatnonzero(layout.column == column)
         settings = _phi_settings(twin, here, bar, curve, rng, options.settings)
+        settings = within_total(settings, np.concatenate((layout.theta, layout.phi[here])), read.bounds.total)
         readings = read(settings, column)
         twin = _with_phi(twin, here, column, settings, readings, read.inputs)
         order = np.argsort(read.column, kind="stable")

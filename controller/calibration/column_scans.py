@@ -76,7 +76,9 @@ class ThetaScan:
     bar: Array
 
 
-def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.random.Generator) -> HeaterCurve:
+def scan_curve(
+    layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.random.Generator, total_rad: float = np.inf
+) -> HeaterCurve:
     """Return the curve with the curvature that fits a scan of the last column best, and the median κ of its heaters.
 
     Every reading is A + B cos y + C sin y for some A, B and C, whatever the phases elsewhere.
@@ -86,7 +88,7 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
     x = np.linspace(LOW_RAD / 2, 2.4 * np.pi, CURVE_POINTS)
     settings = np.tile(random_phases(layout, curve, rng), (CURVE_POINTS, 1))
     settings[:, layout.theta[here]] = x[:, np.newaxis]
-    readings = read(settings, last)
+    readings = read(within_total(settings, layout.theta[here], total_rad), last)
     pairs = [readings[:, :, layout.top[k] : layout.top[k] + 2].reshape(CURVE_POINTS, -1) for k in here]
     # The sum of squares that a basis leaves unexplained depends on these matrices alone.
     grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
@@ -110,6 +112,7 @@ def scan_thetas(
     inputs: Array,
     rng: np.random.Generator,
     scanned: Callable[[int], None] = lambda _column: None,
+    total_rad: float = np.inf,
 ) -> ThetaScan:
     """Return the offsets of all θ of a mesh: 10 settings per column.
 
@@ -127,6 +130,8 @@ def scan_thetas(
         Draws the phases of earlier columns.
     scanned
         Called with the number of each column when it is done.
+    total_rad
+        Highest sum of the nominal heater phases of a setting [rad].
     """
     offset_rad, bar, kappa = np.zeros((3, layout.interferometers))
     later, trial = np.empty(0, np.int64), _trial_bases(curve)
@@ -134,7 +139,8 @@ def scan_thetas(
         here = np.flatnonzero(layout.column == column)
         x = random_phases(layout, curve, rng)
         x[layout.theta[layout.column > column]] = bar[layout.column > column]
-        readings = read(_scan_settings(layout, curve, x, column, rng), column)
+        fixed = np.concatenate((layout.theta[layout.column >= column], layout.phi[here]))
+        readings = read(within_total(_scan_settings(layout, curve, x, column, rng), fixed, total_rad), column)
         source = np.arange(layout.ports)  # where the light of each port behind this column arrives
         crossed = later[_in_cross(layout, here, later, _power_by_class(readings))]
         offset_rad[crossed] += np.pi
@@ -155,6 +161,22 @@ def scan_thetas(
         later = here[~layout.alone[here]]
         scanned(column)
     return ThetaScan(offset_rad, kappa, bar)
+
+
+def within_total(settings: Array, fixed: NDArray[np.int64], total_rad: float) -> Array:
+    """Return settings, (settings, channels), whose sums are within a limit.
+
+    If a sum exceeds it, all channels but the `fixed` ones are multiplied by one factor, the same for all settings, so
+    that channels that are the same in all settings stay so.
+    """
+    free = np.setdiff1d(np.arange(settings.shape[1]), fixed)
+    room, used = total_rad * (1 - 1e-6) - settings[:, fixed].sum(axis=1), settings[:, free].sum(axis=1)
+    factor = float(np.min(room / np.maximum(used, 1e-300)))
+    if factor >= 1 or factor <= 0:
+        return settings
+    scaled = settings.copy()
+    scaled[:, free] *= factor
+    return scaled
 
 
 def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generator) -> Array:

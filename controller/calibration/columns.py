@@ -150,10 +150,11 @@ def calibrate_columns(
     read = ScanReader(reader, (rng.random(lit.shape) * lit).astype(np.float32))
     curve = HeaterCurve(prior.mean.curvature, prior.mean.self_heating)
     if prior.sigma.curvature > 0:
-        curve = scan_curve(layout, read, curve, rng)
+        curve = scan_curve(layout, read, curve, rng, read.bounds.total)
     columns = int(layout.column.max()) + 1
     report = progress or (lambda _done, _total: None)
-    scan = scan_thetas(layout, read, curve, read.inputs, rng, lambda column: report(columns - column, 2 * columns))
+    total_rad = read.bounds.total
+    scan = scan_thetas(layout, read, curve, read.inputs, rng, lambda column: report(columns - column, 2 * columns), total_rad)
     prior = _with_level(layout, prior, curve, read)
     offset_rad = np.zeros(layout.channels)
     offset_rad[layout.theta] = scan.offset_rad
