@@ -23,9 +23,12 @@ from photonloop.controller.cli.printing import print_json, print_lines, print_me
 from photonloop.controller.device.address import parse_device_string
 from photonloop.controller.device.open_device import open_device
 
+DEFECTS_EXIT_CODE = 5
+"""Exit code of a calibration that left defects out."""
+
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate a device and print how well its twin predicts settings that were not fitted."""
+    """Calibrate a device and print how well its twin predicts settings that were not fitted; 5 if it has defects."""
     check_chip_options(args, parse_device_string(args.device))
     if args.check is not None:
         return run_check(args)
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(_answer(args, calibration, wall_s))
     else:
         print_lines(*(_line(found) for found in calibration.stages), f"{args.output}: {wall_s:.1f} s, device {args.device}")
-    return 0
+    return DEFECTS_EXIT_CODE if calibration.troubles else 0
 
 
 def _dry_run(args: argparse.Namespace, options: CalibrationOptions) -> int:
