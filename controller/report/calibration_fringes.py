@@ -21,6 +21,9 @@ MOST_FRINGES = 60
 MOST_POINTS = 48
 """Points of a fringe that are drawn."""
 
+SMOOTH_POINTS = 16
+"""Points from which the fitted values are joined by a line."""
+
 _COLUMNS = 6
 _PANEL_WIDTH, _PANEL_HEIGHT, _STRIP, _GAP_X, _GAP_Y = 132, 64, 24, 24, 40
 _LEFT, _TOP = 40, 18
@@ -130,12 +133,19 @@ def _panel(fringe: Fringe, name: str, unit: str, x: int, y: int, span: float, li
         ticks.append(svg_element("text", edge, class_="end muted", x=x - 4, y=middle))
     return [
         svg_element("path", class_="frame", d=frame),
-        svg_element("path", class_="curve", d="M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in curve)),
+        svg_element("path", class_="curve", d=_curve_path(curve)),
         svg_element("path", class_="points", d="".join(f"M{px:.1f} {py:.1f}h0" for px, py in points)),
         svg_element("path", class_="points rest", d="".join(f"M{px:.1f} {py:.1f}h0" for px, py in rest)),
         *title,
         *ticks,
     ]
+
+
+def _curve_path(curve: Array) -> str:
+    """Return the path of fitted values: a line, or a dash each if there are too few for a smooth line."""
+    if len(curve) < SMOOTH_POINTS:
+        return "".join(f"M{px - 4:.1f} {py:.1f}h8" for px, py in curve)
+    return "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in curve)
 
 
 def _largest_text(largest: float, unit: str | None, unit_of_readings: str) -> str:
