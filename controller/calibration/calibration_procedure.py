@@ -7,9 +7,9 @@ readings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from photonloop.controller.calibration.calibrated_device import Calibration
+from photonloop.controller.calibration.calibrated_device import Calibration, RingCalibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.calibration_progress import ProgressCounter
 from photonloop.controller.calibration.evidence import CalibrationEvidence
@@ -17,6 +17,7 @@ from photonloop.controller.calibration.method_choice import MethodPlan, planned
 from photonloop.controller.calibration.noise_readings import MeasuredNoise, measure_noise
 from photonloop.controller.calibration.reading_record import utc_now
 from photonloop.controller.calibration.recorded_device import RecordedDevice
+from photonloop.controller.calibration.ring_calibration import calibrate_rings
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.stage_methods import MeasuredStage, calibrate_mesh
 from photonloop.controller.learning.rng import Purpose, rng_stream
@@ -60,7 +61,8 @@ def calibrate_stages(
     plans, skipped = planned(description, options)
     for sentence in skipped:
         report(f"warning: {sentence}")
-    stages = [_calibrate_stage(device, plan, options, counter, report) for plan in plans]
+    found = [_calibrate_stage(device, plan, options, counter, report) for plan in plans]
+    stages = [each for each in found if isinstance(each, MeasuredStage)]
     status = device.status()
     calibration = Calibration(
         device=description,
@@ -69,13 +71,14 @@ def calibrate_stages(
         conditions=dict(status.health),
         stages=tuple(stage.calibration for stage in stages),
         options=options,
+        banks=tuple(each for each in found if isinstance(each, RingCalibration)),
     )
     return CalibratedStages(calibration, tuple(stage.evidence for stage in stages))
 
 
 def _calibrate_stage(
     device: RecordedDevice, plan: MethodPlan, options: CalibrationOptions, counter: ProgressCounter, report: Report
-) -> MeasuredStage:
+) -> MeasuredStage | RingCalibration:
     stage, number = plan.stage, device.describe().stage_index(plan.stage.name)
     report(f"{stage.name}: method {plan.method}, because {plan.reason}; about {plan.settings} settings")
     counter.step(f"{stage.name}: dark readings")
@@ -83,6 +86,12 @@ def _calibrate_stage(
     report(_noise_sentence(measured, stage.name, device.describe().readout.unit))
     rng = rng_stream(options.seed, Purpose.CALIBRATION, number, 1)
     reader = SettingReader(device, stage.name)
+    if plan.method == "rings":
+        counter.step(f"{stage.name}: sweeps of rings")
+        bank = calibrate_rings(
+            reader, measured.noise, rng, progress=lambda done, total: counter.step(f"{stage.name}: {done} of {total} steps")
+        )
+        return replace(bank, settings=bank.settings + measured.settings)
     found = calibrate_mesh(reader, plan.method, measured, rng, lambda step: counter.step(f"{stage.name}: {step}"))
     for trouble in found.calibration.troubles:
         report(f"warning: {stage.name}: {trouble.kind}: {trouble.detail}")
