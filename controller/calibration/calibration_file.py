@@ -32,6 +32,7 @@ from photonloop.controller.calibration.calibrated_device import (
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.ring_layout import ring_layout
 from photonloop.controller.calibration.ring_values import RING_KINDS, RingValues, ring_shapes
+from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import KINDS, TwinParameters, pack, shapes
@@ -277,7 +278,8 @@ def _held_out_entry(found: HeldOut) -> HeldOutEntry:
 
 def _stage(device: DeviceDescription, entry: StageEntry, where: str) -> StageCalibration:
     where = f"{where}: stage {entry.name}"
-    stage = _described(device, entry.name, where)
+    troubles = tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles)
+    stage = exclusions(troubles).stage(_described(device, entry.name, where))
     try:
         layout = twin_layout(device, stage)
     except ValueError as error:
@@ -293,7 +295,7 @@ def _stage(device: DeviceDescription, entry: StageEntry, where: str) -> StageCal
         held_out=_held_out(entry.held_out, where),
         settings=entry.settings,
         steady_inputs=entry.steady_inputs,
-        troubles=tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles),
+        troubles=troubles,
     )
 
 

@@ -158,8 +158,13 @@ def scan_thetas(
 
 
 def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generator) -> Array:
-    """Return random nominal heater phases, uniform over 2π, shape (channels,)."""
-    return curve.nominal(LOW_RAD + 2 * np.pi * rng.random(layout.channels))
+    """Return random nominal heater phases, uniform over 2π, shape (channels,).
+
+    Output phases are 0: no reading depends on them, and their heat would use up the power limits of a small mesh.
+    """
+    phases = curve.nominal(LOW_RAD + 2 * np.pi * rng.random(layout.channels))
+    phases[layout.gamma] = 0.0
+    return phases
 
 
 class TrialBases(NamedTuple):

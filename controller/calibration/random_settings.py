@@ -135,7 +135,7 @@ def random_inputs(ports: int, rng: np.random.Generator, options: RandomSettingsO
 
 def random_phases(bounds: Bounds, rng: np.random.Generator, count: int, held_out: int) -> Array:
     """Return nominal heater phases [rad] within the bounds, those that are held out last, (settings, channels)."""
-    start, near = start_variables(bounds, rng), count // 2
+    start, near = start_variables(bounds, rng), count // 4
     spread = np.linspace(0, 1, near)[:, np.newaxis] * rng.standard_normal((near, start.size))
     around = [project(start + change, bounds) for change in spread]
     anywhere = [start_variables(bounds, rng) for _ in range(count - near + held_out)]
