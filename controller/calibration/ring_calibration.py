@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from photonloop.controller.calibration.calibrated_device import HeldOut, RingCalibration
 from photonloop.controller.calibration.column_scans import HeaterCurve
 from photonloop.controller.calibration.heater_phases import CrosstalkModel
-from photonloop.controller.calibration.ring_fit import RingFit, fit_row, fit_values
+from photonloop.controller.calibration.ring_fit import RingFit, fit_row, fit_values, reading_sigma
 from photonloop.controller.calibration.ring_layout import RingLayout, first_rows, ring_layout
 from photonloop.controller.calibration.ring_readings import RingModel, predict_readings
 from photonloop.controller.calibration.ring_scans import RingScan, one_at_a_time, scan_rings
@@ -212,9 +212,10 @@ def _ratios(layout: RingLayout, scan: RingScan, swept: Observations, noise: Read
     data = Observations(swept.phases[::3, :count], swept.inputs, swept.readings[::3, :, :rows])
     prior = _prior_from(some, own)
     start, fits = _start(some, own, prior), []
+    sigma = reading_sigma(start, data, noise)
     for ratio in np.arange(0.0, layout.wavelengths, RATIO_STEP):
         near = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
-        fit = fit_values(_with_ratio(start, ratio), near, data, noise, max_steps=12)
+        fit = fit_values(_with_ratio(start, ratio), near, data, sigma, max_steps=12)
         fits.append((_relative_error(fit.model, data), fit.model.values.bus_ratio))
     return [ratio for _, ratio in sorted(fits)]
 
@@ -230,7 +231,8 @@ def _best_fit(start: RingModel, prior: RingPrior, data: Observations, noise: Rea
     best = None
     for ratio in ratios[:RATIOS]:
         near = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
-        fit = fit_values(_with_ratio(start, ratio), near, data, noise)
+        model = _with_ratio(start, ratio)
+        fit = fit_values(model, near, data, reading_sigma(model, data, noise))
         found = _Best(_relative_error(fit.model, data), near, fit)
         best = found if best is None or found.error < best.error else best
         if best.error < DESCRIBED:
@@ -251,9 +253,9 @@ def _with_ratio(model: RingModel, ratio: float) -> RingModel:
 
 def _refined(model: RingModel, prior: RingPrior, data: Observations, noise: ReadingNoise) -> tuple[RingFit, Array]:
     """Return the fit with the influences of all heaters, and the standard deviations of these."""
-    sigma = []
+    sigma, found = reading_sigma(model, data, noise), []
     for row in range(model.layout.rows):
-        fit = fit_row(model, row, data, noise)
+        fit = fit_row(model, row, data, sigma)
         model = fit.model
-        sigma.append(fit.sigma)
-    return fit_values(model, prior, data, noise), np.concatenate(sigma)
+        found.append(fit.sigma)
+    return fit_values(model, prior, data, reading_sigma(model, data, noise)), np.concatenate(found)
