@@ -306,7 +306,8 @@ def _bank(device: DeviceDescription, entry: BankEntry, where: str) -> RingCalibr
         layout = ring_layout(device, stage)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
-    square = dict.fromkeys(("influence_rad", "influence_sigma"), (layout.channels, layout.channels))
+    both = layout.channels, layout.channels
+    square: dict[str, tuple[int, ...]] = {"influence_rad": both, "influence_sigma": both}
     return RingCalibration(
         stage=stage,
         layout=layout,
