@@ -113,15 +113,8 @@ def calibrate(
         with closing(link):
             plans, _ = planned(link.description, options)
             if record is None:
-                header = RecordHeader(
-                    began=utc_now(),
-                    address=str(address),
-                    chip=chip,
-                    options=options,
-                    lease_key=lease_key,
-                    device=link.description,
-                )
-                record = resources.enter_context(closing(new_record(parts_folder(output), header)))
+                made = new_record(parts_folder(output), _header(address, chip, options, lease_key, link.description))
+                record = resources.enter_context(closing(made))
             reporter.record = record
             _check_same(record, link.description)
             counter = ProgressCounter(reporter.listener, sum(plan.settings for plan in plans))
@@ -133,6 +126,12 @@ def calibrate(
         if not keep_readings:
             record.delete()
     return found.calibration
+
+
+def _header(
+    address: DeviceAddress, chip: VirtualChip, options: CalibrationOptions, lease_key: str, device: DeviceDescription
+) -> RecordHeader:
+    return RecordHeader(began=utc_now(), address=str(address), chip=chip, options=options, lease_key=lease_key, device=device)
 
 
 def check_output(output: Path) -> None:

@@ -146,9 +146,7 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     ValueError
         The stage is no mesh with a known layout.
     """
-    if not stage.layout or stage.topology == "weight_bank":
-        raise ValueError(f"stage {stage.name} ({stage.topology}) has no layout of interferometers: a twin needs a mesh with one")
-    rows = np.array(sorted(stage.layout), np.int64)
+    rows = _rows(stage)
     column, top, theta, phi = rows.T.copy()
     alone_from, alone_to = stage.groups.get("attenuator_theta", (0, 0))
     alone = (theta >= alone_from) & (theta < alone_to)
@@ -170,10 +168,10 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     own = half * stage.ports + mode
     regular = _regular(places, (2 * columns + 1, stage.ports), reach_m) if stage.ports > LATTICE_PORTS else None
     to, source, ln = near_pairs(places, places[own], reach_m if regular is None else 0.0)
-    y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
-    pairs = ~alone
-    across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
-    across[theta[alone]] = float(np.mean(np.abs(np.diff(y)))) / 2
+    gap_m = np.abs(np.diff(np.asarray(geometry.mode_y_m)))
+    across, pairs = np.zeros(stage.channels), ~alone
+    across[theta[pairs]] = across[phi[pairs]] = gap_m[top[pairs]]
+    across[theta[alone]] = float(np.mean(gap_m)) / 2
     return TwinLayout(
         ports=stage.ports,
         taps=stage.tap_ports,
@@ -192,11 +190,18 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
         near_ln=ln,
         lattice=regular,
         partner_ln=_ln_within(across, reach_m),
-        pitch_ln=float(_ln_within(np.mean(np.abs(np.diff(y))), reach_m)),
+        pitch_ln=float(_ln_within(np.mean(gap_m), reach_m)),
         ground_bus=half,
         segments=len(places),
         effective=_effective(stage, columns, rows, alone, gamma),
     )
+
+
+def _rows(stage: StageDescription) -> NDArray[np.int64]:
+    """Return the rows of the layout in the order of light, shape (interferometers, 4)."""
+    if not stage.layout or stage.topology == "weight_bank":
+        raise ValueError(f"stage {stage.name} ({stage.topology}) has no layout of interferometers: a twin needs a mesh with one")
+    return np.array(sorted(stage.layout), np.int64)
 
 
 def _lattice(ports: int, columns: int) -> StageGeometry:
