@@ -48,7 +48,7 @@ BARE, FAR = "heat in bare waveguides", "far heat"
 
 
 @dataclass(frozen=True)
-class Case:
+class WrongTwin:
     """A twin that lacks something: its name, its structure, and its parameters."""
 
     name: str
@@ -70,10 +70,10 @@ def without_far(layout: TwinLayout) -> TwinLayout:
 
 
 CASES = (
-    Case("no heat in bare waveguides", without_bare, lambda own: own, BARE),
-    Case("no far heat", without_far, lambda own: replace(own, heat_response=0.0 * own.heat_response), FAR),
-    Case("heaters without curvature", lambda layout: layout, lambda own: replace(own, curvature=0.0)),
-    Case("no stray light", lambda layout: layout, lambda own: replace(own, input_leak=0.0)),
+    WrongTwin("no heat in bare waveguides", without_bare, lambda own: own, BARE),
+    WrongTwin("no far heat", without_far, lambda own: replace(own, heat_response=0.0 * own.heat_response), FAR),
+    WrongTwin("heaters without curvature", lambda layout: layout, lambda own: replace(own, curvature=0.0)),
+    WrongTwin("no stray light", lambda layout: layout, lambda own: replace(own, input_leak=0.0)),
 )
 
 
