@@ -39,8 +39,8 @@ class HeatLattice:
 
 def heat_lattice(size: tuple[int, int], pitch_m: tuple[float, float], reach_m: float, reference_m: float) -> HeatLattice:
     """Return the lattice with `size` half columns and modes, evenly spaced by `pitch_m`."""
-    reach = [min(count - 1, int(reach_m * (1 + 1e-9) / pitch)) for count, pitch in zip(size, pitch_m, strict=True)]
-    shape = tuple(_fast(count + far) for count, far in zip(size, reach, strict=True))
+    farthest = [min(count - 1, int(reach_m * (1 + 1e-9) / pitch)) for count, pitch in zip(size, pitch_m, strict=True)]
+    shape = tuple(_fast(count + far) for count, far in zip(size, farthest, strict=True))
     x, y = (np.fft.fftfreq(count, 1 / count) * pitch for count, pitch in zip(shape, pitch_m, strict=True))
     grid = np.meshgrid(x, y, indexing="ij")
     distance_m = np.hypot(*grid)

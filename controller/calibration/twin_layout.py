@@ -138,8 +138,8 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
     description, stage
         The device and its stage.
     reach_m
-        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M. If the
-        geometry is not known, only neighbours have crosstalk, at one and the same distance.
+        Distance beyond which the twin assumes no thermal crosstalk [m]; None: REACH_M. If the geometry is not
+        known, only neighbours have crosstalk, at one and the same distance.
 
     Raises
     ------
@@ -159,20 +159,18 @@ def twin_layout(description: DeviceDescription, stage: StageDescription, reach_m
             f"{gamma.size}: the description contradicts itself"
         )
     columns = int(column.max()) + 1
-    reach_m = reach_m or REACH_M
-    geometry, reach_m = (_lattice(stage.ports, columns), REFERENCE_M) if stage.geometry is None else (stage.geometry, reach_m)
+    unknown = _lattice(stage.ports, columns), REFERENCE_M
+    geometry, reach_m = unknown if stage.geometry is None else (stage.geometry, reach_m or REACH_M)
     lower = np.full(top.size, geometry.heated_arm == "lower") & ~alone
     half, mode = np.empty(stage.channels, np.int64), np.empty(stage.channels, np.int64)
     half[phi], half[theta], half[gamma] = 2 * column, 2 * column + 1, 2 * columns
-    mode[phi] = mode[theta] = top + lower
-    mode[gamma] = np.arange(gamma.size)
+    mode[phi], mode[theta], mode[gamma] = top + lower, top + lower, np.arange(gamma.size)
     places = _places(geometry, stage, column[alone], top[alone])
     own = half * stage.ports + mode
     regular = _regular(places, (2 * columns + 1, stage.ports), reach_m) if stage.ports > LATTICE_PORTS else None
     to, source, ln = near_pairs(places, places[own], reach_m if regular is None else 0.0)
     y, across = np.asarray(geometry.mode_y_m), np.zeros(stage.channels)
-    pairs = ~alone
-    across[theta[pairs]] = across[phi[pairs]] = np.abs(np.diff(y))[top[pairs]]
+    across[theta[~alone]] = across[phi[~alone]] = np.abs(np.diff(y))[top[~alone]]
     across[theta[alone]] = float(np.mean(np.abs(np.diff(y)))) / 2
     return TwinLayout(
         ports=stage.ports,
