@@ -178,7 +178,7 @@ def _scanned(
     """
     here, behind = np.flatnonzero(layout.column == column), layout.column > column
     kept = np.concatenate((layout.theta[here], layout.phi[here], layout.theta[behind]))
-    power = np.zeros((2, layout.ports))
+    readings, power = np.empty(0), np.zeros((2, layout.ports))
     for _ in range(1 + RESCANS):
         x = random_phases(layout, curve, rng)
         x[layout.theta[behind]] = bar[behind]
