@@ -91,6 +91,10 @@ class Experiment(_Spec):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of prototypes, starting variables, probes and shuffles, and of the virtual chip if `sim…` starts one."""
     device: str = "sim:soi"
+    variables: Literal["heater", "phase"] = "heater"
+    """What is trained. heater: nominal heater phases, on any device · phase: calibrated phases, which wrap at 2π."""
+    calibration: str | None = None
+    """For `phase`: the calibration of the device, as `photonloop calibrate` writes it."""
     data: DataSpec
     encoding: EncodingSpec = EncodingSpec()
     network: NetworkSpec = NetworkSpec()

@@ -28,8 +28,10 @@ from photonloop.controller.learning.network import Layer, Prediction, build_netw
 from photonloop.controller.learning.progress import Listener
 from photonloop.controller.learning.session import TEST, TRAIN, Samples, Session
 from photonloop.controller.learning.session_reporting import SessionReporter
+from photonloop.controller.learning.variable_space import CALIBRATION, calibration_of
 from photonloop.controller.runs.checkpoint import RUN_FORMAT, Checkpoint
 from photonloop.controller.runs.provenance import (
+    absolute_path,
     changed_device,
     check_variables,
     dataset_digest,
@@ -137,13 +139,17 @@ def train(
         `stop` was requested. If a run folder exists by then, the run can be resumed.
     """
     address = with_absolute_path(check_device(experiment.device, keys))
-    experiment = experiment.model_copy(update={"data": with_absolute_paths(experiment.data), "device": str(address)})
+    calibration = None if experiment.calibration is None else absolute_path(experiment.calibration)
+    changes = {"data": with_absolute_paths(experiment.data), "device": str(address), "calibration": calibration}
+    experiment = experiment.model_copy(update=changes)
     stop, reporter = stop or Stop(), SessionReporter(listener)
     with ExitStack() as folders, _set_up(experiment, address, None, reporter, stop, keys) as setup:
         layers, clipped = _build_network(setup)
         path = new_run(runs, experiment.name)
         write_atomically(path / EXPERIMENT, as_toml(experiment).encode())
         write_device(path, setup.link.description)
+        if calibration is not None:
+            write_atomically(path / CALIBRATION, Path(calibration).read_bytes())
         reporter.folder = folder = folders.enter_context(closing(RunFolder(path)))
         if setup.link.description.warnings:
             reporter.warn(" ".join(setup.link.description.warnings))
@@ -338,7 +344,8 @@ def _build_network(
     With `trains` false, limits on updates are not checked.
     """
     experiment, description = setup.experiment, setup.link.description
-    layers = build_network(experiment, description, len(setup.dataset.classes))
+    calibration = calibration_of(experiment, run, description)
+    layers = build_network(experiment, description, len(setup.dataset.classes), calibration)
     if run is not None and state is not None:
         check_variables(run, state, layers if trains else layers[: len(state.variables)])
     if trains:

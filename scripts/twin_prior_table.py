@@ -26,6 +26,7 @@ MEANINGS = {
     "self_heating": ("ρ: R = R₀ (1 + ρp)", "", "0 to 0.1, by the material of the heater"),
     "crosstalk_share": ("share of a heater's power at 100 µm", "", "0.5 % at mesh pitch in published meshes"),
     "crosstalk_exponent": ("exponent of its decay with distance", "", "1 from 5 µm to 100 µm (Jacques 2019)"),
+    "heat_response": ("phase by a slow component of the heat, beyond this law", "rad", "edges of the chip"),
     "ground_ratio": ("resistance of a shared ground conductor / that of a heater", "", "tens of milliohms"),
     "coupler_error_rad": ("angle of a coupler less π/4", "rad", "0.02 rad on silicon chips"),
     "loss_db": ("loss of an interferometer in both arms", "dB", "0.1 to 0.2 dB, shifters included"),
@@ -38,6 +39,7 @@ MEANINGS = {
     "detector_gain": ("relative gain of a detector", "", "responsivities within 3 %"),
     "detector_dark": ("reading without light", "full scale", "measured"),
     "compression": ("i → i / (1 + c · i / full scale)", "", "by the detector"),
+    "detector_memory": ("share of its output that a detector keeps from sample to sample", "", "by its bandwidth"),
 }
 """Meaning, unit and source of each kind of parameters."""
 
@@ -76,7 +78,7 @@ def table(layout: TwinLayout, prior: TwinPrior) -> list[str]:
     for kind in KINDS:
         meaning, unit, source = MEANINGS[kind]
         count = int(np.prod(shapes(layout)[kind], dtype=np.int64))
-        mean, sigma = (float(np.mean(getattr(part, kind))) for part in (prior.mean, prior.sigma))
+        mean, sigma = (float(np.median(getattr(part, kind))) for part in (prior.mean, prior.sigma))
         rows.append(f"| `{kind}` | {count} | {meaning} | {unit} | {mean:.3g} ± {sigma:.3g} | {source} |")
     return rows
 

@@ -28,6 +28,7 @@ from photonloop.controller.calibration.calibrated_device import (
     TroubleKind,
 )
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
+from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.calibration.twin_parameters import KINDS, TwinParameters, pack, shapes
@@ -242,6 +243,8 @@ def _stage(device: DeviceDescription, entry: StageEntry, where: str) -> StageCal
         stage = device.stages[device.stage_index(entry.name)]
     except KeyError:
         raise ConfigError(f"{where} is not a stage of its device: the file is damaged, so calibrate again") from None
+    troubles = tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles)
+    stage = exclusions(troubles).stage(stage)
     try:
         layout = twin_layout(device, stage)
     except ValueError as error:
@@ -260,7 +263,7 @@ def _stage(device: DeviceDescription, entry: StageEntry, where: str) -> StageCal
         held_out=HeldOut(*(np.array(values) for values in (entry.held_out.residual, entry.held_out.misfit, entry.held_out.tvd))),
         settings=entry.settings,
         steady_inputs=entry.steady_inputs,
-        troubles=tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles),
+        troubles=troubles,
     )
 
 

@@ -18,6 +18,7 @@ from photonloop.controller.calibration.noise_readings import MeasuredNoise, meas
 from photonloop.controller.calibration.reading_record import utc_now
 from photonloop.controller.calibration.recorded_device import RecordedDevice
 from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.calibration.sound_calibration import calibrate_sound_parts
 from photonloop.controller.calibration.stage_methods import MeasuredStage, calibrate_mesh
 from photonloop.controller.learning.rng import Purpose, rng_stream
 
@@ -82,8 +83,12 @@ def _calibrate_stage(
     measured = measure_noise(device, stage, rng_stream(options.seed, Purpose.CALIBRATION, number, 0))
     report(_noise_sentence(measured, stage.name, device.describe().readout.unit))
     rng = rng_stream(options.seed, Purpose.CALIBRATION, number, 1)
-    reader = SettingReader(device, stage.name)
-    found = calibrate_mesh(reader, plan.method, measured, rng, lambda step: counter.step(f"{stage.name}: {step}"))
+
+    def calibrate(reader: SettingReader) -> MeasuredStage:
+        return calibrate_mesh(reader, plan.method, measured, rng, lambda step: counter.step(f"{stage.name}: {step}"))
+
+    search = rng_stream(options.seed, Purpose.CALIBRATION, number, 2)
+    found = calibrate_sound_parts(device, stage.name, calibrate, search, report)
     for trouble in found.calibration.troubles:
         report(f"warning: {stage.name}: {trouble.kind}: {trouble.detail}")
     return found

@@ -5,6 +5,7 @@ Every stage that was calibrated is read at some random settings, in minutes at t
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from photonloop.controller.calibration.calibrated_device import Calibration, Sta
 from photonloop.controller.calibration.heater_readback import MeasuringDevice
 from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.stage_check import CheckOptions, StageCheck, Verdict, check_stage
-from photonloop.controller.calibration.stage_troubles import can_search, find_troubles
+from photonloop.controller.calibration.stage_troubles import can_search, exclusions, find_troubles
+from photonloop.controller.calibration.twin_layout import twin_layout
 
 VERDICTS: tuple[Verdict, ...] = ("fresh", "drifted", "broken")
 """From the best to the worst."""
@@ -87,11 +89,13 @@ def check_calibration(
 def _checked(
     device: CheckedDevice, found: StageCalibration, rng: np.random.Generator, options: CheckOptions | None
 ) -> StageCheck:
-    reader = SettingReader(device, found.stage.name)
+    reader = SettingReader(device, found.stage.name, exclusions=exclusions(found.troubles))
+    plain = SettingReader(device, found.stage.name)
 
     def search() -> tuple[Trouble, ...]:
-        if not (found.steady_inputs and can_search(device.describe(), found.stage)):
+        if not (found.steady_inputs and can_search(plain.description, plain.stage)):
             return ()
-        return find_troubles(reader, found.layout, rng, device)
+        return find_troubles(plain, twin_layout(plain.description, plain.stage), rng, device)
 
-    return check_stage(reader, found, rng, options, search)
+    check = check_stage(reader, found, rng, options, search)
+    return dataclasses.replace(check, settings=check.settings + plain.settings)

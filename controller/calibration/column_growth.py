@@ -126,8 +126,8 @@ def _phi_settings(
 
 def _with_phi(twin: Twin, here: NDArray[np.int64], column: int, settings: Array, readings: Array, inputs: Array) -> Twin:
     """Return the twin with the offsets of one column's φ, by least squares on differences of neighbouring ports."""
-    layout, own = twin.layout, twin.parameters
-    offset_rad = own.offset_rad.copy()
+    layout, own, offset_rad = twin.layout, twin.parameters, twin.parameters.offset_rad.copy()
+    here = here[~layout.alone[here]]  # the phases behind attenuators count as those of the next column
     offset_rad[layout.phi[here]] = 0.0
     own = dataclasses.replace(own, offset_rad=offset_rad)
     effective = heater_phases(layout, own, twin.crosstalk, settings).effective

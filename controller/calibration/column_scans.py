@@ -1,4 +1,4 @@
-"""Column-parallel scans of a rectangular mesh: θ of all interferometers, from readings behind the last column.
+"""Column-parallel scans of a mesh: θ of all interferometers, from readings behind the last column.
 
 All interferometers of a column are scanned at once, from the last column to the first. Later columns are in bar,
 earlier ones anywhere. The power at an output of an interferometer that is entered by the fields u and l is
@@ -114,7 +114,7 @@ def scan_thetas(
     scanned: Callable[[int], None] = lambda _column: None,
     total_rad: float = np.inf,
 ) -> ThetaScan:
-    """Return the offsets of all θ of a rectangular mesh: 10 settings per column.
+    """Return the offsets of all θ of a mesh: 10 settings per column.
 
     Parameters
     ----------
@@ -147,15 +147,18 @@ def scan_thetas(
         source[layout.top[crossed]], source[layout.top[crossed] + 1] = layout.top[crossed] + 1, layout.top[crossed]
         bar[later] = _own_curve(curve, kappa[later]).target(np.pi, offset_rad[later])
         for number, k in enumerate(here):
-            pair = readings[:, :, source[layout.top[k] : layout.top[k] + 2]]
+            pair = readings[:, :, source[layout.top[k] : layout.top[k] + (1 if layout.alone[k] else 2)]]
             kappa[k], own, across = _fitted_pair(pair, trial[number % 2])
+            if layout.alone[k]:  # an attenuator: B is positive
+                offset_rad[k] = np.angle(-np.sum(own))
+                continue
             offset_rad[k] = 0.5 * np.angle(np.sum(own**2) + np.sum(across**2))
             if column == 0:
                 entering = inputs[:, layout.top[k]] ** 2 - inputs[:, layout.top[k] + 1] ** 2
                 if np.real(-np.sum(entering * (own[:, 0] - own[:, 1])) * np.exp(-1j * offset_rad[k])) < 0:
                     offset_rad[k] += np.pi
         bar[here] = _own_curve(curve, kappa[here]).target(np.pi, offset_rad[here])
-        later = here
+        later = here[~layout.alone[here]]
         scanned(column)
     return ThetaScan(offset_rad, kappa, bar)
 
@@ -177,8 +180,13 @@ def within_total(settings: Array, fixed: NDArray[np.int64], total_rad: float) ->
 
 
 def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generator) -> Array:
-    """Return random nominal heater phases, uniform over 2π, shape (channels,)."""
-    return curve.nominal(LOW_RAD + 2 * np.pi * rng.random(layout.channels))
+    """Return random nominal heater phases, uniform over 2π, shape (channels,).
+
+    Output phases are 0: no reading depends on them, and their heat would use up the power limits of a small mesh.
+    """
+    phases = curve.nominal(LOW_RAD + 2 * np.pi * rng.random(layout.channels))
+    phases[layout.gamma] = 0.0
+    return phases
 
 
 class TrialBases(NamedTuple):
@@ -249,7 +257,9 @@ def _in_cross(layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int
     power = np.append(power, np.zeros((1, layout.ports)), axis=0)
     follows = np.full(layout.ports, 2)  # 2: no interferometer of this column
     for number, k in enumerate(here):
-        follows[layout.top[k]] = follows[layout.top[k] + 1] = number % 2
+        follows[layout.top[k]] = number % 2
+        if not layout.alone[k]:
+            follows[layout.top[k] + 1] = number % 2
     t = layout.top[later]
     bar = power[follows[t], t] + power[follows[t + 1], t + 1]
     cross = power[follows[t], t + 1] + power[follows[t + 1], t]

@@ -1,4 +1,4 @@
-"""Calibration of a rectangular mesh column by column: from an unknown chip to a fitted twin in about 16 N settings.
+"""Calibration of a mesh column by column: from an unknown chip to a fitted twin in about 16 N settings.
 
 All settings are read with the same inputs, of which several are lit at a time. The phases of the inputs are taken as
 steady: they become part of the offsets of φ.
@@ -40,6 +40,9 @@ from photonloop.controller.learning.variables import project
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
 Array = NDArray[np.float64]
+
+TOPOLOGIES = ("clements", "reck", "svd")
+"""Meshes in which light stays on its mode if all interferometers are in bar."""
 
 Progress = Callable[[int, int], None]
 """Called after each column, with the number of columns scanned so far and in all: every column is scanned twice."""
@@ -111,7 +114,7 @@ def calibrate_columns(
     prior: TwinPrior | None = None,
     progress: Progress | None = None,
 ) -> ColumnCalibration:
-    """Calibrate a stage with a rectangular mesh, by `evaluate` alone.
+    """Calibrate a stage with a rectangular or triangular mesh, or with two of them, by `evaluate` alone.
 
     Parameters
     ----------
@@ -131,7 +134,7 @@ def calibrate_columns(
     Raises
     ------
     ValueError
-        The mesh is not rectangular, inputs can only be lit one at a time, or the limits leave less than 2π per heater.
+        The topology is another one, inputs can only be lit one at a time, or the limits leave less than 2π per heater.
 
     Notes
     -----
@@ -167,8 +170,8 @@ def calibrate_columns(
 
 
 def _check(description: DeviceDescription, stage: StageDescription) -> None:
-    if stage.topology != "clements":
-        raise ValueError(f"stage {stage.name} is {stage.topology}, but this calibration needs a rectangular mesh (clements)")
+    if stage.topology not in TOPOLOGIES:
+        raise ValueError(f"stage {stage.name} is {stage.topology}, but this calibration needs one of {', '.join(TOPOLOGIES)}")
     if description.inputs_at_once == "one":
         raise ValueError(f"device {description.name} lights one input at a time, but this calibration needs several at once")
     if description.stage_index(stage.name) != 0:

@@ -63,7 +63,7 @@ class DiagonalOptions:
     phi_points: int = 10
     theta_passes: int = 1
     repeats: int = 2
-    least_visibility: float = 0.5
+    least_visibility: float = 0.15
     fit: SweepFitOptions | None = field(default_factory=SweepFitOptions)
 
 

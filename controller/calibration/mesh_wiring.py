@@ -32,8 +32,8 @@ CANDIDATES = 4
 MOST_EXPLANATIONS = 12
 """Largest number of explanations."""
 
-LEAST_GAIN = 60.0
-"""Least gain of an explanation, per measurement of the modes. Noise gives up to 40, and a defect 90 or more."""
+LEAST_GAIN = 45.0
+"""Least gain of an explanation, per measurement of the modes. Noise gives up to 36, and most defects 90 or more."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ path after another; those that were swept while the path was dark are swept agai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from photonloop.controller.calibration.column_scans import random_phases
-from photonloop.controller.calibration.fringes import Cosines, fit_cosines
+from photonloop.controller.calibration.fringes import fit_cosines
 from photonloop.controller.calibration.heated_phases import (
     arm_signs,
     effective_phases,
@@ -29,6 +30,16 @@ from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 
 Array = NDArray[np.float64]
+
+FEW_REPEATS = 3
+"""Samples of each setting if there is enough light."""
+
+LEAK = 0.003
+"""Share of the brightest signal that is assumed to come another way, through interferometers that are not exactly in
+bar."""
+
+BRIGHT = 30.0
+"""Signal relative to stray light above which the interference of both is small enough."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,10 @@ class SearchOptions:
     """
 
     points: int = 5
-    most_restarts: int = 256
-    most_passes: int = 4
-    most_repeats: int = 64
-    error_rad: float = 0.12
+    most_restarts: int = 120
+    most_passes: int = 3
+    most_repeats: int = 32
+    error_rad: float = 0.1
     least_visibility: float = 0.5
 
 
@@ -81,88 +92,119 @@ class PathSearch:
     failed: tuple[int, ...]
 
 
-class _Sweeps:
-    """State of the search of one round: the setting, and for each interferometer the error and visibility so far."""
+class PathLight(NamedTuple):
+    """Brightest reading of a path, and that of stray light at the same output."""
+
+    signal: float
+    stray: float
+
+
+class _PathSweeps:
+    """State of the search of one round: the setting, and for each interferometer the error and visibility so far.
+
+    Light of the lit input interferes with light that the modulators of the others let through, which may be stronger.
+    If so, each setting is read at two values, half a period apart, of the φ that only light of the lit input passes:
+    the interference has opposite signs.
+    """
 
     def __init__(self, twin: Twin, nominal: Array, reader: SettingReader, noise: ReadingNoise, options: SearchOptions) -> None:
         self.twin, self.nominal, self.reader = twin, nominal, reader
+        self.brightest = 0.0
         self.noise, self.options = noise, options
         self.error_rad: dict[int, float] = {}
         self.visibility: dict[int, float] = {}
-
-    def sweep(self, paths: tuple[LightPath, ...], numbers: list[int]) -> None:
-        """Sweep one interferometer of each path and bring it to its maximum."""
-        layout, options = self.twin.layout, self.options
-        channels = layout.theta[numbers]
-        settings = np.tile(self.nominal, (options.points, 1))
-        y = 0.3 + 2 * np.pi * np.arange(options.points) / options.points
-        settings[:, channels] = heater_curve(self.twin).nominal(y)[:, np.newaxis]
-        unknown = with_offsets(self.twin, channels, np.zeros(len(numbers)))
-        phases = effective_phases(unknown, settings)[:, channels].T
-        repeats = self._repeats(paths)
-        powers = read_lit(self.reader, settings, [path.lit for path in paths], repeats)
-        values = np.stack([powers.lit[:, row, path.output] for row, path in enumerate(paths)])
-        found = fit_cosines(phases, values)
-        error = self._errors(paths, powers, found, repeats)
-        for row, (path, number) in enumerate(zip(paths, numbers, strict=True)):
-            self.error_rad[number] = float(error[row])
-            self.visibility[number] = float(found.visibility[row])
-            if error[row] < 1.0:
-                offset = arm_signs(layout)[channels[row]] * (found.offset_rad[row] + path.target_rad)
-                self.twin = with_offsets(self.twin, channels[row : row + 1], np.array([offset]))
-                wanted = np.array([path.target_rad])
-                self.nominal = nominal_for(
-                    self.twin, self.nominal[np.newaxis], channels[row : row + 1], wanted, self.reader.bounds
-                )[0]
-            else:
-                self.nominal[channels[row]] = settings[values[row].argmax(), channels[row]]
+        self._seen: dict[int, PathLight] = {}
 
     def start(self, paths: tuple[LightPath, ...], rng: np.random.Generator) -> None:
         """Try random settings of the interferometers, and keep the brightest of each path."""
-        layout, longest = self.twin.layout, max(len(path.interferometers) for path in paths)
-        best, tried = np.full(len(paths), -np.inf), 0
-        while tried < self.options.most_restarts and longest > 2:
-            count = 2 * longest
-            settings = np.tile(self.nominal, (count, 1))
-            drawn = np.stack([random_phases(layout, heater_curve(self.twin), rng) for _ in range(count)])
-            powers_at = []
+        layout, longest, tried = self.twin.layout, max(len(path.interferometers) for path in paths), 0
+        if longest <= 2:
+            return
+        while tried < self.options.most_restarts and any(self._is_dark(path) for path in paths):
+            drawn = np.stack([random_phases(layout, heater_curve(self.twin), rng) for _ in range(2 * longest)])
+            settings = np.tile(self.nominal, (len(drawn), 1))
             for path in paths:
                 channels = layout.theta[list(path.interferometers)]
                 settings[:, channels] = drawn[:, channels]
-            repeats = min(4, self.options.most_repeats)
-            powers = read_lit(self.reader, settings, [path.lit for path in paths], repeats)
+            powers = read_lit(self.reader, settings, [path.lit for path in paths], FEW_REPEATS)
             for row, path in enumerate(paths):
-                found = powers.lit[:, row, path.output]
-                # Light of the lit input and light that the other modulators do not block interfere.
-                contrast = found - 2 * np.maximum(powers.dark[:, path.output] - self._dark(path), 0.0)
-                if contrast.max() > best[row]:
-                    best[row] = contrast.max()
+                signal = powers.lit[:, row, path.output]
+                best = int(signal.argmax())
+                if signal[best] > self._light(path).signal:
+                    self._remember(path, float(signal[best]), powers)
                     channels = layout.theta[list(path.interferometers)]
-                    self.nominal[channels] = settings[contrast.argmax(), channels]
-                powers_at.append(best[row])
-            tried += count
-            if np.all(best > 30 * self.noise.dark / np.sqrt(repeats)):
-                return
+                    self.nominal[channels] = settings[best, channels]
+            tried += len(drawn)
+
+    def sweep(self, paths: tuple[LightPath, ...], numbers: list[int]) -> None:
+        """Sweep one interferometer of each path and bring it to its maximum."""
+        layout, points = self.twin.layout, self.options.points
+        channels = layout.theta[numbers]
+        settings = np.tile(self.nominal, (points, 1))
+        y = 0.3 + 2 * np.pi * np.arange(points) / points
+        settings[:, channels] = heater_curve(self.twin).nominal(y)[:, np.newaxis]
+        both = np.concatenate((settings, settings)) if any(map(self._is_dim, paths)) else settings
+        for path in paths:
+            own = self._own_phi(path)
+            both[points:, own] = heater_curve(self.twin).nominal(np.pi)
+        unknown = with_offsets(self.twin, channels, np.zeros(len(numbers)))
+        phases = effective_phases(unknown, settings)[:, channels].T
+        repeats = self._repeats(paths)
+        powers = read_lit(self.reader, both, [path.lit for path in paths], repeats)
+        values = np.stack([powers.lit[:, row, path.output].reshape(-1, points).mean(axis=0) for row, path in enumerate(paths)])
+        found = fit_cosines(phases, values)
+        for row, (path, number) in enumerate(zip(paths, numbers, strict=True)):
+            channel, peak = channels[row : row + 1], float(found.mean[row] + found.amplitude[row])
+            self._remember(path, peak, powers)
+            self.visibility[number] = float(found.visibility[row])
+            samples = repeats * len(both) // points
+            self.error_rad[number] = self._error(path, float(found.amplitude[row]), samples, interferes=both is settings)
+            if self.error_rad[number] < 1.0:
+                offset = arm_signs(layout)[channel] * (found.offset_rad[row] + path.target_rad)
+                self.twin = with_offsets(self.twin, channel, offset)
+                wanted = np.array([path.target_rad])
+                self.nominal = nominal_for(self.twin, self.nominal[np.newaxis], channel, wanted, self.reader.bounds)[0]
+            else:
+                self.nominal[channel] = settings[values[row].argmax(), channel]
 
     def doubtful(self, path: LightPath) -> list[int]:
         """Return the interferometers of a path that should be swept again."""
         return [k for k in path.interferometers if self.error_rad.get(k, np.inf) > self.options.error_rad]
 
+    def _remember(self, path: LightPath, signal: float, powers: LitReadings) -> None:
+        stray = float(powers.dark[:, path.output].mean() - self.twin.parameters.detector_dark[path.output])
+        self._seen[path.interferometers[0]] = PathLight(signal, max(stray, 0.0))
+        self.brightest = max(self.brightest, signal)
+
+    def _light(self, path: LightPath) -> PathLight:
+        return self._seen.get(path.interferometers[0], PathLight(0.0, 0.0))
+
+    def _is_dark(self, path: LightPath) -> bool:
+        """Return whether hardly any light of the path was seen yet."""
+        light = self._light(path)
+        return light.signal < max(10 * self.noise.dark / np.sqrt(FEW_REPEATS), 0.5 * light.stray)
+
+    def _is_dim(self, path: LightPath) -> bool:
+        """Return whether stray light is so strong that its interference matters, and can be told from the signal."""
+        return self._own_phi(path).size > 0 and self._light(path).signal < BRIGHT * self._light(path).stray
+
+    def _own_phi(self, path: LightPath) -> NDArray[np.int64]:
+        """Return the channel of the φ that only light of the lit input passes; empty if there is none."""
+        layout = self.twin.layout
+        first = np.flatnonzero((layout.column == 0) & (layout.top == path.lit) & ~layout.lower)
+        return layout.phi[first]
+
     def _repeats(self, paths: tuple[LightPath, ...]) -> int:
-        return self.options.most_repeats if any(self.doubtful(path) for path in paths) else 1
+        seen = [self._light(path).signal for path in paths if self._light(path).signal > 0]
+        signal = min(seen, default=np.inf)
+        needed = (self.noise.dark / (0.05 * max(signal, self.noise.dark / 50))) ** 2
+        return int(np.clip(np.ceil(needed), FEW_REPEATS, self.options.most_repeats))
 
-    def _dark(self, path: LightPath) -> float:
-        return float(self.twin.parameters.detector_dark[path.output])
-
-    def _errors(self, paths: tuple[LightPath, ...], powers: LitReadings, found: Cosines, repeats: int) -> Array:
-        """Return the errors of the maxima [rad]: from noise, and from light that interferes with that of the path."""
-        error = []
-        for row, path in enumerate(paths):
-            stray = np.maximum(powers.dark[:, path.output] - self._dark(path), 0.0).mean()
-            noise = np.hypot(self.noise.dark, self.noise.relative * found.mean[row]) / np.sqrt(repeats)
-            amplitude = max(found.amplitude[row], 1e-300)
-            error.append((np.sqrt(2 / self.options.points) * noise + np.sqrt(0.1 * stray * amplitude)) / amplitude)
-        return np.array(error)
+    def _error(self, path: LightPath, amplitude: float, samples: int, *, interferes: bool) -> float:
+        """Return the error of a maximum [rad]: from noise, and from stray light that interferes."""
+        noise = np.hypot(self.noise.dark, self.noise.relative * amplitude) * np.sqrt(2 / self.options.points / samples)
+        stray = LEAK * self.brightest + (self._light(path).stray if interferes else 0.0)
+        return float((noise + np.sqrt(0.1 * stray * max(amplitude, 0.0))) / max(amplitude, 1e-300))
 
 
 def search_round(
@@ -191,7 +233,7 @@ def search_round(
     options
         Numbers of settings and samples.
     """
-    state = _Sweeps(twin, nominal.copy(), reader, noise, options)
+    state = _PathSweeps(twin, nominal.copy(), reader, noise, options)
     state.start(round_.paths, rng)
     for _ in range(options.most_passes):
         waiting = [state.doubtful(path) for path in round_.paths]

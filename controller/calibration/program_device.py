@@ -21,6 +21,7 @@ from photonloop.controller.calibration.program import ProgrammedMatrix, program_
 from photonloop.controller.calibration.program_measurement import MeasuredErrors, measured_errors
 from photonloop.controller.calibration.program_refine import refined
 from photonloop.controller.calibration.setting_reader import SettingReader
+from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.decompose.stage_phases import mesh_matrix
 from photonloop.controller.decompose.targets import read_phases, target_matrix
 from photonloop.controller.device.address import DeviceAddress
@@ -36,9 +37,6 @@ Complex = NDArray[np.complex128]
 
 REPEATS = 16
 """Readings that are averaged."""
-
-UNDRIVABLE = ("dead heater", "stuck channel")
-"""Troubles of channels that cannot be driven: their phases are taken as they are."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +196,8 @@ def calibrated_chip(address: DeviceAddress, calibration: Calibration, given: Vir
 
 def usable_bounds(found: StageCalibration, bounds: Bounds) -> Bounds:
     """Return `bounds` in which channels that cannot be driven stay at their lower bounds."""
-    stuck = [channel for trouble in found.troubles if trouble.kind in UNDRIVABLE for channel in trouble.channels]
-    high = bounds.high.copy()
-    high[stuck] = bounds.low[stuck]
+    held, high = list(exclusions(found.troubles).channels), bounds.high.copy()
+    high[held] = bounds.low[held]
     return replace(bounds, high=high)
 
 
@@ -238,7 +235,8 @@ def _wanted(found: StageCalibration, options: ProgramOptions) -> _Wanted:
 def _programmed(
     device: _DescribedDevice, found: StageCalibration, wanted: _Wanted, options: ProgramOptions, report: Callable[[str], None]
 ) -> ProgramResult:
-    reader, rng = SettingReader(device, found.stage.name), np.random.default_rng(options.seed)
+    reader = SettingReader(device, found.stage.name, exclusions=exclusions(found.troubles))
+    rng = np.random.default_rng(options.seed)
     description, bounds = reader.description, usable_bounds(found, reader.bounds)
     if wanted.phases is None:
         programmed = program_matrix(found, wanted.matrix, bounds, rng)

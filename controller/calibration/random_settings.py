@@ -135,7 +135,7 @@ def random_inputs(ports: int, rng: np.random.Generator, options: RandomSettingsO
 
 def random_phases(bounds: Bounds, rng: np.random.Generator, count: int, held_out: int) -> Array:
     """Return nominal heater phases [rad] within the bounds, those that are held out last, (settings, channels)."""
-    start, near = start_variables(bounds, rng), count // 2
+    start, near = start_variables(bounds, rng), count // 4
     spread = np.linspace(0, 1, near)[:, np.newaxis] * rng.standard_normal((near, start.size))
     around = [project(start + change, bounds) for change in spread]
     anywhere = [start_variables(bounds, rng) for _ in range(count - near + held_out)]
@@ -146,7 +146,8 @@ def posterior_draws(free: NDArray[np.int64], fit: TwinFit, rng: np.random.Genera
     """Return random draws from the posterior of a fit, relative to its parameters, shape (count, parameters)."""
     draws = np.zeros((count, pack(fit.parameters).size))
     scale = np.sqrt(np.diag(fit.covariance))
-    root = np.linalg.cholesky(fit.covariance / np.outer(scale, scale) + 1e-10 * np.eye(scale.size))
+    variance, axes = np.linalg.eigh(fit.covariance / np.outer(scale, scale))
+    root = axes * np.sqrt(np.maximum(variance, 0.0))  # directions that rounding makes negative have no spread
     draws[:, free] = (rng.standard_normal((count, scale.size)) @ root.T) * scale
     return draws
 

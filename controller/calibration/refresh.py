@@ -13,6 +13,7 @@ from photonloop.controller.calibration.drift_fit import DriftSize, fit_drift
 from photonloop.controller.calibration.reading_record import utc_now
 from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.stage_check import check_inputs_of, held_out
+from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.calibration.twin import Twin
 from photonloop.controller.learning.variables import start_variables
 from photonloop.protocols.device import DeviceStatus
@@ -110,6 +111,9 @@ def refresh_calibration(
     ValueError
         As `refresh_stage`.
     """
-    stages = tuple(refresh_stage(SettingReader(device, found.stage.name), found, rng, options) for found in calibration.stages)
+    stages = []
+    for found in calibration.stages:
+        reader = SettingReader(device, found.stage.name, exclusions=exclusions(found.troubles))
+        stages.append(refresh_stage(reader, found, rng, options))
     status = device.status()
     return dataclasses.replace(calibration, made=utc_now(), clock_s=status.clock_s, conditions=dict(status.health), stages=stages)

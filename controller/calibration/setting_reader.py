@@ -85,8 +85,8 @@ class SettingReader:
     record
         Called with everything that was read, in the order of reading.
     exclusions
-        Defects of the stage: some channels stay at 0 V, some readings are NaN, and exchanged wires and fibres are as they
-        should be.
+        Defects of the stage: some channels stay at 0 V, some readings are NaN, and exchanged wires and fibres are
+        exchanged back.
 
     Attributes
     ----------
@@ -96,6 +96,8 @@ class SettingReader:
         Bounds of the nominal heater phases.
     done
         Everything that was read, in the order of reading.
+    exclusions
+        As given.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class SettingReader:
         record: Callable[[SettingsRead], None] | None = None,
         exclusions: Exclusions = NOTHING,
     ) -> None:
-        self._device, self._exclusions = device, exclusions
+        self._device = device
+        self.exclusions = exclusions
         self.description = exclusions.device(device.describe(), stage_name)
         self.stage = self.description.stages[self.description.stage_index(stage_name)]
         self.bounds = stage_bounds(self.description, self.stage, 0.0)
@@ -137,7 +140,7 @@ class SettingReader:
         ValueError
             The phases exceed the limits of the stage.
         """
-        phases = self._exclusions.phases(phases)
+        phases = self.exclusions.phases(phases)
         self._check(phases)
         self._load(np.asarray(inputs, np.float32))
         limits, rows = self.description.limits, np.arange(len(inputs))
@@ -150,7 +153,7 @@ class SettingReader:
             values[size >= self.full_scale * SATURATED] = np.nan
         flags = np.concatenate([part[2] for part in parts])
         values[np.broadcast_to((flags != 0)[:, np.newaxis], values.shape)] = np.nan
-        values = self._exclusions.readings(values)
+        values = self.exclusions.readings(values)
         read = SettingsRead(phases, self._loaded, values, np.concatenate([part[1] for part in parts]), flags)
         self.done.append(read)
         if self._record is not None:
@@ -168,7 +171,7 @@ class SettingReader:
 
     def _load(self, inputs: NDArray[np.float32]) -> None:
         if not np.array_equal(inputs, self._loaded):
-            self._device.load_inputs(INPUTS_NAME, np.asarray(self._exclusions.inputs(inputs), np.float32))
+            self._device.load_inputs(INPUTS_NAME, np.asarray(self.exclusions.inputs(inputs), np.float32))
             self._loaded = inputs
 
     def _check(self, phases: Array) -> None:

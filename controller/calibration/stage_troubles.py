@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import numpy as np
@@ -31,6 +32,9 @@ MOST_PORTS = 32
 
 FEW_PORTS, MANY_SETTINGS = 6, 4
 """Meshes of fewer ports have few known overlaps: their modes are measured at several random settings."""
+
+VOTES = 3
+"""Largest number of measurements of the wiring if one shows a defect."""
 
 MOST_ATTEMPTS = 4
 """Random settings at which a heater that changes nothing is tried again."""
@@ -55,6 +59,15 @@ def can_search(description: DeviceDescription, stage: StageDescription) -> bool:
     return first and complete and bool(stage.layout) and stage.topology != "weight_bank" and 3 <= stage.ports <= MOST_PORTS
 
 
+def first_troubles(reader: SettingReader, rng: np.random.Generator, device: MeasuringDevice) -> tuple[Trouble, ...]:
+    """Search for open heaters, stuck sources and unusable detectors; arguments as for `find_troubles`. One setting."""
+    stage = reader.stage.name
+    return (
+        *_electrical(stage, tested_by_readback(device, reader.stage)),
+        *_detectors(stage, reader.full_scale, [_first_look(reader, rng)]),
+    )
+
+
 def find_troubles(
     reader: SettingReader, layout: TwinLayout, rng: np.random.Generator, device: MeasuringDevice | None = None
 ) -> tuple[Trouble, ...]:
@@ -63,7 +76,8 @@ def find_troubles(
     Parameters
     ----------
     reader
-        Reads settings: about one for each heater, and four for each in meshes of fewer than 6 ports.
+        Reads settings: one or two for each heater, and four in meshes of fewer than 6 ports; twice as many or more if a
+        defect of the wiring has to be confirmed.
     layout
         The stage.
     rng
@@ -90,14 +104,50 @@ def find_troubles(
     count = MANY_SETTINGS if layout.ports < FEW_PORTS else 1
     measured = [measure_modes(reader, layout, channels, rng) for _ in range(count)]
     detectors = _detectors(stage, reader.full_scale, [each.readings for each in measured])
-    by_light = _optical(stage, layout, _silent(reader, layout, channels, measured, rng), electrical)
-    return (*by_source, *by_light, *detectors, *_wiring(stage, layout, find_wiring(layout, measured)))
+    silent = _silent(reader, layout, channels, measured, rng)
+    if np.setdiff1d(_weak(channels, measured), silent).size:
+        # The mode of a heater that changes the readings at other settings only is not known yet.
+        measured.append(measure_modes(reader, layout, channels, rng))
+    by_light = _optical(stage, layout, silent, electrical)
+
+    def measure_again() -> list[ChannelModes]:
+        return [measure_modes(reader, layout, channels, rng) for _ in range(count)]
+
+    return (*by_source, *by_light, *detectors, *_confirmed(stage, layout, measured, measure_again))
+
+
+def _confirmed(
+    stage: str, layout: TwinLayout, measured: Sequence[ChannelModes], measure_again: Callable[[], Sequence[ChannelModes]]
+) -> tuple[Trouble, ...]:
+    """Return the defects of the wiring that two of up to three measurements show.
+
+    A single matrix that was not found right would give wrong modes of all heaters.
+    """
+    found = [_wiring(stage, layout, find_wiring(layout, measured))]
+    while len(found) < VOTES and any(found):
+        found.append(_wiring(stage, layout, find_wiring(layout, measure_again())))
+        if set(map(_what, found[0])) == set(map(_what, found[1])):
+            break
+    votes = Counter(what for each in found for what in {_what(trouble) for trouble in each})
+    everything = {_what(trouble): trouble for each in found for trouble in each}
+    return tuple(trouble for what, trouble in everything.items() if votes[what] > 1)
+
+
+def _what(trouble: Trouble) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    return trouble.kind, trouble.channels, trouble.ports
 
 
 def _first_look(reader: SettingReader, rng: np.random.Generator) -> Array:
     """Return the readings of one random setting, shape (1, samples, taps)."""
-    inputs = rng.random((FIRST_SAMPLES, reader.stage.ports))
+    inputs = rng.random((FIRST_SAMPLES, reader.description.input_ports))
+    if reader.description.inputs_at_once == "one":
+        inputs = np.eye(reader.description.input_ports)
     return reader.read(start_variables(reader.bounds, rng)[np.newaxis], inputs).readings
+
+
+def _weak(channels: NDArray[np.int64], measured: Sequence[ChannelModes]) -> NDArray[np.int64]:
+    """Return the channels that change too little at all settings that were measured."""
+    return channels[np.all([each.response[channels] < LEAST_RESPONSE for each in measured], axis=0)]
 
 
 def _silent(
@@ -108,7 +158,7 @@ def _silent(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Return the channels that change nothing, at several random settings."""
-    silent = channels[np.all([each.response[channels] < LEAST_RESPONSE for each in measured], axis=0)]
+    silent = _weak(channels, measured)
     for _ in range(MOST_ATTEMPTS - len(measured) + 1):
         if silent.size:
             silent = silent[measure_modes(reader, layout, silent, rng).response[silent] < LEAST_RESPONSE]

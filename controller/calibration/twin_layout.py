@@ -120,8 +120,10 @@ class TwinLayout:
         """Slow components of the heat of the stage, as weights of the heaters' powers, shape (channels, components).
 
         Products of cosines along and across the light, divided by the number of heaters. The first one is the mean.
-        Large meshes have none.
+        Large meshes and weight banks have none.
         """
+        if self.interferometers == 0:
+            return np.zeros((self.channels, 0))
         along, across = next((count for ports, count in HEAT_COMPONENTS.items() if self.ports <= ports), (0, 0))
         x, y = self.own // self.ports / (2 * self.column.max() + 2), self.own % self.ports / (self.ports - 1)
         waves = [np.cos(np.pi * k * x) * np.cos(np.pi * m * y) for k in range(along) for m in range(min(across, self.ports // 2))]

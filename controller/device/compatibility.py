@@ -12,7 +12,6 @@ from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.estimators import estimator
 from photonloop.controller.learning.network import Layer
-from photonloop.controller.learning.variables import stage_bounds
 from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import DeviceDescription
 
@@ -74,6 +73,6 @@ def check_fits(experiment: Experiment, description: DeviceDescription, layers: l
             )
         if spec.probe_step_rad != "auto":
             try:
-                stage_bounds(description, layer.stage, estimator(spec).probe_extent(spec.probe_step_rad, layer.groups))
+                layer.space.bounds(estimator(spec).probe_extent(spec.probe_step_rad, layer.groups))
             except ValueError as error:
                 raise ConfigError(f"estimator.probe_step_rad is {spec.probe_step_rad:g}, but {error}") from None

@@ -7,14 +7,14 @@ import numpy as np
 from photonloop.controller.learning.estimators import Estimator
 from photonloop.controller.learning.estimators.probe_step import Losses, choose_step
 from photonloop.controller.learning.network import Layer
-from photonloop.controller.learning.variables import Bounds, longest_with_room, lsb_rad, stage_bounds
+from photonloop.controller.learning.variables import Bounds, longest_with_room, lsb_rad
 from photonloop.protocols.device import DeviceDescription
 
 
-def layer_bounds(description: DeviceDescription, layer: Layer, estimator: Estimator, step_rad: float) -> tuple[Bounds, Bounds]:
+def layer_bounds(layer: Layer, estimator: Estimator, step_rad: float) -> tuple[Bounds, Bounds]:
     """Return the bounds of the variables of `layer`, and the bounds of its probe settings, for a probe step [rad]."""
     probe_extent = estimator.probe_extent(step_rad, layer.groups)
-    return stage_bounds(description, layer.stage, probe_extent), stage_bounds(description, layer.stage, 0.0)
+    return layer.space.bounds(probe_extent), layer.space.bounds(0.0)
 
 
 def measured_probe_step(
@@ -37,6 +37,8 @@ def measured_probe_step(
     """
     choice = choose_step(losses, layer.stage.channels, layer.stage.ports, lsb_rad(description.drive), rng)
     step_rad = estimator.step_from_rms(choice.rms_rad, layer.groups)
+    if layer.space.periodic:
+        return step_rad, choice.reasons
     limited_rad = longest_with_room(description, layer.stage, lambda step: estimator.probe_extent(step, layer.groups), step_rad)
     if limited_rad == step_rad:
         return step_rad, choice.reasons

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.calibrated_device import Calibration
 from photonloop.controller.device.reconnecting import ReconnectingDevice
 from photonloop.controller.experiment import Experiment
 from photonloop.controller.learning.estimators.probe_step import longest_step
 from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.rules import Rule, majority_vote, make_rule
-from photonloop.controller.learning.variables import Phases, stage_bounds, start_variables, to_drive
+from photonloop.controller.learning.variable_space import VariableSpace, variable_space
+from photonloop.controller.learning.variables import Phases, start_variables
 from photonloop.protocols.config import ConfigError
-from photonloop.protocols.device import DeviceDescription, LoadedRows, Readings, StageDescription
+from photonloop.protocols.device import DeviceDescription, Drive, LoadedRows, Readings, StageDescription
 from photonloop.protocols.errors import DeviceError
 
 DRIVE_BYTES = 2**25
@@ -42,12 +44,15 @@ class Layer:
         Kinds of phase shifters (θ, φ, γ) as slices of the stage's channels.
     rule
         Its local objective.
+    space
+        What its variables are.
     """
 
     name: str
     stage: StageDescription
     groups: list[slice]
     rule: Rule
+    space: VariableSpace
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,16 @@ class Prediction:
     flags: list[NDArray[np.uint32]]
 
 
-def build_network(experiment: Experiment, description: DeviceDescription, classes: int) -> list[Layer]:
-    """Return the layers of `experiment` on the stages of a device.
+def build_network(
+    experiment: Experiment, description: DeviceDescription, classes: int, calibration: Calibration | None = None
+) -> list[Layer]:
+    """Return the layers of `experiment` on the stages of a device, with calibrated phases if there is a calibration.
 
     Raises
     ------
     ConfigError
-        There are more layers than stages, several layers on weight banks, or a layer has fewer readings than there are
-        classes.
+        There are more layers than stages, several layers on weight banks, a layer has fewer readings than there are
+        classes, or its stage is not in the calibration.
     """
     count = experiment.network.layers
     if count > len(description.stages):
@@ -97,23 +104,23 @@ def build_network(experiment: Experiment, description: DeviceDescription, classe
         except ValueError as error:
             raise ConfigError(f"stage {stage.name}: {error}") from None
         groups = [slice(*bounds) for bounds in stage.groups.values()]
-        layers.append(Layer(f"layer {number + 1}", stage, groups, rule))
+        layers.append(Layer(f"layer {number + 1}", stage, groups, rule, variable_space(description, stage, calibration)))
     return layers
 
 
-def layer_start(description: DeviceDescription, layer: Layer, seed: int, number: int) -> Phases:
+def layer_start(layer: Layer, seed: int, number: int) -> Phases:
     """Return the starting variables of layer `number` of an experiment with this seed, shape (channels,)."""
-    bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
+    bounds = layer.space.bounds(0.0, longest_step(layer.stage.ports))
     return start_variables(bounds, rng_stream(seed, Purpose.START, number))
 
 
-def with_starts(description: DeviceDescription, layers: list[Layer], variables: list[Phases], seed: int) -> list[Phases]:
+def with_starts(layers: list[Layer], variables: list[Phases], seed: int) -> list[Phases]:
     """Return the variables of all layers: `variables`, and the starting variables of the layers that have none yet.
 
     A layer is heated before it is trained, so that the temperature of the chip, on which the layers before it depend,
     stays about the same for the whole session.
     """
-    starts = [layer_start(description, layers[k], seed, k) for k in range(len(variables), len(layers))]
+    starts = [layer_start(layers[k], seed, k) for k in range(len(variables), len(layers))]
     return [*variables, *starts]
 
 
@@ -122,7 +129,7 @@ def held_drive(description: DeviceDescription, layers: list[Layer], variables: l
     drive = np.full(description.channels, description.drive.min_v)
     for layer, phases in zip(layers, variables, strict=False):
         first = layer.stage.first_channel
-        drive[first : first + layer.stage.channels] = to_drive(phases, description.drive)
+        drive[first : first + layer.stage.channels] = layer.space.drives(phases[np.newaxis])[0]
     return drive
 
 
@@ -146,8 +153,8 @@ def evaluation_size(description: DeviceDescription, stage: StageDescription, sam
     return max(1, settings), samples
 
 
-def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
-    """Return the readings of one layer at `settings`, shape (settings, channels), in as many evaluations as needed.
+def measure_drives(link: ReconnectingDevice, layer: Layer, drives: Drive, rows: LoadedRows) -> Readings:
+    """Return the readings of one layer at `drives` [V], shape (settings, channels), in as many evaluations as needed.
 
     No evaluation is larger than `evaluation_size`.
 
@@ -158,7 +165,7 @@ def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, r
     DeviceError
         As `ReconnectingDevice.evaluate`. Code "device" if a reading is NaN or infinite.
     """
-    stage, drives = layer.stage, to_drive(settings, link.description.drive)
+    stage = layer.stage
     count, samples = evaluation_size(link.description, stage, rows.rows.size)
     parts = [
         [
@@ -175,6 +182,11 @@ def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, r
         time_s=np.concatenate([some[0].time_s for some in parts]),
         flags=np.concatenate([np.bitwise_or.reduce([part.flags for part in some]) for some in parts]),
     )
+
+
+def measure_settings(link: ReconnectingDevice, layer: Layer, settings: Phases, rows: LoadedRows) -> Readings:
+    """Return the readings of one layer at `settings` of its variables, (settings, channels); as `measure_drives`."""
+    return measure_drives(link, layer, layer.space.drives(settings), rows)
 
 
 def measure_layer(link: ReconnectingDevice, layer: Layer, phases: Phases, rows: LoadedRows) -> Readings:
@@ -198,7 +210,7 @@ def predict(
     inputs, samples
         Name of the loaded inputs, and how many of their rows are measured.
     """
-    link.apply(held_drive(link.description, layers, with_starts(link.description, layers, variables, seed)))
+    link.apply(held_drive(link.description, layers, with_starts(layers, variables, seed)))
     layers, rows = layers[: len(variables)], LoadedRows(inputs, np.arange(samples))
     read = [measure_layer(link, layer, phases, rows) for layer, phases in zip(layers, variables, strict=True)]
     readings = [each.values[0] for each in read]

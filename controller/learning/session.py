@@ -26,8 +26,8 @@ from photonloop.controller.learning.network import (
     Prediction,
     held_drive,
     layer_start,
+    measure_drives,
     measure_layer,
-    measure_settings,
     predict,
     with_starts,
 )
@@ -35,15 +35,7 @@ from photonloop.controller.learning.optimizers import descend, fresh_moments, le
 from photonloop.controller.learning.progress import EpochReport, Listener, Stopwatch
 from photonloop.controller.learning.rng import Purpose, rng_stream
 from photonloop.controller.learning.session_reporting import RecordedEvents, SessionReporter
-from photonloop.controller.learning.variables import (
-    Bounds,
-    Phases,
-    lsb_rad,
-    project,
-    reflect,
-    stage_bounds,
-    to_drive,
-)
+from photonloop.controller.learning.variables import Bounds, Phases, lsb_rad
 from photonloop.controller.runs.checkpoint import Checkpoint, to_arrays
 from photonloop.controller.runs.journal import Measured, variables_digest
 from photonloop.controller.runs.run_folder import EVALUATION, RunFolder
@@ -152,16 +144,16 @@ class Session:
 
     def _learn(self, number: int) -> None:
         """Train one layer, from its present update to its last."""
-        layer, state, description = self._layers[number], self.state, self._link.description
+        layer, state = self._layers[number], self.state
         if len(state.steps) == number:
             self._begin(number)
-        bounds, limits = layer_bounds(description, layer, self._estimator, state.steps[number])
+        bounds, limits = layer_bounds(layer, self._estimator, state.steps[number])
         pipelined = self._experiment.training.pipelined
         self._link.apply(self._held_drive())
         self._end_epoch_if_due(number)
 
         def drives_around(center: Phases, probe: Probe) -> Drive:
-            return to_drive(reflect(probe.settings(center), limits), description.drive)
+            return layer.space.drives_around(center, probe.settings(center), limits)
 
         def start(drives: Drive, rows: NDArray[np.int64]) -> None:
             self._link.start(drives, LoadedRows(TRAIN, rows), layer.stage.name)
@@ -239,14 +231,14 @@ class Session:
         """Draw the starting variables of a layer and choose its probe step."""
         layer, state, spec = self._layers[number], self.state, self._experiment.estimator
         description = self._link.description
-        bounds = stage_bounds(description, layer.stage, 0.0, longest_step(layer.stage.ports))
-        start = layer_start(description, layer, self._experiment.seed, number)
+        bounds = layer.space.bounds(0.0, longest_step(layer.stage.ports))
+        start = layer_start(layer, self._experiment.seed, number)
         measured = 0
 
         def losses_at(offsets: Phases) -> NDArray[np.float64]:
             nonlocal measured
             measured += len(offsets)
-            return self._losses_at(layer, reflect(start + offsets, bounds), self._rows(number, 0))
+            return self._losses_at(layer, layer.space.drives(start + offsets, bounds), self._rows(number, 0))
 
         if spec.probe_step_rad == "auto":
             self._link.apply(self._held_drive())
@@ -267,7 +259,7 @@ class Session:
     def _held_drive(self) -> Drive:
         """Return the drive of the whole device: layers that have not been started are at their starting variables."""
         description, seed = self._link.description, self._experiment.seed
-        return held_drive(description, self._layers, with_starts(description, self._layers, self.state.variables, seed))
+        return held_drive(description, self._layers, with_starts(self._layers, self.state.variables, seed))
 
     def _report_probe_step(self, number: int, step_rad: float, reasons: tuple[str, ...]) -> None:
         layer = self._layers[number]
@@ -294,8 +286,8 @@ class Session:
         directions = self._estimator.draw(layer.stage.channels, layer.groups, count, rng)
         return Probe(directions, self.state.steps[number])
 
-    def _losses_at(self, layer: Layer, settings: Phases, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        readings = measure_settings(self._link, layer, settings, LoadedRows(TRAIN, rows))
+    def _losses_at(self, layer: Layer, drives: Drive, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        readings = measure_drives(self._link, layer, drives, LoadedRows(TRAIN, rows))
         self._reporter.flags(layer, readings.flags, "while its probe step was measured")
         return layer.rule.losses(readings.values, self._samples.train_labels[rows])
 
@@ -311,7 +303,7 @@ class Session:
             raise ConfigError(
                 f"update {state.total} of {layer.name} is NaN or infinite: optimizer.rate is {high:g}: use a lower rate"
             )
-        state.variables[number] = project(state.variables[number] + change, bounds)
+        state.variables[number] = layer.space.project(state.variables[number] + change, bounds)
         state.update += 1
         state.total += 1
         state.evaluations += losses.size

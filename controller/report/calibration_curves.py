@@ -67,20 +67,25 @@ def scatter_svg(evidence: CalibrationEvidence, noise: ReadingNoise, unit: str, p
 
 
 def held_out_svg(held_out: HeldOut, prefix: str) -> Markup:
-    """Return histograms of the held-out settings: total variation distance, and residual relative to the noise."""
+    """Return histograms of the held-out settings: total variation distance, and residual relative to the noise.
+
+    The first is left out if there is no such distance, as for weight banks.
+    """
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(5.85, 3.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _histogram(left, 100 * held_out.tvd, "total variation distance [%]")
-        left.set_ylabel("held-out settings")
+        several = bool(np.isfinite(held_out.tvd).any())
+        *left, right = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+        for axes in left:
+            _histogram(axes, 100 * held_out.tvd, "total variation distance [%]")
         _histogram(right, held_out.residual, "residual / noise of the readings")
-        right.set_xlim(0, max(1.15 * float(np.max(held_out.residual, initial=0.0)), 1.3))
+        (left[0] if left else right).set_ylabel("held-out settings")
+        right.set_xlim(0, max(1.15 * float(np.nanmax(held_out.residual)), 1.3))
         right.axvline(1.0, color=SECOND, linewidth=1.4)
         right.text(1.0, 1.01, "noise", color=SECOND, ha="center", transform=right.get_xaxis_transform())
-        return inline_svg(figure, prefix, "Held-out settings: total variation distance and residual")
+        return inline_svg(figure, prefix, "Held-out settings")
 
 
 def crosstalk_law_svg(law: CrosstalkLaw, prefix: str) -> Markup:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from photonloop.controller.calibration.calibrated_device import HeldOut, StageCalibration
+from photonloop.controller.calibration.calibrated_device import HeldOut, RingCalibration, StageCalibration
 from photonloop.controller.calibration.evidence import CalibrationEvidence, CandidateTerm
 from photonloop.controller.report.calibration_crosstalk import crosstalk_law, crosstalk_map
 from photonloop.controller.report.calibration_curves import crosstalk_law_svg, held_out_svg, scatter_svg
@@ -140,7 +140,7 @@ def stage_section(
         values=tuple(fitted_values(found, unit)),
         troubles=tuple(TroubleRow(t.kind, trouble_place(t, found.layout), t.detail) for t in found.troubles),
         excluded=_excluded(evidence),
-        facts=_facts(found, evidence, unit),
+        facts=fact_rows(found, unit, evidence),
     )
 
 
@@ -171,20 +171,27 @@ def _held_out(found: StageCalibration, evidence: CalibrationEvidence | None, uni
     if evidence is not None and evidence.measured.size:
         scatter = scatter_svg(evidence, found.noise, unit, f"{prefix}-scatter")
     if not held_out.residual.size:
-        return HeldOutSection("No setting was held out.", None, scatter)
-    settings = held_out.residual.size
+        return HeldOutSection(held_out_summary(held_out), None, scatter)
+    return HeldOutSection(held_out_summary(held_out), held_out_svg(held_out, f"{prefix}-held-out"), scatter)
+
+
+def held_out_summary(held_out: HeldOut) -> str:
+    """Return what the test on held-out settings found, in plain sentences."""
+    settings, tvd = held_out.residual.size, held_out.tvd[np.isfinite(held_out.tvd)]
+    if not settings:
+        return "No setting was held out."
+    misfit = "the square roots of the readings by" if tvd.size else "or, relative to their rms, by"
     summary = (
         f"{settings} settings were read and not fitted. In the median over these settings, the readings differ from those "
-        f"of the twin by {float(np.median(held_out.residual)):.3g} times their noise, and the square roots of the readings by "
-        f"{float(np.median(held_out.misfit)):.2%}."
+        f"of the twin by {float(np.median(held_out.residual)):.3g} times their noise, "
+        f"{'and ' if tvd.size else ''}{misfit} {float(np.median(held_out.misfit)):.2%}."
     )
-    tvd = held_out.tvd[np.isfinite(held_out.tvd)]
     if tvd.size:
         summary += (
             f" The output distributions of the inputs differ by a total variation distance of {float(np.median(tvd)):.2%}, "
             f"at most {float(np.max(tvd)):.2%}."
         )
-    return HeldOutSection(summary, held_out_svg(held_out, f"{prefix}-held-out"), scatter)
+    return summary
 
 
 def _fringes(found: StageCalibration, evidence: CalibrationEvidence | None, unit: str, most: int) -> FringeSection | None:
@@ -269,16 +276,23 @@ def _excluded(evidence: CalibrationEvidence | None) -> str:
     return f"{thousands_text(lost)} of {total} readings of the random settings were saturated or flagged, and were not used."
 
 
-def _facts(found: StageCalibration, evidence: CalibrationEvidence | None, unit: str) -> tuple[tuple[str, str], ...]:
+def fact_rows(
+    found: StageCalibration | RingCalibration, unit: str, evidence: CalibrationEvidence | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Return rows of (name, value) about method, settings and noise of a stage."""
     noise = found.noise
     rows = [
         ("method", METHODS.get(found.method, found.method)),
         ("settings read", thousands_text(found.settings)),
         ("noise of a dark reading", quantity_text(noise.dark, unit)),
         ("noise in proportion to the reading", f"{100 * noise.relative:.2g} %"),
-        ("phases between inputs", "steady, fitted" if found.steady_inputs else "not known: they are not part of the matrix"),
-        ("uncertainties", f"from {len(found.draws)} draws of the posterior" if len(found.draws) else "not computed"),
     ]
+    if isinstance(found, StageCalibration):
+        draws = len(found.draws)
+        rows += [
+            ("phases between inputs", "steady, fitted" if found.steady_inputs else "not known: they are not part of the matrix"),
+            ("uncertainties of matrices", f"from {draws} draws of the posterior" if draws else "not computed"),
+        ]
     if evidence is not None:
         fitted, tested = int(np.sum(~evidence.held_out)), int(np.sum(evidence.held_out))
         rows.insert(2, ("of these, random settings", f"{fitted} fitted, {tested} held out"))

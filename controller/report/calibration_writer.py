@@ -10,6 +10,7 @@ import numpy as np
 
 from photonloop.controller.calibration.calibrated_device import Calibration
 from photonloop.controller.calibration.evidence import CalibrationEvidence
+from photonloop.controller.report.calibration_banks import BankSection, bank_section
 from photonloop.controller.report.calibration_fringes import MOST_FRINGES
 from photonloop.controller.report.calibration_sections import StageSection, stage_section
 from photonloop.controller.report.display_text import UNKNOWN, duration_text, thousands_text, time_text
@@ -21,13 +22,14 @@ from photonloop.protocols.config import ConfigError
 
 @dataclass(frozen=True)
 class CalibrationPage:
-    """The data of the page: header, one section per stage, device and conditions."""
+    """The data of the page: header, one section per mesh and per weight bank, device and conditions."""
 
     title: str
     origin: str
     warnings: tuple[str, ...]
     tiles: tuple[tuple[str, str], ...]
     stages: tuple[StageSection, ...]
+    banks: tuple[BankSection, ...]
     device: tuple[tuple[str, str], ...]
     conditions: tuple[tuple[str, str], ...]
 
@@ -66,15 +68,17 @@ def render_calibration(calibration: Calibration, evidence: Sequence[CalibrationE
         stage_section(found, by_stage.get(found.stage.name), unit, f"stage{number}", most_fringes)
         for number, found in enumerate(calibration.stages)
     )
-    several = len(stages) > 1
+    banks = tuple(bank_section(found, unit, f"bank{number}") for number, found in enumerate(calibration.banks))
+    several = len(stages) + len(banks) > 1
     page = CalibrationPage(
         title=f"Calibration of {calibration.device.name}",
         origin=" · ".join((device_identity(calibration.device), time_text(calibration.made))),
         warnings=tuple(
-            f"Stage {stage.name}: {warning}" if several else warning for stage in stages for warning in stage.warnings
+            f"Stage {stage.name}: {warning}" if several else warning for stage in (*stages, *banks) for warning in stage.warnings
         ),
         tiles=_tiles(calibration),
         stages=stages,
+        banks=banks,
         device=device_rows(calibration.device),
         conditions=(
             ("clock of the device", duration_text(calibration.clock_s)),
@@ -85,13 +89,14 @@ def render_calibration(calibration: Calibration, evidence: Sequence[CalibrationE
 
 
 def _tiles(calibration: Calibration) -> tuple[tuple[str, str], ...]:
-    tvd = np.concatenate([found.held_out.tvd for found in calibration.stages] or [np.empty(0)])
+    everything = (*calibration.stages, *calibration.banks)
+    tvd = np.concatenate([found.held_out.tvd for found in everything] or [np.empty(0)])
     tvd = tvd[np.isfinite(tvd)]
-    residual = [float(np.median(found.held_out.residual)) for found in calibration.stages if found.held_out.residual.size]
+    residual = [float(np.median(found.held_out.residual)) for found in everything if found.held_out.residual.size]
     troubles = len(calibration.troubles)
     return (
         ("TVD of held-out settings", f"{np.median(tvd):.2%}" if tvd.size else UNKNOWN),
         ("Held-out residual", f"{max(residual):.3g} × noise" if residual else UNKNOWN),
-        ("Settings", thousands_text(sum(found.settings for found in calibration.stages))),
+        ("Settings", thousands_text(sum(found.settings for found in everything))),
         ("Troubles", str(troubles) if troubles else "none"),
     )

@@ -54,7 +54,12 @@ def _start_event(run: Path) -> dict[str, Any]:
 def with_absolute_paths(spec: DataSpec) -> DataSpec:
     """Return `spec` with absolute paths, so that a run can be resumed from another working folder."""
     files = {"path": mnist_file(spec), "source": spec.source if spec.source.endswith(".npz") else None}
-    return spec.model_copy(update={key: str(Path(file).expanduser().resolve()) for key, file in files.items() if file})
+    return spec.model_copy(update={key: absolute_path(file) for key, file in files.items() if file})
+
+
+def absolute_path(file: str | Path) -> str:
+    """Return the absolute path of a file of the user."""
+    return str(Path(file).expanduser().resolve())
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -66,8 +71,12 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """Return a digest of everything in `experiment` that affects training: all but the name and the device."""
-    return hashlib.sha256(experiment.model_dump_json(exclude={"name", "device"}).encode()).hexdigest()
+    """Return a digest of everything in `experiment` that affects training: all but the name and the device.
+
+    A run has a copy of its calibration. Runs of earlier versions have no key `variables`.
+    """
+    left_out = {"name", "device", "calibration"} | ({"variables"} if experiment.variables == "heater" else set())
+    return hashlib.sha256(experiment.model_dump_json(exclude=left_out).encode()).hexdigest()
 
 
 def read_start_event(run: Path, experiment: Experiment, dataset: Dataset) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.calibrations import calibration_of
+from support.calibrations import bank_calibration, calibration_of
 from support.html_pages import HtmlPage, assert_self_contained
 
 from photonloop.controller.calibration.calibrated_device import Calibration, HeldOut, Trouble
 from photonloop.controller.calibration.evidence import CalibrationEvidence, CandidateTerm, Fringe, gather_evidence
 from photonloop.controller.calibration.twin_misfit import Observations
+from photonloop.controller.calibration.twin_parameters import KINDS
+from photonloop.controller.report.calibration_banks import ring_influences
 from photonloop.controller.report.calibration_crosstalk import crosstalk_law, crosstalk_map
 from photonloop.controller.report.calibration_deviations import deviation_groups, largest_deviations
 from photonloop.controller.report.calibration_fringes import MOST_FRINGES, fringe_drawing, fringe_residual
@@ -232,6 +234,7 @@ def test_values_have_as_many_digits_as_their_uncertainty() -> None:
     assert quantity_text(1.234e-5, "A") == "12.3 µA" and quantity_text(0.0, "A") == "0 A"
     found = calibration_of(ports=4, settings=1, held_out=1)[0].stages[0]
     rows = {row.name: row for row in fitted_values(found, "A")}
+    assert not set(rows) & set(KINDS), "a kind has no name"
     gains = rows["gains of the detectors"]
     own = found.parameters.detector_gain
     assert gains.count == 4 and gains.value == uncertain_text(float(own.mean()), float(own.std()))
@@ -239,3 +242,22 @@ def test_values_have_as_many_digits_as_their_uncertainty() -> None:
     assert short_text(4.966e-5, "rad") == "4.97 × 10⁻⁵ rad" and short_text(-0.5) == "−0.5" and short_text(2e-6, "A") == "2 µA"
     assert rows["phase at 0 V"].value == "random" and "nA" in rows["dark readings"].value
     assert re.fullmatch(r"2\.500 ± 0\.025 mA", rows["reading per unit of power at the detectors"].value)
+
+
+def test_a_weight_bank_has_its_weights_and_influences() -> None:
+    calibration = bank_calibration(rows=4)
+    text = render_calibration(calibration)
+    found, page = calibration.banks[0], HtmlPage(text)
+    assert_self_contained(text, page)
+    residual = float(np.median(found.held_out.residual))
+    for words in (
+        "Weight bank bank", f"{residual:.3g} × noise", "TVD of held-out settings –", "321", "rings, one after the other",
+        "or, relative to their rms, by 0.40%", "phases of the wavelengths in a ring", "No trouble was found.",
+    ):  # fmt: skip
+        assert words in page.text, words
+    # Each ring's own heater turns it by about π; of the others, the explicit influences are part of what is drawn.
+    influences = ring_influences(found)
+    assert np.allclose(np.diag(influences), np.pi, rtol=0.15)
+    without = dataclasses.replace(found, influence_rad=np.zeros_like(found.influence_rad))
+    added = (influences - ring_influences(without)) / found.influence_rad
+    assert np.allclose(added, added[0, 0], rtol=0.1)

@@ -105,9 +105,9 @@ def test_a_realistic_chip_is_described_by_its_twin(seed: int) -> None:
 
 def test_devices_that_this_calibration_cannot_read_are_refused() -> None:
     noise, rng = ReadingNoise(dark=1e-9), np.random.default_rng(1)
-    reck = chip_of("ideal", {"mesh": {"topology": "reck"}}, ports=4, stages=1)
-    with pytest.raises(ValueError, match="rectangular"):
-        calibrate_columns(SettingReader(reck, "mesh0"), noise, rng)
+    bank = chip_of("ideal", {"mesh": {"topology": "weight_bank"}}, ports=4, stages=1)
+    with pytest.raises(ValueError, match="stage bank is weight_bank, but this calibration needs one of clements, reck, svd"):
+        calibrate_columns(SettingReader(bank, "bank"), noise, rng)
     weak = chip_of("ideal", {"limits": {"power_w": 0.03}}, ports=4, stages=1)
     with pytest.raises(ValueError, match="raise them"):
         calibrate_columns(SettingReader(weak, "mesh0"), noise, rng)

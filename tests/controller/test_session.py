@@ -233,7 +233,7 @@ def test_an_auto_step_leaves_directional_variables_their_range(tmp_path: Path) -
     coarse = coarse.model_copy(update={"dac": coarse.dac.model_copy(update={"bits": 5})})
     made, link, folder, _ = session(tmp_path, experiment, lambda: OpenDevice(Chip(coarse)))
     made.run()
-    bounds, limits = layer_bounds(link.description, made._layers[0], made._estimator, made.state.steps[0])
+    bounds, limits = layer_bounds(made._layers[0], made._estimator, made.state.steps[0])
     share = (bounds.high - bounds.low) / (limits.high - limits.low)
     assert share.min() >= 0.5 - 1e-9
     reasons = next(e["reasons"] for e in read_events(tmp_path) if e["event"] == "step_chosen")

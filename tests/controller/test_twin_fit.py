@@ -42,7 +42,7 @@ def normalised_errors(layout: TwinLayout, seed: int) -> tuple[NDArray[np.float64
     """Errors of one fitted chip in standard deviations, which of them readings determine, and χ² per parameter."""
     rng, prior = np.random.default_rng(seed), nominal_prior(layout, LEVEL, 1e-9)
     true = drawn(layout, prior, rng)
-    data = observed(Twin(layout, true), 24, rng)
+    data = observed(Twin(layout, true), 72, rng)
     problem = FitProblem(prior, data, NOISE)
     fit = fit_least_squares(started(layout, prior, true, rng), problem)
     sigma, error = pack(fit.sigma), pack(fit.parameters) - pack(true)

@@ -33,18 +33,27 @@ def soi_chip(ports: int, seed: int, parts: dict[str, dict[str, Any]] | None = No
 
 
 def calibrated(
-    chip: Chip, rng: np.random.Generator, settings: int = 60, held_out: int = 12, samples: int = 24
+    chip: Chip, rng: np.random.Generator, settings: int = 50, held_out: int = 10, samples: int = 20
 ) -> StageCalibration:
     """The first stage of a chip, calibrated from a start near the truth."""
-    description = chip.describe()
-    stage, full_scale = description.stages[0], description.readout.full_scale[0]
-    layout, reader = twin_layout(description, stage), SettingReader(chip, stage.name)
+    return calibrated_by(SettingReader(chip, chip.describe().stages[0].name), chip, rng, settings, held_out, samples)
+
+
+def calibrated_by(
+    reader: SettingReader, chip: Chip, rng: np.random.Generator, settings: int = 50, held_out: int = 10, samples: int = 20
+) -> StageCalibration:
+    """The same with settings of a reader, which may leave defects out."""
+    stage, full_scale = reader.stage, reader.full_scale
+    layout = twin_layout(reader.description, stage)
     phases = np.array([start_variables(reader.bounds, rng) for _ in range(settings + held_out)])
     everything = reader.read(phases, random_inputs(samples, layout.ports, rng)).observations()
     data, test = everything.part(slice(0, settings)), everything.part(slice(settings, None))
     true, noise = true_parameters(chip, layout), ReadingNoise(full_scale / 2**16)
     prior = nominal_prior(layout, true.level, 32 * full_scale / 2**16)
-    start = dataclasses.replace(prior.mean, offset_rad=true.offset_rad, input_phase_rad=true.input_phase_rad)
+    nominal, offset_rad = twin_layout(chip.describe(), chip.describe().stages[0]), true.offset_rad.copy()
+    offset_rad[layout.theta], offset_rad[layout.phi] = true.offset_rad[nominal.theta], true.offset_rad[nominal.phi]
+    phase_rad = reader.exclusions.inputs(true.input_phase_rad[np.newaxis])[0]
+    start = dataclasses.replace(prior.mean, offset_rad=offset_rad, input_phase_rad=phase_rad)
     fit = fit_least_squares(Twin(layout, start), FitProblem(prior, data, noise, test))
     found = StageCalibration(
         stage=stage,

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from photonloop.controller.calibration.calibrated_device import Calibration, HeldOut, StageCalibration, Trouble
+from photonloop.controller.calibration.calibrated_device import Calibration, HeldOut, RingCalibration, StageCalibration, Trouble
 from photonloop.controller.calibration.evidence import CalibrationEvidence, Fringe, gather_evidence
+from photonloop.controller.calibration.ring_layout import ring_layout
+from photonloop.controller.calibration.ring_values import ring_prior, ring_values, ring_vector
 from photonloop.controller.calibration.twin import Twin, predict
 from photonloop.controller.calibration.twin_layout import twin_layout
 from photonloop.controller.calibration.twin_misfit import Observations, ReadingNoise, relative_misfit
@@ -119,3 +121,27 @@ def calibration_of(
 def _soi_heat(true: TwinParameters) -> TwinParameters:
     """Return parameters with crosstalk and a shared ground of the size of preset soi."""
     return dataclasses.replace(true, crosstalk_share=0.004, crosstalk_exponent=1.0, ground_ratio=2e-4)
+
+
+def bank_calibration(rows: int = 4, seed: int = 0) -> Calibration:
+    """Return a calibration of a square weight bank of preset soi with random values from the prior, without a fit."""
+    chip = chip_of("soi", {"mesh": {"topology": "weight_bank"}}, ports=rows, stages=1, seed=seed)
+    description, rng = chip.describe(), np.random.default_rng(seed)
+    layout = ring_layout(description, description.stages[0])
+    prior = ring_prior(layout, 1e-4)
+    sigma = ring_vector(prior.sigma)
+    values = ring_values(layout, ring_vector(prior.mean) + 0.3 * sigma * rng.uniform(0, 1, sigma.size))
+    influence_rad = 0.01 * rng.standard_normal((layout.channels, layout.channels))
+    bank = RingCalibration(
+        stage=description.stages[0],
+        layout=layout,
+        values=values,
+        sigma=ring_values(layout, PRECISION * sigma),
+        influence_rad=influence_rad,
+        influence_sigma=np.full_like(influence_rad, 0.001),
+        only_own=False,
+        noise=ReadingNoise(dark=2e-9),
+        held_out=HeldOut(rng.uniform(0.9, 1.1, 10), np.full(10, 0.004), np.full(10, np.nan)),
+        settings=321,
+    )
+    return Calibration(description, "2026-11-25T16:00:00+00:00", 42.5, {}, (), banks=(bank,))
