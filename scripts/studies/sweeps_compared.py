@@ -11,7 +11,7 @@ dense sweeps       the same with as many voltages per column as one public progr
 sweeps, twin fit   the twin fitted to the readings of the few sweeps
 random settings    the twin fitted to random settings as well
 
-Dense sweeps are no better than few points: what is wrong is not the noise, but crosstalk and light from elsewhere.
+Dense sweeps are little better than few points: most of the error is not noise, but crosstalk and light from elsewhere.
 """
 
 from __future__ import annotations

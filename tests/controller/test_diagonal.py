@@ -123,3 +123,14 @@ def test_a_realistic_chip_with_a_switch_is_described_by_its_twin() -> None:
     random = RandomSettingsOptions(inputs_at_once="one", settings=32, descent_steps=100)
     fitted = fit_random_settings(reader, found.twin, found.prior, noise, rng, random)
     assert fitted.held_out.tvd.mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("topology", "ports", "match"), [("svd", 4, "rectangular"), ("clements", 18, "at most 16"), ("reck", 18, "at most 16")]
+)
+def test_meshes_that_this_calibration_cannot_read_are_refused(topology: str, ports: int, match: str) -> None:
+    chip = chip_of("ideal", {"mesh": {"topology": topology}}, ports=ports, stages=1)
+    reader = SettingReader(chip, chip.describe().stages[0].name)
+    with pytest.raises(ValueError, match=match):
+        calibrate_diagonal(reader, ReadingNoise(1e-9), np.random.default_rng(1))
+    assert reader.settings == 0
