@@ -36,7 +36,7 @@ PAIRED = 24
 
 
 @dataclass(frozen=True)
-class _State:
+class _Hypothesis:
     """What is assumed: the true drives and inputs, couplers of the twin, and detectors without a signal."""
 
     data: Observations
@@ -60,7 +60,7 @@ def explain_misfit(found: StageCalibration, data: Observations, sufficient: floa
     -------
         The defects; empty if no single one explains much.
     """
-    state, troubles = _State(data, found.twin), []
+    state, troubles = _Hypothesis(data, found.twin), []
     misfit = _misfit(found, state)
     while misfit > sufficient and len(troubles) < MOST_DEFECTS:
         tried = [
@@ -74,14 +74,14 @@ def explain_misfit(found: StageCalibration, data: Observations, sufficient: floa
     return tuple(troubles)
 
 
-def _misfit(found: StageCalibration, state: _State) -> float:
+def _misfit(found: StageCalibration, state: _Hypothesis) -> float:
     predicted, dark = predicted_all(state.twin, state.data), found.parameters.detector_dark
     for tap in state.taps:
         predicted[:, :, tap] = dark[tap]
     return float(np.sqrt(np.mean(relative_misfit(state.data.readings, predicted, dark) ** 2)))
 
 
-def _all(found: StageCalibration, state: _State) -> Iterator[tuple[Trouble, _State]]:
+def _all(found: StageCalibration, state: _Hypothesis) -> Iterator[tuple[Trouble, _Hypothesis]]:
     """Yield every hypothesis and the state that it assumes."""
     layout, name = found.layout, found.stage.name
     channels = np.concatenate((layout.theta, layout.phi)).tolist()
@@ -114,7 +114,7 @@ def _all(found: StageCalibration, state: _State) -> Iterator[tuple[Trouble, _Sta
             yield Trouble("broken coupler", name, both, (top, top + 1), detail), dataclasses.replace(state, twin=twin)
 
 
-def _driven(state: _State, change: Callable[[Array], Array]) -> _State:
+def _driven(state: _Hypothesis, change: Callable[[Array], Array]) -> _Hypothesis:
     return dataclasses.replace(state, data=dataclasses.replace(state.data, phases=change(state.data.phases)))
 
 
