@@ -36,7 +36,7 @@ PAIRED = 24
 
 
 @dataclass(frozen=True)
-class _Assumed:
+class _Hypothesis:
     """What is assumed: the true drives and inputs, couplers of the twin, and detectors without a signal."""
 
     data: Observations
@@ -60,62 +60,62 @@ def explain_misfit(found: StageCalibration, data: Observations, sufficient: floa
     -------
         The defects; empty if no single one explains much.
     """
-    assumed, troubles = _Assumed(data, found.twin), []
-    misfit = _misfit(found, assumed)
+    state, troubles = _Hypothesis(data, found.twin), []
+    misfit = _misfit(found, state)
     while misfit > sufficient and len(troubles) < MOST_DEFECTS:
         tried = [
-            (_misfit(found, changed), number, trouble, changed) for number, (trouble, changed) in enumerate(_all(found, assumed))
+            (_misfit(found, changed), number, trouble, changed) for number, (trouble, changed) in enumerate(_all(found, state))
         ]
         best, _, trouble, changed = min(tried, key=lambda each: each[:2])
         if not best < LEAST_GAIN * misfit:
             break
         troubles.append(trouble)
-        misfit, assumed = best, changed
+        misfit, state = best, changed
     return tuple(troubles)
 
 
-def _misfit(found: StageCalibration, assumed: _Assumed) -> float:
-    predicted, dark = predicted_all(assumed.twin, assumed.data), found.parameters.detector_dark
-    for tap in assumed.taps:
+def _misfit(found: StageCalibration, state: _Hypothesis) -> float:
+    predicted, dark = predicted_all(state.twin, state.data), found.parameters.detector_dark
+    for tap in state.taps:
         predicted[:, :, tap] = dark[tap]
-    return float(np.sqrt(np.mean(relative_misfit(assumed.data.readings, predicted, dark) ** 2)))
+    return float(np.sqrt(np.mean(relative_misfit(state.data.readings, predicted, dark) ** 2)))
 
 
-def _all(found: StageCalibration, assumed: _Assumed) -> Iterator[tuple[Trouble, _Assumed]]:
-    """Yield every hypothesis and the assumed that it assumes."""
+def _all(found: StageCalibration, state: _Hypothesis) -> Iterator[tuple[Trouble, _Hypothesis]]:
+    """Yield every hypothesis and the state that it assumes."""
     layout, name = found.layout, found.stage.name
     channels = np.concatenate((layout.theta, layout.phi)).tolist()
     without = {}
     for channel in channels:
-        dead = _driven(assumed, lambda phases, channel=channel: _constant(phases, channel, 0.0))
+        dead = _driven(state, lambda phases, channel=channel: _constant(phases, channel, 0.0))
         without[channel] = _misfit(found, dead)
         yield Trouble("dead heater", name, (channel,), detail="the readings are as if it were at 0 V"), dead
         for phase_rad in STUCK_RAD:
-            stuck = _driven(assumed, lambda phases, channel=channel, phase_rad=phase_rad: _constant(phases, channel, phase_rad))
+            stuck = _driven(state, lambda phases, channel=channel, phase_rad=phase_rad: _constant(phases, channel, phase_rad))
             detail = f"the readings are as if it were at {phase_rad / np.pi:.2g} π"
             yield Trouble("stuck channel", name, (channel,), detail=detail), stuck
     for pair in combinations(sorted(sorted(channels, key=without.__getitem__)[:PAIRED]), 2):
-        changed = _driven(assumed, lambda phases, pair=pair: _exchanged(phases, pair))
+        changed = _driven(state, lambda phases, pair=pair: _exchanged(phases, pair))
         yield Trouble("swapped heaters", name, pair, detail="the readings are as if their wires were exchanged"), changed
     for pair in combinations(range(layout.ports), 2):
-        data = dataclasses.replace(assumed.data, inputs=_exchanged(np.asarray(assumed.data.inputs, np.float64), pair))
+        data = dataclasses.replace(state.data, inputs=_exchanged(np.asarray(state.data.inputs, np.float64), pair))
         detail = "the readings are as if their fibres were exchanged"
-        yield Trouble("swapped inputs", name, ports=pair, detail=detail), dataclasses.replace(assumed, data=data)
+        yield Trouble("swapped inputs", name, ports=pair, detail=detail), dataclasses.replace(state, data=data)
     for tap in range(layout.taps):
-        taken = dataclasses.replace(assumed, taps=(*assumed.taps, tap))
+        taken = dataclasses.replace(state, taps=(*state.taps, tap))
         yield Trouble("open detector", name, ports=(tap,), detail="it reads no light"), taken
     for k in range(layout.interferometers):
         for coupler in (0, 1):
-            error_rad = assumed.twin.parameters.coupler_error_rad.copy()
+            error_rad = state.twin.parameters.coupler_error_rad.copy()
             error_rad[k, coupler] = -np.pi / 4
-            twin = Twin(layout, dataclasses.replace(assumed.twin.parameters, coupler_error_rad=error_rad))
+            twin = Twin(layout, dataclasses.replace(state.twin.parameters, coupler_error_rad=error_rad))
             top, both = int(layout.top[k]), (int(layout.theta[k]), int(layout.phi[k]))
             detail = f"the readings are as if coupler {coupler + 1} did not split"
-            yield Trouble("broken coupler", name, both, (top, top + 1), detail), dataclasses.replace(assumed, twin=twin)
+            yield Trouble("broken coupler", name, both, (top, top + 1), detail), dataclasses.replace(state, twin=twin)
 
 
-def _driven(assumed: _Assumed, change: Callable[[Array], Array]) -> _Assumed:
-    return dataclasses.replace(assumed, data=dataclasses.replace(assumed.data, phases=change(assumed.data.phases)))
+def _driven(state: _Hypothesis, change: Callable[[Array], Array]) -> _Hypothesis:
+    return dataclasses.replace(state, data=dataclasses.replace(state.data, phases=change(state.data.phases)))
 
 
 def _constant(phases: Array, channel: int, value: float) -> Array:
