@@ -2,6 +2,7 @@
 
     calibration_format, made, clock_s, conditions, options, device
     stages[]    name, method, settings, steady_inputs, noise, held_out, parameters, sigma, draws, troubles
+    banks[]     name, settings, only_own, noise, held_out, values, sigma, influence_rad, influence_sigma, troubles
 
 Values and their standard deviations are listed by kind and channel (`TwinParameters`). `draws` are float32 values in
 base64. Structure and geometry are not in the file: they follow from the description of the device. null stands for NaN.
@@ -23,11 +24,14 @@ from photonloop.controller.calibration.calibrated_device import (
     Calibration,
     HeldOut,
     Method,
+    RingCalibration,
     StageCalibration,
     Trouble,
     TroubleKind,
 )
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
+from photonloop.controller.calibration.ring_layout import ring_layout
+from photonloop.controller.calibration.ring_values import RING_KINDS, RingValues, ring_shapes
 from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.calibration.twin_layout import TwinLayout, twin_layout
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
@@ -35,7 +39,7 @@ from photonloop.controller.calibration.twin_parameters import KINDS, TwinParamet
 from photonloop.controller.device.device_difference import chip_difference
 from photonloop.protocols.atomic_files import write_atomically
 from photonloop.protocols.config import ConfigError, validate
-from photonloop.protocols.device import DeviceDescription
+from photonloop.protocols.device import DeviceDescription, StageDescription
 
 CALIBRATION_FORMAT = 1
 """Version of the file's format, and of the meaning of the parameters."""
@@ -106,6 +110,21 @@ class StageEntry(_Model):
     troubles: list[TroubleEntry] = []
 
 
+class BankEntry(_Model):
+    """`RingCalibration`."""
+
+    name: str
+    settings: Annotated[int, Field(ge=0)]
+    only_own: bool
+    noise: NoiseEntry
+    held_out: HeldOutEntry
+    values: dict[str, _Values]
+    sigma: dict[str, _Values]
+    influence_rad: _Values
+    influence_sigma: _Values
+    troubles: list[TroubleEntry] = []
+
+
 class CalibrationFile(_Model):
     """`Calibration`."""
 
@@ -116,6 +135,7 @@ class CalibrationFile(_Model):
     options: CalibrationOptions
     device: DeviceDescription
     stages: list[StageEntry]
+    banks: list[BankEntry] = []
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
@@ -134,6 +154,7 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
         options=calibration.options,
         device=calibration.device,
         stages=[_stage_entry(found) for found in calibration.stages],
+        banks=[_bank_entry(found) for found in calibration.banks],
     )
     write_atomically(path, content.model_dump_json(indent=1).encode())
 
@@ -180,6 +201,7 @@ def load_calibration(path: str | Path) -> Calibration:
         clock_s=content.clock_s,
         conditions=content.conditions,
         stages=tuple(_stage(content.device, entry, where) for entry in content.stages),
+        banks=tuple(_bank(content.device, entry, where) for entry in content.banks),
         options=content.options,
     )
 
@@ -224,11 +246,9 @@ def _stage_entry(found: StageCalibration) -> StageEntry:
         settings=found.settings,
         steady_inputs=found.steady_inputs,
         noise=NoiseEntry(dark=found.noise.dark, relative=found.noise.relative),
-        held_out=HeldOutEntry(
-            residual=found.held_out.residual.tolist(), misfit=found.held_out.misfit.tolist(), tvd=found.held_out.tvd.tolist()
-        ),
-        parameters=_by_kind(found.parameters),
-        sigma=_by_kind(found.sigma),
+        held_out=_held_out_entry(found.held_out),
+        parameters=_by_kind(found.parameters, KINDS),
+        sigma=_by_kind(found.sigma, KINDS),
         draws=DrawsEntry(
             shape=(len(found.draws), pack(found.parameters).size),
             base64=base64.b64encode(found.draws.astype("<f4").tobytes()).decode(),
@@ -237,45 +257,95 @@ def _stage_entry(found: StageCalibration) -> StageEntry:
     )
 
 
+def _bank_entry(found: RingCalibration) -> BankEntry:
+    return BankEntry(
+        name=found.stage.name,
+        settings=found.settings,
+        only_own=found.only_own,
+        noise=NoiseEntry(dark=found.noise.dark, relative=found.noise.relative),
+        held_out=_held_out_entry(found.held_out),
+        values=_by_kind(found.values, RING_KINDS),
+        sigma=_by_kind(found.sigma, RING_KINDS),
+        influence_rad=found.influence_rad.tolist(),
+        influence_sigma=found.influence_sigma.tolist(),
+        troubles=[TroubleEntry(**dataclasses.asdict(trouble)) for trouble in found.troubles],
+    )
+
+
+def _held_out_entry(found: HeldOut) -> HeldOutEntry:
+    return HeldOutEntry(residual=found.residual.tolist(), misfit=found.misfit.tolist(), tvd=found.tvd.tolist())
+
+
 def _stage(device: DeviceDescription, entry: StageEntry, where: str) -> StageCalibration:
     where = f"{where}: stage {entry.name}"
-    try:
-        stage = device.stages[device.stage_index(entry.name)]
-    except KeyError:
-        raise ConfigError(f"{where} is not a stage of its device: the file is damaged, so calibrate again") from None
     troubles = tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles)
-    stage = exclusions(troubles).stage(stage)
+    stage = exclusions(troubles).stage(_described(device, entry.name, where))
     try:
         layout = twin_layout(device, stage)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
-    lengths = {len(entry.held_out.residual), len(entry.held_out.misfit), len(entry.held_out.tvd)}
-    if len(lengths) > 1:
-        raise ConfigError(f"{where}: held_out has lists of different lengths, {sorted(lengths)}: calibrate again")
     return StageCalibration(
         stage=stage,
         method=entry.method,
         layout=layout,
-        parameters=_parameters(layout, entry.parameters, f"{where}: parameters"),
-        sigma=_parameters(layout, entry.sigma, f"{where}: sigma"),
+        parameters=TwinParameters(**_arrays(shapes(layout), entry.parameters, f"{where}: parameters")),
+        sigma=TwinParameters(**_arrays(shapes(layout), entry.sigma, f"{where}: sigma")),
         draws=_draws(layout, entry.draws, where),
         noise=ReadingNoise(entry.noise.dark, entry.noise.relative),
-        held_out=HeldOut(*(np.array(values) for values in (entry.held_out.residual, entry.held_out.misfit, entry.held_out.tvd))),
+        held_out=_held_out(entry.held_out, where),
         settings=entry.settings,
         steady_inputs=entry.steady_inputs,
         troubles=troubles,
     )
 
 
-def _by_kind(parameters: TwinParameters) -> dict[str, Any]:
-    return {kind: np.asarray(getattr(parameters, kind)).tolist() for kind in KINDS}
+def _bank(device: DeviceDescription, entry: BankEntry, where: str) -> RingCalibration:
+    where = f"{where}: weight bank {entry.name}"
+    stage = _described(device, entry.name, where)
+    try:
+        layout = ring_layout(device, stage)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    both = layout.channels, layout.channels
+    square: dict[str, tuple[int, ...]] = {"influence_rad": both, "influence_sigma": both}
+    return RingCalibration(
+        stage=stage,
+        layout=layout,
+        values=RingValues(**_arrays(ring_shapes(layout), entry.values, f"{where}: values")),
+        sigma=RingValues(**_arrays(ring_shapes(layout), entry.sigma, f"{where}: sigma")),
+        **_arrays(square, {kind: getattr(entry, kind) for kind in square}, where),
+        only_own=entry.only_own,
+        noise=ReadingNoise(entry.noise.dark, entry.noise.relative),
+        held_out=_held_out(entry.held_out, where),
+        settings=entry.settings,
+        troubles=tuple(Trouble(**trouble.model_dump()) for trouble in entry.troubles),
+    )
 
 
-def _parameters(layout: TwinLayout, values: dict[str, Any], where: str) -> TwinParameters:
-    if missing := [kind for kind in KINDS if kind not in values]:
+def _described(device: DeviceDescription, name: str, where: str) -> StageDescription:
+    try:
+        return device.stages[device.stage_index(name)]
+    except KeyError:
+        raise ConfigError(f"{where} is not a stage of its device: the file is damaged, so calibrate again") from None
+
+
+def _held_out(entry: HeldOutEntry, where: str) -> HeldOut:
+    lengths = {len(entry.residual), len(entry.misfit), len(entry.tvd)}
+    if len(lengths) > 1:
+        raise ConfigError(f"{where}: held_out has lists of different lengths, {sorted(lengths)}: calibrate again")
+    return HeldOut(*(np.array(values, np.float64) for values in (entry.residual, entry.misfit, entry.tvd)))
+
+
+def _by_kind(values: TwinParameters | RingValues, kinds: tuple[str, ...]) -> dict[str, Any]:
+    return {kind: np.asarray(getattr(values, kind)).tolist() for kind in kinds}
+
+
+def _arrays(shapes: dict[str, tuple[int, ...]], values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return arrays of the given shapes, and numbers for the shape ()."""
+    if missing := [kind for kind in shapes if kind not in values]:
         raise ConfigError(f"{where} lacks {', '.join(missing)}: calibrate again")
     found: dict[str, Any] = {}
-    for kind, shape in shapes(layout).items():
+    for kind, shape in shapes.items():
         try:
             array = np.asarray(values[kind], np.float64)
         except ValueError:
@@ -283,7 +353,7 @@ def _parameters(layout: TwinLayout, values: dict[str, Any], where: str) -> TwinP
         if array.shape != shape:
             raise ConfigError(f"{where}.{kind} has shape {array.shape}, but the stage has {shape}: calibrate again")
         found[kind] = array if shape else float(array)
-    return TwinParameters(**found)
+    return found
 
 
 def _draws(layout: TwinLayout, entry: DrawsEntry, where: str) -> Array:

@@ -11,6 +11,7 @@ from photonloop.controller.calibration.column_scans import CURVE_POINTS, POINTS
 from photonloop.controller.calibration.columns import ColumnOptions
 from photonloop.controller.calibration.noise_readings import DARK_SAMPLES, DARK_SETTINGS, LIT_SAMPLES, REPEATS
 from photonloop.controller.calibration.random_settings import RandomSettingsOptions
+from photonloop.controller.calibration.ring_calibration import RingOptions
 from photonloop.controller.learning.variables import to_drive
 from photonloop.protocols.device import DeviceDescription, StageDescription
 
@@ -70,6 +71,12 @@ def setting_s(description: DeviceDescription, samples: int) -> float:
 
 def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, int, int]]:
     """Return the steps of a method, with settings and samples."""
+    if method == "rings":
+        rings = RingOptions()
+        return [
+            ("sweeps of rings", 2 * stage.ports * rings.points, stage.ports + 1),
+            ("random settings", rings.fitted(stage.channels) + rings.held_out, stage.ports + 1 + rings.all_lit),
+        ]
     columns = max(row[0] for row in stage.layout) + 1
     if method == "diagonal":
         random = RandomSettingsOptions()
@@ -83,5 +90,5 @@ def _method_counts(stage: StageDescription, method: Method) -> list[tuple[str, i
         ("heater curve", CURVE_POINTS, options.samples),
         ("scans of θ", POINTS * columns, options.samples),
         ("scans of φ", options.growth.settings * columns, options.samples),
-        ("random settings", options.random_settings + options.held_out, options.samples),
+        ("random settings", options.random_settings_for(stage.ports) + options.held_out, options.samples),
     ]

@@ -7,9 +7,9 @@ readings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from photonloop.controller.calibration.calibrated_device import Calibration
+from photonloop.controller.calibration.calibrated_device import Calibration, RingCalibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.calibration_progress import ProgressCounter
 from photonloop.controller.calibration.evidence import CalibrationEvidence
@@ -17,6 +17,7 @@ from photonloop.controller.calibration.method_choice import MethodPlan, planned
 from photonloop.controller.calibration.noise_readings import MeasuredNoise, measure_noise
 from photonloop.controller.calibration.reading_record import utc_now
 from photonloop.controller.calibration.recorded_device import RecordedDevice
+from photonloop.controller.calibration.ring_calibration import calibrate_rings
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.sound_calibration import calibrate_sound_parts
 from photonloop.controller.calibration.stage_methods import MeasuredStage, calibrate_mesh
@@ -61,7 +62,8 @@ def calibrate_stages(
     plans, skipped = planned(description, options)
     for sentence in skipped:
         report(f"warning: {sentence}")
-    stages = [_calibrate_stage(device, plan, options, counter, report) for plan in plans]
+    found = [_calibrate_stage(device, plan, options, counter, report) for plan in plans]
+    stages = [each for each in found if isinstance(each, MeasuredStage)]
     status = device.status()
     calibration = Calibration(
         device=description,
@@ -70,19 +72,29 @@ def calibrate_stages(
         conditions=dict(status.health),
         stages=tuple(stage.calibration for stage in stages),
         options=options,
+        banks=tuple(each for each in found if isinstance(each, RingCalibration)),
     )
     return CalibratedStages(calibration, tuple(stage.evidence for stage in stages))
 
 
 def _calibrate_stage(
     device: RecordedDevice, plan: MethodPlan, options: CalibrationOptions, counter: ProgressCounter, report: Report
-) -> MeasuredStage:
+) -> MeasuredStage | RingCalibration:
     stage, number = plan.stage, device.describe().stage_index(plan.stage.name)
     report(f"{stage.name}: method {plan.method}, because {plan.reason}; about {plan.settings} settings")
     counter.step(f"{stage.name}: dark readings")
     measured = measure_noise(device, stage, rng_stream(options.seed, Purpose.CALIBRATION, number, 0))
     report(_noise_sentence(measured, stage.name, device.describe().readout.unit))
     rng = rng_stream(options.seed, Purpose.CALIBRATION, number, 1)
+    if plan.method == "rings":
+        counter.step(f"{stage.name}: sweeps of rings")
+        bank = calibrate_rings(
+            SettingReader(device, stage.name),
+            measured.noise,
+            rng,
+            progress=lambda done, total: counter.step(f"{stage.name}: {done} of {total} steps"),
+        )
+        return replace(bank, settings=bank.settings + measured.settings)
 
     def calibrate(reader: SettingReader) -> MeasuredStage:
         return calibrate_mesh(reader, plan.method, measured, rng, lambda step: counter.step(f"{stage.name}: {step}"))

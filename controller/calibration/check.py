@@ -12,11 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration, Trouble
+from photonloop.controller.calibration.fault_hypotheses import explain_misfit
 from photonloop.controller.calibration.heater_readback import MeasuringDevice
 from photonloop.controller.calibration.setting_reader import ReadableDevice, SettingReader
 from photonloop.controller.calibration.stage_check import CheckOptions, StageCheck, Verdict, check_stage
 from photonloop.controller.calibration.stage_troubles import can_search, exclusions, find_troubles
 from photonloop.controller.calibration.twin_layout import twin_layout
+from photonloop.controller.calibration.twin_misfit import Observations
 
 VERDICTS: tuple[Verdict, ...] = ("fresh", "drifted", "broken")
 """From the best to the worst."""
@@ -74,7 +76,8 @@ def check_calibration(
     Returns
     -------
         Agreement of readings and twin then and now, and a verdict with the channels that moved. If a stage is broken,
-        its defects are searched for with about one setting per heater, provided that several inputs can be lit at once.
+        its defects are searched for: with some settings per heater if several inputs can be lit at once, otherwise in
+        what was read.
 
     Raises
     ------
@@ -92,9 +95,9 @@ def _checked(
     reader = SettingReader(device, found.stage.name, exclusions=exclusions(found.troubles))
     plain = SettingReader(device, found.stage.name)
 
-    def search() -> tuple[Trouble, ...]:
+    def search(data: Observations) -> tuple[Trouble, ...]:
         if not (found.steady_inputs and can_search(plain.description, plain.stage)):
-            return ()
+            return explain_misfit(found, data, 2 * float(np.median(found.held_out.misfit)))
         return find_troubles(plain, twin_layout(plain.description, plain.stage), rng, device)
 
     check = check_stage(reader, found, rng, options, search)

@@ -89,8 +89,8 @@ def grown(
     for column in range(int(layout.column.max()) + 1):
         here = np.flatnonzero(layout.column == column)
         settings = _phi_settings(twin, here, bar, curve, rng, options.settings)
-        readings = read(settings, column)
-        twin = _with_phi(twin, here, column, settings, readings, read.inputs)
+        readings = read(settings, column, np.concatenate((layout.theta, layout.phi[here])))
+        twin = _with_phi(twin, here, column, read.phases[-len(settings) :], readings, read.inputs)
         order = np.argsort(read.column, kind="stable")
         order = order[read.column[order] <= column]
         newest = int(np.sum(read.column == column))

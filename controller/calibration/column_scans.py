@@ -28,8 +28,12 @@ from photonloop.controller.calibration.twin_layout import TwinLayout
 
 Array = NDArray[np.float64]
 
-Read = Callable[[Array, int], Array]
-"""From nominal heater phases, (settings, channels), and the scanned column to readings, (settings, samples, taps)."""
+Read = Callable[[Array, int, NDArray[np.int64]], Array]
+"""From nominal heater phases, (settings, channels), to readings, (settings, samples, taps).
+
+The other arguments are the scanned column, and the channels that must have these phases even if all heaters together
+would exceed the total power.
+"""
 
 LOW_RAD = 0.3
 """Smallest heater phase that scans use; the largest is 2π more."""
@@ -39,6 +43,9 @@ POINTS = 10
 
 KAPPAS, KAPPA_SPREAD = 61, 0.03
 """Number of κ that are tried, and standard deviation of κ relative to its median."""
+
+RESCANS, LEAST_RATIO = 2, 1.3
+"""Largest number of further scans of a column, and the ratio of powers from which bar and cross are clear without."""
 
 CURVE_POINTS = 14
 """Angles of the scan for the heaters' curve."""
@@ -86,7 +93,7 @@ def scan_curve(layout: TwinLayout, read: Read, curve: HeaterCurve, rng: np.rando
     x = np.linspace(LOW_RAD / 2, 2.4 * np.pi, CURVE_POINTS)
     settings = np.tile(random_phases(layout, curve, rng), (CURVE_POINTS, 1))
     settings[:, layout.theta[here]] = x[:, np.newaxis]
-    readings = read(settings, last)
+    readings = read(settings, last, layout.theta[here])
     pairs = [readings[:, :, layout.top[k] : layout.top[k] + 2].reshape(CURVE_POINTS, -1) for k in here]
     # The sum of squares that a basis leaves unexplained depends on these matrices alone.
     grams = [pair @ pair.T / np.sum(pair**2) for pair in pairs]
@@ -111,7 +118,7 @@ def scan_thetas(
     rng: np.random.Generator,
     scanned: Callable[[int], None] = lambda _column: None,
 ) -> ThetaScan:
-    """Return the offsets of all θ of a mesh: 10 settings per column.
+    """Return the offsets of all θ of a mesh: 10 settings per column, more if the scan is not clear.
 
     Parameters
     ----------
@@ -132,11 +139,10 @@ def scan_thetas(
     later, trial = np.empty(0, np.int64), _trial_bases(curve)
     for column in range(int(layout.column.max()), -1, -1):
         here = np.flatnonzero(layout.column == column)
-        x = random_phases(layout, curve, rng)
-        x[layout.theta[layout.column > column]] = bar[layout.column > column]
-        readings = read(_scan_settings(layout, curve, x, column, rng), column)
+        readings, power = _scanned(layout, read, curve, bar, column, later, rng)
         source = np.arange(layout.ports)  # where the light of each port behind this column arrives
-        crossed = later[_in_cross(layout, here, later, _power_by_class(readings))]
+        in_bar, in_cross = _bar_and_cross(layout, here, later, power)
+        crossed = later[in_cross > in_bar]
         offset_rad[crossed] += np.pi
         source[layout.top[crossed]], source[layout.top[crossed] + 1] = layout.top[crossed] + 1, layout.top[crossed]
         bar[later] = _own_curve(curve, kappa[later]).target(np.pi, offset_rad[later])
@@ -155,6 +161,34 @@ def scan_thetas(
         later = here[~layout.alone[here]]
         scanned(column)
     return ThetaScan(offset_rad, kappa, bar)
+
+
+def _scanned(
+    layout: TwinLayout,
+    read: Read,
+    curve: HeaterCurve,
+    bar: Array,
+    column: int,
+    later: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Return the readings of one column's scan, and `_power_by_class`; `later` are the next column's interferometers.
+
+    The scan is repeated with other phases in earlier columns while it is not clear which of `later` are in bar.
+    """
+    here, behind = np.flatnonzero(layout.column == column), layout.column > column
+    kept = np.concatenate((layout.theta[here], layout.phi[here], layout.theta[behind]))
+    power = np.zeros((2, layout.ports))
+    for _ in range(1 + RESCANS):
+        x = random_phases(layout, curve, rng)
+        x[layout.theta[behind]] = bar[behind]
+        readings = read(_scan_settings(layout, curve, x, column, rng), column, kept)
+        power = power + _power_by_class(readings)
+        in_bar, in_cross = _bar_and_cross(layout, here, later, power)
+        larger, smaller = np.maximum(in_bar, in_cross), np.minimum(in_bar, in_cross)
+        if np.all((larger > LEAST_RATIO * smaller) | (larger == 0)):
+            break
+    return readings, power
 
 
 def random_phases(layout: TwinLayout, curve: HeaterCurve, rng: np.random.Generator) -> Array:
@@ -230,8 +264,8 @@ def _power_by_class(readings: Array) -> Array:
     return np.sum(np.abs(np.einsum("cj,jsk->csk", waves, readings)) ** 2, axis=1)
 
 
-def _in_cross(layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int64], power: Array) -> NDArray[np.bool_]:
-    """Return which of the next column's interferometers, meant to be in bar, are in cross."""
+def _bar_and_cross(layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int64], power: Array) -> tuple[Array, Array]:
+    """Return the power that the next column's interferometers, `later`, pass on as in bar and as in cross."""
     power = np.append(power, np.zeros((1, layout.ports)), axis=0)
     follows = np.full(layout.ports, 2)  # 2: no interferometer of this column
     for number, k in enumerate(here):
@@ -240,8 +274,7 @@ def _in_cross(layout: TwinLayout, here: NDArray[np.int64], later: NDArray[np.int
             follows[layout.top[k] + 1] = number % 2
     t = layout.top[later]
     bar = power[follows[t], t] + power[follows[t + 1], t + 1]
-    cross = power[follows[t], t + 1] + power[follows[t + 1], t]
-    return cross > bar
+    return bar, power[follows[t], t + 1] + power[follows[t + 1], t]
 
 
 def _root(u: Array, rho: float) -> Array:

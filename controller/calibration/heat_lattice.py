@@ -42,8 +42,10 @@ def heat_lattice(size: tuple[int, int], pitch_m: tuple[float, float], reach_m: f
     reach = [min(count - 1, int(reach_m * (1 + 1e-9) / pitch)) for count, pitch in zip(size, pitch_m, strict=True)]
     shape = tuple(_fast(count + far) for count, far in zip(size, reach, strict=True))
     x, y = (np.fft.fftfreq(count, 1 / count) * pitch for count, pitch in zip(shape, pitch_m, strict=True))
-    distance_m = np.hypot(x[:, np.newaxis], y)
-    inside = (distance_m > 0) & (distance_m <= reach_m * (1 + 1e-9))
+    grid = np.meshgrid(x, y, indexing="ij")
+    distance_m = np.hypot(*grid)
+    occurs = (np.abs(grid[0]) < (size[0] - 0.5) * pitch_m[0]) & (np.abs(grid[1]) < (size[1] - 0.5) * pitch_m[1])
+    inside = occurs & (distance_m > 0) & (distance_m <= reach_m * (1 + 1e-9))
     ln = np.where(inside, np.log(reference_m / np.where(inside, distance_m, 1.0)), -np.inf)
     return HeatLattice(size, (shape[0], shape[1]), ln)
 

@@ -9,6 +9,7 @@ import numpy as np
 from photonloop.controller.calibration.calibrated_device import Method
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.calibration_price import StepPrice, step_prices
+from photonloop.controller.calibration.columns import TOPOLOGIES
 from photonloop.controller.calibration.diagonal import MOST_PORTS
 from photonloop.controller.learning.variables import POWER_SHARE, stage_bounds
 from photonloop.protocols.config import ConfigError, suggestion
@@ -70,6 +71,9 @@ def planned(description: DeviceDescription, options: CalibrationOptions) -> tupl
     names = [stage.name for stage in description.stages]
     if options.stage is not None and options.stage not in names:
         raise ConfigError(f"stage {options.stage!r} does not exist" + suggestion(options.stage, names))
+    if description.stages[0].topology == "weight_bank":  # banks are in parallel
+        chosen = [stage for stage in description.stages if options.stage in {None, stage.name}]
+        return [_bank_plan(description, stage, options) for stage in chosen], []
     first, *later = description.stages
     if options.stage not in {None, first.name}:
         raise ConfigError(
@@ -105,8 +109,6 @@ def check_limits(description: DeviceDescription, stage: StageDescription) -> Non
 
 
 def _plan(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> MethodPlan:
-    if stage.topology == "weight_bank":
-        raise ConfigError(f"stage {stage.name} is a weight bank, which cannot be calibrated yet")
     if not stage.layout:
         raise ConfigError(
             f"the layout of stage {stage.name} (topology {stage.topology!r}) is not known: give the topology of the chip in the "
@@ -114,6 +116,16 @@ def _plan(description: DeviceDescription, stage: StageDescription, options: Cali
         )
     method, reason = _choice(description, stage, options)
     return MethodPlan(stage, method, reason, step_prices(description, stage, method))
+
+
+def _bank_plan(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> MethodPlan:
+    if options.method != "auto":
+        raise ConfigError(f"method {options.method} cannot be used for stage {stage.name}, a weight bank: leave --method out")
+    if description.inputs_at_once == "one":
+        raise ConfigError(
+            f"weight bank {stage.name} cannot be calibrated: this needs several lit inputs, but one is lit at a time"
+        )
+    return MethodPlan(stage, "rings", "it is a weight bank", step_prices(description, stage, "rings"))
 
 
 def _choice(description: DeviceDescription, stage: StageDescription, options: CalibrationOptions) -> tuple[Method, str]:
@@ -149,8 +161,8 @@ def _obstacles(description: DeviceDescription, stage: StageDescription) -> dict[
     columns = diagonal = ""
     if description.inputs_at_once == "one":
         columns = "one input is lit at a time"
-    elif stage.topology != "clements":
-        columns = f"columns needs a rectangular mesh, and the stage is {stage.topology}"
+    elif stage.topology not in TOPOLOGIES:
+        columns = f"columns needs one of {', '.join(TOPOLOGIES)}, and the stage is {stage.topology}"
     if stage.topology not in {"clements", "reck"}:
         diagonal = f"diagonal needs a rectangular or triangular mesh, and the stage is {stage.topology}"
     elif stage.ports > MOST_PORTS:

@@ -35,6 +35,9 @@ FREE_ROUNDS = 8
 """Rounds after which multiples of 2π only grow, so that they cannot alternate, until all phases are right. Then those
 that can be lowered are lowered, one at a time."""
 
+MANY = 16
+"""Heaters that can be lowered by a turn from which they are lowered together, to save time."""
+
 
 class NominalPhases(NamedTuple):
     """Result of an inversion.
@@ -80,6 +83,7 @@ class PhaseInversion:
         start: Array | None = None,
         *,
         keep_turns: bool = False,
+        least_power: bool = True,
         tolerance_rad: float = 1e-10,
         rounds: int = MOST_ROUNDS,
     ) -> NominalPhases:
@@ -93,6 +97,8 @@ class PhaseInversion:
             Nominal heater phases of similar settings, which save rounds.
         keep_turns
             True: every heater moves by less than a turn from `start`, except if the bounds leave no other way.
+        least_power
+            False: heaters that could be lowered by a turn in the end may stay as they are. That saves rounds.
         tolerance_rad
             Error at which the rounds end.
         rounds
@@ -114,7 +120,11 @@ class PhaseInversion:
             if keep_turns:
                 turns = np.where(asked > high, np.maximum(turns, 0.0), np.minimum(turns, 0.0))
             elif number >= FREE_ROUNDS:
-                lower = _one_each((turns > 0) & ~tried, asked - low) if error <= tolerance_rad else np.zeros_like(tried)
+                lower = (
+                    _one_each((turns > 0) & ~tried, asked - low)
+                    if least_power and error <= tolerance_rad
+                    else np.zeros_like(tried)
+                )
                 tried |= lower
                 turns = np.where(lower, turns, np.minimum(turns, 0.0))
             if number == rounds or (error <= tolerance_rad and not turns.any()):
@@ -148,9 +158,10 @@ class PhaseInversion:
 
 
 def _one_each(possible: NDArray[np.bool_], height: Array) -> NDArray[np.bool_]:
-    """Return a mask of the highest possible channel of each setting."""
+    """Return a mask of the highest possible channel of each setting, or of all if there are more than `MANY`."""
     best = np.where(possible, height, -np.inf).argmax(axis=1)
-    return possible & (np.arange(possible.shape[1]) == best[:, np.newaxis])
+    highest = np.arange(possible.shape[1]) == best[:, np.newaxis]
+    return possible & (highest | (possible.sum(axis=1, keepdims=True) > MANY))
 
 
 def _phase(power: Array, curvature: float) -> Array:

@@ -193,7 +193,7 @@ def _descended(merit: MatrixMerit, start: Array, inputs: Array, steady_inputs: b
         np.concatenate((start, inputs)),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-13, "gtol": 1e-9, "maxcor": 30},
+        options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-11, "gtol": 1e-9, "maxcor": 30},
     )
     return _Refined(done.x[:channels], done.x[channels:], float(done.fun), int(done.nit))
 
@@ -219,6 +219,6 @@ def _within_bounds(merit: MatrixMerit, start: _Refined, nominal: Array, steady_i
         jac=True,
         method="L-BFGS-B",
         bounds=limits,
-        options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-13, "gtol": 1e-9, "maxcor": 30},
+        options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-11, "gtol": 1e-9, "maxcor": 30},
     )
     return _Refined(project(done.x[:channels], bounds), done.x[channels:], float(done.fun), int(done.nit))

@@ -24,7 +24,7 @@ from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.stage_troubles import exclusions
 from photonloop.controller.decompose.stage_phases import mesh_matrix
 from photonloop.controller.decompose.targets import read_phases, target_matrix
-from photonloop.controller.device.address import DeviceAddress
+from photonloop.controller.device.compatibility import described_chip
 from photonloop.controller.device.open_device import OpenDevice, check_device, open_device
 from photonloop.controller.device.processes import VirtualChip
 from photonloop.controller.device.reconnecting import ReconnectingDevice
@@ -164,7 +164,7 @@ def program(
     address = check_device(device, keys)
     found = calibration.stage(options.stage)
     wanted = _wanted(found, options)
-    chip, lease_key, stop = calibrated_chip(address, calibration, chip), secrets.token_hex(16), stop or Stop()
+    chip, lease_key, stop = described_chip(address, calibration.device, chip), secrets.token_hex(16), stop or Stop()
 
     def opener() -> OpenDevice:
         return open_device(address, write=True, chip=chip, label="photonloop program", lease_key=lease_key, keys=keys, stop=stop)
@@ -177,21 +177,6 @@ def program(
         link.apply(stage_drive(link.description, found, result.nominal))
         hold(result)
     return result
-
-
-def calibrated_chip(address: DeviceAddress, calibration: Calibration, given: VirtualChip | None = None) -> VirtualChip:
-    """Return ports, stages and seed of a virtual chip: those that are `given`, and otherwise those of the calibration.
-
-    They are None for a chip file, which fixes them, and for other devices.
-    """
-    if address.kind != "sim" or address.is_chip_file or calibration.device.kind != "simulator":
-        return given or VirtualChip()
-    before, given, seed = calibration.device, given or VirtualChip(), calibration.device.serials.get("seed")
-    return VirtualChip(
-        ports=before.input_ports if given.ports is None else given.ports,
-        stages=len(before.stages) if given.stages is None else given.stages,
-        seed=int(seed) if given.seed is None and seed is not None else given.seed,
-    )
 
 
 def usable_bounds(found: StageCalibration, bounds: Bounds) -> Bounds:

@@ -1,7 +1,7 @@
 """Fit of a twin to random settings, the last part of every calibration of a mesh with up to about 16 ports.
 
 Random settings exercise all parameters at once, also those that scans of single heaters do not show: crosstalk, the
-ground that heaters share, and losses. The first half of them lie around one setting, with a growing spread. They are
+ground that heaters share, and losses. The first quarter of them lie around one setting, with a growing spread. They are
 predicted well enough by a start that is only roughly right. The others lie anywhere within the bounds. Further ones
 are held out: they are never fitted, and test the result.
 """
@@ -49,9 +49,9 @@ class RandomSettingsOptions:
 
     inputs_at_once: Literal["several", "one"] = "several"
     samples: int = 128
-    settings: int = 48
+    settings: int = 96
     held_out: int = 8
-    fitted_samples: int = 32
+    fitted_samples: int = 24
     descent_steps: int = 1500
     draws: int = 32
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from photonloop.controller.calibration.calibrated_device import HeldOut, RingCalibration
 from photonloop.controller.calibration.column_scans import HeaterCurve
 from photonloop.controller.calibration.heater_phases import CrosstalkModel
-from photonloop.controller.calibration.ring_fit import RingFit, fit_row, fit_values
+from photonloop.controller.calibration.ring_fit import RingFit, fit_row, fit_values, reading_sigma
 from photonloop.controller.calibration.ring_layout import RingLayout, first_rows, ring_layout
 from photonloop.controller.calibration.ring_readings import RingModel, predict_readings
 from photonloop.controller.calibration.ring_scans import RingScan, one_at_a_time, scan_rings
@@ -33,6 +34,13 @@ Array = NDArray[np.float64]
 
 TOTAL_SHARE = 0.999
 """Share of the highest total power that random settings use, because of rounding."""
+
+
+RATIO_STEP = 0.5
+"""Distance of the ratios of waveguides that are tried."""
+
+RATIOS, DESCRIBED = 3, 0.03
+"""How many ratios are fitted to all readings, until the error of the readings relative to their rms is small."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,10 @@ class RingOptions:
     all_lit: int = 4
     rounds: int = 2
     ratio_rows: int = 2
+
+    def fitted(self, channels: int) -> int:
+        """Return the number of random settings that are fitted."""
+        return 40 + 2 * channels if self.random_settings is None else self.random_settings
 
 
 def calibrate_rings(
@@ -105,11 +117,9 @@ def calibrate_rings(
     single = one_at_a_time(m)
     swept = [part.observations() for part in reader.done[first + m :]]
     prior = _prior_from(layout, scan)
-    ratio = _ratio(layout, scan, _joined(swept), noise, min(options.ratio_rows, layout.rows))
-    prior = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
-    start = _start(layout, scan, prior)
+    ratios = _ratios(layout, scan, _joined(swept), noise, min(options.ratio_rows, layout.rows))
     report(2, steps)
-    count = options.random_settings if options.random_settings is not None else 40 + 2 * layout.channels
+    count = options.fitted(layout.channels)
     bounds = replace(reader.bounds, total=reader.bounds.total * TOTAL_SHARE)
     settings = np.array([_random(bounds, rng) for _ in range(count + options.held_out)])
     inputs = np.concatenate((single, rng.random((options.all_lit, m))))
@@ -118,7 +128,8 @@ def calibrate_rings(
     report(3, steps)
     some = [_padded(part.part(slice(number % 2, None, 2)), inputs) for number, part in enumerate(swept)]
     data = _joined([*some, read.part(slice(0, count))])
-    fit = fit_values(start, prior, data, noise)
+    best = _best_fit(_start(layout, scan, prior), prior, data, noise, ratios)
+    prior, fit = best.prior, best.fit
     report(4, steps)
     influence_sigma = np.zeros((layout.channels, layout.channels))
     for number in range(options.rounds):
@@ -188,8 +199,8 @@ def _start(layout: RingLayout, scan: RingScan, prior: RingPrior) -> RingModel:
     return RingModel(layout, values, np.zeros((layout.channels, layout.channels)))
 
 
-def _ratio(layout: RingLayout, scan: RingScan, swept: Observations, noise: ReadingNoise, rows: int) -> float:
-    """Return the ratio of waveguides that describes the sweeps of the first rows best.
+def _ratios(layout: RingLayout, scan: RingScan, swept: Observations, noise: ReadingNoise, rows: int) -> list[float]:
+    """Return ratios of waveguides, those first that describe the sweeps of the first rows best.
 
     Equally spaced wavelengths do not distinguish ratios that differ by M.
     """
@@ -201,10 +212,39 @@ def _ratio(layout: RingLayout, scan: RingScan, swept: Observations, noise: Readi
     data = Observations(swept.phases[::3, :count], swept.inputs, swept.readings[::3, :, :rows])
     prior = _prior_from(some, own)
     start, fits = _start(some, own, prior), []
-    for ratio in np.arange(float(layout.wavelengths)):
+    sigma = reading_sigma(start, data, noise)
+    for ratio in np.arange(0.0, layout.wavelengths, RATIO_STEP):
         near = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
-        fits.append(fit_values(_with_ratio(start, ratio), near, data, noise, max_steps=12))
-    return min(fits, key=lambda fit: fit.model_error).model.values.bus_ratio
+        fit = fit_values(_with_ratio(start, ratio), near, data, sigma, max_steps=12)
+        fits.append((_relative_error(fit.model, data), fit.model.values.bus_ratio))
+    return [ratio for _, ratio in sorted(fits)]
+
+
+def _relative_error(model: RingModel, data: Observations) -> float:
+    """Return the rms error of predicted readings relative to the rms of the readings."""
+    difference = predict_readings(model, data.phases, data.inputs) - data.readings
+    return float(np.sqrt(np.nanmean(difference**2) / np.nanmean(data.readings**2)))
+
+
+def _best_fit(start: RingModel, prior: RingPrior, data: Observations, noise: ReadingNoise, ratios: list[float]) -> _Best:
+    """Return prior and fit for the first ratio with which the model describes the bank, or else the best ones."""
+    best = None
+    for ratio in ratios[:RATIOS]:
+        near = replace(prior, mean=replace(prior.mean, bus_ratio=ratio))
+        model = _with_ratio(start, ratio)
+        fit = fit_values(model, near, data, reading_sigma(model, data, noise))
+        found = _Best(_relative_error(fit.model, data), near, fit)
+        best = found if best is None or found.error < best.error else best
+        if best.error < DESCRIBED:
+            break
+    assert best is not None
+    return best
+
+
+class _Best(NamedTuple):
+    error: float
+    prior: RingPrior
+    fit: RingFit
 
 
 def _with_ratio(model: RingModel, ratio: float) -> RingModel:
@@ -213,9 +253,9 @@ def _with_ratio(model: RingModel, ratio: float) -> RingModel:
 
 def _refined(model: RingModel, prior: RingPrior, data: Observations, noise: ReadingNoise) -> tuple[RingFit, Array]:
     """Return the fit with the influences of all heaters, and the standard deviations of these."""
-    sigma = []
+    sigma, found = reading_sigma(model, data, noise), []
     for row in range(model.layout.rows):
-        fit = fit_row(model, row, data, noise)
+        fit = fit_row(model, row, data, sigma)
         model = fit.model
-        sigma.append(fit.sigma)
-    return fit_values(model, prior, data, noise), np.concatenate(sigma)
+        found.append(fit.sigma)
+    return fit_values(model, prior, data, reading_sigma(model, data, noise)), np.concatenate(found)

@@ -35,6 +35,12 @@ Array = NDArray[np.float64]
 READINGS_AT_ONCE = 8192
 """Readings whose derivatives are kept in memory at a time."""
 
+SETTINGS_AT_ONCE = 64
+"""Settings whose slopes are kept in memory at a time."""
+
+PHASE_RAD = 1e-3
+"""Standard deviation of the phase of a ring that the model cannot describe: 4 LSB of a 16-bit source at P_π."""
+
 NORMAL_90 = 1.645
 """90th percentile of the absolute value of a standard normal variable."""
 
@@ -95,8 +101,21 @@ class _Data(NamedTuple):
     sigma: Array
 
 
+def reading_sigma(model: RingModel, data: Observations, noise: ReadingNoise) -> Array:
+    """Return the standard deviation of each reading, from its noise and from small changes of all ring phases.
+
+    Voltages are not exact and rings drift. Where a weight is steep, this changes a reading by far more than noise does.
+    """
+    sigma, m = np.hypot(noise.dark, noise.relative * np.nan_to_num(data.readings)), model.layout.wavelengths
+    for first in range(0, len(data.phases), SETTINGS_AT_ONCE):
+        here = slice(first, first + SETTINGS_AT_ONCE)
+        steep = slopes_at(model, model.ring_phases(data.phases[here]).reshape(-1, model.layout.rows, m), data.inputs).by_phase
+        sigma[here] = np.hypot(sigma[here], PHASE_RAD * np.linalg.norm(steep, axis=-1))
+    return sigma
+
+
 def fit_values(
-    start: RingModel, prior: RingPrior, data: Observations, noise: ReadingNoise, max_steps: int = 40, tolerance: float = 1e-5
+    start: RingModel, prior: RingPrior, data: Observations, sigma: Array, max_steps: int = 40, tolerance: float = 1e-5
 ) -> RingFit:
     """Fit all values whose prior standard deviation is not 0; `RingFit.sigma` has one number per value.
 
@@ -104,8 +123,8 @@ def fit_values(
     ----------
     start
         The start: every ring should be right within half a linewidth.
-    prior, data, noise
-        Prior, readings (NaN: not to be used), and their noise. Inputs have shape (samples, M).
+    prior, data, sigma
+        Prior, readings (NaN: not to be used), and their standard deviations. Inputs have shape (samples, M).
     max_steps, tolerance
         The fit ends after this many steps, or if the objective falls by a smaller part of itself twice in a row.
     """
@@ -128,13 +147,13 @@ def fit_values(
         predict=lambda model: predict_readings(model, data.phases, data.inputs),
         derivatives=derivatives,
     )
-    fit = _fit(start, unknowns, _data(data.readings, noise), max_steps, tolerance)
-    sigma = np.zeros(spread.size)
-    sigma[free] = fit.sigma
-    return fit._replace(sigma=sigma)
+    fit = _fit(start, unknowns, _Data(data.readings, sigma), max_steps, tolerance)
+    found = np.zeros(spread.size)
+    found[free] = fit.sigma
+    return fit._replace(sigma=found)
 
 
-def fit_row(start: RingModel, row: int, data: Observations, noise: ReadingNoise, max_steps: int = 8) -> RingFit:
+def fit_row(start: RingModel, row: int, data: Observations, sigma: Array, max_steps: int = 8) -> RingFit:
     """Fit offsets, phases between rings, and the influence of every heater on the rings of one row.
 
     Parameters
@@ -143,8 +162,8 @@ def fit_row(start: RingModel, row: int, data: Observations, noise: ReadingNoise,
         A fitted model.
     row
         Number of the row.
-    data, noise
-        Readings of all rows, and their noise.
+    data, sigma
+        Readings of all rows, and their standard deviations.
     max_steps
         Largest number of steps.
 
@@ -187,12 +206,8 @@ def fit_row(start: RingModel, row: int, data: Observations, noise: ReadingNoise,
         predict=lambda model: predict_at(model.row(row), phases(model, slice(None)), data.inputs),
         derivatives=derivatives,
     )
-    fit = _fit(start, unknowns, _data(data.readings[..., row : row + 1], noise), max_steps, 1e-4)
+    fit = _fit(start, unknowns, _Data(data.readings[..., row : row + 1], sigma[..., row : row + 1]), max_steps, 1e-4)
     return fit._replace(sigma=fit.sigma[m : m + spread.size].reshape(spread.shape))
-
-
-def _data(readings: Array, noise: ReadingNoise) -> _Data:
-    return _Data(readings, np.hypot(noise.dark, noise.relative * np.nan_to_num(readings)))
 
 
 def _fit(start: RingModel, unknowns: _Unknowns, data: _Data, max_steps: int, tolerance: float) -> RingFit:

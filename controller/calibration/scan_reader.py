@@ -41,8 +41,12 @@ class ScanReader:
         self.bounds = reader.bounds
         self.reader = reader
 
-    def __call__(self, phases: Array, column: int) -> Array:
-        """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale."""
+    def __call__(self, phases: Array, column: int, kept: NDArray[np.int64]) -> Array:
+        """Return the readings at nominal heater phases, (settings, channels); saturated ones are full scale.
+
+        If the settings exceed the total power, all heaters but those of the channels `kept` take less.
+        """
+        phases = _cooled(phases, kept, self.bounds.total)
         read = self.reader.read(phases, self.inputs)
         readings = read.readings
         self.phases = np.concatenate((self.phases, read.phases))
@@ -53,3 +57,15 @@ class ScanReader:
     def observations(self, which: NDArray[np.int64] | slice) -> Observations:
         """Return some of the settings and what was read at them."""
         return Observations(self.phases[which], self.inputs, self.readings[which])
+
+
+def _cooled(phases: Array, kept: NDArray[np.int64], total: float) -> Array:
+    """Return the phases with those of other channels scaled by one number, so that no setting exceeds `total`."""
+    other = np.setdiff1d(np.arange(phases.shape[1]), kept)
+    fixed, free = phases[:, kept].sum(axis=1), phases[:, other].sum(axis=1)
+    share = float(np.min((total - fixed) / np.maximum(free, 1e-12)))
+    if not 0 < share < 1:
+        return phases
+    scaled = phases.copy()
+    scaled[:, other] *= share * (1 - 1e-9)
+    return scaled

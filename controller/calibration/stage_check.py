@@ -125,7 +125,7 @@ def check_stage(
     found: StageCalibration,
     rng: np.random.Generator,
     options: CheckOptions | None = None,
-    search: Callable[[], tuple[Trouble, ...]] = tuple,
+    search: Callable[[Observations], tuple[Trouble, ...]] = lambda _: (),
 ) -> StageCheck:
     """Read random settings and compare them with a calibration.
 
@@ -140,7 +140,7 @@ def check_stage(
     options
         None: the defaults.
     search
-        Searches for the defects of a broken stage.
+        Searches for the defects of a broken stage, from what was read.
     """
     options, before = options or CheckOptions(), reader.settings
     phases = np.array([start_variables(reader.bounds, rng) for _ in range(options.settings)])
@@ -160,7 +160,7 @@ def check_stage(
         explained=explained,
         moved=moved,
         drift_rad=_rms(change_rad[known]),
-        troubles=search() if verdict == "broken" else (),
+        troubles=search(data) if verdict == "broken" else (),
         settings=reader.settings - before,
     )
 

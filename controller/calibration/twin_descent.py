@@ -19,14 +19,14 @@ from photonloop.controller.learning.optimizers import descend, fresh_moments, le
 
 RATES: dict[str, float] = {
     "offset_rad": 1.0,
-    "kappa": 0.02,
+    "kappa": 0.06,
     "curvature": 0.02,
     "self_heating": 0.02,
     "crosstalk_share": 0.004,
     "crosstalk_exponent": 0.05,
     "heat_response": 0.004,
     "ground_ratio": 1e-4,
-    "coupler_error_rad": 0.2,
+    "coupler_error_rad": 0.4,
     "loss_db": 0.05,
     "shifter_db": 0.05,
     "input_gain": 0.1,
@@ -44,7 +44,13 @@ LEVEL_RATE, DARK_RATE = 0.1, 1e-5
 
 
 def fit_descent(
-    start: Twin, problem: FitProblem, rng: np.random.Generator, steps: int = 1500, rate_rad: float = 0.005, batch: int = 4
+    start: Twin,
+    problem: FitProblem,
+    rng: np.random.Generator,
+    steps: int = 1500,
+    rate_rad: float = 0.005,
+    batch: int = 4,
+    focus: int = 0,
 ) -> TwinFit:
     """Fit by Adam.
 
@@ -62,13 +68,15 @@ def fit_descent(
         Step of an offset at the start [rad]; `RATES` has those of the other kinds.
     batch
         Settings of one update.
+    focus
+        If given, every other batch is from the last settings, so many.
 
     Returns
     -------
         The fit. Standard deviations are those with all other parameters fixed, from an estimate of the diagonal of the
         normal matrix [2]_, so they are lower bounds.
     """
-    twin = descended(start, problem, rng, steps, rate_rad, batch)
+    twin = descended(start, problem, rng, steps, rate_rad, batch, focus)
     return result(twin, problem, _lower_bounds(twin, problem, rng), np.empty((0, 0)), steps)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from photonloop.controller.calibration.calibrate import calibrate
-from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
+from photonloop.controller.calibration.calibrated_device import Calibration, RingCalibration, StageCalibration
 from photonloop.controller.calibration.calibration_options import CalibrationOptions
 from photonloop.controller.calibration.method_choice import planned
 from photonloop.controller.cli.calibration_check import run_check, run_refresh
@@ -23,9 +23,12 @@ from photonloop.controller.cli.printing import print_json, print_lines, print_me
 from photonloop.controller.device.address import parse_device_string
 from photonloop.controller.device.open_device import open_device
 
+DEFECTS_EXIT_CODE = 5
+"""Exit code of a calibration that left defects out."""
+
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate a device and print how well its twin predicts settings that were not fitted."""
+    """Calibrate a device and print how well its twin predicts settings that were not fitted; 5 if it has defects."""
     check_chip_options(args, parse_device_string(args.device))
     if args.check is not None:
         return run_check(args)
@@ -55,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_answer(args, calibration, wall_s))
     else:
-        print_lines(*(_line(found) for found in calibration.stages), f"{args.output}: {wall_s:.1f} s, device {args.device}")
-    return 0
+        print_lines(
+            *(_line(found) for found in (*calibration.stages, *calibration.banks)),
+            f"{args.output}: {wall_s:.1f} s, device {args.device}",
+        )
+    return DEFECTS_EXIT_CODE if calibration.troubles else 0
 
 
 def _dry_run(args: argparse.Namespace, options: CalibrationOptions) -> int:
@@ -106,14 +112,14 @@ def _answer(args: argparse.Namespace, calibration: Calibration, wall_s: float) -
     return {
         "device": args.device,
         "calibration": str(args.output),
-        "stages": [_stage_answer(found) for found in calibration.stages],
-        "settings": sum(found.settings for found in calibration.stages),
+        "stages": [_stage_answer(found) for found in (*calibration.stages, *calibration.banks)],
+        "settings": sum(found.settings for found in (*calibration.stages, *calibration.banks)),
         "device_s": calibration.clock_s,
         "wall_s": wall_s,
     }
 
 
-def _stage_answer(found: StageCalibration) -> dict[str, Any]:
+def _stage_answer(found: StageCalibration | RingCalibration) -> dict[str, Any]:
     return {
         "name": found.stage.name,
         "method": found.method,
@@ -125,11 +131,13 @@ def _stage_answer(found: StageCalibration) -> dict[str, Any]:
     }
 
 
-def _line(found: StageCalibration) -> str:
+def _line(found: StageCalibration | RingCalibration) -> str:
+    tested = f"distance of the output distributions {100 * _median(found.held_out.tvd):.2g} %"
+    if isinstance(found, RingCalibration):
+        tested = f"error of the readings {100 * _median(found.held_out.misfit):.2g} % of their rms"
     return (
         f"{found.stage.name}: method {found.method}, {found.settings} settings, on settings that were not fitted: "
-        f"residual {_median(found.held_out.residual):.3g} of the noise, distance of the output distributions "
-        f"{100 * _median(found.held_out.tvd):.2g} %"
+        f"residual {_median(found.held_out.residual):.3g} of the noise, {tested}"
     )
 
 

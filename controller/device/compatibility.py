@@ -6,6 +6,7 @@ the device cannot carry out.
 
 from __future__ import annotations
 
+from photonloop.controller.calibration.calibration_file import load_calibration
 from photonloop.controller.data.datasets import Dataset
 from photonloop.controller.device.address import DeviceAddress
 from photonloop.controller.device.processes import VirtualChip
@@ -17,9 +18,14 @@ from photonloop.protocols.device import DeviceDescription
 
 
 def virtual_chip(address: DeviceAddress, experiment: Experiment, dataset: Dataset) -> VirtualChip:
-    """Return ports, stages and seed of the virtual chip for a new run; all None for a chip file, which fixes them."""
+    """Return ports, stages and seed of the virtual chip for a new run; all None for a chip file, which fixes them.
+
+    With calibrated phases it is the chip that was calibrated.
+    """
     if address.is_chip_file:
         return VirtualChip()
+    if experiment.variables == "phase" and experiment.calibration is not None:
+        return described_chip(address, load_calibration(experiment.calibration).device)
     needed = max(dataset.x_train.shape[1] + (experiment.encoding.reference > 0), len(dataset.classes))
     ports = experiment.network.ports or needed + needed % 2
     return VirtualChip(ports=ports, stages=experiment.network.layers, seed=experiment.seed)
@@ -29,7 +35,24 @@ def same_chip(address: DeviceAddress, before: DeviceDescription, seed: int) -> V
     """Return ports, stages and seed of a run's virtual chip; all None for a chip file, which fixes them."""
     if address.is_chip_file:
         return VirtualChip()
+    if before.kind == "simulator" and "seed" in before.serials:
+        seed = int(before.serials["seed"])  # of a calibrated chip, which may differ from that of the experiment
     return VirtualChip(ports=before.input_ports, stages=len(before.stages), seed=seed)
+
+
+def described_chip(address: DeviceAddress, before: DeviceDescription, given: VirtualChip | None = None) -> VirtualChip:
+    """Return ports, stages and seed of a virtual chip: those that are `given`, and otherwise those of a description.
+
+    They are None for a chip file, which fixes them, and for other devices.
+    """
+    given, seed = given or VirtualChip(), before.serials.get("seed")
+    if address.kind != "sim" or address.is_chip_file or before.kind != "simulator":
+        return given
+    return VirtualChip(
+        ports=before.input_ports if given.ports is None else given.ports,
+        stages=len(before.stages) if given.stages is None else given.stages,
+        seed=int(seed) if given.seed is None and seed is not None else given.seed,
+    )
 
 
 def check_fits(experiment: Experiment, description: DeviceDescription, layers: list[Layer], samples: int) -> None:

@@ -72,7 +72,7 @@ def _rows(
 ) -> list[FittedValue]:
     rows = []
     for kind in kinds:
-        name, own_unit = _NAMES.get(kind, (kind, ""))
+        name, own_unit = _NAMES.get(kind, (kind.replace("_", " "), ""))
         own_unit = unit if kind in _READINGS else own_unit
         values, sigma = np.ravel(getattr(fitted, kind)), np.ravel(getattr(deviations, kind))
         if not values.size:

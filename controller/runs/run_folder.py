@@ -1,6 +1,7 @@
 """The run folder: all files that a session writes. A process that is killed loses at most its last update.
 
     experiment.toml   the experiment, with all defaults
+    calibration.json  the calibration, if the variables are calibrated phases
     device.json       description of the device
     metrics.jsonl     events, one per line, appended
     checkpoint.npz    state of the session, replaced atomically

@@ -31,7 +31,7 @@ from photonloop.controller.calibration.noise_readings import measure_noise
 from photonloop.controller.calibration.program import program_matrix
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin_layout import twin_layout
-from photonloop.controller.calibration.twin_parameters import nominal_prior
+from photonloop.controller.calibration.twin_parameters import TwinPrior, nominal_prior
 from photonloop.controller.decompose.fidelity import fidelity, total_variation_distance
 from photonloop.controller.decompose.targets import haar_matrix
 from photonloop.controller.learning.variables import stage_bounds, to_drive
@@ -70,6 +70,12 @@ def chip_parameters(preset: str, ports: int, topology: str, seed: int, **changes
     return ChipParameters.model_validate({**tables, "ports": ports, "stages": 1, "seed": seed})
 
 
+def prior_of(chip: Chip, dark: NDArray[np.float64]) -> TwinPrior:
+    """Return the prior for the first stage of a chip with these dark readings, (taps,)."""
+    description = chip.describe()
+    return nominal_prior(twin_layout(description, description.stages[0]), 1.0, dark)
+
+
 def calibrated(chip: Chip, method: str, seed: int) -> StageCalibration:
     """Return the calibration of the first stage."""
     description = chip.describe()
@@ -77,9 +83,7 @@ def calibrated(chip: Chip, method: str, seed: int) -> StageCalibration:
     if method not in {"auto", "columns"}:
         raise SystemExit(f"method {method} is not part of this study: choose columns")
     measured = measure_noise(chip, stage, rng)
-    reader = SettingReader(chip, stage.name)
-    prior = nominal_prior(twin_layout(description, stage), 1.0, measured.level)
-    found = calibrate_columns(reader, measured.noise, rng, prior=prior)
+    found = calibrate_columns(SettingReader(chip, stage.name), measured.noise, rng, prior=prior_of(chip, measured.level))
     return StageCalibration(
         stage=stage,
         method="columns",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.calibrated_chips import calibrated, soi_chip, true_fidelity
 
-from photonloop.controller.calibration.calibrated_device import Calibration
+from photonloop.controller.calibration.calibrated_device import Calibration, StageCalibration
 from photonloop.controller.calibration.calibration_file import save_calibration
 from photonloop.controller.calibration.check import check_calibration
+from photonloop.controller.calibration.fault_hypotheses import explain_misfit
 from photonloop.controller.calibration.refresh import refresh_stage
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.cli import calibration_check
 from photonloop.controller.cli.main import main
+from photonloop.controller.learning.variables import start_variables
 from photonloop.simulator.engine.chip import Chip
 
 DAY_S = 86_400.0
@@ -49,6 +52,31 @@ def test_a_fault_after_the_calibration_is_broken_not_drifted() -> None:
     assert check_calibration(chip, whole, rng).verdict == "fresh"
     chip.wait(DAY_S)
     assert check_calibration(chip, whole, rng).verdict == "broken"
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ({"kind": "dead_heater", "channel": 2}, ("dead heater", (2,), ())),
+        ({"kind": "stuck_channel", "channel": 3, "volts": 3.0}, ("stuck channel", (3,), ())),
+        ({"kind": "swapped_heaters", "channel": 1, "other": 8}, ("swapped heaters", (1, 8), ())),
+        ({"kind": "swapped_inputs", "port": 1, "other": 3}, ("swapped inputs", (), (1, 3))),
+        ({"kind": "open_detector", "stage": 0, "port": 2}, ("open detector", (), (2,))),
+        ({"kind": "broken_coupler", "stage": 0, "column": 1, "top": 1}, ("broken coupler", (2, 8), (1, 2))),
+    ],
+)
+def test_a_defect_is_named_with_one_lit_input_at_a_time(sound: StageCalibration, fault: dict[str, Any], named: Any) -> None:
+    chip, rng = soi_chip(4, seed=3, faults=[fault]), np.random.default_rng(5)
+    reader = SettingReader(chip, "mesh0")
+    phases = np.array([start_variables(reader.bounds, rng) for _ in range(16)])
+    data = reader.read(phases, np.eye(4)).observations()
+    [found] = explain_misfit(sound, data, 2 * float(np.median(sound.held_out.misfit)))
+    assert (found.kind, found.channels, found.ports) == named
+
+
+@pytest.fixture(scope="module")
+def sound() -> StageCalibration:
+    return calibrated(soi_chip(4, seed=3), np.random.default_rng(0))
 
 
 def test_too_few_settings_for_a_refresh_are_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.chips import chip_of
 from support.twins import random_inputs, true_parameters
 
+from photonloop.controller.calibration.column_growth import GrowthOptions
 from photonloop.controller.calibration.column_scans import HeaterCurve, scan_curve, scan_thetas
 from photonloop.controller.calibration.columns import ColumnCalibration, ColumnOptions, calibrate_columns
 from photonloop.controller.calibration.scan_reader import ScanReader
@@ -62,7 +63,7 @@ def test_thetas_of_an_ideal_chip_are_exact(ports: int) -> None:
     found = scan_thetas(layout, read, HeaterCurve(0.0, 0.0), read.inputs, rng)
     true = true_parameters(chip, layout).offset_rad[layout.theta]
     assert offset_errors(found.offset_rad, true).max() < 3e-6
-    assert len(read.phases) == 10 * ports if ports > 2 else 10
+    assert len(read.phases) == 10 * ports
 
 
 def test_the_curve_of_the_heaters_is_found() -> None:
@@ -116,6 +117,26 @@ def test_devices_that_this_calibration_cannot_read_are_refused() -> None:
 def test_saturated_readings_are_left_out() -> None:
     chip = chip_of("ideal", {"adc": {"bits": 12, "headroom": 0.2}}, quiet=False, ports=4, stages=1)
     layout, read = layout_and_reader(chip, np.ones((4, 4)))
-    readings = read(np.full((2, layout.channels), 1.0), 0)
+    readings = read(np.full((2, layout.channels), 1.0), 0, layout.theta)
     kept = read.observations(slice(0, 2)).readings
     assert np.isnan(kept).any() and np.isfinite(readings).all()
+
+
+def test_idle_heaters_take_less_if_the_total_power_is_limited() -> None:
+    """The scan of an ideal chip stays exact with half the power that random phases take."""
+    chip = chip_of("ideal", UNKNOWN_PHASES | {"limits": {"mean_power_w": 0.02}}, ports=4, stages=1, seed=2)
+    layout, read = layout_and_reader(chip, random_inputs(128, 4, np.random.default_rng(1)))
+    found = scan_thetas(layout, read, HeaterCurve(0.0, 0.0), read.inputs, np.random.default_rng(3))
+    true = true_parameters(chip, layout).offset_rad[layout.theta]
+    assert offset_errors(found.offset_rad, true).max() < 1e-5
+    assert read.phases.sum(axis=1).max() <= read.bounds.total * (1 + 1e-12)
+
+
+def test_light_that_saturates_detectors_is_lowered() -> None:
+    """Detectors with a range of a tenth of the usual one saturate in many settings at first."""
+    chip = chip_of("soi", NO_CROSSTALK | {"adc": {"headroom": 0.7}}, quiet=False, ports=4, stages=1, seed=1)
+    noise = ReadingNoise(dark=chip.describe().readout.full_scale[0] / 2**16, relative=1e-3)
+    options = ColumnOptions(growth=GrowthOptions(steps=5), random_settings=4, held_out=2, fit_steps=2)
+    reader = SettingReader(chip, "mesh0")
+    calibrate_columns(reader, noise, np.random.default_rng(1), options)
+    assert reader.done[-2].inputs.max() < 0.8 * reader.done[0].inputs.max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from support.chips import chip_of
 from support.twins import STEADY
 
 from photonloop.controller.calibration.calibrated_device import Calibration, RingCalibration
+from photonloop.controller.calibration.calibration_file import load_calibration, save_calibration
+from photonloop.controller.calibration.calibration_options import CalibrationOptions
+from photonloop.controller.calibration.method_choice import planned
 from photonloop.controller.calibration.ring_calibration import RingOptions, calibrate_rings
 from photonloop.controller.calibration.ring_fields import RowShares, row_shares
 from photonloop.controller.calibration.ring_layout import RingLayout, first_rows, ring_layout
@@ -26,6 +30,7 @@ from photonloop.controller.calibration.ring_weights import program_weights
 from photonloop.controller.calibration.setting_reader import SettingReader
 from photonloop.controller.calibration.twin_misfit import ReadingNoise
 from photonloop.controller.learning.variables import to_drive
+from photonloop.protocols.config import ConfigError
 from photonloop.protocols.device import Drive, Inputs, LoadedRows, Readings
 from photonloop.simulator.engine.chip import Chip
 from photonloop.simulator.engine.rings import ring_of
@@ -217,6 +222,30 @@ def test_a_bank_has_its_place_in_a_calibration(calibrated: tuple[Chip, SettingRe
         calibration.bank("bank7")
     with pytest.raises(ValueError, match="not in the calibration"):
         calibration.stage("bank")
+
+
+def test_a_bank_is_the_same_after_it_was_written_and_read(
+    calibrated: tuple[Chip, SettingReader, RingCalibration], tmp_path: Path
+) -> None:
+    chip, _, found = calibrated
+    path = tmp_path / "calibration.json"
+    save_calibration(path, Calibration(chip.describe(), "2026-01-01T00:00:00Z", 0.0, {}, (), banks=(found,)))
+    again = load_calibration(path).bank()
+    phases = np.full((1, ROWS * WAVELENGTHS), 2.0)
+    np.testing.assert_array_equal(again.weights(phases), found.weights(phases))
+    np.testing.assert_array_equal(ring_vector(again.sigma), ring_vector(found.sigma))
+    assert (again.settings, again.method, again.noise) == (found.settings, "rings", found.noise)
+
+
+def test_all_banks_of_a_device_are_calibrated() -> None:
+    """Banks are in parallel, so each of them gets light of its own."""
+    description = chip_of("soi", {"mesh": {"topology": "weight_bank"}}, ports=3, stages=2).describe()
+    plans, skipped = planned(description, CalibrationOptions())
+    assert [(plan.stage.name, plan.method) for plan in plans] == [("bank0", "rings"), ("bank1", "rings")]
+    assert plans[0].settings > 2 * 3 * 56 and not skipped
+    assert [plan.stage.name for plan in planned(description, CalibrationOptions(stage="bank1"))[0]] == ["bank1"]
+    with pytest.raises(ConfigError, match="method columns cannot be used for stage bank0, a weight bank"):
+        planned(description, CalibrationOptions(method="columns"))
 
 
 def test_the_first_rows_are_a_bank_of_their_own() -> None:

@@ -58,7 +58,16 @@ def drawn(layout: TwinLayout, prior: TwinPrior, rng: np.random.Generator) -> Twi
     """Parameters from the prior; those that cannot be negative are reflected at 0."""
     vector = pack(prior.mean)
     found = unpack(layout, vector + pack(prior.sigma) * rng.standard_normal(vector.size))
-    kinds = ("crosstalk_share", "ground_ratio", "shifter_db", "input_leak", "input_coupling", "compression", "detector_memory")
+    kinds = (
+        "level",
+        "crosstalk_share",
+        "ground_ratio",
+        "shifter_db",
+        "input_leak",
+        "input_coupling",
+        "compression",
+        "detector_memory",
+    )
     return dataclasses.replace(found, **{kind: abs(getattr(found, kind)) for kind in kinds})
 
 
