@@ -1,4 +1,4 @@
-"""The result of a calibration: what a device is, stage by stage, with uncertainties, as data and as `calibration.json`.
+"""Result of a calibration: the fitted parameters of a device, stage by stage, with uncertainties and a test.
 
 A `Calibration` converts volts to phases and back, and predicts transfer matrices with error bars. It is immutable, and
 independent of how it was measured. `calibration_file` reads and writes it.

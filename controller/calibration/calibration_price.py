@@ -1,4 +1,4 @@
-"""What a calibration costs: settings, readings and device time, from the description of the device alone."""
+"""Price of a calibration: settings, readings and device time, from the description of the device alone."""
 
 from __future__ import annotations
 

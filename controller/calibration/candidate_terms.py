@@ -1,8 +1,8 @@
 """Effects that a twin lacks: which of them, added alone, lowers the residual of held-out settings most.
 
 If settings that were not fitted are described worse than by the noise of the readings, the twin lacks something. Each
-group of parameters that is fixed is set free in turn, and each other structure of the crosstalk is tried. A fit from
-where the twin is now shows what it explains.
+group of parameters that is fixed is set free in turn, and each other structure of the crosstalk is tried. A fit that
+starts at the present twin shows what it explains.
 """
 
 from __future__ import annotations

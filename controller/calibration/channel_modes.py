@@ -1,4 +1,4 @@
-"""Where every heater acts: the mode that it shifts, measured by one step of each heater, without knowing any phase.
+"""Modes that the heaters of a mesh shift, measured by one step of each heater, without knowing any phase.
 
 A heater multiplies one mode |v⟩ of the mesh by e^{iδ}. Seen from the outputs, the transfer matrix U becomes
 

@@ -1,4 +1,4 @@
-"""Check of a calibration: is the device still what it was when it was calibrated?
+"""Check of a calibration: whether the device still is what it was when it was calibrated.
 
 Every stage that was calibrated is read at some random settings, in minutes at the pace of a lab (`stage_check`).
 """

@@ -1,4 +1,4 @@
-"""What a calibration was fitted to and tested with, for its report: settings and fringes, measured and predicted.
+"""Evidence of a calibration, for its report: random settings and fringes, measured and predicted.
 
 Both methods gather it. It is not part of `calibration.json`: recorded readings and the calibration give it again.
 """

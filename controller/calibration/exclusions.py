@@ -1,4 +1,4 @@
-"""What a calibration leaves out because it is defective, and the true wiring where wires or fibres are exchanged."""
+"""Exclusions of a calibration: parts that are defective, and the true wiring if wires or fibres are exchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fit of the twin minimises, and what it returns."""
+"""Objective and result of a fit of the twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a twin's transfer matrix is from a target, and the gradient by its effective phases.
+"""Distance of a twin's transfer matrix from a target, and its gradient by its effective phases.
 
 The matrix is that from requested amplitudes to the fields behind the mesh: couplings and phases of the inputs are
 included if they are known. What power detectors cannot see is left out: phases of the outputs, and global loss. On a

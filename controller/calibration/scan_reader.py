@@ -1,4 +1,4 @@
-"""Reads the settings of a calibration by columns, all with the same inputs."""
+"""Reader of the settings of a calibration by columns, all with the same inputs."""
 
 from __future__ import annotations
 

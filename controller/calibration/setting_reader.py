@@ -1,4 +1,4 @@
-"""Reads settings of one stage for a calibration, and keeps everything that was read.
+"""Reader of settings of one stage for a calibration, which keeps everything that was read.
 
 Settings are given as nominal heater phases [rad] and converted to volts. Readings that cannot be used are NaN: those of
 a saturated detector, and those that the device flagged.

@@ -206,7 +206,10 @@ def _fringe_text(drawing: FringeDrawing) -> tuple[str, str]:
         f"The residuals are {drawing.median:.2%} of the height of the fringe (rms, median over the heaters). "
         f"The largest is {f'{worst:.2%}' if np.isfinite(worst) else 'undefined, because the fringe is flat'}, of {name}."
     )
-    caption = "Reading against nominal heater phase [rad]. Points: measured; line or dashes: fit; below: residual."
+    caption = (
+        "Reading, from 0 to the largest, against nominal heater phase [rad]. Points: measured; line or dashes: fit; below: "
+        "residual."
+    )
     if drawing.shown < drawing.fringes:
         caption += f" {drawing.shown} of {drawing.fringes} fringes are shown, those with the largest residuals."
     return summary, caption
