@@ -215,7 +215,7 @@ def _trial_bases(curve: HeaterCurve) -> list[TrialBases]:
     for angles in _angles():
         y = np.array([dataclasses.replace(curve, kappa=each).phase(curve.nominal(angles)) for each in kappa])
         cosine, sine, turns = np.cos(y), np.sin(y), (-1.0) ** np.arange(POINTS)
-        functions: Array = np.stack((np.ones_like(y), cosine, sine, turns * cosine, turns * sine), axis=2)
+        functions = np.stack((np.ones_like(y), cosine, sine, turns * cosine, turns * sine), axis=2).astype(np.float64)
         found.append(TrialBases(kappa, np.linalg.qr(functions).Q.astype(np.float64), functions))
     return found
 
