@@ -121,5 +121,7 @@ def _noise(lit: Array, dark: float) -> ReadingNoise:
     bright = np.abs(mean) > BRIGHT * dark
     if not bright.any():
         return ReadingNoise(dark)
-    relative = np.sqrt(np.maximum(deviation**2 - dark**2, 0.0))[bright] / np.abs(mean[bright])
-    return ReadingNoise(dark, max(LEAST_RELATIVE, float(np.sqrt(np.mean(relative**2)))))
+    # Least squares of the variance on the square of the reading. A single excess may be negative by chance.
+    square = mean[bright] ** 2
+    excess = float(np.sum((deviation[bright] ** 2 - dark**2) * square) / np.sum(square**2))
+    return ReadingNoise(dark, max(LEAST_RELATIVE, float(np.sqrt(max(excess, 0.0)))))
