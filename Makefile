@@ -12,8 +12,9 @@ INSTALL_VENV := apt-get update -qq && apt-get install -y -qq python3-venv
 train: $(VENV)/.run
 	$(BIN)/photonloop train examples/digits.toml
 
+# Two processes: many tests wait for processes that they start.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Apart from the rest, so that `make test` shows every time that nothing needs JAX: about a gigabyte.
 test-oracles: $(ORACLES)/.oracles

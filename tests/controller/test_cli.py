@@ -434,10 +434,12 @@ def served_slowly(tmp_path: Path) -> Iterator[str]:
 
 
 def test_stopped_while_the_step_is_measured(experiment: Path, tmp_path: Path, served_slowly: str) -> None:
+    journal = tmp_path / "runs" / "small" / "journal.bin"
+
     def is_busy() -> bool:
         with connect(served_slowly) as client:
             status = client.status()
-            return status.busy and bool(status.leased_to)
+            return status.busy and bool(status.leased_to) and journal.exists()
 
     options = ("--device", served_slowly, "--set", "training.epochs=2")
     running = start("train", experiment, *options, cwd=tmp_path)  # 144 settings of 3 s each to measure the step
@@ -446,7 +448,7 @@ def test_stopped_while_the_step_is_measured(experiment: Path, tmp_path: Path, se
     with connect(served_slowly) as client:
         assert client.status().safe
         assert not client.status().faults
-    assert not (tmp_path / "runs" / "small" / "journal.bin").read_bytes()
+    assert not journal.read_bytes()
 
 
 def test_a_session_continues_when_its_pipe_or_terminal_is_closed(experiment: Path, tmp_path: Path) -> None:
