@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,7 +64,7 @@ def program_weights(found: RingCalibration, weights: ArrayLike, bounds: Bounds) 
     if not np.all(np.abs(wanted) <= 1):  # also if one is NaN
         raise ValueError(f"the weights range from {wanted.min():.4g} to {wanted.max():.4g}: scale them to [-1, 1]")
     model, floor = found.model, _floor(found.model, bounds)
-    starts = (floor + np.mod(_starts(model, wanted) - floor, 2 * np.pi)).astype(np.float64)
+    starts = cast(Array, floor + np.mod(_starts(model, wanted) - floor, 2 * np.pi))
     phase_rad, error = ring_phases_for(model, wanted, starts)
     chosen = _least_heat(phase_rad, error, floor, (bounds.high - bounds.low).reshape(floor.shape))
     nominal = nominal_for(model, chosen.ravel())
