@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,7 +63,7 @@ def program_weights(found: RingCalibration, weights: ArrayLike, bounds: Bounds) 
     if not np.all(np.abs(wanted) <= 1):  # also if one is NaN
         raise ValueError(f"the weights range from {wanted.min():.4g} to {wanted.max():.4g}: scale them to [-1, 1]")
     model, floor = found.model, _floor(found.model, bounds)
-    starts = cast(Array, floor + np.mod(_starts(model, wanted) - floor, 2 * np.pi))
+    starts = floor + np.mod(_starts(model, wanted) - floor, 2 * np.pi)
     phase_rad, error = ring_phases_for(model, wanted, starts)
     chosen = _least_heat(phase_rad, error, floor, (bounds.high - bounds.low).reshape(floor.shape))
     nominal = nominal_for(model, chosen.ravel())
@@ -73,7 +72,7 @@ def program_weights(found: RingCalibration, weights: ArrayLike, bounds: Bounds) 
         if not cold.any():
             break
         again = ring_phases_for(model, wanted, (chosen + 2 * np.pi * cold)[np.newaxis])[0][0]
-        chosen = np.where(cold.any(axis=1, keepdims=True), again, chosen)
+        chosen = np.where(cold.any(axis=1, keepdims=True), again, chosen).astype(np.float64)
         nominal = nominal_for(model, chosen.ravel())
     nominal = np.clip(nominal, bounds.low, bounds.high)
     if nominal.sum() > bounds.total:
