@@ -116,4 +116,6 @@ def refresh_calibration(
         reader = SettingReader(device, found.stage.name, exclusions=exclusions(found.troubles))
         stages.append(refresh_stage(reader, found, rng, options))
     status = device.status()
-    return dataclasses.replace(calibration, made=utc_now(), clock_s=status.clock_s, conditions=dict(status.health), stages=stages)
+    return dataclasses.replace(
+        calibration, made=utc_now(), clock_s=status.clock_s, conditions=dict(status.health), stages=tuple(stages)
+    )

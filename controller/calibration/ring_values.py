@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.flat_vectors import by_kind, flattened, parts_of
 from photonloop.controller.calibration.ring_layout import RingLayout
 from photonloop.controller.calibration.twin_parameters import TwinParameters, filled
 
@@ -111,25 +111,17 @@ def ring_shapes(layout: RingLayout) -> dict[str, tuple[int, ...]]:
 
 def ring_slices(layout: RingLayout) -> dict[str, slice]:
     """Return the part of the flat vector that each kind of values has."""
-    found, start = {}, 0
-    for kind, shape in ring_shapes(layout).items():
-        stop = start + int(np.prod(shape, dtype=np.int64))
-        found[kind] = slice(start, stop)
-        start = stop
-    return found
+    return parts_of(ring_shapes(layout))
 
 
 def ring_vector(values: RingValues) -> Vector:
     """Return all values as one flat vector, kind by kind."""
-    return np.concatenate([np.ravel(getattr(values, kind)) for kind in RING_KINDS]).astype(np.float64)
+    return flattened(values, RING_KINDS)
 
 
 def ring_values(layout: RingLayout, vector: Vector) -> RingValues:
     """Return the values of a flat vector: the inverse of `ring_vector`."""
-    parts = ring_slices(layout)
-    shaped = {kind: vector[parts[kind]].reshape(shape).copy() for kind, shape in ring_shapes(layout).items()}
-    found: dict[str, Any] = {kind: value if value.ndim else float(value) for kind, value in shaped.items()}
-    return RingValues(**found)
+    return RingValues(**by_kind(vector, ring_shapes(layout)))
 
 
 def filled_rings(layout: RingLayout, **values: float | Vector) -> RingValues:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from photonloop.controller.calibration.flat_vectors import by_kind, flattened, parts_of
 from photonloop.controller.calibration.twin_layout import TwinLayout
 
 Vector = NDArray[np.float64]
@@ -112,17 +112,12 @@ def shapes(layout: TwinLayout) -> dict[str, tuple[int, ...]]:
 
 def slices(layout: TwinLayout) -> dict[str, slice]:
     """Return the part of the flat vector that each kind of parameters has."""
-    found, start = {}, 0
-    for kind, shape in shapes(layout).items():
-        stop = start + int(np.prod(shape, dtype=np.int64))
-        found[kind] = slice(start, stop)
-        start = stop
-    return found
+    return parts_of(shapes(layout))
 
 
 def pack(parameters: TwinParameters) -> Vector:
     """Return all parameters as one flat vector, kind by kind."""
-    return np.concatenate([np.ravel(getattr(parameters, kind)) for kind in KINDS]).astype(np.float64)
+    return flattened(parameters, KINDS)
 
 
 def unpack(layout: TwinLayout, vector: Vector) -> TwinParameters:
@@ -130,9 +125,7 @@ def unpack(layout: TwinLayout, vector: Vector) -> TwinParameters:
     parts = slices(layout)
     if vector.shape != (parts[KINDS[-1]].stop,):
         raise ValueError(f"the vector has shape {vector.shape}, but this twin has {parts[KINDS[-1]].stop} parameters")
-    shaped = {kind: vector[parts[kind]].reshape(shape).copy() for kind, shape in shapes(layout).items()}
-    values: dict[str, Any] = {kind: value if value.ndim else float(value) for kind, value in shaped.items()}
-    return TwinParameters(**values)
+    return TwinParameters(**by_kind(vector, shapes(layout)))
 
 
 def parameter_names(layout: TwinLayout) -> list[str]:
